@@ -1,0 +1,49 @@
+# Every target sets up what it needs, in .venv of this clone, and is quick the second time.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check -q
+
+.PHONY: demo test lint format peers bench clean
+
+demo: $(VENV)/.installed
+	$(BIN)/stream-cam demo --overwrite
+
+test: $(VENV)/.dev
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(VENV)/.dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(VENV)/.peers
+	$(BIN)/python scripts/bench_peers.py
+
+peers: $(VENV)/.peers
+
+$(VENV)/.installed: pyproject.toml scripts/ensure_cv2.py
+	@echo "setting up $(VENV): the first time takes some minutes (PyTorch is large)"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) install -e .
+	$(BIN)/python scripts/ensure_cv2.py
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.installed
+	$(PIP) install -e ".[dev]"
+	@touch $@
+
+# grad-cam asks for opencv-python-headless, which would overwrite opencv-python's files (both own the
+# folder cv2), so it comes without its dependencies, and they come by name.
+$(VENV)/.peers: $(VENV)/.dev
+	$(PIP) install torchcam ttach tqdm matplotlib scikit-learn scipy
+	$(PIP) install --no-deps grad-cam
+	@touch $@
+
+clean:
+	rm -rf $(VENV) demo.mp4 demo.png

@@ -1,0 +1,111 @@
+"""Shows, live, what a convolutional network looks at.
+
+    from stream_cam import Explainer
+    explainer = Explainer.load("resnet18", weights="demo")
+    explanation = explainer.explain(frame_bgr)
+    picture_bgr = explainer.overlay(frame_bgr, explanation)
+
+Names are imported when they are first used: `import stream_cam` alone costs nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from stream_cam._version import __version__
+
+if TYPE_CHECKING:
+    from stream_cam.config import CaptureConfig, LookConfig, ModelConfig, PipelineConfig, RunConfig
+    from stream_cam.errors import (
+        EngineError,
+        ModelError,
+        NoCamError,
+        OutputExistsError,
+        SinkError,
+        SourceError,
+        SourceNotFoundError,
+        StreamCamError,
+        UsageError,
+        WeightsError,
+    )
+    from stream_cam.explain import Explainer
+    from stream_cam.frame import Explanation, Frame, Prediction, Region, Truth
+    from stream_cam.model import CamNet
+    from stream_cam.pipeline import Pipeline
+    from stream_cam.render import Renderer
+    from stream_cam.report import Report
+    from stream_cam.sinks import open_sink
+    from stream_cam.sinks.base import Picture, Sink, StreamInfo
+    from stream_cam.sources import open_source
+    from stream_cam.sources.base import Source, SourceInfo
+
+_HOMES = {
+    "stream_cam.config": (
+        "CaptureConfig", "LookConfig", "ModelConfig", "PipelineConfig", "RunConfig",
+    ),
+    "stream_cam.errors": (
+        "EngineError", "ModelError", "NoCamError", "OutputExistsError", "SinkError", "SourceError",
+        "SourceNotFoundError", "StreamCamError", "UsageError", "WeightsError",
+    ),
+    "stream_cam.explain": ("Explainer",),
+    "stream_cam.frame": ("Explanation", "Frame", "Prediction", "Region", "Truth"),
+    "stream_cam.model": ("CamNet",),
+    "stream_cam.pipeline": ("Pipeline",),
+    "stream_cam.render": ("Renderer",),
+    "stream_cam.report": ("Report",),
+    "stream_cam.sinks": ("open_sink",),
+    "stream_cam.sinks.base": ("Picture", "Sink", "StreamInfo"),
+    "stream_cam.sources": ("open_source",),
+    "stream_cam.sources.base": ("Source", "SourceInfo"),
+}  # fmt: skip
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+__all__ = [
+    "CamNet",
+    "CaptureConfig",
+    "EngineError",
+    "Explainer",
+    "Explanation",
+    "Frame",
+    "LookConfig",
+    "ModelConfig",
+    "ModelError",
+    "NoCamError",
+    "OutputExistsError",
+    "Picture",
+    "Pipeline",
+    "PipelineConfig",
+    "Prediction",
+    "Region",
+    "Renderer",
+    "Report",
+    "RunConfig",
+    "Sink",
+    "SinkError",
+    "Source",
+    "SourceError",
+    "SourceInfo",
+    "SourceNotFoundError",
+    "StreamCamError",
+    "StreamInfo",
+    "Truth",
+    "UsageError",
+    "WeightsError",
+    "__version__",
+    "open_sink",
+    "open_source",
+]
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOME_OF.get(name)
+    if home is None:
+        raise AttributeError(f"module 'stream_cam' has no attribute {name!r}")
+    value = getattr(importlib.import_module(home), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,1 @@
+"""Class activation maps: the formula (reference), the fast CPU path, and where maps lie."""

@@ -1,0 +1,77 @@
+"""From a source to the pipeline: the capture thread, and what stands between two stages."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+
+class EndOfStream(Exception):  # noqa: N818 - an ending, not an error
+    """Nothing more will come through a handoff."""
+
+
+class Handoff(Generic[T]):
+    """Passes items from one thread to another, with bounded memory.
+
+    Lossless: `put` waits while `capacity` items wait. With `drop_oldest`, `put` never waits: the
+    oldest waiting item makes room and is counted. Capacity 1 with `drop_oldest` is the slot of
+    live video, in which the newest frame wins.
+    """
+
+    def __init__(self, capacity: int, *, drop_oldest: bool = False) -> None:
+        self._items: deque[T] = deque()
+        self._capacity = capacity
+        self._drop_oldest = drop_oldest
+        self._changed = threading.Condition()
+        self._closed = False
+        self._aborted = False
+        self.dropped = 0
+
+    def put(self, item: T) -> bool:
+        """Hands an item over; False if the taker is gone, so the giver may stop."""
+        with self._changed:
+            if not self._drop_oldest:
+                self._changed.wait_for(lambda: len(self._items) < self._capacity or self._aborted)
+            elif len(self._items) >= self._capacity:
+                self._items.popleft()
+                self.dropped += 1
+            if self._aborted:
+                return False
+            self._items.append(item)
+            self._changed.notify_all()
+            return True
+
+    def take(self, timeout: float | None = None) -> T:
+        """The next item.
+
+        Raises:
+            EndOfStream: the giver has closed and everything was taken, or the handoff was aborted.
+            TimeoutError: nothing came within `timeout` seconds.
+        """
+        with self._changed:
+            ready = self._changed.wait_for(
+                lambda: bool(self._items) or self._closed or self._aborted, timeout
+            )
+            if not ready:
+                raise TimeoutError
+            if self._aborted or not self._items:
+                raise EndOfStream
+            item = self._items.popleft()
+            self._changed.notify_all()
+            return item
+
+    def close(self) -> None:
+        """The giver has no more; what waits can still be taken."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+
+    def abort(self) -> None:
+        """The end for both sides, now: what waits is dropped, givers and takers return."""
+        with self._changed:
+            self._aborted = True
+            self._items.clear()
+            self._changed.notify_all()

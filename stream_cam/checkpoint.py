@@ -1,0 +1,240 @@
+"""Checkpoint files, read without running what is in them; and fetched over the network."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import pickle
+import re
+import tempfile
+import urllib.request
+import warnings
+import zipfile
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from email.message import Message
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from stream_cam.errors import WeightsError
+
+SUFFIXES = (".pth", ".pt", ".safetensors")
+
+_WRAPPERS = ("state_dict", "model_state_dict", "model", "model_ema", "ema", "ema_state_dict")
+_PREFIXES = ("module.", "_orig_mod.", "model.")
+_NO_CODE = "only tensors are read: save `model.state_dict()` instead"
+_CHUNK_BYTES = 1 << 18
+_TIMEOUT_SECONDS = 20.0
+
+
+@dataclass(frozen=True, eq=False)
+class Checkpoint:
+    """What a checkpoint file holds."""
+
+    state_dict: dict[str, Tensor]
+    """Strided tensors on the CPU; the floating ones are float32."""
+    metadata: dict[str, str] = field(default_factory=dict)
+    """What the file says of itself: safetensors' header, or `arch` beside a state dict."""
+
+
+class Response(Protocol):
+    """What is needed of an answer to an HTTP request."""
+
+    headers: Message
+
+    def read(self, amount: int, /) -> bytes: ...
+
+    def close(self) -> None: ...
+
+
+OpenUrl = Callable[[str], Response]
+
+
+def read_checkpoint(path: Path) -> Checkpoint:
+    """The state dict in a .pth, .pt or .safetensors file.
+
+    Wrappers such as `{"state_dict": …}` are taken off, and the prefixes that DataParallel,
+    `torch.compile` and Lightning put before every key.
+
+    Raises:
+        WeightsError: there is no such file, it is damaged, or it holds something else.
+    """
+    try:
+        _refuse_other_files(path)
+        if path.suffix.lower() == ".safetensors":
+            tensors, metadata = _read_safetensors(path)
+        else:
+            tensors, metadata = _unwrapped(_read_torch(path), path)
+    except OSError as exc:
+        raise WeightsError(f"cannot read weights {path}: {reason_of(exc)}") from exc
+    plain = {key: _plain(key, tensor, path) for key, tensor in tensors.items()}
+    if not plain:
+        raise WeightsError(f"{path} holds no tensors; save `model.state_dict()` into it")
+    return Checkpoint(_without_prefixes(plain), metadata)
+
+
+def _refuse_other_files(path: Path) -> None:
+    """Name what the file is, where its beginning tells that it is no checkpoint."""
+    if path.is_dir():
+        raise WeightsError(f"weights {path} is a folder; give a {', '.join(SUFFIXES)} file")
+    if not path.exists():
+        raise WeightsError(
+            f"no weights at {path}; --weights is imagenet, demo or a {', '.join(SUFFIXES)} file"
+        )
+    if path.suffix.lower() not in SUFFIXES:
+        raise WeightsError(f"weights {path} is none of {', '.join(SUFFIXES)}; rename what is one")
+    with path.open("rb") as file:
+        head = file.read(256).lstrip()
+    if not head:
+        raise WeightsError(f"{path} is empty; copy or download it again")
+    if head[:1] == b"<":
+        raise WeightsError(f"{path} is a web page, not weights; download the file itself")
+    if head.startswith(b"version https://git-lfs"):
+        raise WeightsError(f"{path} is a Git LFS pointer; fetch the file with `git lfs pull`")
+
+
+def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    try:
+        with safe_open(path, framework="pt", device="cpu") as file:
+            tensors: dict[str, Tensor] = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+            return tensors, dict(file.metadata() or {})
+    except SafetensorError as exc:
+        raise WeightsError(
+            f"{path} is damaged, truncated or not safetensors ({reason_of(exc)}); copy it again"
+        ) from exc
+
+
+def _read_torch(path: Path) -> object:
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            if any(name.endswith("constants.pkl") for name in archive.namelist()):
+                raise WeightsError(f"{path} is a TorchScript archive; {_NO_CODE}")
+    try:
+        # torch warns of TorchScript and of pickle protocols before it refuses them.
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            loaded: object = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as exc:
+        # Damaged pickles make torch.load fail with nearly any exception.
+        raise _unreadable(path, exc) from exc
+    return loaded
+
+
+def _unreadable(path: Path, exc: Exception) -> WeightsError:
+    refused = re.search(r"GLOBAL (\S+)", str(exc))
+    if isinstance(exc, pickle.UnpicklingError) and refused:
+        return WeightsError(f"{path} holds code ({refused[1]}), which is not run; {_NO_CODE}")
+    with path.open("rb") as file:
+        head = file.read(2)
+    if head[:1] == b"\x80" and "Unsupported operand" in str(exc):
+        return WeightsError(f"{path} is a pickle, which may hold code and is not run; {_NO_CODE}")
+    return WeightsError(
+        f"{path} is damaged, truncated or not a PyTorch file; copy or download it again"
+    )
+
+
+def _unwrapped(loaded: object, path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    metadata: dict[str, str] = {}
+    while isinstance(loaded, Mapping):
+        arch = loaded.get("arch")
+        if isinstance(arch, str):
+            metadata["arch"] = arch
+        inner = [loaded[key] for key in _WRAPPERS if isinstance(loaded.get(key), Mapping)]
+        if not inner:
+            # Counters and such beside the tensors are no business of the network.
+            tensors = {str(k): v for k, v in loaded.items() if isinstance(v, Tensor)}
+            return tensors, metadata
+        loaded = inner[0]
+    raise WeightsError(f"{path} holds a {type(loaded).__name__}; {_NO_CODE}")
+
+
+def _plain(key: str, tensor: Tensor, path: Path) -> Tensor:
+    if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_meta:
+        raise WeightsError(f"{path}: {key} is sparse, quantised or empty; save the float network")
+    return tensor.detach().float() if tensor.is_floating_point() else tensor.detach()
+
+
+def _without_prefixes(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    # torch's AveragedModel counts beside the network that it holds as `module`.
+    tensors = {key: tensor for key, tensor in tensors.items() if key != "n_averaged"}
+    while True:
+        prefix = next((p for p in _PREFIXES if all(key.startswith(p) for key in tensors)), None)
+        if prefix is None or not tensors:
+            return tensors
+        tensors = {key.removeprefix(prefix): tensor for key, tensor in tensors.items()}
+
+
+def open_url(url: str) -> Response:
+    """The answer to a GET; a silent server is given up after 20 seconds."""
+    request = urllib.request.Request(url, headers={"User-Agent": "stream-cam"})
+    response: Response = urllib.request.urlopen(request, timeout=_TIMEOUT_SECONDS)
+    return response
+
+
+def fetch(url: str, path: Path, sha256_prefix: str, progress: bool, opener: OpenUrl) -> None:
+    """Download a file; under its name stands the whole file or none.
+
+    Args:
+        sha256_prefix: what the file's SHA-256, in hex, begins with.
+        progress: show a bar, where there is a terminal.
+
+    Raises:
+        OSError, http.client.HTTPException: network or disk fail, or another file came.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, partial = tempfile.mkstemp(prefix=f"{path.name}.", suffix=".partial", dir=path.parent)
+    try:
+        with os.fdopen(handle, "wb") as file, contextlib.closing(opener(url)) as response:
+            digest = hashlib.sha256()
+            for chunk in _chunks(response, path.name, progress):
+                digest.update(chunk)
+                file.write(chunk)
+        if not digest.hexdigest().startswith(sha256_prefix):
+            raise OSError("what came is not the file that was asked for (wrong checksum)")
+        Path(partial).chmod(0o644)
+        Path(partial).replace(path)
+    finally:
+        Path(partial).unlink(missing_ok=True)
+
+
+def _chunks(response: Response, title: str, progress: bool) -> Iterator[bytes]:
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn())
+    with Progress(
+        *columns,
+        TransferSpeedColumn(),
+        console=console,
+        disable=not (progress and console.is_terminal),
+    ) as bar:
+        length = response.headers.get("Content-Length", "")
+        task = bar.add_task(title, total=int(length) if length.isdigit() else None)
+        while chunk := response.read(_CHUNK_BYTES):
+            bar.advance(task, len(chunk))
+            yield chunk
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file, in hex."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK_BYTES):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def reason_of(exc: BaseException) -> str:
+    """`Name or service not known`: one line, of the innermost cause."""
+    inner = getattr(exc, "reason", None)
+    if isinstance(inner, BaseException):
+        return reason_of(inner)
+    if isinstance(exc, OSError) and exc.strerror:
+        return exc.strerror
+    lines = str(exc).strip().splitlines()
+    return lines[0] if lines else type(exc).__name__

@@ -1,0 +1,288 @@
+"""The command line: parse, call, report. Nothing heavy is imported until a command needs it."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import logging
+import os
+import re
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import redirect_stderr, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import tyro
+
+from stream_cam._version import __version__
+from stream_cam.config import (
+    CaptureConfig,
+    DemoConfig,
+    LookConfig,
+    ModelConfig,
+    PipelineConfig,
+    RunConfig,
+)
+from stream_cam.errors import StreamCamError, UsageError, unknown_name
+from stream_cam.uri import redact
+
+if TYPE_CHECKING:
+    from stream_cam.report import Report
+
+INTERRUPTED = 130
+TERMINATED = 143
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """Explain a camera, a stream, a video or pictures.
+
+    Sources: 0 or /dev/video0 (camera), a video file, a picture, a folder or glob of pictures,
+    rtsp://…, http(s)://…, demo://shapes.
+
+    Outputs: window, a video file (.mp4, .mkv, .mov), a picture file, a folder of pictures
+    (frames/), null.
+    """
+
+    source: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="SOURCE")]
+    """Where frames come from."""
+    output: Annotated[tyro.conf.Positional[str | None], tyro.conf.arg(metavar="[OUTPUT]")] = None
+    """Where the result goes; default: a window."""
+    sink: Annotated[
+        tyro.conf.UseAppendAction[tuple[str, ...]], tyro.conf.arg(aliases=["-o"], metavar="SINK")
+    ] = ()
+    """A further output; may be given several times."""
+    model: tyro.conf.OmitArgPrefixes[ModelConfig] = dataclasses.field(default_factory=ModelConfig)
+    look: tyro.conf.OmitArgPrefixes[LookConfig] = dataclasses.field(default_factory=LookConfig)
+    run: tyro.conf.OmitArgPrefixes[RunConfig] = dataclasses.field(default_factory=RunConfig)
+    capture: tyro.conf.OmitArgPrefixes[CaptureConfig] = dataclasses.field(
+        default_factory=CaptureConfig
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Demo:
+    """Watch the shipped model follow drawn shapes: no camera, network, GPU or display needed.
+
+    Writes demo.mp4 and demo.png, and says how often the model was right.
+    """
+
+    demo: tyro.conf.OmitArgPrefixes[DemoConfig] = dataclasses.field(default_factory=DemoConfig)
+    look: tyro.conf.OmitArgPrefixes[LookConfig] = dataclasses.field(default_factory=LookConfig)
+    run: tyro.conf.OmitArgPrefixes[RunConfig] = dataclasses.field(default_factory=RunConfig)
+
+
+@dataclasses.dataclass(frozen=True)
+class Doctor:
+    """Say what this machine can do, and what to do about what it cannot."""
+
+    json: bool = False
+    """Print JSON instead of a table."""
+
+
+Command = (
+    Annotated[Run, tyro.conf.subcommand("run")]
+    | Annotated[Demo, tyro.conf.subcommand("demo")]
+    | Annotated[Doctor, tyro.conf.subcommand("doctor")]
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The `stream-cam` command; returns its exit code."""
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    try:
+        exit_code = _obey(arguments)
+        sys.stdout.flush()
+        return exit_code
+    except KeyboardInterrupt:
+        _complain("interrupted")
+        return INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read our words has left; what they were about is done. Python would complain
+        # when it flushes at the end.
+        with suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except StreamCamError as error:
+        _complain(str(error))
+        return error.exit_code
+
+
+def _obey(arguments: Sequence[str]) -> int:
+    if arguments in (["--version"], ["version"]):
+        print(f"stream-cam {__version__}")
+        return 0
+    command = _parse(arguments or ["--help"])
+    if command is None:
+        return 0
+    if isinstance(command, Doctor):
+        return _doctor(command)
+    _set_up_logging(command.run)
+    return _demo(command) if isinstance(command, Demo) else _run(command)
+
+
+def _parse(arguments: Sequence[str]) -> Run | Demo | Doctor | None:
+    """What was asked for; None if that was help, which is then printed.
+
+    Raises:
+        UsageError: a wrong command line, in one line where tyro would draw a box.
+    """
+    drawn = io.StringIO()
+    try:
+        with redirect_stderr(drawn):
+            return _tyro(arguments)
+    except SystemExit as exit_:
+        if not exit_.code:
+            return None
+    # Once more: in tyro's box a long URL is broken over lines, and its password not recognised.
+    shown = [redact(argument) for argument in arguments]
+    drawn.truncate(drawn.seek(0))
+    with redirect_stderr(drawn), suppress(SystemExit):
+        _tyro(shown)
+    raise _usage_error(drawn.getvalue(), shown)
+
+
+def _tyro(arguments: Sequence[str]) -> Run | Demo | Doctor:
+    return tyro.cli(
+        Command,  # type: ignore[arg-type]
+        prog="stream-cam",
+        description="Shows, live, what a network looks at.",
+        args=arguments,
+    )
+
+
+def _usage_error(drawn: str, arguments: Sequence[str]) -> UsageError:
+    """The error that tyro drew as a box, with the nearest names where it is about a name."""
+    lines = [line.strip("│╭╮╰╯─ ") for line in drawn.splitlines()[1:]]
+    said = " ".join(line for line in lines if line)
+    commands = [name for name in ("run", "demo", "doctor") if name in arguments[:1]]
+    said = re.sub(r" *(Argument helptext:|For full helptext).*", "", said)
+    said = re.sub(r"Error parsing __tyro[\w.-]*: ", "", said)
+    choice = re.match(r"invalid choice '(.*?)' for argument '(.*?)'. Expected one of \((.*)\)", said)
+    if choice is not None:
+        return unknown_name(choice[2], choice[1], re.findall(r"'(.*?)'", choice[3]))
+    stray = re.match(r"Unrecognized options: (\S+?),?(?= |$)", said)
+    if stray is not None and not commands:
+        return unknown_name("command", stray[1], ("run", "demo", "doctor"))
+    said = re.sub(r" Perhaps you meant: (--[\w-]+).*", r"; did you mean \1?", said)
+    return UsageError(f"{said}; see `stream-cam {' '.join([*commands, '--help'])}`")
+
+
+def _complain(message: str) -> None:
+    with suppress(BrokenPipeError):
+        print(f"stream-cam: {redact(' '.join(message.split()))}", file=sys.stderr, flush=True)
+
+
+def _set_up_logging(run: RunConfig) -> None:
+    handler = logging.StreamHandler()
+    handler.setFormatter(_RedactingFormatter("stream-cam: %(levelname)s: %(message)s"))
+    logger = logging.getLogger("stream_cam")
+    logger.handlers = [handler]
+    logger.setLevel(logging.DEBUG if run.verbose else logging.WARNING)
+
+
+class _RedactingFormatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return redact(super().format(record))
+
+
+def _run(command: Run) -> int:
+    config = PipelineConfig(command.model, command.look, command.run, command.capture)
+    outputs = [*([command.output] if command.output is not None else []), *command.sink]
+    from stream_cam.session import run_session
+
+    with _Signals() as signals:
+        report = run_session(command.source, outputs, config, on_start=signals.watch)
+    _summarise(report, outputs, command.run)
+    return signals.exit_code
+
+
+def _demo(command: Demo) -> int:
+    from stream_cam.session import run_demo
+
+    with _Signals() as signals:
+        report, score, outputs = run_demo(
+            command.demo, command.look, command.run, on_start=signals.watch
+        )
+    _summarise(report, outputs, command.run)
+    if command.run.quiet:
+        return signals.exit_code
+    print(score.summary())
+    print(
+        "\nnext:\n"
+        "  stream-cam run 0 --weights demo        draw a shape, hold it before your webcam\n"
+        "  stream-cam run clip.mp4 out.mp4        annotate a video with ImageNet's 1000 classes\n"
+        "  stream-cam doctor                      what this machine can do"
+    )
+    return signals.exit_code
+
+
+def _doctor(command: Doctor) -> int:
+    from stream_cam.doctor import examine, print_table
+
+    findings = examine()
+    if command.json:
+        import json
+
+        print(json.dumps([dataclasses.asdict(finding) for finding in findings], indent=2))
+    else:
+        print_table(findings)
+    return 0
+
+
+def _summarise(report: Report, outputs: Sequence[str], run: RunConfig) -> None:
+    if run.quiet:
+        return
+    explain = report.latency.get("explain")
+    parts = [f"{report.rendered} frames in {report.seconds:.1f} s ({report.fps:.1f} fps)"]
+    if explain is not None:
+        parts.append(f"explain p50 {explain.p50_ms:.1f} ms, p95 {explain.p95_ms:.1f} ms")
+    if report.engine:
+        parts.append(f"{report.engine['name']} on {report.engine['device']}")
+    for name, count in (("superseded", report.superseded), ("corrupt", report.corrupt)):
+        if count:
+            parts.append(f"{count} {name}")
+    print(" · ".join(parts))
+    for output in outputs:
+        path = Path(output)
+        if path.is_file():
+            print(f"wrote {output} ({path.stat().st_size / 1e6:.1f} MB)")
+        elif path.is_dir():
+            print(f"wrote {output}")
+
+
+class _Signals:
+    """Ctrl-C and SIGTERM end the pipeline in order; a second one does not wait."""
+
+    def __init__(self) -> None:
+        self.exit_code = 0
+        self._stop: Callable[[str], None] = lambda reason: None
+        self._previous: dict[int, object] = {}
+
+    def watch(self, stop: Callable[[str], None]) -> None:
+        """From now on signals call `stop(reason)` instead of raising KeyboardInterrupt."""
+        self._stop = stop
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._previous[number] = signal.signal(number, self._on_signal)
+
+    def _on_signal(self, number: int, frame: object) -> None:
+        if self.exit_code:
+            os._exit(self.exit_code)
+        self.exit_code = INTERRUPTED if number == signal.SIGINT else TERMINATED
+        # Not print: the signal may have come in the middle of one.
+        with suppress(OSError):
+            os.write(2, b"stream-cam: stopping: files are being finished (again: at once)\n")
+        self._stop("interrupted")
+
+    def __enter__(self) -> _Signals:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)  # type: ignore[arg-type]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

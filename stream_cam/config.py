@@ -1,0 +1,132 @@
+"""Every option and every default, once; the command line is made of these classes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+Device = Literal["auto", "cpu", "cuda"]
+EngineName = Literal["auto", "openvino", "eager"]
+Fit = Literal["stretch", "crop", "letterbox", "native"]
+Upsampling = Literal["bilinear", "nearest", "bicubic"]
+Colormap = Literal["turbo", "jet", "viridis", "inferno", "magma"]
+AlphaMode = Literal["constant", "heat"]
+Layout = Literal["overlay", "side", "heatmap", "top5"]
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Which network looks, and how it is run."""
+
+    model: str = "resnet18"
+    """A torchvision classifier that ends in global average pooling and one linear layer."""
+    weights: str = "imagenet"
+    """imagenet (downloaded once), demo (shipped: ten drawn shapes), or a .pth/.pt/.safetensors
+    file."""
+    labels: Path | None = None
+    """A text file with one class name a line, or a JSON list; for weights from a file."""
+    target: tuple[str, ...] = ()
+    """Class numbers or labels whose maps are shown; none: the class with the highest logit."""
+    engine: EngineName = "auto"
+    """What runs the network; auto takes the fastest that works here."""
+    device: Device = "auto"
+    """Where the network runs; auto takes a CUDA GPU if an engine for it is there."""
+    input_size: int | None = None
+    """Side of the network's input in pixels; default: what the weights were made for."""
+    fit: Fit = "stretch"
+    """How a frame becomes the network's input: stretch the whole frame to a square, crop the
+    middle, letterbox, or native (short side to the input size, the shape of the frame kept)."""
+
+
+@dataclass(frozen=True)
+class LookConfig:
+    """How the picture looks."""
+
+    layout: Layout = "overlay"
+    """overlay; side (frame | overlay); heatmap alone; top5 (the five best classes' maps)."""
+    colormap: Colormap = "turbo"
+    """Colours of the heatmap, cold to hot."""
+    alpha: float = 0.4
+    """Weight of the colours over the frame, 0..1."""
+    alpha_mode: AlphaMode = "constant"
+    """constant, or heat: alpha grows with the heat, so that cold regions stay clear."""
+    upsampling: Upsampling = "bilinear"
+    """How the low-resolution map becomes as large as the frame."""
+    relu: bool = False
+    """Drop what speaks against the class (negative values) before scaling, as Grad-CAM does."""
+    hud: bool = True
+    """Labels, bars and rates drawn on the picture."""
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.alpha <= 1.0:
+            raise ValueError(f"--alpha is a weight from 0 to 1, got {self.alpha:g}")
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """How much is run, and what is written about it."""
+
+    limit: int | None = None
+    """Stop after this many frames."""
+    live: bool | None = None
+    """Newest frame wins (live) or every frame is explained (no-live); default: cameras and
+    streams are live, files are not."""
+    overwrite: bool = False
+    """Replace outputs that exist."""
+    report: Path | None = None
+    """Write counters, latency percentiles, engine and versions to this JSON file."""
+    quiet: bool = False
+    """No progress bar and no summary; errors are still shown."""
+    verbose: bool = False
+    """Log what happens, for bug reports."""
+
+    def __post_init__(self) -> None:
+        if self.limit is not None and self.limit < 1:
+            raise ValueError(f"--limit is a number of frames from 1, got {self.limit}")
+
+
+@dataclass(frozen=True)
+class DemoConfig:
+    """What the demo shows."""
+
+    sink: Annotated[
+        tyro.conf.UseAppendAction[tuple[str, ...]], tyro.conf.arg(aliases=["-o"], metavar="SINK")
+    ] = ()
+    """An output instead of demo.mp4 and demo.png; may be given several times."""
+    size: str = "1280x720"
+    """Width x height of the synthetic camera in pixels."""
+    fps: int = 30
+    """Frames per second of the synthetic camera."""
+    seconds: float = 10.0
+    """How long it runs, in seconds."""
+    seed: int = 0
+    """Another seed, another scene."""
+    engine: EngineName = "auto"
+    """What runs the network; auto takes the fastest that works here."""
+
+
+@dataclass(frozen=True)
+class CaptureConfig:
+    """How frames are read."""
+
+    queue_frames: int = 4
+    """Frames that may wait between two stages when every frame counts (files)."""
+    rtsp_transport: Literal["tcp", "udp"] = "tcp"
+    """How RTSP streams travel; tcp loses nothing, udp is sometimes all a camera speaks."""
+    open_timeout_seconds: float = 10.0
+    """How long opening a network source may take, in seconds."""
+    read_timeout_seconds: float = 5.0
+    """How long a network source may stay silent, in seconds."""
+
+
+@dataclass(frozen=True)
+class PipelineConfig:
+    """Everything `stream-cam run` can be told, as one value."""
+
+    model: ModelConfig = field(default_factory=ModelConfig)
+    look: LookConfig = field(default_factory=LookConfig)
+    run: RunConfig = field(default_factory=RunConfig)
+    capture: CaptureConfig = field(default_factory=CaptureConfig)

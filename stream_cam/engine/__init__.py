@@ -1,0 +1,77 @@
+"""CamNet compiled for a device: `load_engine` takes the fastest that works here."""
+
+from __future__ import annotations
+
+import logging
+
+from stream_cam.config import Device, EngineName
+from stream_cam.engine.base import Engine, EngineInfo, Session
+from stream_cam.errors import EngineError, unknown_name
+from stream_cam.model import CamNet
+
+__all__ = ["Engine", "EngineInfo", "Session", "load_engine"]
+
+logger = logging.getLogger(__name__)
+
+
+def load_engine(
+    net: CamNet,
+    weights_sha256: str,
+    input_hw: tuple[int, int],
+    *,
+    name: EngineName = "auto",
+    device: Device = "auto",
+    parallel: int = 1,
+) -> Engine:
+    """Compiles a network, or takes what was compiled before from the store.
+
+    Args:
+        net: the network, on the CPU in float32.
+        weights_sha256: what identifies its parameters in the store.
+        input_hw: height and width of the input in pixels.
+        name: which engine; `auto` falls back to the next one and logs why.
+        device: `auto` takes CUDA if it is there.
+        parallel: how many frames will be explained at once: 1 for the lowest latency.
+
+    Raises:
+        EngineError: the engine asked for does not work on this machine.
+    """
+    if name not in ("auto", "openvino", "eager"):
+        raise unknown_name("engine", name, ("auto", "openvino", "eager"))
+    place = _resolve_device(device, name)
+    if name == "eager" or place == "cuda":
+        return _eager(net, input_hw, place)
+    try:
+        from stream_cam.engine.openvino import OpenVinoEngine
+
+        return OpenVinoEngine.load(net, weights_sha256, input_hw, parallel=parallel)
+    except EngineError as error:
+        if name == "openvino":
+            raise
+        logger.warning("OpenVINO is not used (%s); falling back to the slower eager engine", error)
+        return _eager(net, input_hw, place)
+
+
+def _eager(net: CamNet, input_hw: tuple[int, int], device: str) -> Engine:
+    from stream_cam.engine.eager import EagerEngine
+
+    return EagerEngine(net, input_hw, device)
+
+
+def _resolve_device(device: Device, engine: EngineName) -> str:
+    if device not in ("auto", "cpu", "cuda"):
+        raise unknown_name("device", device, ("auto", "cpu", "cuda"))
+    if device == "cuda" and engine == "openvino":
+        raise EngineError("the openvino engine runs on the CPU: give --device cpu or --engine eager")
+    if device == "cpu" or engine == "openvino":
+        return "cpu"
+    import torch
+
+    if torch.cuda.is_available():
+        return "cuda"
+    if device == "cuda":
+        raise EngineError(
+            "no CUDA GPU is usable here (torch.cuda.is_available() is false): give --device cpu, "
+            "or see `stream-cam doctor`"
+        )
+    return "cpu"

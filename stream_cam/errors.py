@@ -1,0 +1,75 @@
+"""What can go wrong, as one tree.
+
+    StreamCamError
+    ├── UsageError (also a ValueError)   a wrong name, option or combination: exit code 2
+    ├── SourceError                      a source cannot be opened or read
+    │   └── SourceNotFoundError          there is nothing at that place
+    ├── SinkError                        a sink cannot be opened or written
+    │   └── OutputExistsError            the output is already there and --overwrite was not given
+    ├── ModelError                       a network cannot be used
+    │   └── NoCamError                   a network without GAP and one linear layer has no CAM
+    ├── WeightsError                     parameters or labels cannot be had or do not fit
+    └── EngineError                      a network cannot be compiled or run on this machine
+
+Every message says what was wrong, what was got and what to do next, in one line.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class StreamCamError(Exception):
+    """A failure in the world; `exit_code` is what the command line ends with."""
+
+    exit_code = 1
+
+
+class UsageError(StreamCamError, ValueError):
+    """A wrong name, option or combination of options."""
+
+    exit_code = 2
+
+
+class SourceError(StreamCamError):
+    """A source cannot be opened or read."""
+
+
+class SourceNotFoundError(SourceError):
+    """There is nothing where the source should be."""
+
+
+class SinkError(StreamCamError):
+    """A sink cannot be opened or written."""
+
+
+class OutputExistsError(SinkError):
+    """The output is already there and may not be replaced."""
+
+
+class ModelError(StreamCamError):
+    """A network cannot be used."""
+
+
+class NoCamError(ModelError):
+    """The network does not end in convolution, global average pooling and one linear layer."""
+
+
+class WeightsError(StreamCamError):
+    """Parameters or labels cannot be had, or do not fit the network."""
+
+
+class EngineError(StreamCamError):
+    """A network cannot be compiled or run on this machine."""
+
+
+def unknown_name(kind: str, got: str, known: Iterable[str]) -> UsageError:
+    """The error for a name that is not one of `known`, with the nearest of them."""
+    names = sorted(known)
+    near = difflib.get_close_matches(got.lower(), [name.lower() for name in names], n=3, cutoff=0.5)
+    shown = [name for name in names if name.lower() in near] or names
+    if len(shown) > 12:
+        shown = [*shown[:12], "…"]
+    hint = "did you mean" if near else "known are"
+    return UsageError(f"unknown {kind} {got!r}; {hint} {', '.join(shown)}")

@@ -1,0 +1,115 @@
+"""What travels through the pipeline: frames, and what the network said of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+
+import numpy as np
+import numpy.typing as npt
+
+BgrImage = npt.NDArray[np.uint8]
+"""`(H, W, 3)` uint8, 0..255, channels blue, green, red."""
+
+FloatArray = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Truth:
+    """What is really in a frame, known only for synthetic sources."""
+
+    label: str
+    box_xyxy: tuple[float, float, float, float]
+    """Left, top, right, bottom in frame pixels."""
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One picture and when it is from."""
+
+    image_bgr: BgrImage
+    index: int
+    """Position in the source, from 0; counts frames read, not frames shown."""
+    pts: int
+    """Presentation time in units of `time_base`, exactly as the source gave it."""
+    time_base: Fraction
+    captured_ns: int
+    """`time.monotonic_ns()` when the frame reached this process."""
+    truth: tuple[Truth, ...] = ()
+    name: str | None = None
+    """The file that the picture is from, without its folder, if it is from a file of its own."""
+
+    @property
+    def pts_seconds(self) -> float:
+        return float(self.pts * self.time_base)
+
+    @property
+    def size_hw(self) -> tuple[int, int]:
+        return self.image_bgr.shape[0], self.image_bgr.shape[1]
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """One class and how likely the network finds it."""
+
+    label: str
+    index: int
+    probability: float
+    """Softmax over all classes, 0..1."""
+
+
+@dataclass(frozen=True, slots=True)
+class Region:
+    """The rectangle, in frame pixels, on which the network's input lies.
+
+    With `letterbox` it reaches beyond the frame; with `crop` it is smaller than the frame.
+    """
+
+    x0: float
+    y0: float
+    x1: float
+    y1: float
+
+    @classmethod
+    def whole(cls, size_hw: tuple[int, int]) -> Region:
+        return cls(0.0, 0.0, float(size_hw[1]), float(size_hw[0]))
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """What the network said of one frame."""
+
+    logits: FloatArray
+    """(n_classes,) float32."""
+    predictions: tuple[Prediction, ...]
+    """The five best classes (fewer if the network has fewer), best first."""
+    targets: tuple[Prediction, ...]
+    """The classes whose maps are in `cams`, in that order."""
+    cams: FloatArray
+    """(n_targets, h, w) float32: the raw maps M_c, before any scaling."""
+    region: Region
+    """Where the maps lie on the frame."""
+    frame_size_hw: tuple[int, int]
+    frame_index: int = 0
+    pts_seconds: float = 0.0
+    captured_ns: int = 0
+    """Monotonic time at which the explained frame was captured."""
+    explained_ns: int = 0
+    """Monotonic time at which this explanation was ready."""
+    several: bool = False
+    """True if a list of targets was asked for: then `cam` is a stack."""
+
+    @property
+    def cam(self) -> FloatArray:
+        """The raw map, (h, w) float32; (n_targets, h, w) if a list of targets was asked for."""
+        return self.cams if self.several else self.cams[0]
+
+    def peak_xy(self, target: int = 0) -> tuple[float, float]:
+        """Frame pixel (x, y) under the centre of the map's highest cell, for `cams[target]`."""
+        cam = self.cams[target]
+        row, column = np.unravel_index(int(np.argmax(cam)), cam.shape)
+        region = self.region
+        x = region.x0 + (float(column) + 0.5) / cam.shape[1] * (region.x1 - region.x0)
+        y = region.y0 + (float(row) + 0.5) / cam.shape[0] * (region.y1 - region.y0)
+        height, width = self.frame_size_hw
+        return min(max(x, 0.0), width - 1.0), min(max(y, 0.0), height - 1.0)

@@ -1,0 +1,125 @@
+"""What a run did: counters, clocks and the machine, as a value that can be written as JSON."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import threading
+from collections import deque
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import numpy as np
+
+from stream_cam._version import __version__
+from stream_cam.errors import SinkError
+
+_KEPT_SAMPLES = 100_000
+"""Of each clock, the newest; an hour at 25 fps."""
+
+
+class StageClock:
+    """Durations of one stage, in nanoseconds, from any thread; the newest 100 000 are kept."""
+
+    def __init__(self) -> None:
+        self._samples_ns: deque[int] = deque(maxlen=_KEPT_SAMPLES)
+        self._lock = threading.Lock()
+        self.count = 0
+
+    def add(self, duration_ns: int) -> None:
+        with self._lock:
+            self._samples_ns.append(duration_ns)
+            self.count += 1
+
+    def percentiles(self) -> Percentiles | None:
+        """p50, p95 and p99 in milliseconds; None if nothing was timed."""
+        with self._lock:
+            samples = np.array(self._samples_ns, np.float64) / 1e6
+            count = self.count
+        if not samples.size:
+            return None
+        p50, p95, p99 = np.percentile(samples, [50, 95, 99])
+        return Percentiles(count, float(p50), float(p95), float(p99), float(samples.mean()))
+
+
+@dataclass(frozen=True, slots=True)
+class Percentiles:
+    count: int
+    p50_ms: float
+    p95_ms: float
+    p99_ms: float
+    mean_ms: float
+
+
+@dataclass(slots=True)
+class SinkCount:
+    """What one sink got."""
+
+    name: str
+    written: int = 0
+    dropped: int = 0
+
+
+@dataclass(slots=True)
+class Report:
+    """The result of a run."""
+
+    source: str
+    live: bool
+    model: str
+    weights: str
+    weights_sha256: str
+    captured: int = 0
+    explained: int = 0
+    superseded: int = 0
+    """Live frames that were replaced by a newer one before the network was free."""
+    discarded: int = 0
+    """Frames still waiting when the run was stopped."""
+    rendered: int = 0
+    corrupt: int = 0
+    """Pictures or packets of the source that could not be decoded."""
+    stale: int = 0
+    """Live pictures that were shown without a map because the newest one was too old."""
+    seconds: float = 0.0
+    ended_by: str = "end of source"
+    engine: dict[str, object] = field(default_factory=dict)
+    sinks: list[SinkCount] = field(default_factory=list)
+    latency: dict[str, Percentiles] = field(default_factory=dict)
+    """Milliseconds: read, explain, render, `write N` (busy time of each stage, sinks by their
+    number), and capture_to_explanation and `capture_to_sink N` (age of a frame)."""
+    versions: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def fps(self) -> float:
+        """Pictures finished a second, over the whole run."""
+        return self.rendered / self.seconds if self.seconds > 0 else 0.0
+
+    def write(self, path: Path) -> None:
+        """Writes JSON; raises SinkError if that is not possible."""
+        text = json.dumps({**asdict(self), "fps": self.fps}, indent=2, ensure_ascii=False) + "\n"
+        special = path.exists() and not path.is_file()  # /dev/stdout must not be replaced
+        part = path if special else path.with_name(f".{path.name}.part")
+        try:
+            part.write_text(text, encoding="utf-8")
+            if not special:
+                os.replace(part, path)
+        except OSError as error:
+            if not special:
+                with suppress(OSError):
+                    part.unlink()
+            raise SinkError(f"the report cannot be written to {path}: {error.strerror}") from error
+
+
+def versions(packages: Iterable[str] = ("torch", "torchvision", "openvino", "av")) -> dict[str, str]:
+    """Version of stream-cam, Python and the packages that are installed."""
+    found = {"stream-cam": __version__, "python": platform.python_version()}
+    for package in (*packages, "numpy", "opencv-python"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found

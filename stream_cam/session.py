@@ -1,0 +1,192 @@
+"""From names and options to a running pipeline, with progress on the terminal."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from stream_cam.config import DemoConfig, LookConfig, ModelConfig, PipelineConfig, RunConfig
+from stream_cam.errors import OutputExistsError, SinkError, StreamCamError, UsageError
+from stream_cam.report import Report
+from stream_cam.sinks import check_outputs, open_sink
+from stream_cam.sinks.base import Sink, StreamInfo
+from stream_cam.sinks.score import TruthScore
+from stream_cam.sinks.sheet import SheetSink
+from stream_cam.sinks.window import display_problem
+from stream_cam.sources import open_source
+from stream_cam.sources.base import SourceInfo
+from stream_cam.uri import scheme_of
+
+if TYPE_CHECKING:
+    from stream_cam.pipeline import Progress
+
+logger = logging.getLogger(__name__)
+
+Stop = Callable[[str], None]
+
+
+def run_session(
+    source_uri: str,
+    outputs: Sequence[str],
+    config: PipelineConfig,
+    *,
+    extra_sinks: Sequence[Sink] = (),
+    on_start: Callable[[Stop], None] | None = None,
+) -> Report:
+    """Opens everything, runs the pipeline, closes everything.
+
+    Args:
+        source_uri, outputs: as on the command line; no output: a window.
+        extra_sinks: further sinks, already made.
+        on_start: gets the pipeline's `stop` before it runs.
+
+    Raises:
+        StreamCamError: as its message says; the report is still written if one was asked for.
+    """
+    uris = list(outputs) or [_default_output()]
+    check_outputs(uris, source=source_uri, overwrite=config.run.overwrite)
+    _check_report(config.run, [source_uri, *uris])
+    with ExitStack() as closing:
+        source = closing.enter_context(open_source(source_uri, config.capture, config.run.live))
+        # Not before: whoever mistypes a name need not wait for torch.
+        from stream_cam.explain import Explainer
+        from stream_cam.pipeline import Pipeline
+        from stream_cam.render import Renderer
+
+        info = source.info
+        live = info.live if config.run.live is None else config.run.live
+        stream = StreamInfo(fps=info.fps, still=info.still, live=live)
+        sinks = [open_sink(uri, stream, overwrite=config.run.overwrite) for uri in uris]
+        explainer = Explainer.from_config(
+            config.model, config.look, parallel=_parallel(info, live)
+        )
+        targets = [explainer.resolve(target) for target in config.model.target]
+        pipeline = Pipeline(
+            source,
+            [*sinks, *extra_sinks],
+            explainer,
+            Renderer(explainer, config.look.layout, hud=config.look.hud),
+            targets=targets,
+            live=live,
+            limit=config.run.limit,
+            queue_frames=config.capture.queue_frames,
+        )
+        if on_start is not None:
+            on_start(pipeline.stop)
+        try:
+            with _progress(info, config.run) as on_tick:
+                report = pipeline.run(on_tick)
+        except Exception:
+            _write_report(pipeline.report, config.run.report)
+            raise
+        finally:
+            if pipeline.source_hangs:
+                closing.pop_all()
+        if config.run.report is not None:
+            report.write(config.run.report)
+        return report
+
+
+def run_demo(
+    demo: DemoConfig,
+    look: LookConfig,
+    run: RunConfig,
+    *,
+    on_start: Callable[[Stop], None] | None = None,
+) -> tuple[Report, TruthScore, list[str]]:
+    """The demo: drawn shapes into `demo.mp4` and `demo.png`, scored against the ground truth."""
+    uri = f"demo://shapes?size={demo.size}&fps={demo.fps}&seconds={demo.seconds:g}&seed={demo.seed}"
+    outputs = list(demo.sink) or ["demo.mp4"]
+    sheet = Path("demo.png")
+    written = outputs if demo.sink else [*outputs, str(sheet)]
+    check_outputs(written, source=uri, overwrite=run.overwrite)
+    score = TruthScore()
+    extra: list[Sink] = [score] if demo.sink else [score, SheetSink(sheet)]
+    config = PipelineConfig(ModelConfig(weights="demo", engine=demo.engine), look, run)
+    report = run_session(uri, outputs, config, extra_sinks=extra, on_start=on_start)
+    return report, score, written
+
+
+def _check_report(run: RunConfig, taken: Sequence[str]) -> None:
+    """Finds out before the run whether its report can be written after it."""
+    path = run.report
+    if path is None or (path.exists() and not path.is_file() and not path.is_dir()):
+        return
+    for uri in taken:
+        if not scheme_of(uri) and os.path.realpath(uri) == os.path.realpath(path):
+            raise UsageError(f"--report {path} is a source or an output already; give another name")
+    if path.is_dir() or not path.parent.is_dir():
+        where = path if path.is_dir() else path.parent
+        fault = "is a folder" if path.is_dir() else "is no folder that exists"
+        raise SinkError(f"the report cannot be written to {path}: {where} {fault}")
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        raise SinkError(f"the report cannot be written to {path}: {path.parent} is not writable")
+    if path.exists() and not run.overwrite:
+        raise OutputExistsError(f"{path} exists; give --overwrite to replace it")
+
+
+def _write_report(report: Report, path: Path | None) -> None:
+    """After a failure, whose message is not to be hidden by another one."""
+    if path is None:
+        return
+    try:
+        report.write(path)
+    except StreamCamError as error:
+        logger.warning("%s", error)
+
+
+def _default_output() -> str:
+    problem = display_problem()
+    if problem is not None:
+        raise UsageError(
+            f"no output was given and there is no window to show one in ({problem}); "
+            "give one, e.g. out.mp4"
+        )
+    return "window"
+
+
+def _parallel(info: SourceInfo, live: bool) -> int:
+    """Live video and pictures want the lowest latency, files the highest throughput."""
+    if live or info.still:
+        return 1
+    affinity = getattr(os, "sched_getaffinity", None)
+    n_cpus = len(affinity(0)) if affinity else os.cpu_count() or 1
+    return max(1, min(4, n_cpus))
+
+
+@contextmanager
+def _progress(
+    info: SourceInfo, run: RunConfig
+) -> Iterator[Callable[[Progress], None] | None]:
+    """A progress bar with rate and time left, on terminals only."""
+    if run.quiet or not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bar
+
+    total = run.limit if info.n_frames is None else min(info.n_frames, run.limit or info.n_frames)
+    with Bar(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[fps]:.0f} fps"),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[label]}", style="dim", markup=False),
+        console=Console(stderr=True),
+        transient=True,
+    ) as bar:
+        task = bar.add_task(Path(info.name).name or info.name, total=total, fps=0.0, label="")
+
+        def on_tick(progress: Progress) -> None:
+            best = progress.last.targets[0] if progress.last else None
+            label = f"{best.label} {best.probability:.0%}" if best else ""
+            bar.update(task, completed=progress.rendered, fps=progress.fps, label=label)
+
+        yield on_tick

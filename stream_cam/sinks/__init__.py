@@ -1,0 +1,181 @@
+"""Where pictures go: a URI becomes a sink."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from fractions import Fraction
+from pathlib import Path
+from typing import Final, Literal
+
+from stream_cam.errors import OutputExistsError, SinkError, UsageError, unknown_name
+from stream_cam.sinks.base import Picture, Sink, StreamInfo
+from stream_cam.sinks.images import PICTURE_SUFFIXES, FolderSink, PictureSink
+from stream_cam.sinks.null import NullSink
+from stream_cam.sinks.video import CONTAINERS, VideoSink
+from stream_cam.sinks.window import WindowSink, display_problem
+from stream_cam.uri import redact, scheme_of
+
+__all__ = [
+    "FolderSink",
+    "NullSink",
+    "Picture",
+    "PictureSink",
+    "Sink",
+    "StreamInfo",
+    "VideoSink",
+    "WindowSink",
+    "check_output",
+    "check_outputs",
+    "display_problem",
+    "open_sink",
+]
+
+Kind = Literal["window", "null", "video", "picture", "folder"]
+
+_PLANNED: Final = ("web", "rtsp", "rtsps")
+_STILLS_A_SECOND: Final = 1
+
+
+def open_sink(uri: str, stream: StreamInfo, *, overwrite: bool) -> Sink:
+    """Make the sink that a URI names; it writes nothing before its first picture.
+
+    Args:
+        uri: `window`, `null`, a video (`out.mp4`), a picture (`out.png`) or a folder
+            (`frames/`, or one that exists).
+        stream: what is known of the source.
+        overwrite: replace what is there.
+
+    Raises:
+        UsageError: a kind of output that is not known.
+        SinkError: it cannot be written, or exists.
+    """
+    kind = kind_of(uri)
+    check_output(uri, overwrite=overwrite)
+    path = os.path.expanduser(uri)
+    if kind == "window":
+        return WindowSink()
+    if kind == "null":
+        return NullSink()
+    if kind == "picture":
+        return PictureSink(path, overwrite=overwrite)
+    if kind == "folder":
+        return FolderSink(path, overwrite=overwrite)
+    fps = Fraction(_STILLS_A_SECOND) if stream.still else stream.fps
+    return VideoSink(path, fps=fps, overwrite=overwrite)
+
+
+def kind_of(uri: str) -> Kind:
+    """What kind of sink a URI names.
+
+    Raises:
+        UsageError: none that is known; the message has the nearest names.
+    """
+    scheme = scheme_of(uri)
+    there_is = f"window, null, {_suffixes(CONTAINERS)}, {_suffixes(PICTURE_SUFFIXES)} or a folder/"
+    if scheme in _PLANNED:
+        raise UsageError(f"{scheme}:// outputs are not in this version yet; give {there_is}")
+    if scheme:
+        raise UsageError(f"{redact(uri)} cannot be written to; give {there_is}")
+    if uri in ("window", "null"):
+        return "window" if uri == "window" else "null"
+    path = Path(uri).expanduser()
+    if uri.endswith(("/", os.sep)) or path.is_dir():
+        return "folder"
+    suffix = path.suffix.lower()
+    if suffix in CONTAINERS:
+        return "video"
+    if suffix in PICTURE_SUFFIXES:
+        return "picture"
+    if suffix:
+        raise unknown_name("type of output", suffix, [*CONTAINERS, *PICTURE_SUFFIXES])
+    raise unknown_name("output", uri, ["window", "null", f"{uri}.mp4", f"{uri}/"])
+
+
+def check_outputs(uris: Iterable[str], *, overwrite: bool, source: str | None = None) -> None:
+    """`check_output` for all of them, and that no two are the same place."""
+    seen: set[str] = set()
+    for uri in uris:
+        check_output(uri, overwrite=overwrite, source=source)
+        place = os.path.realpath(os.path.expanduser(uri))
+        if place in seen and kind_of(uri) != "null":
+            raise UsageError(f"{uri} is given twice as an output; give each a name of its own")
+        seen.add(place)
+
+
+def check_output(uri: str, *, overwrite: bool, source: str | None = None) -> None:
+    """Find out, before anything slow is loaded, whether an output can be written.
+
+    Args:
+        uri: the output.
+        overwrite: whether it may replace what is there.
+        source: the URI that is read, which must not be overwritten by its own result.
+
+    Raises:
+        UsageError: an unknown kind, or the source itself.
+        OutputExistsError: it is there, and `overwrite` is not given.
+        SinkError: no display, no such folder, no permission.
+    """
+    kind = kind_of(uri)
+    if kind == "null":
+        return
+    if kind == "window":
+        problem = display_problem()
+        if problem is not None:
+            raise SinkError(problem)
+        return
+    path = Path(uri).expanduser()
+    if source is not None and not scheme_of(source):
+        _check_not_source(kind, path, Path(source).expanduser())
+    if kind == "folder":
+        _check_folder(path, overwrite=overwrite)
+    else:
+        _check_parent(path)
+        if path.exists() and not overwrite:
+            raise OutputExistsError(f"{uri} exists; give --overwrite to replace it")
+
+
+def _check_not_source(kind: Kind, path: Path, source: Path) -> None:
+    place = source
+    if kind == "folder" and not source.is_dir():
+        if source.is_file() and source.suffix.lower() not in PICTURE_SUFFIXES:
+            return  # a video's frames have names of their own
+        place = source.parent  # a picture's result, or a glob's, would have the source's name
+    if os.path.realpath(place) == os.path.realpath(path) or (
+        path.exists() and place.exists() and os.path.samefile(path, place)
+    ):
+        raise UsageError(f"{path} is where the source is; give the output another name")
+
+
+def _check_folder(path: Path, *, overwrite: bool) -> None:
+    if not path.exists():
+        _check_parent(path)
+        return
+    if not path.is_dir():
+        raise SinkError(f"{path} is a file, not a folder; give another name")
+    _check_writable(path)
+    held = sorted(entry.name for entry in path.iterdir() if entry.suffix in PICTURE_SUFFIXES)
+    if held and not overwrite:
+        raise OutputExistsError(
+            f"{path}/ holds {len(held)} pictures already ({held[0]}); give --overwrite to replace "
+            f"those of the same name, or another folder"
+        )
+
+
+def _check_parent(path: Path) -> None:
+    parent = path.parent
+    if not parent.exists():
+        raise SinkError(f"there is no folder {parent} for {path.name}; make it: mkdir -p {parent}")
+    if not parent.is_dir():
+        raise SinkError(f"{parent} is a file, not a folder; give another name for {path.name}")
+    _check_writable(parent)
+
+
+def _check_writable(folder: Path) -> None:
+    effective = os.access in os.supports_effective_ids
+    if not os.access(folder, os.W_OK | os.X_OK, effective_ids=effective):
+        raise SinkError(f"the folder {folder} may not be written to; choose another, or chmod it")
+
+
+def _suffixes(suffixes: Iterable[str]) -> str:
+    return " ".join(f"*{suffix}" for suffix in suffixes)

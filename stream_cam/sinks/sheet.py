@@ -1,0 +1,92 @@
+"""A contact sheet: the most certain moment of each of several classes, in one picture."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+import cv2
+import numpy as np
+
+from stream_cam.errors import SinkError
+from stream_cam.frame import BgrImage
+from stream_cam.sinks.base import Picture
+
+_CELL_WIDTH = 640
+_COLUMNS = 3
+
+
+@dataclass(slots=True)
+class _Moment:
+    probability: float
+    pts_seconds: float
+    image_bgr: BgrImage
+
+
+class SheetSink:
+    """Keeps the best picture of each shown class, and writes the sheet on closing.
+
+    Args:
+        path: a picture file; replaced if it is there.
+        n_moments: the classes shown most certainly; in order of time on the sheet.
+    """
+
+    main_thread = False
+
+    def __init__(self, path: Path, n_moments: int = 6) -> None:
+        self.path = path
+        self.name = str(path)
+        self._n_moments = n_moments
+        self._moments: dict[str, _Moment] = {}
+
+    def __enter__(self) -> SheetSink:
+        return self
+
+    def write(self, picture: Picture) -> bool:
+        explanation = picture.explanation
+        if explanation is None or not picture.frame.truth:
+            return True
+        best = explanation.targets[0]
+        kept = self._moments.get(best.label)
+        if kept is None or best.probability > kept.probability:
+            height, width = picture.image_bgr.shape[:2]
+            size = (_CELL_WIDTH, max(1, round(height * _CELL_WIDTH / width)))
+            small = cv2.resize(picture.image_bgr, size, interpolation=cv2.INTER_AREA)
+            time = picture.frame.pts_seconds
+            self._moments[best.label] = _Moment(best.probability, time, small)
+        return True
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if not self._moments:
+            return
+        best = sorted(self._moments.values(), key=lambda moment: -moment.probability)
+        chosen = sorted(best[: self._n_moments], key=lambda moment: moment.pts_seconds)
+        cells = [moment.image_bgr for moment in chosen]
+        ok, data = cv2.imencode(".png", _grid(cells))
+        part = self.path.with_name(f".{self.path.name}.part")
+        try:
+            if not ok:
+                raise SinkError(f"{self.path} cannot be encoded")
+            part.write_bytes(data.tobytes())
+            os.replace(part, self.path)
+        except OSError as error:
+            part.unlink(missing_ok=True)
+            raise SinkError(f"{self.path} cannot be written: {error.strerror}") from error
+
+
+def _grid(cells: list[BgrImage]) -> BgrImage:
+    height, width = cells[0].shape[:2]
+    columns = min(_COLUMNS, len(cells))
+    rows = -(-len(cells) // columns)
+    sheet = np.zeros((rows * height, columns * width, 3), np.uint8)
+    for number, cell in enumerate(cells):
+        row, column = divmod(number, columns)
+        sheet[row * height : (row + 1) * height, column * width : (column + 1) * width] = cell
+    return sheet

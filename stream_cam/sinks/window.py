@@ -1,0 +1,117 @@
+"""A window on the screen."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import re
+import sys
+from pathlib import Path
+from types import TracebackType
+from typing import Final
+
+import cv2
+
+from stream_cam.errors import SinkError
+from stream_cam.sinks.base import Picture
+
+_LEAVE_KEYS: Final = (ord("q"), ord("Q"), 27)
+_LARGEST_WH: Final = (1280, 800)
+"""Size in pixels that a window has at first at most; it can be dragged larger."""
+
+
+class WindowSink:
+    """Shows pictures; q, Esc or the window's X ends the run. Main thread only."""
+
+    name = "window"
+    main_thread = True
+
+    def __init__(self, title: str = "stream-cam (q leaves)") -> None:
+        self._title = title
+        self._shown = False
+
+    def __enter__(self) -> WindowSink:
+        problem = display_problem()
+        if problem is not None:
+            raise SinkError(problem)
+        # Qt complains on stderr that it has no fonts of its own; nothing here needs them.
+        os.environ.setdefault("QT_LOGGING_RULES", "*.warning=false")
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._shown:
+            self._shown = False
+            cv2.destroyAllWindows()
+            cv2.waitKey(1)  # Qt takes a window away only when events run
+
+    def write(self, picture: Picture) -> bool:
+        if not self._shown:
+            self._open(picture.image_bgr.shape[0], picture.image_bgr.shape[1])
+        elif cv2.getWindowProperty(self._title, cv2.WND_PROP_VISIBLE) < 1:
+            return False
+        cv2.imshow(self._title, picture.image_bgr)
+        return cv2.waitKey(1) & 0xFF not in _LEAVE_KEYS
+
+    def _open(self, height: int, width: int) -> None:
+        cv2.namedWindow(self._title, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO)
+        scale = min(1.0, _LARGEST_WH[0] / width, _LARGEST_WH[1] / height)
+        cv2.resizeWindow(self._title, max(1, round(width * scale)), max(1, round(height * scale)))
+        self._shown = True
+
+
+def display_problem() -> str | None:
+    """Why no window can be opened here, in one line that says what to do; None if one can.
+
+    Qt aborts the whole process when it cannot reach the display, so this asks first, with the
+    very library and credentials that Qt would use.
+    """
+    gui = _gui_of_opencv()
+    if gui == "NONE":
+        return (
+            "this OpenCV opens no windows (opencv-python-headless): `pip uninstall "
+            "opencv-python-headless`, then `pip install --force-reinstall opencv-python`; "
+            "or write to a file with -o out.mp4"
+        )
+    if sys.platform != "linux" or os.environ.get("QT_QPA_PLATFORM", "xcb") != "xcb":
+        return None
+    display = os.environ.get("DISPLAY", "")
+    if not display:
+        wayland = " (OpenCV's windows need X11: start XWayland)" * bool(
+            os.environ.get("WAYLAND_DISPLAY")
+        )
+        return f"no display: DISPLAY is not set{wayland}; write to a file with -o out.mp4"
+    if not gui.startswith("QT"):
+        return None
+    return _connection_problem(display)
+
+
+def _gui_of_opencv() -> str:
+    match = re.search(r"^\s*GUI:\s*(\S+)", cv2.getBuildInformation(), re.MULTILINE)
+    return match.group(1).upper() if match else ""
+
+
+def _connection_problem(display: str) -> str | None:
+    plugin = Path(cv2.__file__).parent / "qt" / "plugins" / "platforms" / "libqxcb.so"
+    try:
+        # Through Qt's plugin, because what it needs and this machine lacks shows here.
+        xcb = ctypes.CDLL(str(plugin) if plugin.exists() else "libxcb.so.1")
+        xcb.xcb_connect.restype = ctypes.c_void_p
+        xcb.xcb_connect.argtypes = [ctypes.c_char_p, ctypes.c_void_p]
+        xcb.xcb_connection_has_error.argtypes = [ctypes.c_void_p]
+        xcb.xcb_disconnect.argtypes = [ctypes.c_void_p]
+    except (OSError, AttributeError) as exc:
+        return f"no window: {exc}; install it (apt install libxcb1 libx11-6), or give -o out.mp4"
+    connection = xcb.xcb_connect(display.encode(), None)
+    failed = bool(xcb.xcb_connection_has_error(connection))
+    xcb.xcb_disconnect(connection)
+    if failed:
+        return (
+            f"no display: the X server at DISPLAY={display} cannot be reached or refuses "
+            f"access; check DISPLAY and XAUTHORITY, or write to a file with -o out.mp4"
+        )
+    return None

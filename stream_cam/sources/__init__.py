@@ -1,0 +1,70 @@
+"""Where frames come from: a URI becomes a source."""
+
+from __future__ import annotations
+
+import os
+import stat
+from urllib.parse import unquote, urlsplit
+
+from stream_cam.config import CaptureConfig
+from stream_cam.errors import unknown_name
+from stream_cam.sources.base import Source, SourceInfo
+from stream_cam.sources.camera import CameraSource, check_camera, list_cameras
+from stream_cam.sources.images import ImagesSource
+from stream_cam.sources.paths import check_readable, is_pattern, is_picture
+from stream_cam.sources.video import VideoSource
+from stream_cam.uri import NETWORK_SCHEMES, scheme_of
+
+__all__ = [
+    "CameraSource",
+    "ImagesSource",
+    "Source",
+    "SourceInfo",
+    "VideoSource",
+    "check_camera",
+    "list_cameras",
+    "open_source",
+]
+
+
+def open_source(uri: str, config: CaptureConfig, live: bool | None = None) -> Source:
+    """Choose the source that a URI names; it opens when it is entered.
+
+    What can be checked without opening is checked here, before anything slow is loaded: that a
+    file or folder is there and may be read.
+
+    Args:
+        uri: a camera (`0`, `/dev/video0`), `demo://…`, a URL, a picture, a folder of pictures,
+            a glob, or a video file.
+        config: how streams are read.
+        live: for URLs and video files, whether the newest frame wins; default: as `info.live`.
+
+    Raises:
+        UsageError: a kind of URI that is not known.
+        SourceError: there is nothing that could be opened.
+    """
+    scheme = scheme_of(uri)
+    if scheme == "demo":
+        from stream_cam.sources.demo import DemoSource
+
+        return DemoSource(uri)
+    if scheme in NETWORK_SCHEMES:
+        return VideoSource(uri, config, live)
+    if scheme == "file":
+        return _open_path(unquote(urlsplit(uri).path), config, live)
+    if scheme:
+        known = [f"{name}://" for name in (*NETWORK_SCHEMES, "demo", "file")]
+        raise unknown_name("kind of source", f"{scheme}://", known)
+    if (uri.isascii() and uri.isdecimal()) or uri.startswith("/dev/video"):
+        return CameraSource(uri)
+    return _open_path(uri, config, live)
+
+
+def _open_path(path: str, config: CaptureConfig, live: bool | None) -> Source:
+    path = os.path.expanduser(path)
+    if is_pattern(path):
+        return ImagesSource(path)
+    mode = check_readable(path).st_mode
+    if stat.S_ISDIR(mode) or (stat.S_ISREG(mode) and is_picture(path)):
+        return ImagesSource(path)
+    return VideoSource(path, config, live)

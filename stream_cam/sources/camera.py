@@ -1,0 +1,190 @@
+"""Webcams through OpenCV (V4L2)."""
+
+from __future__ import annotations
+
+import errno
+import glob
+import os
+import re
+import sys
+import time
+from collections.abc import Callable, Iterator
+from fractions import Fraction
+from types import TracebackType
+from typing import Final, Protocol
+
+import cv2
+import numpy as np
+
+from stream_cam.errors import SourceError, SourceNotFoundError, UsageError
+from stream_cam.frame import BgrImage, Frame
+from stream_cam.sources.base import SourceInfo
+from stream_cam.sources.paths import natural_key
+
+_NANOSECOND: Final = Fraction(1, 1_000_000_000)
+
+
+class Device(Protocol):
+    """The part of `cv2.VideoCapture` that is used."""
+
+    def isOpened(self) -> bool: ...
+
+    def get(self, propId: int) -> float: ...
+
+    def set(self, propId: int, value: float) -> bool: ...
+
+    def read(self) -> tuple[bool, BgrImage]: ...
+
+    def release(self) -> None: ...
+
+
+def list_cameras() -> list[str]:
+    """The video devices of this machine, `/dev/video0` first; not all of them need be cameras."""
+    return sorted(glob.glob("/dev/video[0-9]*"), key=natural_key)
+
+
+def camera_index(uri: str) -> int:
+    """Number of the camera that `0`, `/dev/video0` or a link to such a device names."""
+    name = uri
+    if uri.startswith("/"):
+        match = re.fullmatch(r"/dev/video(\d+)", os.path.realpath(uri))
+        name = match.group(1) if match else ""
+    if not (name.isascii() and name.isdecimal()):
+        raise UsageError(f"{uri} names no camera; give a number such as 0, or /dev/video0")
+    return int(name)
+
+
+def open_device(index: int) -> Device:
+    """Open a camera, quietly; it may turn out not to be open."""
+    # OpenCV tells stderr what is said here in one line.
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+    backend = cv2.CAP_V4L2 if sys.platform == "linux" else cv2.CAP_ANY
+    device: Device = cv2.VideoCapture(index, backend)  # type: ignore[assignment]
+    return device
+
+
+class CameraSource:
+    """A webcam; frame times are nanoseconds since the first frame.
+
+    Args:
+        uri: `0`, `/dev/video0`.
+        check: raises if the camera is not there or may not be used.
+        opener: opens the device with that number.
+    """
+
+    def __init__(
+        self,
+        uri: str,
+        check: Callable[[int], None] | None = None,
+        opener: Callable[[int], Device] = open_device,
+    ) -> None:
+        self._uri = uri
+        self._index = camera_index(uri)
+        self._check = check or check_camera
+        self._opener = opener
+        self._device: Device | None = None
+        self._first: tuple[BgrImage, int] | None = None
+        self._info: SourceInfo | None = None
+
+    @property
+    def info(self) -> SourceInfo:
+        if self._info is None:
+            raise ValueError("the source is not open; use it in a with-statement")
+        return self._info
+
+    def __enter__(self) -> CameraSource:
+        self._check(self._index)
+        device = self._opener(self._index)
+        try:
+            self._start(device)
+        except BaseException:
+            device.release()
+            raise
+        self._device = device
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._device is not None:
+            self._device.release()
+        self._device = self._first = None
+
+    def __iter__(self) -> Iterator[Frame]:
+        index, start_ns = 0, None
+        while (shot := self._shoot()) is not None:
+            image, captured_ns = shot
+            start_ns = captured_ns if start_ns is None else start_ns
+            yield Frame(image, index, captured_ns - start_ns, _NANOSECOND, captured_ns)
+            index += 1
+
+    def _start(self, device: Device) -> None:
+        name = f"camera {self._uri}"
+        if not device.isOpened():
+            raise SourceError(
+                f"{name} cannot be opened: another program may be using it, or it is no camera; "
+                f"close that program (`fuser /dev/video{self._index}` finds it){_others()}"
+            )
+        # More than one waiting buffer means old pictures.
+        device.set(cv2.CAP_PROP_BUFFERSIZE, 1)
+        ok, image = device.read()
+        if not ok:
+            raise SourceError(
+                f"{name} opens but gives no picture: another program may be using it; close "
+                f"that program (`fuser /dev/video{self._index}` finds it), or plug it in again"
+            )
+        self._first = image, time.monotonic_ns()
+        rate = device.get(cv2.CAP_PROP_FPS)
+        self._info = SourceInfo(
+            name=self._uri,
+            size_hw=(image.shape[0], image.shape[1]),
+            fps=Fraction(rate).limit_denominator(1001) if 0 < rate <= 1000 else None,
+            n_frames=None,
+            live=True,
+        )
+
+    def _shoot(self) -> tuple[BgrImage, int] | None:
+        """One picture and when it came; None once the source is closed."""
+        if self._device is None:
+            return None
+        if self._first is not None:
+            first, self._first = self._first, None
+            return first
+        ok, image = self._device.read()
+        if not ok:
+            raise SourceError(f"camera {self._uri} gives no more pictures; is it still plugged in?")
+        return np.asarray(image, dtype=np.uint8), time.monotonic_ns()
+
+
+def check_camera(index: int) -> None:
+    """Find out, on Linux, whether a camera is there and may be used.
+
+    Raises:
+        SourceNotFoundError: it is not there; the message lists those that are.
+        SourceError: it may not be used, or another program holds it.
+    """
+    if sys.platform != "linux":
+        return
+    path = f"/dev/video{index}"
+    try:
+        os.close(os.open(path, os.O_RDWR | os.O_NONBLOCK))
+    except FileNotFoundError as exc:
+        raise SourceNotFoundError(f"there is no camera {path}{_others()}") from exc
+    except PermissionError as exc:
+        raise SourceError(
+            f"camera {path} may not be used: permission denied; add yourself to its group "
+            f"(`sudo usermod -aG video $USER`) and log in again"
+        ) from exc
+    except OSError as exc:
+        busy = "another program is using it" if exc.errno == errno.EBUSY else exc.strerror
+        raise SourceError(f"camera {path} cannot be opened: {busy}{_others()}") from exc
+
+
+def _others() -> str:
+    there = list_cameras()
+    if not there:
+        return "; this machine has none (`stream-cam demo` needs no camera)"
+    return f"; there are {', '.join(there)}"

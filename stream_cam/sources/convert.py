@@ -1,0 +1,65 @@
+"""A decoded video picture becomes an upright BGR array with the right colours."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import av
+import numpy as np
+from av.video.reformatter import VideoReformatter
+
+from stream_cam.frame import BgrImage
+from stream_cam.sources.images import over_white
+from stream_cam.sources.orient import orientation_of_matrix, upright
+
+_BT601: Final = 5
+_BT709: Final = 1
+# AVColorSpace of the frame (ITU-T H.273) → swscale's matrix (SWS_CS_*).
+_MATRICES: Final = {1: _BT709, 4: 4, 5: _BT601, 6: _BT601, 7: 7, 9: 9, 10: 9}
+_HD_HEIGHT: Final = 720
+_HD_WIDTH: Final = 1280
+
+
+class BgrConverter:
+    """Converts decoded pictures of any format; keeps swscale's tables from one to the next."""
+
+    def __init__(self) -> None:
+        self._reformatter = VideoReformatter()
+        self._formats: dict[str, tuple[bool, bool]] = {}
+
+    def __call__(self, picture: av.VideoFrame) -> BgrImage:
+        """Give the picture as (H, W, 3) uint8 BGR 0..255, full range, turned as players do.
+
+        The matrix is the one the stream is tagged with. Untagged streams are BT.709 from 720
+        lines or 1280 columns on and BT.601 below, as players guess; swscale by itself takes
+        BT.601 for all of them, which makes untagged HD too green. Alpha goes over white.
+        """
+        is_rgb, has_alpha = self._format_of(picture)
+        converted = self._reformatter.reformat(
+            picture,
+            format="bgra" if has_alpha else "bgr24",
+            src_colorspace=None if is_rgb else _matrix_of(picture),
+            dst_color_range=2,
+        )
+        array: np.ndarray[Any, np.dtype[Any]] = converted.to_ndarray()
+        image = over_white(array) if has_alpha else np.asarray(array, dtype=np.uint8)
+        matrix = picture.side_data.get("DISPLAYMATRIX")
+        if matrix is None:
+            return image
+        return upright(image, orientation_of_matrix(bytes(matrix)))  # type: ignore[call-overload]
+
+    def _format_of(self, picture: av.VideoFrame) -> tuple[bool, bool]:
+        name = picture.format.name
+        known = self._formats.get(name)
+        if known is None:
+            has_alpha = any(component.is_alpha for component in picture.format.components)
+            known = self._formats[name] = (
+                picture.format.is_rgb or picture.format.has_palette,
+                has_alpha or picture.format.has_palette,
+            )
+        return known
+
+
+def _matrix_of(picture: av.VideoFrame) -> int:
+    hd = picture.height >= _HD_HEIGHT or picture.width >= _HD_WIDTH
+    return _MATRICES.get(int(picture.colorspace), _BT709 if hd else _BT601)

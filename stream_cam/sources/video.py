@@ -1,0 +1,281 @@
+"""Video files and streams through PyAV: exact times, right colours, upright."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator
+from fractions import Fraction
+from types import TracebackType
+from typing import Final
+
+import av
+import av.error
+from av.container import InputContainer
+from av.stream import Disposition
+
+from stream_cam.config import CaptureConfig
+from stream_cam.errors import SourceError
+from stream_cam.frame import Frame
+from stream_cam.sources.base import SourceInfo
+from stream_cam.sources.convert import BgrConverter
+from stream_cam.sources.ffmpeg_errors import explain_file_error, explain_network_error
+from stream_cam.sources.paths import check_readable
+from stream_cam.uri import NETWORK_SCHEMES, redact, scheme_of
+
+logger = logging.getLogger(__name__)
+
+_HIGHEST_RATE: Final = Fraction(1000)
+_MAX_UNREADABLE_IN_A_ROW: Final = 100
+_ASSUMED_RATE: Final = Fraction(25)
+_TEXT_FORMATS: Final = frozenset({"tty", "bin", "xbin", "adf", "idf"})
+"""FFmpeg draws text files as ANSI art by their suffix (.txt, .nfo, .asc…) and calls it video."""
+_LOW_DELAY: Final = 1 << 19
+"""AV_CODEC_FLAG_LOW_DELAY; PyAV's name for it has moved between versions."""
+
+
+class VideoSource:
+    """A video file or a network stream.
+
+    The first frame is decoded on entering, so that `info` tells the truth about size and
+    rotation, and what cannot be decoded fails at once.
+
+    Args:
+        uri: a path, or a URL with one of `NETWORK_SCHEMES`.
+        config: time limits, RTSP transport.
+        live: whether the newest frame wins; default: streams without a known duration.
+    """
+
+    def __init__(self, uri: str, config: CaptureConfig | None = None, live: bool | None = None):
+        self._uri = uri
+        self._config = config or CaptureConfig()
+        self._live = live
+        self._network = scheme_of(uri) in NETWORK_SCHEMES
+        self._container: InputContainer | None = None
+        self._frames: Iterator[Frame] | None = None
+        self._first: Frame | None = None
+        self._info: SourceInfo | None = None
+        self.corrupt_frames = 0
+        """Packets and frames that could not be decoded, so far."""
+        self.repaired_times = 0
+        """Frames whose time was missing or did not increase, so far."""
+
+    @property
+    def info(self) -> SourceInfo:
+        if self._info is None:
+            raise ValueError("the source is not open; use it in a with-statement")
+        return self._info
+
+    def __enter__(self) -> VideoSource:
+        self._container = self._open()
+        try:
+            self._start(self._container)
+        except BaseException:
+            self._close()
+            raise
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._close()
+
+    def __iter__(self) -> Iterator[Frame]:
+        if self._first is not None:
+            first, self._first = self._first, None
+            yield first
+        if self._frames is not None:
+            yield from self._frames
+
+    def _open(self) -> InputContainer:
+        problem: SourceError
+        start = time.monotonic()
+        try:
+            if not self._network:
+                check_readable(self._uri)
+                # Without the prefix FFmpeg takes "a:b.mp4" for a protocol named a.
+                return av.open("file:" + self._uri)
+            timeout = (self._config.open_timeout_seconds, self._config.read_timeout_seconds)
+            return av.open(self._uri, options=self._options(), timeout=timeout)
+        except (av.error.FFmpegError, ValueError) as exc:
+            if not self._network:
+                raise explain_file_error(self._uri, exc) from exc
+            seconds = self._config.open_timeout_seconds
+            late = time.monotonic() - start >= seconds
+            problem = explain_network_error(self._uri, exc, "opened", seconds, late=late)
+        # Outside the handler: FFmpeg's own error holds the URL with its password, and an
+        # exception raised inside would carry it along as its context.
+        raise problem
+
+    def _options(self) -> dict[str, str]:
+        # Not fflags=nobuffer: it throws away what was read to recognise the stream, the key frame
+        # with it, and the first picture waits for the next one (seconds, or for ever).
+        if scheme_of(self._uri) in ("rtsp", "rtsps"):
+            return {"rtsp_transport": self._config.rtsp_transport}
+        return {}
+
+    def _start(self, container: InputContainer) -> None:
+        stream = self._video_stream(container)
+        duration_seconds = _duration_seconds(container, stream)
+        picture = container.format.name.endswith("_pipe") or container.format.name == "image2"
+        live = self._live
+        if live is None:
+            # A URL that says how long it is, is a file that happens to be far away.
+            recorded = scheme_of(self._uri) in ("http", "https") and (
+                duration_seconds is not None or picture
+            )
+            live = self._network and not recorded
+        # Decoding frames on several threads at once holds as many frames back as there are
+        # threads: good for files, a delay for live streams.
+        stream.codec_context.thread_type = "SLICE" if live else "AUTO"
+        if live:
+            stream.codec_context.flags |= _LOW_DELAY
+        fps = _rate_of(stream)
+        self._frames = self._decode(container, stream, fps or _ASSUMED_RATE)
+        self._first = next(self._frames, None)
+        if self._first is None:
+            raise SourceError(f"{redact(self._uri)} holds a video, but no frame can be decoded")
+        self._info = SourceInfo(
+            name=redact(self._uri),
+            size_hw=self._first.size_hw,
+            fps=fps,
+            n_frames=stream.frames or None,
+            live=live,
+            duration_seconds=duration_seconds,
+            still=picture,
+        )
+
+    def _video_stream(self, container: InputContainer) -> av.VideoStream:
+        if container.format.name in _TEXT_FORMATS:
+            raise SourceError(f"{redact(self._uri)} is not a video that FFmpeg can read, but text")
+        streams = [
+            stream
+            for stream in container.streams.video
+            if not stream.disposition & Disposition.attached_pic
+        ]
+        best = container.streams.best("video")
+        if best in streams:
+            return streams[streams.index(best)]
+        if streams:
+            return streams[0]
+        kinds = sorted({str(stream.type) for stream in container.streams}) or ["nothing"]
+        raise SourceError(
+            f"{redact(self._uri)} has no video in it, only {' and '.join(kinds)}; "
+            f"give a file or stream with pictures"
+        )
+
+    def _decode(
+        self, container: InputContainer, stream: av.VideoStream, fps: Fraction
+    ) -> Iterator[Frame]:
+        to_bgr = BgrConverter()
+        times = _Times(fps)
+        for index, picture in enumerate(self._pictures(container, stream)):
+            captured_ns = time.monotonic_ns()
+            time_base = picture.time_base or stream.time_base or 1 / fps
+            pts = times.next(picture.pts, time_base)
+            self.repaired_times = times.repaired
+            yield Frame(to_bgr(picture), index, pts, Fraction(time_base), captured_ns)
+        if self.corrupt_frames:
+            logger.warning("%s: %d damaged parts", redact(self._uri), self.corrupt_frames)
+
+    def _pictures(
+        self, container: InputContainer, stream: av.VideoStream
+    ) -> Iterator[av.VideoFrame]:
+        """Decoded pictures; what is damaged is counted and left out."""
+        for packet in self._packets(container, stream):
+            try:
+                pictures = packet.decode()
+            except av.error.FFmpegError as exc:
+                self.corrupt_frames += 1
+                logger.debug("damaged packet: %s", type(exc).__name__)
+                continue
+            for picture in pictures:
+                if isinstance(picture, av.VideoFrame):
+                    if picture.is_corrupt:
+                        self.corrupt_frames += 1
+                    yield picture
+
+    def _packets(
+        self, container: InputContainer, stream: av.VideoStream
+    ) -> Iterator[av.Packet[av.VideoStream]]:
+        """Packets to the end, past places in a file that cannot be demuxed."""
+        problem: SourceError
+        unreadable = 0
+        while True:
+            try:
+                for packet in container.demux(stream):
+                    unreadable = 0
+                    yield packet
+                return
+            except av.error.InvalidDataError:  # noqa: PERF203
+                unreadable += 1
+                self.corrupt_frames += 1
+                if unreadable >= _MAX_UNREADABLE_IN_A_ROW:
+                    return
+            except av.error.FFmpegError as exc:
+                problem = explain_network_error(
+                    self._uri, exc, "read", self._config.read_timeout_seconds
+                )
+                break
+        raise problem  # outside the handler, for the password's sake: see _open
+
+    def _close(self) -> None:
+        frames, self._frames, self._first = self._frames, None, None
+        if frames is not None:
+            frames.close()  # type: ignore[attr-defined]
+        if self._container is not None:
+            self._container.close()
+            self._container = None
+
+
+class _Times:
+    """Makes times that always increase out of what a stream says.
+
+    Args:
+        fps: the rate to count at where there is nothing to go by.
+    """
+
+    def __init__(self, fps: Fraction) -> None:
+        self._fps = fps
+        self._last: int | None = None
+        self._shift = 0
+        self.repaired = 0
+
+    def next(self, pts: int | None, time_base: Fraction) -> int:
+        """The time of the next frame in units of `time_base`: `pts` itself wherever it can be."""
+        step = max(1, round(1 / (self._fps * time_base)))
+        last = self._last
+        if pts is None:
+            self.repaired += 1
+            value = 0 if last is None else last + step
+        else:
+            value = pts + self._shift
+            if last is not None and value <= last:
+                self.repaired += 1
+                if last - value < step:
+                    value = last + 1
+                else:
+                    # The clock was set back, as where two recordings were joined: go on from
+                    # here, with the distances that the stream gives.
+                    self._shift += last + step - value
+                    value = last + step
+        self._last = value
+        return value
+
+
+def _rate_of(stream: av.VideoStream) -> Fraction | None:
+    for rate in (stream.average_rate, stream.guessed_rate, stream.base_rate):
+        if rate and 0 < rate <= _HIGHEST_RATE:
+            return Fraction(rate)
+    return None
+
+
+def _duration_seconds(container: InputContainer, stream: av.VideoStream) -> float | None:
+    if stream.duration and stream.time_base:
+        return float(stream.duration * stream.time_base)
+    if container.duration:
+        return float(container.duration / av.time_base)
+    return None

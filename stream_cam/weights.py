@@ -1,0 +1,284 @@
+"""Parameters, labels and normalisation: ImageNet's, the shipped demo's, or a file's."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import torch
+import torchvision
+from torch import Tensor, nn
+
+from stream_cam import checkpoint
+from stream_cam.checkpoint import Checkpoint, OpenUrl, reason_of
+from stream_cam.errors import UsageError, WeightsError, unknown_name
+from stream_cam.fingerprint import fingerprint
+from stream_cam.labels import parse_labels, read_labels, resolve_target
+
+__all__ = ["Preprocessing", "Weights", "load_weights", "resolve_target"]
+
+Triple = tuple[float, float, float]
+Interpolation = Literal["bilinear", "bicubic"]
+T = TypeVar("T")
+
+DEMO_PATH = Path(__file__).with_name("assets") / "demo.safetensors"
+DEMO_MODEL = "resnet18"
+
+_SHA256_IN_NAME = re.compile(r"-([0-9a-f]{8,})\.")
+_HEAD_NAMES = ("fc.", "classifier.", "head", "linear.", "output.")
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """How a picture becomes what the network was trained on."""
+
+    mean: Triple = (0.485, 0.456, 0.406)
+    """Of red, green and blue in 0..1."""
+    std: Triple = (0.229, 0.224, 0.225)
+    """Of red, green and blue in 0..1."""
+    input_size: int = 224
+    """Side of the square input in pixels."""
+    resize_size: int | None = None
+    """What torchvision makes the short side before it crops the middle, in pixels; None: the
+    input size."""
+    interpolation: Interpolation = "bilinear"
+
+
+@dataclass(frozen=True, eq=False)
+class Weights:
+    """Everything that makes a network's structure a network."""
+
+    state_dict: dict[str, Tensor]
+    """Keys as torchvision writes them; on the CPU, the floating ones float32."""
+    labels: tuple[str, ...]
+    """One for each class."""
+    mean: Triple
+    """Of red, green and blue in 0..1."""
+    std: Triple
+    """Of red, green and blue in 0..1."""
+    input_size: int
+    """Side of the square input in pixels."""
+    resize_size: int | None
+    """What torchvision makes the short side before it crops the middle, in pixels; None: the
+    input size."""
+    interpolation: Interpolation
+    n_classes: int
+    name: str
+    """`imagenet (ResNet18_Weights.IMAGENET1K_V1)`, `demo`, or the file's name."""
+    sha256: str
+    """Of all tensors' names, types, shapes and bytes; the first 16 hex digits."""
+    arch: str | None
+    """The network these are of, where the file says so."""
+
+    @classmethod
+    def of_module(
+        cls,
+        module: nn.Module,
+        n_classes: int,
+        labels: Sequence[str] | None = None,
+        mean: Triple = Preprocessing.mean,
+        std: Triple = Preprocessing.std,
+        input_size: int = Preprocessing.input_size,
+    ) -> Weights:
+        """What belongs to a network that is not read from anywhere.
+
+        Raises:
+            UsageError: `labels` are not one a class.
+        """
+        names = tuple(str(index) for index in range(n_classes)) if labels is None else tuple(labels)
+        if len(names) != n_classes:
+            raise UsageError(f"{len(names)} labels, but the network has {n_classes} classes")
+        state_dict = {
+            key: (value.float() if value.is_floating_point() else value).detach().cpu()
+            for key, value in module.state_dict().items()
+            if isinstance(value, Tensor)
+        }
+        return cls(
+            state_dict=state_dict,
+            labels=names,
+            mean=_triple(mean),
+            std=_triple(std),
+            input_size=input_size,
+            resize_size=None,
+            interpolation="bilinear",
+            n_classes=n_classes,
+            name=type(module).__name__,
+            sha256=fingerprint(state_dict),
+            arch=None,
+        )
+
+
+def load_weights(
+    spec: str,
+    model_name: str,
+    labels_path: Path | None = None,
+    *,
+    progress: bool = True,
+    opener: OpenUrl = checkpoint.open_url,
+) -> Weights:
+    """Read weights and all that belongs to them.
+
+    Args:
+        spec: `imagenet` (torchvision's `DEFAULT` for the model; for resnet18 the only ones),
+            `demo`, or the path of a .pth, .pt or .safetensors file.
+        model_name: the torchvision classifier they are for.
+        labels_path: class names in place of those that come with the weights.
+        progress: show a bar while downloading.
+        opener: how URLs are opened.
+
+    Raises:
+        WeightsError: they cannot be had, are damaged, or the labels do not fit.
+        UsageError: `demo` with another model than resnet18, or an unknown model.
+    """
+    if spec == "imagenet":
+        weights = _imagenet(model_name, progress, opener)
+    elif spec == "demo":
+        weights = _demo(model_name)
+    else:
+        path = Path(spec).expanduser()
+        read = checkpoint.read_checkpoint(path)
+        weights = _assembled(read, path, path.name, _preprocessing(model_name))
+    if labels_path is None:
+        return weights
+    return replace(weights, labels=read_labels(labels_path, weights.n_classes))
+
+
+def _imagenet(model_name: str, progress: bool, opener: OpenUrl) -> Weights:
+    choices = _torchvision_weights(model_name)
+    if not choices:
+        raise WeightsError(f"torchvision has no ImageNet weights for {model_name}; give a file")
+    # DEFAULT is torchvision's best; for resnet50 and others that is not IMAGENET1K_V1.
+    chosen = type(choices[0]).DEFAULT
+    url: str = chosen.url
+    path = Path(torch.hub.get_dir()) / "checkpoints" / url.rsplit("/", 1)[1]
+    found = _SHA256_IN_NAME.search(path.name)
+    sha256_prefix = found[1] if found else ""
+    try:
+        if not path.exists():
+            checkpoint.fetch(url, path, sha256_prefix, progress, opener)
+        elif not checkpoint.file_sha256(path).startswith(sha256_prefix):
+            raise WeightsError(f"{path} is damaged (wrong checksum); delete it and try again")
+    except (OSError, http.client.HTTPException) as exc:
+        raise WeightsError(
+            f"cannot download {model_name}'s ImageNet weights from {url} ({reason_of(exc)}); use "
+            f"--weights demo or --weights FILE.pth, or put {path.name} into {path.parent}"
+        ) from exc
+    read = checkpoint.read_checkpoint(path)
+    weights = _assembled(read, path, f"imagenet ({chosen})", _preprocessing_of(chosen))
+    return replace(weights, labels=tuple(chosen.meta["categories"]), arch=model_name)
+
+
+def _demo(model_name: str) -> Weights:
+    if model_name != DEMO_MODEL:
+        raise UsageError(
+            f"the demo weights are for {DEMO_MODEL}, not {model_name}; leave out --model, or give "
+            "--weights imagenet or a file"
+        )
+    if not DEMO_PATH.exists():
+        raise WeightsError(f"the demo weights are not at {DEMO_PATH}; install stream-cam again")
+    read = checkpoint.read_checkpoint(DEMO_PATH)
+    return _assembled(read, DEMO_PATH, "demo", Preprocessing())
+
+
+def _assembled(read: Checkpoint, path: Path, name: str, preprocessing: Preprocessing) -> Weights:
+    n_classes = _count_classes(read.state_dict, path)
+    said = _from_metadata(read.metadata, preprocessing, path)
+    labels = tuple(str(index) for index in range(n_classes))
+    if "labels" in read.metadata:
+        labels = parse_labels(read.metadata["labels"], n_classes, str(path))
+    return Weights(
+        state_dict=read.state_dict,
+        labels=labels,
+        mean=said.mean,
+        std=said.std,
+        input_size=said.input_size,
+        resize_size=said.resize_size,
+        interpolation=said.interpolation,
+        n_classes=n_classes,
+        name=name,
+        sha256=fingerprint(read.state_dict),
+        arch=read.metadata.get("arch"),
+    )
+
+
+def _torchvision_weights(model_name: str) -> list[Any]:
+    names = torchvision.models.list_models(module=torchvision.models)
+    if model_name.lower() not in names:
+        raise unknown_name("model", model_name, names)
+    return list(torchvision.models.get_model_weights(model_name.lower()))
+
+
+def _preprocessing(model_name: str) -> Preprocessing:
+    """That of the model's first ImageNet weights, the recipe which others follow."""
+    choices = _torchvision_weights(model_name)
+    return _preprocessing_of(choices[0]) if choices else Preprocessing()
+
+
+def _preprocessing_of(weights: Any) -> Preprocessing:
+    transforms = weights.transforms()
+    bicubic = transforms.interpolation.value == "bicubic"
+    return Preprocessing(
+        mean=_triple(transforms.mean),
+        std=_triple(transforms.std),
+        input_size=int(transforms.crop_size[0]),
+        resize_size=int(transforms.resize_size[0]),
+        interpolation="bicubic" if bicubic else "bilinear",
+    )
+
+
+def _from_metadata(
+    metadata: Mapping[str, str], preprocessing: Preprocessing, path: Path
+) -> Preprocessing:
+    def said(key: str, parse: Callable[[Any], T], default: T) -> T:
+        if key not in metadata:
+            return default
+        try:
+            return parse(json.loads(metadata[key]))
+        except (ValueError, TypeError) as exc:
+            raise WeightsError(f"{path}: {key} {metadata[key]!r} is not understood") from exc
+
+    size = said("input_size", _positive, preprocessing.input_size)
+    same = size == preprocessing.input_size
+    return Preprocessing(
+        mean=said("mean", _triple, preprocessing.mean),
+        std=said("std", _triple, preprocessing.std),
+        input_size=size,
+        resize_size=preprocessing.resize_size if same else None,
+        interpolation=preprocessing.interpolation,
+    )
+
+
+def _triple(values: Sequence[float]) -> Triple:
+    red, green, blue = (float(value) for value in values)
+    return red, green, blue
+
+
+def _positive(value: int) -> int:
+    if int(value) < 1:
+        raise ValueError("a size in pixels is at least 1")
+    return int(value)
+
+
+def _count_classes(state_dict: Mapping[str, Tensor], path: Path) -> int:
+    """Rows of the last linear layer's weight (safetensors sorts keys: names decide first)."""
+    linear = [
+        key
+        for key, tensor in state_dict.items()
+        if key.endswith("weight") and tensor.ndim == 2 and not key.lower().startswith("aux")
+    ]
+    if not linear:
+        raise WeightsError(
+            f"{path} has no linear layer among its {len(state_dict)} tensors "
+            f"({next(iter(state_dict))}, …); it is not a classifier's state dict"
+        )
+    named = sorted((key for key in linear if key.startswith(_HEAD_NAMES)), key=_natural)
+    return int(state_dict[(named or linear)[-1]].shape[0])
+
+
+def _natural(key: str) -> list[tuple[int, str]]:
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in key.split(".")]

@@ -1,0 +1,60 @@
+"""What all tests share: material made on the spot, and skips that may not happen (required.py)."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from material import write_video
+from required import pytest_configure, pytest_runtest_makereport
+
+__all__ = ["pytest_configure", "pytest_runtest_makereport"]
+
+ROOT = Path(__file__).resolve().parent.parent
+
+VideoMaker = Callable[..., Path]
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of real footage next to the checkout; skips where there is none."""
+    folder = ROOT.parent / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip(f"no real footage in {folder}")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def ffprobe() -> str:
+    """The ffprobe program; skips where it is not installed."""
+    program = shutil.which("ffprobe")
+    if program is None:
+        pytest.skip("ffprobe is not installed (apt-get install ffmpeg)")
+    return program
+
+
+@pytest.fixture
+def unprivileged() -> Iterator[None]:
+    """File permissions hold inside the test, also when root runs it."""
+    if os.geteuid() != 0:
+        yield
+        return
+    os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
+@pytest.fixture
+def make_video(tmp_path: Path) -> VideoMaker:
+    """Writes a small video with PyAV: `make_video("a.mp4", n_frames=5, rotation=90)`."""
+
+    def make(name: str, **options: Any) -> Path:
+        return write_video(tmp_path / name, **options)
+
+    return make

@@ -1,0 +1,70 @@
+"""The exception tree and its messages."""
+
+from __future__ import annotations
+
+import inspect
+
+import pytest
+
+from stream_cam import errors
+from stream_cam.errors import StreamCamError, UsageError, unknown_name
+
+TREE = {
+    name: each
+    for name, each in inspect.getmembers(errors, inspect.isclass)
+    if each.__module__ == errors.__name__
+}
+
+
+def test_every_error_is_a_stream_cam_error() -> None:
+    assert all(issubclass(each, StreamCamError) for each in TREE.values())
+    assert TREE.keys() >= {"NoCamError", "WeightsError", "EngineError"}
+
+
+def test_tree_in_the_docstring_names_every_error() -> None:
+    assert [name for name in TREE if name not in (errors.__doc__ or "")] == []
+
+
+@pytest.mark.parametrize(
+    ("child", "parent"),
+    [
+        (errors.SourceNotFoundError, errors.SourceError),
+        (errors.OutputExistsError, errors.SinkError),
+        (errors.NoCamError, errors.ModelError),
+        (UsageError, ValueError),
+    ],
+)
+def test_narrow_errors_are_caught_as_wide_ones(
+    child: type[Exception], parent: type[Exception]
+) -> None:
+    assert issubclass(child, parent)
+
+
+def test_exit_code_is_2_for_usage_and_1_for_the_world() -> None:
+    assert {name for name, each in TREE.items() if each.exit_code == 2} == {"UsageError"}
+    assert {each.exit_code for each in TREE.values()} == {1, 2}
+
+
+def test_unknown_name_names_the_nearest() -> None:
+    error = unknown_name("model", "ResNet81", ["resnet18", "resnet34", "vgg11"])
+    assert isinstance(error, UsageError)
+    assert "unknown model 'ResNet81'" in str(error)
+    assert "did you mean" in str(error)
+    assert "resnet18" in str(error)
+    assert "vgg11" not in str(error)
+
+
+def test_unknown_name_keeps_the_names_own_case() -> None:
+    assert "Great White Shark" in str(unknown_name("class", "great shark", ["Great White Shark"]))
+
+
+def test_unknown_name_lists_what_is_known_when_nothing_is_near() -> None:
+    message = str(unknown_name("colormap", "xyz", ["turbo", "jet"]))
+    assert message.endswith("known are jet, turbo")
+
+
+def test_unknown_name_cuts_long_lists() -> None:
+    message = str(unknown_name("class", "???", [f"label {index}" for index in range(1000)]))
+    assert message.endswith("…")
+    assert len(message) < 300
+    assert "\n" not in message

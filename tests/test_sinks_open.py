@@ -1,0 +1,121 @@
+import os
+import tempfile
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+
+from stream_cam.errors import OutputExistsError, SinkError, UsageError
+from stream_cam.sinks import (
+    FolderSink,
+    NullSink,
+    PictureSink,
+    StreamInfo,
+    VideoSink,
+    check_output,
+    check_outputs,
+    open_sink,
+)
+
+STREAM = StreamInfo(fps=Fraction(25), still=False, live=False)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("null", NullSink),
+        ("out.mp4", VideoSink),
+        ("out.MKV", VideoSink),
+        ("out.mov", VideoSink),
+        ("out.png", PictureSink),
+        ("out.jpeg", PictureSink),
+        ("frames/", FolderSink),
+        ("there", FolderSink),
+        ("there.mp4", FolderSink),
+    ],
+)
+def test_uri_decides_the_sink_and_nothing_is_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, kind: type
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for folder in ("there", "there.mp4"):
+        Path(folder).mkdir()
+    assert isinstance(open_sink(name, STREAM, overwrite=False), kind)
+    assert sorted(os.listdir()) == ["there", "there.mp4"]
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("out.mpg", r"unknown type of output '\.mpg'.*\.mp4"),
+        ("out.jpgg", r"\.jpg"),
+        ("windw", "did you mean window"),
+        ("out", r"out\.mp4"),
+        ("web://127.0.0.1:8080", "not in this version yet.*window, null"),
+        ("rtsp://user:s3cret@host/live", "not in this version yet"),
+        ("ftp://user:s3cret@host/out.mp4", "cannot be written to"),
+    ],
+)
+def test_unknown_output_names_what_there_is(name: str, text: str) -> None:
+    with pytest.raises(UsageError, match=text) as caught:
+        check_output(name, overwrite=False)
+    assert "s3cret" not in str(caught.value)
+
+
+def test_existing_output_needs_overwrite(tmp_path: Path) -> None:
+    for name in ("out.mp4", "out.png"):
+        path = tmp_path / name
+        path.touch()
+        with pytest.raises(OutputExistsError, match=f"{name} exists; give --overwrite"):
+            check_output(str(path), overwrite=False)
+        check_output(str(path), overwrite=True)
+    with pytest.raises(OutputExistsError, match="holds 1 pictures already"):
+        check_output(f"{tmp_path}/", overwrite=False)
+    check_output(f"{tmp_path}/", overwrite=True)
+
+
+def test_missing_or_wrong_folder(tmp_path: Path) -> None:
+    for name in ("no/out.mp4", "no/frames/"):
+        with pytest.raises(SinkError, match=f"there is no folder {tmp_path / 'no'}"):
+            check_output(f"{tmp_path}/{name}", overwrite=False)
+    (tmp_path / "file").touch()
+    with pytest.raises(SinkError, match="is a file, not a folder"):
+        check_output(f"{tmp_path}/file/out.mp4", overwrite=False)
+    with pytest.raises(SinkError, match="is a file, not a folder"):
+        check_output(f"{tmp_path}/file/", overwrite=False)
+
+
+def test_folder_that_may_not_be_written_to(unprivileged: None) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o555)
+        for name in ("out.mp4", "out.png", "frames/", ""):
+            with pytest.raises(SinkError, match="may not be written to"):
+                check_output(f"{folder}/{name}", overwrite=False)
+
+
+def test_output_must_not_be_the_source(tmp_path: Path) -> None:
+    clip, cat, link = tmp_path / "clip.mp4", tmp_path / "cat.png", tmp_path / "link.mp4"
+    clip.touch()
+    cat.touch()
+    link.symlink_to(clip)
+    folder = str(tmp_path)
+    for output, source in [
+        (clip, clip),
+        (link, clip),
+        (cat, cat),
+        (f"{folder}/", folder),
+        (f"{folder}/", cat),
+        (f"{folder}/", f"{folder}/*.png"),
+        (f"{folder}/../{tmp_path.name}/clip.mp4", clip),
+    ]:
+        with pytest.raises(UsageError, match="is where the source is"):
+            check_output(str(output), overwrite=True, source=str(source))
+    check_output(f"{folder}/", overwrite=True, source=str(clip))
+    check_output(f"{folder}/new.png", overwrite=True, source=folder)
+    check_output(f"{folder}/new.mp4", overwrite=True, source="rtsp://camera/")
+
+
+def test_two_outputs_must_not_be_the_same(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="given twice"):
+        check_outputs([f"{tmp_path}/a.mp4", f"{tmp_path}/./a.mp4"], overwrite=True)
+    check_outputs(["null", "null", f"{tmp_path}/a.mp4", f"{tmp_path}/a.png"], overwrite=False)

@@ -1,0 +1,99 @@
+import os
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from stream_cam.errors import SinkError
+from stream_cam.sinks import check_output, display_problem
+from stream_cam.sinks.window import WindowSink
+
+START_SECONDS = 30
+
+SHOW = """
+import ctypes, sys
+import cv2, numpy as np
+sys.path[:0] = ["tests"]
+from material import numbered_picture, picture_at
+from stream_cam.sinks import WindowSink
+with WindowSink() as sink:
+    assert sink.main_thread
+    for index in range(3):
+        assert sink.write(picture_at(numbered_picture(index, (60, 80)), index))
+    assert sink.write(picture_at(np.zeros((2160, 3840, 3), np.uint8)))
+    x, y, width, height = cv2.getWindowImageRect("stream-cam (q leaves)")
+    assert width <= 1280, (width, height)
+    cv2.destroyAllWindows()
+    cv2.waitKey(50)
+    assert not sink.write(picture_at(numbered_picture(0, (60, 80))))
+print("shown")
+"""
+
+
+@pytest.fixture(scope="module")
+def x_display() -> Iterator[str]:
+    """A virtual X server; skips where Xvfb is not installed."""
+    program = shutil.which("Xvfb")
+    if program is None:
+        pytest.skip("Xvfb is not installed (apt-get install xvfb)")
+    read_end, write_end = os.pipe()
+    with subprocess.Popen(
+        [program, "-displayfd", str(write_end), "-screen", "0", "1600x1000x24", "-nolisten", "tcp"],
+        pass_fds=[write_end],
+        stderr=subprocess.DEVNULL,
+    ) as server:
+        os.close(write_end)
+        deadline = threading.Timer(START_SECONDS, server.kill)
+        deadline.start()
+        with os.fdopen(read_end) as answer:
+            number = answer.readline().strip()
+        deadline.cancel()
+        assert number, "Xvfb did not start"
+        yield f":{number}"
+        server.terminate()
+
+
+@pytest.mark.needs_display
+def test_window_shows_pictures_and_notices_that_it_was_closed(x_display: str) -> None:
+    # In a process of its own: Qt keeps the display it first saw, and aborts where it fails.
+    done = subprocess.run(
+        [sys.executable, "-c", SHOW],
+        env={**os.environ, "DISPLAY": x_display},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "shown\n", "")
+
+
+@pytest.mark.needs_display
+def test_display_that_works_is_no_problem(x_display: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DISPLAY", x_display)
+    assert display_problem() is None
+    check_output("window", overwrite=False)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="X11 is asked on Linux only")
+@pytest.mark.parametrize(
+    ("display", "wayland", "text"),
+    [
+        ("", "", "DISPLAY is not set; write to a file with -o out.mp4"),
+        ("", "wayland-0", "XWayland"),
+        (":4321", "", "DISPLAY=:4321 cannot be reached"),
+        ("nonsense", "", "DISPLAY=nonsense cannot be reached"),
+    ],
+)
+def test_no_display_is_an_error_in_one_line_and_no_crash(
+    monkeypatch: pytest.MonkeyPatch, display: str, wayland: str, text: str
+) -> None:
+    monkeypatch.delenv("QT_QPA_PLATFORM", raising=False)
+    monkeypatch.setenv("DISPLAY", display)
+    monkeypatch.setenv("WAYLAND_DISPLAY", wayland)
+    with pytest.raises(SinkError, match=text) as caught, WindowSink():
+        pass
+    assert "\n" not in str(caught.value)
+    with pytest.raises(SinkError, match=text):
+        check_output("window", overwrite=False)

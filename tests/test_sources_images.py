@@ -1,0 +1,197 @@
+import logging
+import struct
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stream_cam.config import CaptureConfig
+from stream_cam.errors import SourceError
+from stream_cam.frame import BgrImage, Frame
+from stream_cam.sources import ImagesSource, open_source
+from stream_cam.sources.images import read_picture, to_bgr8
+from stream_cam.sources.orient import orientation_of_exif, upright
+from stream_cam.sources.paths import natural_key
+
+
+def save(path: Path, image: npt.NDArray[Any]) -> Path:
+    assert cv2.imwrite(str(path), image)
+    return path
+
+
+def corner_picture(size_hw: tuple[int, int] = (16, 32)) -> BgrImage:
+    """Black, with a red top left corner."""
+    image = np.zeros((*size_hw, 3), np.uint8)
+    image[:8, :8] = (0, 0, 255)
+    return image
+
+
+def with_exif(jpeg: bytes, orientation: int, order: str) -> bytes:
+    """A JPEG with an EXIF block that holds the orientation alone."""
+    magic = b"II*\0" if order == "<" else b"MM\0*"
+    tiff = magic + struct.pack(order + "IHHHIHHI", 8, 1, 0x0112, 3, 1, orientation, 0, 0)
+    block = b"Exif\0\0" + tiff
+    return jpeg[:2] + b"\xff\xe1" + struct.pack(">H", len(block) + 2) + block + jpeg[2:]
+
+
+def read(place: Path) -> list[Frame]:
+    with open_source(str(place), CaptureConfig()) as source:
+        return list(source)
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp", ".bmp", ".tiff", ".ppm"])
+def test_formats(tmp_path: Path, suffix: str) -> None:
+    image = np.full((20, 30, 3), (200, 100, 50), np.uint8)
+    frame = read(save(tmp_path / f"a{suffix}", image))[0]
+    assert frame.name == f"a{suffix}"
+    assert np.abs(frame.image_bgr.astype(int) - image).max() <= 3  # JPEG and WebP lose a little
+
+
+def test_one_picture_is_still_and_has_no_rate(tmp_path: Path) -> None:
+    path = save(tmp_path / "a.png", corner_picture())
+    with ImagesSource(str(path)) as source:
+        info = source.info
+        frames = list(source)
+    assert (info.still, info.fps, info.n_frames, info.live) == (True, None, 1, False)
+    assert info.size_hw == (16, 32)
+    assert [(frame.pts, frame.time_base) for frame in frames] == [(0, Fraction(1))]
+
+
+def test_folder_and_glob_are_read_in_the_order_in_which_people_count(tmp_path: Path) -> None:
+    for number in (10, 9, 1, 2):
+        save(tmp_path / f"shot{number}.png", np.full((4, 4, 3), number, np.uint8))
+    save(tmp_path / ".hidden.png", corner_picture())
+    (tmp_path / "notes.txt").write_text("no picture")
+    for place in (tmp_path, tmp_path / "*.png"):
+        frames = read(place)
+        assert [frame.image_bgr[0, 0, 0] for frame in frames] == [1, 2, 9, 10]
+        assert [frame.pts_seconds for frame in frames] == [0, 1, 2, 3]
+        assert frames[2].name == "shot9.png"
+
+
+def test_greyscale(tmp_path: Path) -> None:
+    grey = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    image = read(save(tmp_path / "grey.png", grey))[0].image_bgr
+    assert image.shape == (16, 16, 3)
+    assert (image == grey[:, :, None]).all()
+
+
+def test_sixteen_bit(tmp_path: Path) -> None:
+    deep = np.array([[0, 128, 129, 257 * 100, 65535 - 129, 65535]], np.uint16)
+    for name, image in (("grey.png", deep), ("colour.tiff", np.repeat(deep[:, :, None], 3, 2))):
+        shown = read(save(tmp_path / name, image))[0].image_bgr
+        assert shown.dtype == np.uint8
+        assert shown[0, :, 1].tolist() == [0, 0, 1, 100, 254, 255]
+
+
+def test_alpha_goes_over_white(tmp_path: Path) -> None:
+    image = np.zeros((1, 3, 4), np.uint8)
+    image[0, 1] = (255, 0, 0, 255)
+    image[0, 2] = (0, 0, 200, 51)
+    for name in ("a.png", "a.tiff"):
+        shown = read(save(tmp_path / name, image))[0].image_bgr
+        assert shown.tolist() == [[[255, 255, 255], [255, 0, 0], [204, 204, 244]]]
+    deep = image.astype(np.uint16) * 257
+    assert read(save(tmp_path / "deep.png", deep))[0].image_bgr.tolist() == shown.tolist()
+
+
+def test_float_pictures_and_what_is_not_a_number() -> None:
+    image = np.array([[0.0, 0.5, 1.0, 2.0, -1.0, np.nan, np.inf]], np.float32)
+    assert to_bgr8(image)[0, :, 0].tolist() == [0, 128, 255, 255, 0, 0, 255]
+
+
+@pytest.mark.parametrize("size_hw", [(1, 1), (1, 7), (6000, 8000)])
+def test_smallest_and_largest(tmp_path: Path, size_hw: tuple[int, int]) -> None:
+    image = np.full((*size_hw, 3), 77, np.uint8)
+    frame = read(save(tmp_path / "a.bmp", image))[0]
+    assert frame.size_hw == size_hw
+    assert frame.image_bgr.min() == frame.image_bgr.max() == 77
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation_is_honoured(tmp_path: Path, orientation: int, order: str) -> None:
+    path = save(tmp_path / "a.jpg", corner_picture())
+    path.write_bytes(with_exif(path.read_bytes(), orientation, order))
+    shown = read(path)[0].image_bgr
+    assert (shown == cv2.imread(str(path), cv2.IMREAD_COLOR)).all()
+    assert shown.shape == ((16, 32, 3) if orientation < 5 else (32, 16, 3))
+    assert shown.flags.c_contiguous
+
+
+@given(st.binary(max_size=200), st.sampled_from([b"", b"II*\0", b"MM\0*", b"Exif\0\0II*\0"]))
+def test_orientation_of_any_bytes_is_an_orientation(data: bytes, start: bytes) -> None:
+    assert orientation_of_exif(start + data) in range(1, 9)
+
+
+@given(st.integers(1, 8), st.integers(1, 5), st.integers(1, 5))
+def test_upright_keeps_every_pixel(orientation: int, height: int, width: int) -> None:
+    image = np.arange(height * width * 3, dtype=np.uint8).reshape(height, width, 3)
+    turned = upright(image, orientation)
+    assert sorted(turned.reshape(-1, 3).tolist()) == image.reshape(-1, 3).tolist()
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png"])
+def test_truncated_picture(tmp_path: Path, suffix: str, capfd: pytest.CaptureFixture[str]) -> None:
+    noise = np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)
+    path = save(tmp_path / f"a{suffix}", noise)
+    path.write_bytes(path.read_bytes()[:-900])
+    with pytest.raises(SourceError, match="is truncated"):
+        read(path)
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize("start", [b"", b"\xff\xd8\xff\xe0", b"\x89PNG\r\n\x1a\n", b"BM", b"II*\0"])
+def test_picture_that_is_none(
+    tmp_path: Path, start: bytes, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "a.jpg"
+    path.write_bytes(start + b"no picture at all " * 20)
+    with pytest.raises(SourceError) as caught:
+        read(path)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert capfd.readouterr().err == ""
+
+
+def test_broken_picture_among_several_is_skipped(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in ("a.png", "c.png"):
+        save(tmp_path / name, corner_picture())
+    (tmp_path / "b.png").write_bytes(b"broken")
+    (tmp_path / "d.png").touch()
+    with ImagesSource(str(tmp_path)) as source, caplog.at_level(logging.WARNING):
+        assert [frame.name for frame in source] == ["a.png", "c.png"]
+    assert source.corrupt_frames == 2
+    assert "b.png" in caplog.text
+    assert "d.png" in caplog.text
+
+
+def test_several_pictures_all_broken(tmp_path: Path) -> None:
+    for name in ("a.png", "b.png"):
+        (tmp_path / name).write_bytes(b"broken")
+    with pytest.raises(SourceError, match="none of the 2 pictures"):
+        read(tmp_path)
+
+
+def test_sizes_may_differ(tmp_path: Path) -> None:
+    save(tmp_path / "a.png", np.zeros((4, 6, 3), np.uint8))
+    save(tmp_path / "b.png", np.zeros((7, 3, 3), np.uint8))
+    assert [frame.size_hw for frame in read(tmp_path)] == [(4, 6), (7, 3)]
+
+
+def test_real_photographs_are_read_as_opencv_does(shared_data: Path) -> None:
+    for path in sorted(shared_data.glob("*.jpg")):
+        assert (read_picture(str(path)) == cv2.imread(str(path))).all()
+
+
+def test_natural_key() -> None:
+    names = ["b1", "a10", "A2", "a1b10", "a1b9", "1", "a"]
+    assert sorted(names, key=natural_key) == ["1", "a", "a1b9", "a1b10", "A2", "a10", "b1"]

@@ -1,0 +1,69 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stream_cam.uri import query_of, redact, scheme_of, without_query
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("rtsp://user:secret@cam:554/stream", "rtsp://***@cam:554/stream"),
+        ("rtsp://user@cam/stream", "rtsp://***@cam/stream"),
+        ("rtsp://u:p@ss@cam/stream", "rtsp://***@cam/stream"),
+        ("rtsp://u:p/a@cam/stream", "rtsp://***@cam/stream"),
+        ("RTSP://u:secret@cam/", "RTSP://***@cam/"),
+        ("http://cam/v?token=abc&size=3", "http://cam/v?token=***&size=3"),
+        ("http://cam/v?api_key=abc", "http://cam/v?api_key=***"),
+        ("http://cam/v.mp4", "http://cam/v.mp4"),
+        ("clip.mp4", "clip.mp4"),
+        ("user@host.mp4", "user@host.mp4"),
+        ("cannot open 'rtsp://a:b@c/d': no", "cannot open 'rtsp://***@c/d': no"),
+        ("rtsp://a:b@c/d and http://e:f@g/h", "rtsp://***@c/d and http://***@g/h"),
+    ],
+)
+def test_redact_masks_secrets_and_nothing_else(text: str, shown: str) -> None:
+    assert redact(text) == shown
+
+
+_PASSWORDS = st.text(st.characters(min_codepoint=48, max_codepoint=122), min_size=3).filter(
+    lambda text: text.isalnum() and text.lower() not in "rtsp://cam.example/stream***"
+)
+
+
+@given(_PASSWORDS, st.sampled_from(["rtsp://{u}:{p}@cam.example/stream", "http://{u}:{p}@h/a?b=c"]))
+def test_redact_never_leaves_a_password(password: str, form: str) -> None:
+    assert password not in redact(form.format(u="u", p=f"{password}0xyz"))
+
+
+@pytest.mark.parametrize("password", ["a?b", "a#b", "a/b", "a@b", "a:b", "a&b=c", "p%40q"])
+def test_redact_masks_passwords_with_url_signs_in_them(password: str) -> None:
+    shown = redact(f"rtsp://user:{password}@cam/stream")
+    assert password not in shown
+    assert shown.endswith("@cam/stream")
+
+
+@given(st.text())
+def test_redact_twice_is_redact_once(text: str) -> None:
+    assert redact(redact(text)) == redact(text)
+
+
+@pytest.mark.parametrize(
+    ("uri", "scheme"),
+    [
+        ("rtsp://cam/", "rtsp"),
+        ("RTSPS://cam/", "rtsps"),
+        ("demo://shapes", "demo"),
+        ("0", ""),
+        ("a:b.mp4", ""),
+        ("dir/http://x", ""),
+        ("/dev/video0", ""),
+    ],
+)
+def test_scheme_of(uri: str, scheme: str) -> None:
+    assert scheme_of(uri) == scheme
+
+
+def test_query_of_takes_the_last_value() -> None:
+    assert query_of("demo://shapes?fps=30&size=640x480&fps=10") == {"fps": "10", "size": "640x480"}
+    assert without_query("demo://shapes?fps=30#x") == "demo://shapes"
