@@ -52,7 +52,7 @@ def unprivileged() -> Iterator[None]:
 
 @pytest.fixture
 def make_video(tmp_path: Path) -> VideoMaker:
-    """Writes a small video with PyAV: `make_video("a.mp4", n_frames=5, rotation=90)`."""
+    """Writes a small video with PyAV: `make_video("a.mp4", n_frames=5)`."""
 
     def make(name: str, **options: Any) -> Path:
         return write_video(tmp_path / name, **options)

@@ -41,7 +41,7 @@ def x_display() -> Iterator[str]:
         pytest.skip("Xvfb is not installed (apt-get install xvfb)")
     read_end, write_end = os.pipe()
     with subprocess.Popen(
-        [program, "-displayfd", str(write_end), "-screen", "0", "1600x1000x24", "-nolisten", "tcp"],
+        [program, "-displayfd", str(write_end), "-screen", "0", "1600x1000x24", "-noreset"],
         pass_fds=[write_end],
         stderr=subprocess.DEVNULL,
     ) as server:
@@ -97,3 +97,12 @@ def test_no_display_is_an_error_in_one_line_and_no_crash(
     assert "\n" not in str(caught.value)
     with pytest.raises(SinkError, match=text):
         check_output("window", overwrite=False)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="X11 is asked on Linux only")
+def test_qt_platform_that_opencv_lacks_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Set in many containers; Qt aborts the process where it has no such plugin.
+    monkeypatch.setenv("QT_QPA_PLATFORM", "offscreen")
+    problem = display_problem()
+    assert problem is not None
+    assert "QT_QPA_PLATFORM=offscreen" in problem

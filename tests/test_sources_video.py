@@ -84,27 +84,30 @@ def test_stream_without_times_is_counted(make_video: VideoMaker) -> None:
 
 
 @pytest.mark.parametrize(
-    ("rotation", "hflip", "corner"),
+    ("display_matrix", "corner"),
     [
-        # Where the picture's top left corner is shown; rotations are counter-clockwise.
-        (0, False, (0, 0)),
-        (90, False, (-1, 0)),
-        (180, False, (-1, -1)),
-        (-90, False, (0, -1)),
-        (0, True, (0, -1)),
+        # Where the picture's top left corner is shown.
+        ((1, 0, 0, 1), (0, 0)),
+        ((0, -1, 1, 0), (-1, 0)),
+        ((-1, 0, 0, -1), (-1, -1)),
+        ((0, 1, -1, 0), (0, -1)),
+        ((-1, 0, 0, 1), (0, -1)),
+        ((1, 0, 0, -1), (-1, 0)),
+        ((0, 1, 1, 0), (0, 0)),
+        ((0, -1, -1, 0), (-1, -1)),
     ],
 )
 def test_display_rotation_is_honoured(
-    make_video: VideoMaker, rotation: int, hflip: bool, corner: tuple[int, int]
+    make_video: VideoMaker, display_matrix: tuple[int, int, int, int], corner: tuple[int, int]
 ) -> None:
     image = np.zeros((32, 64, 3), np.uint8)
     image[:16, :16] = (0, 0, 255)
-    path = make_video("turned.mp4", images=[image] * 2, rotation=rotation, hflip=hflip)
+    path = make_video("turned.mp4", images=[image] * 2, display_matrix=display_matrix)
     with VideoSource(str(path)) as source:
         frame = next(iter(source))
         assert source.info.size_hw == frame.size_hw
     shown = frame.image_bgr
-    assert shown.shape[:2] == ((64, 32) if rotation in (90, -90) else (32, 64))
+    assert shown.shape[:2] == ((64, 32) if display_matrix[0] == 0 else (32, 64))
     assert shown[corner][2] > 200
     assert shown[-1 - corner[0], -1 - corner[1]][2] < 50
     assert shown.flags.c_contiguous
@@ -158,7 +161,7 @@ def test_pixel_formats_give_the_right_colours(
     options = {
         "libx264": LOSSLESS,
         "libx264rgb": LOSSLESS,
-        "mjpeg": {"qmin": "1", "qmax": "1"},
+        "mjpeg": {"qmin": "1", "qmax": "1", "flags": "+qscale", "global_quality": "118"},
     }.get(codec)
     path = make_video(
         name, images=[chart((64, 128))] * 2, codec=codec, pix_fmt=pix_fmt, options=options

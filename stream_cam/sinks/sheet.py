@@ -53,7 +53,9 @@ class SheetSink:
         if kept is None or best.probability > kept.probability:
             height, width = picture.image_bgr.shape[:2]
             size = (_CELL_WIDTH, max(1, round(height * _CELL_WIDTH / width)))
-            small = cv2.resize(picture.image_bgr, size, interpolation=cv2.INTER_AREA)
+            small = np.asarray(
+                cv2.resize(picture.image_bgr, size, interpolation=cv2.INTER_AREA), np.uint8
+            )
             time = picture.frame.pts_seconds
             self._moments[best.label] = _Moment(best.probability, time, small)
         return True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 import os
 import re
 import sys
@@ -18,6 +19,7 @@ from stream_cam.sinks.base import Picture
 _LEAVE_KEYS: Final = (ord("q"), ord("Q"), 27)
 _LARGEST_WH: Final = (1280, 800)
 """Size in pixels that a window has at first at most; it can be dragged larger."""
+_PLUGINS: Final = Path(cv2.__file__).parent / "qt" / "plugins" / "platforms"
 
 
 class WindowSink:
@@ -77,8 +79,18 @@ def display_problem() -> str | None:
             "opencv-python-headless`, then `pip install --force-reinstall opencv-python`; "
             "or write to a file with -o out.mp4"
         )
-    if sys.platform != "linux" or os.environ.get("QT_QPA_PLATFORM", "xcb") != "xcb":
+    if sys.platform != "linux":
         return None
+    asked = os.environ.get("QT_QPA_PLATFORM") or "xcb"
+    platforms = [name.split(":")[0] for name in asked.split(";")]
+    if gui.startswith("QT") and "xcb" not in platforms:
+        bundled = _PLUGINS.is_dir()  # an OpenCV of the system's has the system's plugins
+        if not bundled or any((_PLUGINS / f"libq{name}.so").exists() for name in platforms):
+            return None
+        return (
+            f"no display: QT_QPA_PLATFORM={asked}, which OpenCV's Qt does not have, only xcb; "
+            f"unset it, or write to a file with -o out.mp4"
+        )
     display = os.environ.get("DISPLAY", "")
     if not display:
         wayland = " (OpenCV's windows need X11: start XWayland)" * bool(
@@ -95,8 +107,9 @@ def _gui_of_opencv() -> str:
     return match.group(1).upper() if match else ""
 
 
+@functools.cache
 def _connection_problem(display: str) -> str | None:
-    plugin = Path(cv2.__file__).parent / "qt" / "plugins" / "platforms" / "libqxcb.so"
+    plugin = _PLUGINS / "libqxcb.so"
     try:
         # Through Qt's plugin, because what it needs and this machine lacks shows here.
         xcb = ctypes.CDLL(str(plugin) if plugin.exists() else "libxcb.so.1")
@@ -107,9 +120,10 @@ def _connection_problem(display: str) -> str | None:
     except (OSError, AttributeError) as exc:
         return f"no window: {exc}; install it (apt install libxcb1 libx11-6), or give -o out.mp4"
     connection = xcb.xcb_connect(display.encode(), None)
-    failed = bool(xcb.xcb_connection_has_error(connection))
-    xcb.xcb_disconnect(connection)
-    if failed:
+    # A connection that works stays open: a bare X server (Xvfb) restarts when its last client
+    # leaves, and Qt, which comes next, would be refused and abort.
+    if xcb.xcb_connection_has_error(connection):
+        xcb.xcb_disconnect(connection)
         return (
             f"no display: the X server at DISPLAY={display} cannot be reached or refuses "
             f"access; check DISPLAY and XAUTHORITY, or write to a file with -o out.mp4"

@@ -27,7 +27,7 @@ __all__ = [
 ]
 
 
-def open_source(uri: str, config: CaptureConfig, live: bool | None = None) -> Source:
+def open_source(uri: str, config: CaptureConfig | None = None, live: bool | None = None) -> Source:
     """Choose the source that a URI names; it opens when it is entered.
 
     What can be checked without opening is checked here, before anything slow is loaded: that a
@@ -36,13 +36,14 @@ def open_source(uri: str, config: CaptureConfig, live: bool | None = None) -> So
     Args:
         uri: a camera (`0`, `/dev/video0`), `demo://…`, a URL, a picture, a folder of pictures,
             a glob, or a video file.
-        config: how streams are read.
+        config: how streams are read; default: CaptureConfig's defaults.
         live: for URLs and video files, whether the newest frame wins; default: as `info.live`.
 
     Raises:
         UsageError: a kind of URI that is not known.
         SourceError: there is nothing that could be opened.
     """
+    config = config or CaptureConfig()
     scheme = scheme_of(uri)
     if scheme == "demo":
         from stream_cam.sources.demo import DemoSource

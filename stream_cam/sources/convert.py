@@ -16,6 +16,7 @@ _BT601: Final = 5
 _BT709: Final = 1
 # AVColorSpace of the frame (ITU-T H.273) → swscale's matrix (SWS_CS_*).
 _MATRICES: Final = {1: _BT709, 4: 4, 5: _BT601, 6: _BT601, 7: 7, 9: 9, 10: 9}
+_FULL_RANGE: Final = 2
 _HD_HEIGHT: Final = 720
 _HD_WIDTH: Final = 1280
 
@@ -35,18 +36,23 @@ class BgrConverter:
         BT.601 for all of them, which makes untagged HD too green. Alpha goes over white.
         """
         is_rgb, has_alpha = self._format_of(picture)
+        matrix = None if is_rgb else _matrix_of(picture)
         converted = self._reformatter.reformat(
             picture,
             format="bgra" if has_alpha else "bgr24",
-            src_colorspace=None if is_rgb else _matrix_of(picture),
-            dst_color_range=2,
+            src_colorspace=matrix,
+            # BGR has no matrix, but PyAV before 17 takes no notice of the source's where it
+            # equals this one, nor of the range unless it is told.
+            dst_colorspace=None if matrix is None else _BT601 if matrix == _BT709 else _BT709,
+            src_color_range=int(picture.color_range) or None,
+            dst_color_range=_FULL_RANGE,
         )
         array: np.ndarray[Any, np.dtype[Any]] = converted.to_ndarray()
         image = over_white(array) if has_alpha else np.asarray(array, dtype=np.uint8)
-        matrix = picture.side_data.get("DISPLAYMATRIX")
-        if matrix is None:
+        turn = picture.side_data.get("DISPLAYMATRIX")
+        if turn is None:
             return image
-        return upright(image, orientation_of_matrix(bytes(matrix)))  # type: ignore[call-overload]
+        return upright(image, orientation_of_matrix(bytes(turn)))  # type: ignore[call-overload]
 
     def _format_of(self, picture: av.VideoFrame) -> tuple[bool, bool]:
         name = picture.format.name
