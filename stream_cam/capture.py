@@ -9,7 +9,7 @@ from typing import Generic, TypeVar
 T = TypeVar("T")
 
 
-class EndOfStream(Exception):  # noqa: N818 - an ending, not an error
+class EndOfStream(Exception):
     """Nothing more will come through a handoff."""
 
 

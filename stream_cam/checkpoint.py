@@ -112,19 +112,26 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 
 def _read_torch(path: Path) -> object:
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            if any(name.endswith("constants.pkl") for name in archive.namelist()):
-                raise WeightsError(f"{path} is a TorchScript archive; {_NO_CODE}")
     try:
-        # torch warns of TorchScript and of pickle protocols before it refuses them.
+        if _is_torchscript(path):
+            raise WeightsError(f"{path} is a TorchScript archive; {_NO_CODE}")
+        # torch warns of pickle protocols before it refuses them.
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             loaded: object = torch.load(path, map_location="cpu", weights_only=True)
+    except WeightsError:
+        raise
     except Exception as exc:
-        # Damaged pickles make torch.load fail with nearly any exception.
+        # On a damaged file zipfile and torch.load fail with nearly any exception.
         raise _unreadable(path, exc) from exc
     return loaded
+
+
+def _is_torchscript(path: Path) -> bool:
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return any(name.endswith("constants.pkl") for name in archive.namelist())
 
 
 def _unreadable(path: Path, exc: Exception) -> WeightsError:

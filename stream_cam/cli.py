@@ -146,7 +146,7 @@ def _parse(arguments: Sequence[str]) -> Run | Demo | Doctor | None:
 
 def _tyro(arguments: Sequence[str]) -> Run | Demo | Doctor:
     return tyro.cli(
-        Command,  # type: ignore[arg-type]
+        Command,
         prog="stream-cam",
         description="Shows, live, what a network looks at.",
         args=arguments,
@@ -160,7 +160,9 @@ def _usage_error(drawn: str, arguments: Sequence[str]) -> UsageError:
     commands = [name for name in ("run", "demo", "doctor") if name in arguments[:1]]
     said = re.sub(r" *(Argument helptext:|For full helptext).*", "", said)
     said = re.sub(r"Error parsing __tyro[\w.-]*: ", "", said)
-    choice = re.match(r"invalid choice '(.*?)' for argument '(.*?)'. Expected one of \((.*)\)", said)
+    choice = re.match(
+        r"invalid choice '(.*?)' for argument '(.*?)'. Expected one of \((.*)\)", said
+    )
     if choice is not None:
         return unknown_name(choice[2], choice[1], re.findall(r"'(.*?)'", choice[3]))
     stray = re.match(r"Unrecognized options: (\S+?),?(?= |$)", said)

@@ -61,6 +61,7 @@ class Explainer:
         self.model_name = net.name
         self.weights = weights
         self._net = net
+        self._fingerprint = net.fingerprint()
         self._engine_name: EngineName = engine
         self._device: Device = device
         self._fit: Fit = fit
@@ -256,7 +257,7 @@ class Explainer:
     def heatmap(
         self, frame: BgrImage | Frame, explanation: Explanation, *, target: int = 0
     ) -> BgrImage:
-        """The coloured heatmap alone, as large as the frame; black where the network did not see."""
+        """The coloured heatmap alone, (H, W, 3) uint8; black where the network did not look."""
         image = frame.image_bgr if isinstance(frame, Frame) else frame
         return self._overlay(image, explanation).heatmap(self._scaled(explanation, target))
 
@@ -289,7 +290,7 @@ class Explainer:
             if pool is None:
                 engine = load_engine(
                     self._net,
-                    self.weights.sha256,
+                    self._fingerprint,
                     input_hw,
                     name=self._engine_name,
                     device=self._device,
@@ -390,7 +391,7 @@ def _as_targets(target: Target | Sequence[Target] | None) -> list[Target]:
 
 def _softmax(logits: FloatArray) -> FloatArray:
     shifted = np.exp(logits - logits.max())
-    return (shifted / shifted.sum()).astype(np.float32)
+    return np.asarray(shifted / shifted.sum(), np.float32)
 
 
 def _scale_region(region: Region, old_hw: tuple[int, int], new_hw: tuple[int, int]) -> Region:

@@ -133,9 +133,11 @@ class Pipeline:
         if self._live:
             stages.append(_start("explain", self._explain_newest))
         windows = [outlet for outlet in self._outlets if outlet.sink.main_thread]
-        for outlet in self._outlets:
-            if outlet not in windows:
-                stages.append(_start(f"sink {outlet.sink.name}", self._feed, outlet))
+        stages += [
+            _start(f"sink {outlet.sink.name}", self._feed, outlet)
+            for outlet in self._outlets
+            if outlet not in windows
+        ]
         try:
             with ExitStack() as closing:
                 for window in windows:
@@ -144,7 +146,9 @@ class Pipeline:
                 try:
                     self._attend(capture, stages, windows, on_tick)
                 except BaseException as error:
+                    # Before the windows close, which may fail as well: this is the cause.
                     self._fail(error)
+                    raise
         except BaseException as error:
             self._fail(error)
         finally:
@@ -215,7 +219,6 @@ class Pipeline:
         try:
             while True:
                 self._newest = self._explain(self._to_explain.take())
-                self.report.explained += 1
         except EndOfStream:
             pass
         except BaseException as error:
@@ -231,7 +234,6 @@ class Pipeline:
                 image = self._draw(frame, explanation)
                 self._render_clock.add(time.monotonic_ns() - started_ns)
                 self.report.rendered += 1
-                self.report.explained += promise is not None
                 self._fps = rate.count()
                 picture = Picture(image, frame, explanation)
                 for outlet in self._outlets:
@@ -298,16 +300,7 @@ class Pipeline:
         open_windows = list(windows)
         left = False
         while open_windows or any(thread.is_alive() for thread in stages):
-            for window in list(open_windows):
-                try:
-                    if not window.write_next(_TICK_SECONDS):
-                        self.stop("the window was closed")
-                        window.waiting.abort()
-                        open_windows.remove(window)
-                except TimeoutError:
-                    pass
-                except EndOfStream:
-                    open_windows.remove(window)
+            open_windows = [window for window in open_windows if self._feed_window(window)]
             if not open_windows:
                 next((t for t in stages if t.is_alive()), capture).join(_TICK_SECONDS)
             if on_tick is not None:
@@ -317,6 +310,20 @@ class Pipeline:
                 logger.warning("the source does not return; it is left behind")
                 self._to_explain.close()
                 self._to_render.close()
+
+    def _feed_window(self, window: _Outlet) -> bool:
+        """Shows the next picture if there is one soon; False when there will be no more."""
+        try:
+            if window.write_next(_TICK_SECONDS):
+                return True
+            self.stop("the window was closed")
+        except TimeoutError:
+            return True
+        except EndOfStream:
+            pass
+        # The render thread does not wait for a window that shows no more.
+        window.waiting.abort()
+        return False
 
     def _patience(self) -> float:
         """How many seconds a read that began before the run was stopped may still take."""
@@ -344,6 +351,7 @@ class Pipeline:
     def _finish_report(self, duration_ns: int) -> None:
         report = self.report
         report.seconds = duration_ns / 1e9
+        report.explained = self._explain_clock.count
         report.superseded = self._to_explain.dropped
         report.discarded = report.captured - report.explained - report.superseded
         report.corrupt = getattr(self._source, "corrupt_frames", 0)

@@ -68,13 +68,13 @@ class Renderer:
             return np.hstack([image, picture])
         return picture
 
-    def _panels(
-        self, image: BgrImage, explanation: Explanation, status: HudStatus
-    ) -> BgrImage:
+    def _panels(self, image: BgrImage, explanation: Explanation, status: HudStatus) -> BgrImage:
         height, width = image.shape[:2]
         scale = min(1.0, max(_PANEL_SCALE, _PANEL_MIN_SIDE / min(height, width)))
         size = (max(1, round(width * scale)), max(1, round(height * scale)))
-        small = image if scale == 1.0 else cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+        small = image
+        if scale < 1.0:
+            small = np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
         n_cells = 1 + len(explanation.cams)
         rows = -(-n_cells // _PANEL_COLUMNS)
         columns = min(n_cells, _PANEL_COLUMNS)
@@ -135,9 +135,7 @@ def draw_hud(picture: BgrImage, explanation: Explanation, status: HudStatus) -> 
         return
     panel = picture[picture.shape[0] - height :, :width]
     _shade(panel)
-    taken = _draw_text(
-        panel, _percent(shown.probability), width - margin, margin, unit, right=True
-    )
+    taken = _draw_text(panel, _percent(shown.probability), width - margin, margin, unit, right=True)
     _draw_text(panel, shown.label, margin, margin, unit, room=width - 3 * margin - taken)
     y = head
     for prediction in bars:
@@ -177,11 +175,11 @@ def _percent(probability: float) -> str:
 def _text_size(picture: BgrImage) -> int:
     """Height of the main text in pixels: 12 at 320×240, 26 at 720p, 78 at 4K."""
     height, width = picture.shape[:2]
-    return max(12, round(min(height / 27.5, width / 22.0)))
+    return int(max(12, round(min(height / 27.5, width / 22.0))))
 
 
 def _fits(picture: BgrImage, height: int) -> bool:
-    return picture.shape[0] >= height and picture.shape[1] >= 48
+    return bool(picture.shape[0] >= height and picture.shape[1] >= 48)
 
 
 def _shade(area: BgrImage) -> None:

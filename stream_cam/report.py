@@ -114,12 +114,14 @@ class Report:
             raise SinkError(f"the report cannot be written to {path}: {error.strerror}") from error
 
 
-def versions(packages: Iterable[str] = ("torch", "torchvision", "openvino", "av")) -> dict[str, str]:
+def versions(
+    packages: Iterable[str] = ("torch", "torchvision", "openvino", "av"),
+) -> dict[str, str]:
     """Version of stream-cam, Python and the packages that are installed."""
     found = {"stream-cam": __version__, "python": platform.python_version()}
     for package in (*packages, "numpy", "opencv-python"):
         try:
             found[package] = version(package)
-        except PackageNotFoundError:
+        except PackageNotFoundError:  # noqa: PERF203
             continue
     return found

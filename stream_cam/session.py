@@ -63,7 +63,7 @@ def run_session(
         stream = StreamInfo(fps=info.fps, still=info.still, live=live)
         sinks = [open_sink(uri, stream, overwrite=config.run.overwrite) for uri in uris]
         explainer = Explainer.from_config(
-            config.model, config.look, parallel=_parallel(info, live)
+            config.model, config.look, parallel=parallel_frames(info, live)
         )
         targets = [explainer.resolve(target) for target in config.model.target]
         pipeline = Pipeline(
@@ -150,7 +150,7 @@ def _default_output() -> str:
     return "window"
 
 
-def _parallel(info: SourceInfo, live: bool) -> int:
+def parallel_frames(info: SourceInfo, live: bool) -> int:
     """Live video and pictures want the lowest latency, files the highest throughput."""
     if live or info.still:
         return 1
@@ -160,9 +160,7 @@ def _parallel(info: SourceInfo, live: bool) -> int:
 
 
 @contextmanager
-def _progress(
-    info: SourceInfo, run: RunConfig
-) -> Iterator[Callable[[Progress], None] | None]:
+def _progress(info: SourceInfo, run: RunConfig) -> Iterator[Callable[[Progress], None] | None]:
     """A progress bar with rate and time left, on terminals only."""
     if run.quiet or not sys.stderr.isatty():
         yield None
