@@ -94,7 +94,7 @@ class Painter:
         image = np.asarray(cv2.resize(cut, (side_px, side_px), interpolation=cv2.INTER_AREA))
         if rng.random() < 0.25:
             image = image[..., rng.permutation(3)]
-        gain, lift = rng.uniform(0.55, 1.3), max(0.0, rng.uniform(-30, 30))
+        gain, lift = rng.uniform(0.65, 1.3), max(0.0, rng.uniform(-30, 30))
         return np.ascontiguousarray(cv2.convertScaleAbs(image, None, gain, lift), np.uint8)
 
     def _add_shape(
@@ -135,7 +135,7 @@ class Painter:
     def _seen_by_webcam(self, rng: Rng, image: ByteArray, aspect: float) -> ByteArray:
         side = image.shape[0]
         if rng.random() < 0.4:
-            light = rng.uniform(0.45, 1.25, (int(rng.integers(2, 5)), int(rng.integers(2, 5))))
+            light = rng.uniform(0.55, 1.2, (int(rng.integers(2, 5)), int(rng.integers(2, 5))))
             gain = cv2.resize(light.astype(np.float32), (side, side), interpolation=cv2.INTER_CUBIC)
             image = np.clip(image * gain[..., None], 0, 255).astype(np.uint8)
         if rng.random() < 0.18:
@@ -144,7 +144,7 @@ class Painter:
             small = cv2.resize(image, native, interpolation=cv2.INTER_AREA)
             image = np.asarray(cv2.resize(small, (side, side), interpolation=cv2.INTER_LINEAR))
         if rng.random() < 0.35:
-            sigma = rng.uniform(0.3, 1.0) if rng.random() < 0.7 else rng.uniform(1.0, 2.2)
+            sigma = rng.uniform(0.3, 1.0) if rng.random() < 0.7 else rng.uniform(1.0, 1.8)
             image = np.asarray(cv2.GaussianBlur(image, (0, 0), sigma))
         elif rng.random() < 0.1:
             length = int(rng.integers(3, 8))
@@ -168,7 +168,7 @@ class Painter:
         noise = self._noise[y : y + side, x : x + side]
         if rng.random() < 0.4:
             noise = noise[..., :1]
-        sigma = rng.uniform(1, 8) if rng.random() < 0.6 else rng.uniform(8, 26)
+        sigma = rng.uniform(1, 8) if rng.random() < 0.6 else rng.uniform(8, 20)
         return np.clip(image + noise * np.float32(sigma), 0, 255).astype(np.uint8)
 
 
@@ -276,6 +276,7 @@ def _paint_mask(
 
 def _visible_colour(rng: Rng, behind: FloatArray, opacity: float, *, dark: bool) -> FloatArray:
     """A colour that differs from what is behind it by at least 55 levels (Euclidean, BGR)."""
+    needed = 55 if rng.random() < 0.3 else 90
     best, best_far = random_colour(rng), -1.0
     for _ in range(12):
         colour = random_colour(rng)
@@ -284,7 +285,7 @@ def _visible_colour(rng: Rng, behind: FloatArray, opacity: float, *, dark: bool)
         far = float(np.linalg.norm(colour - behind)) * opacity
         if far > best_far:
             best, best_far = colour, far
-        if far > 55:
+        if far > needed:
             return colour
     return best
 
@@ -382,7 +383,7 @@ def _add_grid(rng: Rng, image: ByteArray) -> None:
 
 def _tone_curve(rng: Rng) -> ByteArray:
     """White balance, gamma, contrast: a (256, 1, 3) lookup table."""
-    level = np.linspace(0, 1, 256)[:, None] ** rng.uniform(0.65, 1.5, 1)
-    level = (level - 0.5) * rng.uniform(0.65, 1.25) + 0.5 + rng.uniform(-0.12, 0.12)
+    level = np.linspace(0, 1, 256)[:, None] ** rng.uniform(0.7, 1.4, 1)
+    level = (level - 0.5) * rng.uniform(0.75, 1.25) + 0.5 + rng.uniform(-0.1, 0.1)
     curve = level * rng.uniform(0.85, 1.15, 3)
     return np.clip(curve * 255, 0, 255).astype(np.uint8).reshape(256, 1, 3)

@@ -31,7 +31,12 @@ def main() -> int:
     print("everything works but windows (Debian: apt-get install libgl1 libglib2.0-0, then")
     print("`make clean`, to have those too)")
     # opencv-python stays registered, as the dependency it is; the headless files take its place.
-    pip("install", "--no-deps", "--force-reinstall", f"opencv-python-headless=={version('opencv-python')}")
+    pip(
+        "install",
+        "--no-deps",
+        "--force-reinstall",
+        f"opencv-python-headless=={version('opencv-python')}",
+    )
     problem = imports()
     if problem is not None:
         print(f"cv2 still cannot be imported: {problem}", file=sys.stderr)

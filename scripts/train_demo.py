@@ -132,33 +132,44 @@ def target_cells(boxes: Tensor, cells: int) -> Tensor:
     return rows[:, :, None] & columns[:, None, :]
 
 
-def pointing_loss(cams: Tensor, boxes: Tensor, shown: Tensor) -> Tensor:
-    """-log of the share of softmax(map) that lies on the target cells; mean over shapes."""
-    if not shown.any():
-        return cams.sum() * 0
-    cams, boxes = cams[shown], boxes[shown]
-    allowed = target_cells(boxes, cams.shape[-1]).flatten(1)
-    log_mass = F.log_softmax(cams.flatten(1), dim=1)
-    return -torch.logsumexp(log_mass.masked_fill(~allowed, -1e4), dim=1).mean()
+def map_losses(maps: Tensor, labels: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
+    """What the maps of shape pictures lose, and what they lose on the shape alone.
+
+    Args:
+        maps: (N, classes, h, w), every class's map with its bias added.
+        labels: (N,) of shapes, none of `nothing`.
+        boxes: (N, 4) in pixels.
+
+    Returns:
+        Pointing: -log of the share of softmax(true class's map) on the target cells. Local:
+        cross entropy of the maps averaged over those cells. Its gradient is not diluted by the
+        cells beside a small shape, as that of the pooled logits is.
+    """
+    if not len(labels):
+        return maps.sum() * 0, maps.sum() * 0
+    allowed = target_cells(boxes, maps.shape[-1]).flatten(1)
+    flat = maps.flatten(2)
+    log_mass = F.log_softmax(flat[torch.arange(len(labels)), labels], dim=1)
+    pointing = -torch.logsumexp(log_mass.masked_fill(~allowed, -1e4), dim=1).mean()
+    weight = allowed.float() / allowed.sum(1, keepdim=True)
+    return pointing, F.cross_entropy(torch.einsum("ncp,np->nc", flat, weight), labels)
 
 
 def losses(
     model: ResNet, batch: Batch, device: torch.device, smoothing: float
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Cross entropy, pointing loss and the logits of one batch."""
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Cross entropy, pointing loss, local cross entropy and the logits of one batch."""
     images = normalised(batch.images, device).contiguous(memory_format=torch.channels_last)
     labels, boxes = batch.labels.to(device), batch.boxes.to(device)
     with torch.autocast(device.type, torch.bfloat16):
         features = features_of(model, images)
     features = features.float()
     logits = model.fc(features.mean((2, 3)))
-    cams = torch.einsum("nk,nkhw->nhw", model.fc.weight[labels], features)
+    maps = torch.einsum("ck,nkhw->nchw", model.fc.weight, features)
+    maps = maps + model.fc.bias[:, None, None]
     shown = labels != len(LABELS) - 1
-    return (
-        F.cross_entropy(logits, labels, label_smoothing=smoothing),
-        pointing_loss(cams, boxes, shown),
-        logits,
-    )
+    entropy = F.cross_entropy(logits, labels, label_smoothing=smoothing)
+    return entropy, *map_losses(maps[shown], labels[shown], boxes[shown]), logits
 
 
 class Average:
@@ -196,6 +207,7 @@ def save(state: dict[str, Tensor], path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial")
     save_file(half, partial, metadata)
+    partial.chmod(0o644)
     partial.replace(path)
 
 
@@ -304,9 +316,9 @@ def run_phase(
             break
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(share, args.lr)
-        entropy, pointing, logits = losses(model, batch, device, args.smoothing)
+        entropy, pointing, local, logits = losses(model, batch, device, args.smoothing)
         optimizer.zero_grad(set_to_none=True)
-        (entropy + args.pointing * pointing).backward()
+        (entropy + args.pointing * pointing + args.local * local).backward()
         nn.utils.clip_grad_norm_(model.parameters(), 2.0)
         optimizer.step()
         average.update(model)
@@ -349,6 +361,7 @@ def main() -> None:
     parser.add_argument("--phases", type=phases, default=PHASES, help="side:batch:until, ...")
     parser.add_argument("--lr", type=float, default=2e-3, help="peak learning rate")
     parser.add_argument("--pointing", type=float, default=0.4, help="weight of the pointing loss")
+    parser.add_argument("--local", type=float, default=0.3, help="weight of the local loss")
     parser.add_argument("--smoothing", type=float, default=0.02, help="label smoothing")
     parser.add_argument("--ema", type=float, default=0.997, help="decay of the average, a step")
     parser.add_argument("--pool", type=int, default=2000, help="backgrounds to draw")

@@ -92,7 +92,9 @@ def test_preprocess_equals_torchvision_on_uint8_tensors(
         if fit == "stretch"
         else [v2.Resize(resize_size, mode, antialias=True), v2.CenterCrop(224)]
     )
-    transform = v2.Compose([*resize, v2.ToDtype(torch.float32, scale=True), v2.Normalize(MEAN, STD)])
+    transform = v2.Compose(
+        [*resize, v2.ToDtype(torch.float32, scale=True), v2.Normalize(MEAN, STD)]
+    )
     # BGR → RGB keeps torch's channels-last strides, so the very same uint8 kernel runs.
     rgb = torch.from_numpy(np.ascontiguousarray(frame[..., ::-1])).permute(2, 0, 1)
     expected = transform(rgb).numpy()
@@ -269,7 +271,9 @@ def test_scaling_is_min_max_of_each_map(values: list[float], relu: bool) -> None
     cam = np.array(values, np.float32).reshape(1, -1)
     scaled = scale_cam(cam, relu=relu)
     assert scaled.dtype == np.float32
-    assert np.abs(scaled - reference.scale_cam(torch.from_numpy(cam), relu=relu).numpy()).max() <= 1e-6
+    assert (
+        np.abs(scaled - reference.scale_cam(torch.from_numpy(cam), relu=relu).numpy()).max() <= 1e-6
+    )
     if scaled.any():
         assert scaled.min() == 0.0
         assert scaled.max() == 1.0
@@ -285,4 +289,4 @@ def test_color_tables_run_from_cold_to_hot_and_cannot_be_changed() -> None:
     assert color_table("turbo")[20][0] > color_table("turbo")[20][2]
     assert color_table("turbo")[250][2] > color_table("turbo")[250][0]
     with pytest.raises(UsageError, match="did you mean turbo"):
-        color_table("turbu")  # type: ignore[arg-type]
+        color_table("turbu")  # type: ignore[arg-type, unused-ignore]

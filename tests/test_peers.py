@@ -45,7 +45,7 @@ def frame(request: pytest.FixtureRequest) -> BgrImage:
     rows = np.linspace(0, 5, size_hw[0]).astype(int)
     columns = np.linspace(0, 5, size_hw[1]).astype(int)
     noise = rng.normal(0, 20, (*size_hw, 3))
-    return (coarse[rows][:, columns] + noise).clip(0, 255).astype(np.uint8)
+    return np.asarray((coarse[rows][:, columns] + noise).clip(0, 255), np.uint8)
 
 
 def batch_of(frame: BgrImage, explainer: Explainer) -> Tensor:

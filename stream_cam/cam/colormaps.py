@@ -26,6 +26,6 @@ def color_table(name: Colormap) -> BgrImage:
     if name not in _OPENCV:
         raise unknown_name("colormap", name, _OPENCV)
     ramp = np.arange(256, dtype=np.uint8).reshape(256, 1)
-    table = np.ascontiguousarray(cv2.applyColorMap(ramp, _OPENCV[name]).reshape(256, 3))
+    table = np.array(cv2.applyColorMap(ramp, _OPENCV[name]), np.uint8).reshape(256, 3)
     table.flags.writeable = False
     return table

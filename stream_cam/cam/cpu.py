@@ -12,6 +12,7 @@ from collections.abc import Iterator
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 
@@ -19,6 +20,8 @@ from stream_cam.cam.colormaps import color_table
 from stream_cam.cam.geometry import FitPlan
 from stream_cam.config import LookConfig, Upsampling
 from stream_cam.frame import BgrImage, FloatArray, Region
+
+Float64Array = npt.NDArray[np.float64]
 
 _STRIP_PIXELS = 48 * 1280
 """Pixels a strip: 6 bytes of buffers a pixel and 6 of frame and output fit a 1 MB L2 cache."""
@@ -35,7 +38,7 @@ def scale_cam(cam: FloatArray, *, relu: bool = False) -> FloatArray:
     span = cam.max() - low
     if not span > 0:
         return np.zeros(cam.shape, np.float32)
-    return ((cam - low) / span).astype(np.float32)
+    return np.asarray((cam - low) / span, np.float32)
 
 
 class CpuPreprocessor:
@@ -199,7 +202,7 @@ def _axis_weights(
         The pixels whose centre lies between `start` and `stop`, and for each of them a row of
         (n_cells,) float32 weights: half-pixel centres, indices clamped at the edges.
     """
-    position = (np.arange(n_pixels) + 0.5 - start) / (stop - start)
+    position: Float64Array = (np.arange(n_pixels) + 0.5 - start) / (stop - start)
     inside = np.flatnonzero((position >= 0.0) & (position < 1.0))
     first, last = (int(inside[0]), int(inside[-1]) + 1) if inside.size else (0, 0)
     cell = position[first:last] * n_cells - 0.5
@@ -210,23 +213,31 @@ def _axis_weights(
     return slice(first, last), weights.astype(np.float32)
 
 
-def _taps(
-    cell: np.ndarray[tuple[int], np.dtype[np.float64]], mode: Upsampling
-) -> list[tuple[np.ndarray[tuple[int], np.dtype[np.int64]], object]]:
-    """The cells that make each pixel, and their weights."""
+def _taps(cell: Float64Array, mode: Upsampling) -> list[tuple[npt.NDArray[np.int64], Float64Array]]:
+    """The cells that make each pixel, and their weights; `cell` counts from cell centres."""
     if mode == "nearest":
-        return [(np.floor(cell + 0.5).astype(np.int64), 1.0)]
+        return [(np.floor(cell + 0.5).astype(np.int64), np.ones_like(cell))]
     base = np.floor(cell).astype(np.int64)
     t = cell - base
     if mode == "bilinear":
         return [(base, 1.0 - t), (base + 1, t)]
-    # Keys' cubic with a = −0.75, as torch and OpenCV have it.
-    a = -0.75
+    return [
+        (base - 1, _cubic_far(1 + t)),
+        (base, _cubic_near(t)),
+        (base + 1, _cubic_near(1 - t)),
+        (base + 2, _cubic_far(2 - t)),
+    ]
 
-    def near(s: object) -> object:
-        return ((a + 2) * s - (a + 3)) * s * s + 1  # type: ignore[operator]
 
-    def far(s: object) -> object:
-        return ((a * s - 5 * a) * s + 8 * a) * s - 4 * a  # type: ignore[operator]
+_CUBIC = -0.75
+"""The parameter a of Keys, "Cubic convolution interpolation for digital image processing", 1981,
+as torch and OpenCV have it."""
 
-    return [(base - 1, far(t + 1)), (base, near(t)), (base + 1, near(1 - t)), (base + 2, far(2 - t))]
+
+def _cubic_near(distance: Float64Array) -> Float64Array:
+    return ((_CUBIC + 2) * distance - (_CUBIC + 3)) * distance * distance + 1
+
+
+def _cubic_far(distance: Float64Array) -> Float64Array:
+    a = _CUBIC
+    return ((a * distance - 5 * a) * distance + 8 * a) * distance - 4 * a

@@ -16,7 +16,7 @@ logger = logging.getLogger(__name__)
 
 def load_engine(
     net: CamNet,
-    weights_sha256: str,
+    fingerprint: str,
     input_hw: tuple[int, int],
     *,
     name: EngineName = "auto",
@@ -27,7 +27,7 @@ def load_engine(
 
     Args:
         net: the network, on the CPU in float32.
-        weights_sha256: what identifies its parameters in the store.
+        fingerprint: what identifies its parameters and its graph in the store (`CamNet.fingerprint`).
         input_hw: height and width of the input in pixels.
         name: which engine; `auto` falls back to the next one and logs why.
         device: `auto` takes CUDA if it is there.
@@ -44,7 +44,7 @@ def load_engine(
     try:
         from stream_cam.engine.openvino import OpenVinoEngine
 
-        return OpenVinoEngine.load(net, weights_sha256, input_hw, parallel=parallel)
+        return OpenVinoEngine.load(net, fingerprint, input_hw, parallel=parallel)
     except EngineError as error:
         if name == "openvino":
             raise
@@ -62,7 +62,9 @@ def _resolve_device(device: Device, engine: EngineName) -> str:
     if device not in ("auto", "cpu", "cuda"):
         raise unknown_name("device", device, ("auto", "cpu", "cuda"))
     if device == "cuda" and engine == "openvino":
-        raise EngineError("the openvino engine runs on the CPU: give --device cpu or --engine eager")
+        raise EngineError(
+            "the openvino engine runs on the CPU: give --device cpu or --engine eager"
+        )
     if device == "cpu" or engine == "openvino":
         return "cpu"
     import torch

@@ -16,7 +16,7 @@ class EagerEngine:
     """Channels-last, inference mode, float32."""
 
     def __init__(self, net: CamNet, input_hw: tuple[int, int], device: str = "cpu") -> None:
-        self._net = copy.deepcopy(net).to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._net = copy.deepcopy(net).to(device).to(memory_format=torch.channels_last)
         batch = torch.zeros(1, 3, *input_hw, device=device)
         try:
             with torch.inference_mode():

@@ -42,7 +42,7 @@ class OpenVinoEngine:
     def load(
         cls,
         net: CamNet,
-        weights_sha256: str,
+        fingerprint: str,
         input_hw: tuple[int, int],
         *,
         parallel: int = 1,
@@ -61,7 +61,7 @@ class OpenVinoEngine:
         key = {
             "engine": "openvino",
             "model": net.name,
-            "weights_sha256": weights_sha256,
+            "network": fingerprint,
             "input_shape": [1, 3, *input_hw],
             "options": options,
             "openvino": openvino.__version__,

@@ -1,7 +1,7 @@
 """Where built engines are kept: a folder an engine, named by a hash over all that matters.
 
-    <engines>/<name>-<hash>/engine.blob      what the backend reads back
-    <engines>/<name>-<hash>/manifest.json    the key's parts, size, sha256 and build time
+<engines>/<name>-<hash>/engine.blob      what the backend reads back
+<engines>/<name>-<hash>/manifest.json    the key's parts, size, sha256 and build time
 """
 
 from __future__ import annotations

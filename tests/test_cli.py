@@ -1,0 +1,439 @@
+"""The command as people type it: exit codes, one-line errors, signals, files left behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import av
+import cv2
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+from torchvision.models import resnet18
+
+from stream_cam._version import __version__
+from stream_cam.cli import main
+
+DEADLINE_SECONDS = 120.0
+"""For a process of its own: torch's import alone takes seconds, and minutes on a busy machine."""
+
+SOURCE = "demo://shapes?size=96x64&fps=10&seconds=0.5"
+LABELS = ("circle", "square", "star", "heart")
+
+
+@pytest.fixture(scope="session")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small untrained network's file, so that these tests need no trained one."""
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
+    save_file(resnet18(num_classes=len(LABELS)).state_dict(), path)
+    (path.parent / "labels.txt").write_text("\n".join(LABELS))
+    return path
+
+
+@pytest.fixture
+def options(weights: Path) -> list[str]:
+    """Quick to load and to run: eager, 64 pixels."""
+    labels = str(weights.parent / "labels.txt")
+    return [
+        *("--weights", str(weights), "--labels", labels),
+        *("--engine", "eager", "--device", "cpu", "--input-size", "64"),
+    ]
+
+
+@pytest.fixture(autouse=True)
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Every test works in an empty folder, without a display."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("DISPLAY", raising=False)
+    monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
+    return tmp_path
+
+
+def n_frames(path: Path | str) -> int:
+    with av.open(str(path)) as container:
+        return sum(1 for _ in container.decode(video=0))
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(entry.name for entry in folder.iterdir())
+
+
+def process(*arguments: str, **options: object) -> subprocess.Popen[str]:
+    return subprocess.Popen(  # type: ignore[call-overload, no-any-return]
+        [sys.executable, "-m", "stream_cam.cli", *arguments],
+        **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, **options},
+    )
+
+
+def complaint(capsys: pytest.CaptureFixture[str]) -> str:
+    """The one line on stderr."""
+    said = capsys.readouterr()
+    lines = said.err.splitlines()
+    assert len(lines) == 1, said.err
+    assert lines[0].startswith("stream-cam: ")
+    assert not said.out
+    return lines[0]
+
+
+# What works.
+
+
+def test_run_writes_the_outputs_and_the_report(
+    place: Path, options: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    outputs = ["a.mp4", "-o", "b.mkv", "-o", "f/", "-o", "last.png", "-o", "null"]
+    code = main(["run", SOURCE, *outputs, "--report", "report.json", *options])
+    said = capsys.readouterr()
+    assert code == 0
+    assert said.err == ""
+    assert said.out.startswith("5 frames in ")
+    assert "eager on cpu" in said.out
+    assert "wrote a.mp4" in said.out
+    assert names(place) == ["a.mp4", "b.mkv", "f", "last.png", "report.json"]
+    assert n_frames("a.mp4") == n_frames("b.mkv") == len(names(place / "f")) == 5
+    report = json.loads((place / "report.json").read_text())
+    assert report["captured"] == report["explained"] == report["rendered"] == 5
+    assert [sink["written"] for sink in report["sinks"]] == [5] * 5
+    assert report["engine"]["name"] == "eager"
+    assert report["weights"] == "tiny.safetensors"
+    assert report["ended_by"] == "end of source"
+
+
+def test_quiet_says_nothing(options: list[str], capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(["run", SOURCE, "null", "--quiet", *options]) == 0
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("extra", "size_hw"),
+    [
+        (["--layout", "side"], (64, 192)),
+        (["--layout", "heatmap", "--no-hud"], (64, 96)),
+        (["--layout", "top5"], (128, 288)),
+        (["--target", "star", "1"], (64, 288)),
+        (["--target", "HEART", "--fit", "crop"], (64, 96)),
+        (["--fit", "letterbox", "--alpha-mode", "heat", "--relu"], (64, 96)),
+        (["--fit", "native", "--upsampling", "bicubic", "--colormap", "jet"], (64, 96)),
+    ],
+)
+def test_layouts_fits_and_targets(
+    options: list[str], extra: list[str], size_hw: tuple[int, int]
+) -> None:
+    assert main(["run", SOURCE, "out.mp4", "--limit", "2", "--quiet", *options, *extra]) == 0
+    with av.open("out.mp4") as container:
+        frames = list(container.decode(video=0))
+    assert [(frame.height, frame.width) for frame in frames] == [size_hw] * 2
+
+
+def test_pictures_of_all_kinds_to_a_folder(place: Path, options: list[str]) -> None:
+    rng = np.random.default_rng(0)
+    pictures = place / "in"
+    pictures.mkdir()
+    kinds = {
+        "colour.png": rng.integers(0, 256, (40, 60, 3), np.uint8),
+        "grey.png": rng.integers(0, 256, (41, 61), np.uint8),
+        "deep.png": rng.integers(0, 65536, (30, 30, 3), np.uint16),
+        "alpha.png": rng.integers(0, 256, (50, 20, 4), np.uint8),
+        "dot.png": rng.integers(0, 256, (1, 1, 3), np.uint8),
+        "photo.jpg": rng.integers(0, 256, (200, 300, 3), np.uint8),
+    }
+    for name, image in kinds.items():
+        assert cv2.imwrite(str(pictures / name), image)
+    assert main(["run", "in", "out/", "--quiet", *options]) == 0
+    for name, image in kinds.items():
+        written = cv2.imread(str(place / "out" / name.replace("jpg", "png")))
+        assert written is not None
+        assert written.shape == (*image.shape[:2], 3)
+    assert main(["run", "in/photo.jpg", "one.jpg", "--quiet", *options]) == 0
+    assert "one.jpg" in names(place)
+
+
+def test_damaged_picture_among_others_is_skipped_aloud(
+    place: Path, options: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    (place / "in").mkdir()
+    for name in ("a.png", "c.png"):
+        cv2.imwrite(str(place / "in" / name), np.zeros((8, 8, 3), np.uint8))
+    (place / "in" / "b.png").write_bytes(b"no picture")
+    assert main(["run", "in", "out/", *options]) == 0
+    said = capsys.readouterr()
+    assert "b.png" in said.err
+    assert "1 corrupt" in said.out
+    assert names(place / "out") == ["a.png", "c.png"]
+
+
+def test_overwrite_replaces(place: Path, options: list[str]) -> None:
+    for name in ("out.mp4", "report.json"):
+        (place / name).write_text("old")
+    arguments = ["run", SOURCE, "out.mp4", "--report", "report.json", "--quiet", *options]
+    assert main([*arguments, "--overwrite"]) == 0
+    assert n_frames("out.mp4") == 5
+    assert json.loads((place / "report.json").read_text())["rendered"] == 5
+
+
+@pytest.mark.parametrize("arguments", [["--version"], ["version"]])
+def test_version(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(arguments) == 0
+    assert capsys.readouterr().out == f"stream-cam {__version__}\n"
+
+
+@pytest.mark.parametrize("arguments", [[], ["--help"], ["run", "--help"], ["doctor", "-h"]])
+def test_help(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(arguments) == 0
+    said = capsys.readouterr()
+    assert said.out.startswith("usage: stream-cam")
+    assert said.err == ""
+
+
+def test_doctor_as_json(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["doctor", "--json"]) == 0
+    assert "Python" in {finding["area"] for finding in json.loads(capsys.readouterr().out)}
+
+
+# What does not.
+
+WRONG = {
+    "rum": "did you mean run",
+    "run x --colormap turb": "did you mean turbo",
+    "run x --fit cropp": "did you mean crop",
+    "run x --layout sidee": "did you mean side",
+    "run x --engine openvin": "did you mean openvino",
+    "run x --alpha 1.5": "0 to 1, got 1.5",
+    "run x --alpha -1": "0 to 1, got -1",
+    "run x --alpha much": "--alpha",
+    "run x --limit 0": "from 1, got 0",
+    "run x --limt 3": "did you mean --limit",
+    "run": "SOURCE",
+    "run a b c": "c",
+    "run demo://shapes": "give one, e.g. out.mp4",
+    "run demo://shapes out.mp5": "did you mean",
+    "run demo://shapes out": "out.mp4",
+    "run demo://shapes web://x:80": "not in this version",
+    "run demo://shapes?speed=3 null": "unknown demo:// parameter 'speed'",
+    "run demo://shpes null": "did you mean shapes",
+    "run demo://shapes a.mp4 -o ./a.mp4": "given twice",
+    "run demo://shapes a.mp4 --report a.mp4": "another name",
+    "run ftpp://x null": "unknown kind of source",
+    "demo --size 10x10": "64",
+    "demo --size": "--size",
+}
+
+
+@pytest.mark.parametrize("columns", ["40", "300"])
+@pytest.mark.parametrize("line", WRONG)
+def test_wrong_command_line_is_one_line_and_two(
+    line: str,
+    columns: str,
+    place: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("COLUMNS", columns)
+    assert main(line.split()) == 2
+    assert WRONG[line] in complaint(capsys)
+    assert not names(place)
+
+
+def test_passwords_are_not_repeated(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    for line in (
+        "run a b rtsp://operator:tremendously-secret@camera.example.com/stream",
+        "run a --limit rtsp://operator:tremendously-secret@camera.example.com/stream",
+        "run a rtsp://operator:tremendously-secret@camera.example.com/stream",
+    ):
+        main(line.split())
+        said = "".join(complaint(capsys).split())
+        assert "secret" not in said
+        assert "operator" not in said
+
+
+@pytest.mark.parametrize(
+    ("extra", "expected"),
+    [
+        (["--target", "hart"], "did you mean heart"),
+        (["--target", "4"], "classes are 0 to 3"),
+        (["--model", "resnet19"], "did you mean resnet1"),
+        (["--input-size", "3"], "from 32"),
+    ],
+)
+def test_wrong_names_of_the_model_are_two(
+    options: list[str],
+    extra: list[str],
+    expected: str,
+    place: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["run", SOURCE, "out.mp4", *options, *extra]) == 2
+    assert expected in complaint(capsys)
+    assert not names(place)
+
+
+def _empty(place: Path) -> str:
+    (place / "x.mp4").touch()
+    return "empty"
+
+
+def _text(place: Path) -> str:
+    (place / "x.mp4").write_text("this is no video\n" * 100)
+    return "x.mp4"
+
+
+def _cut(place: Path) -> str:
+    (place / "x.mp4").write_bytes(b"\x00\x00\x00\x20ftypisom\x00\x00\x02\x00isomiso2avc1mp41")
+    return "x.mp4"
+
+
+def _missing(place: Path) -> str:
+    (place / "y.mp4").touch()
+    return "did you mean y.mp4"
+
+
+def _no_pictures(place: Path) -> str:
+    (place / "x.mp4").mkdir()
+    return "no pictures"
+
+
+@pytest.mark.parametrize("make", [_empty, _text, _cut, _missing, _no_pictures])
+def test_bad_source_is_one_line_and_one(
+    make: Callable[[Path], str], place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    expected = make(place)
+    before = names(place)
+    assert main(["run", "x.mp4", "out.mp4", "--weights", "demo"]) == 1
+    assert expected in complaint(capsys)
+    assert names(place) == before
+
+
+@pytest.mark.parametrize(
+    ("output", "expected"),
+    [
+        ("there.mp4", "--overwrite"),
+        ("there.mp4/out.mp4", "is a file"),
+        ("nowhere/out.mp4", "mkdir -p nowhere"),
+        ("/proc/out.mp4", "/proc"),
+        ("full/", "--overwrite"),
+        ("window", "no display"),
+    ],
+)
+def test_bad_output_is_one_line_and_one(
+    output: str, expected: str, place: Path, options: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    (place / "there.mp4").write_text("mine")
+    (place / "full").mkdir()
+    (place / "full" / "a.png").write_text("mine")
+    assert main(["run", SOURCE, output, *options]) == 1
+    assert expected in complaint(capsys)
+    assert names(place) == ["full", "there.mp4"]
+    assert (place / "there.mp4").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("report", "code"), [("there.json", 1), ("nowhere/r.json", 1), ("full", 1), ("x.png", 2)]
+)
+def test_report_that_cannot_be_written_is_told_before_the_run(
+    report: str, code: int, place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cv2.imwrite("x.png", np.zeros((8, 8, 3), np.uint8))
+    (place / "there.json").write_text("mine")
+    (place / "full").mkdir()
+    before = names(place)
+    assert main(["run", "x.png", "out.png", "--report", report, "--weights", "demo"]) == code
+    complaint(capsys)
+    assert names(place) == before
+    assert (place / "there.json").read_text() == "mine"
+
+
+def test_output_may_not_be_the_source(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    cv2.imwrite("x.png", np.zeros((8, 8, 3), np.uint8))
+    before = (place / "x.png").read_bytes()
+    assert main(["run", "x.png", "./x.png", "--overwrite"]) == 2
+    assert "is where the source is" in complaint(capsys)
+    assert (place / "x.png").read_bytes() == before
+
+
+@pytest.mark.parametrize("kind", ["nan", "truncated", "missing", "text"])
+def test_bad_weights_are_one_line_and_one(
+    kind: str, place: Path, weights: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = place / "bad.safetensors"
+    if kind == "nan":
+        state = resnet18(num_classes=4).state_dict()
+        state["layer4.1.conv2.weight"][0, 0, 0, 0] = float("nan")
+        save_file(state, path)
+    elif kind == "truncated":
+        path.write_bytes(weights.read_bytes()[:100_000])
+    elif kind == "text":
+        path.write_text("these are no weights")
+    before = names(place)
+    assert main(["run", SOURCE, "out.mp4", "--weights", str(path), "--engine", "eager"]) == 1
+    assert "bad.safetensors" in complaint(capsys)
+    assert names(place) == before
+
+
+def test_failed_run_still_writes_its_report(
+    place: Path, options: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The output appears while the run is on its way, and is not replaced."""
+    (place / "f").mkdir()
+    cv2.imwrite("in.png", np.zeros((8, 8, 3), np.uint8))
+    arguments = ["run", SOURCE, "f/", "--report", "r.json", "--layout", "heatmap", *options]
+    blocker = place / "f" / "frame_000003.png"
+    blocker.mkdir()
+    assert main([*arguments, "--overwrite"]) == 1
+    assert "frame_000003.png" in complaint(capsys)
+    report = json.loads((place / "r.json").read_text())
+    assert report["ended_by"].startswith("SinkError")
+    assert names(place / "f")[:3] == [f"frame_{index:06d}.png" for index in range(3)]
+
+
+# Processes of their own.
+
+
+def test_closed_pipe_is_no_traceback() -> None:
+    for arguments in (["--version"], ["run", "--help"]):
+        read, write = os.pipe()
+        os.close(read)
+        running = process(*arguments, stdout=write)
+        os.close(write)
+        _, err = running.communicate(timeout=DEADLINE_SECONDS)
+        assert err == ""
+        assert running.returncode == 0
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_signal_finishes_the_file(
+    place: Path, options: list[str], number: signal.Signals, code: int
+) -> None:
+    source = "demo://shapes?size=320x240&fps=30&seconds=3600"
+    running = process("run", source, "out.mp4", "--report", "r.json", "--no-hud", *options)
+    part = place / "out.part.mp4"
+    until = time.monotonic() + DEADLINE_SECONDS
+    try:
+        while not (part.exists() and part.stat().st_size > 20_000):
+            assert running.poll() is None, running.communicate()
+            assert time.monotonic() < until, "nothing was written in time"
+            time.sleep(0.02)
+        running.send_signal(number)
+        out, err = running.communicate(timeout=DEADLINE_SECONDS)
+    finally:
+        running.kill()
+    assert running.returncode == code, err
+    assert "Traceback" not in err
+    assert len(err.splitlines()) == 1
+    assert "files are being finished" in err
+    assert names(place) == ["out.mp4", "r.json"]
+    report = json.loads((place / "r.json").read_text())
+    assert report["ended_by"] == "interrupted"
+    assert n_frames("out.mp4") == report["sinks"][0]["written"] == report["captured"] > 0
+    assert "wrote out.mp4" in out

@@ -1,0 +1,123 @@
+from __future__ import annotations
+
+import dataclasses
+import importlib.metadata
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from stream_cam import doctor
+from stream_cam.doctor import Finding, examine, print_table
+from stream_cam.sources import camera
+
+
+@pytest.fixture(scope="module")
+def findings() -> list[Finding]:
+    return examine()
+
+
+def the_one(found: Iterator[Finding], area: str) -> Finding:
+    (finding,) = [one for one in found if one.area == area]
+    return finding
+
+
+def test_examine_covers_every_area(findings: list[Finding]) -> None:
+    areas = {finding.area for finding in findings}
+    assert {area for area, _ in doctor.PROBES} <= areas
+    for finding in findings:
+        assert finding.what
+        assert "could not be examined" not in finding.what
+        assert finding.advice or finding.status != "missing"
+        assert "\n" not in finding.what + finding.advice
+
+
+def test_examine_says_nothing_itself(capfd: pytest.CaptureFixture[str]) -> None:
+    examine()
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("error", [RuntimeError("on\nfire"), OSError(5, "I/O error"), KeyError()])
+def test_probe_that_breaks_is_a_finding(error: Exception) -> None:
+    def broken() -> Iterator[Finding]:
+        yield Finding("area", "ok", "before")
+        raise error
+
+    first, second = doctor._examined("area", broken)
+    assert first.what == "before"
+    assert second.status == "note"
+    assert type(error).__name__ in second.what
+    assert "\n" not in second.what
+
+
+def test_table_shows_all_and_takes_no_markup(capsys: pytest.CaptureFixture[str]) -> None:
+    print_table([Finding("a", "missing", "[/red] what", "pip install 'x[y]'")])
+    said = capsys.readouterr().out
+    assert "[/red] what" in said
+    assert "pip install 'x[y]'" in said
+    assert "1 missing" in said
+
+
+def test_finding_can_be_json() -> None:
+    assert dataclasses.asdict(Finding("a", "ok", "b"))["advice"] == ""
+
+
+def fake_versions(monkeypatch: pytest.MonkeyPatch, **found: str) -> None:
+    def version(package: str) -> str:
+        name = package.replace("-", "_")
+        if name not in found:
+            raise importlib.metadata.PackageNotFoundError(package)
+        return found[name]
+
+    monkeypatch.setattr(doctor, "version", version)
+
+
+def test_both_opencvs_are_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake_versions(monkeypatch, opencv_python="5.0", opencv_python_headless="4.9")
+    finding = the_one(doctor._opencv(), "OpenCV")
+    assert finding.status == "note"
+    assert "pip uninstall -y opencv-python-headless opencv-python" in finding.advice
+
+
+def test_placeholder_and_rival_tensorrts_are_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake_versions(monkeypatch, torch_tensorrt="0.0.1")
+    assert "placeholder" in the_one(doctor._tensorrt(), "TensorRT").advice
+    fake_versions(monkeypatch, torch_tensorrt="2.14.0", torch_tensorrt_rtx="2.14.0")
+    assert "both" in the_one(doctor._tensorrt(), "TensorRT").advice
+
+
+def test_missing_packages_are_named_with_their_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake_versions(monkeypatch)
+    assert [finding.advice for finding in doctor._torch()] == [
+        "pip install torch",
+        "pip install torchvision",
+    ]
+    assert "pip install opencv-python" in the_one(doctor._opencv(), "OpenCV").advice
+
+
+def test_encoders_are_really_opened() -> None:
+    assert doctor._encodes("libx264")
+    assert not doctor._encodes("no_such_encoder")
+
+
+def test_camera_that_may_not_be_used_is_told(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, unprivileged: None
+) -> None:
+    device = tmp_path / "video0"
+    monkeypatch.setattr(camera, "list_cameras", lambda: [str(device)])
+    monkeypatch.setattr(doctor.sys, "platform", "linux")
+    finding = the_one(doctor._cameras(), "cameras")
+    assert finding.status == "missing"
+    assert "usermod -aG video" in finding.advice
+
+
+def test_engine_folder_is_counted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    entry = tmp_path / "resnet18-openvino-0"
+    entry.mkdir()
+    (entry / "manifest.json").write_text("{}")
+    (entry / "engine.blob").write_bytes(bytes(2_000_000))
+    monkeypatch.setenv("STREAM_CAM_ENGINES", str(tmp_path))
+    said = [finding.what for finding in doctor._engines()]
+    assert f"kept in {tmp_path}: 1, 2 MB" in said
+    monkeypatch.setenv("STREAM_CAM_ENGINES", str(tmp_path / "not" / "yet"))
+    assert f"kept in {tmp_path / 'not' / 'yet'}: 0, 0 MB" in [f.what for f in doctor._engines()]

@@ -1,0 +1,210 @@
+"""Engines agree with each other, and the store never hands out what it should not."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from stream_cam.engine import load_engine
+from stream_cam.engine.base import Engine
+from stream_cam.engine.openvino import OpenVinoEngine
+from stream_cam.engine.store import EngineStore, engines_folder
+from stream_cam.errors import EngineError
+from stream_cam.model import CamNet, build_network
+
+KEY = {"model": "toy", "engine": "openvino", "weights_sha256": "0123"}
+
+
+@pytest.fixture(scope="module")
+def net() -> CamNet:
+    torch.manual_seed(0)
+    module = build_network("resnet18", 13)
+    for part in module.modules():
+        if isinstance(part, nn.BatchNorm2d):
+            assert part.running_mean is not None
+            assert part.running_var is not None
+            part.running_mean.normal_(0.0, 0.1)
+            part.running_var.uniform_(0.5, 1.5)
+    return CamNet.from_module(module, name="resnet18", probe_hw=(64, 64))
+
+
+def run(engine: Engine, batch: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    logits = torch.full(engine.info.logits_shape, torch.nan)
+    features = torch.full(engine.info.features_shape, torch.nan)
+    engine.session()(batch, logits, features)
+    return logits, features
+
+
+@pytest.mark.parametrize("parallel", [1, 2])
+@pytest.mark.parametrize("input_hw", [(64, 64), (96, 160)])
+def test_openvino_equals_eager_to_1e_3(
+    net: CamNet, input_hw: tuple[int, int], parallel: int, tmp_path: Path
+) -> None:
+    openvino = OpenVinoEngine.load(
+        net, "abc", input_hw, parallel=parallel, store=EngineStore(tmp_path)
+    )
+    eager = load_engine(net, "abc", input_hw, name="eager", device="cpu")
+    assert openvino.info.input_shape == eager.info.input_shape == (1, 3, *input_hw)
+    assert openvino.info.features_shape == eager.info.features_shape
+    for seed in range(3):
+        batch = torch.randn(1, 3, *input_hw, generator=torch.Generator().manual_seed(seed))
+        for got, expected in zip(run(openvino, batch), run(eager, batch), strict=True):
+            assert (got - expected).abs().max() <= 1e-3 * expected.abs().max()
+
+
+def test_a_session_follows_new_buffers(net: CamNet, tmp_path: Path) -> None:
+    engine = OpenVinoEngine.load(net, "abc", (64, 64), store=EngineStore(tmp_path))
+    session = engine.session()
+    outputs = []
+    for seed in (1, 2, 1):
+        batch = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(seed))
+        logits = torch.full(engine.info.logits_shape, torch.nan)
+        features = torch.full(engine.info.features_shape, torch.nan)
+        session(batch, logits, features)
+        outputs.append(logits)
+    assert torch.equal(outputs[0], outputs[2])
+    assert not torch.equal(outputs[0], outputs[1])
+
+
+def test_second_load_comes_from_the_store(
+    net: CamNet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batch = torch.randn(1, 3, 64, 64)
+    first = run(OpenVinoEngine.load(net, "abc", (64, 64), store=EngineStore(tmp_path)), batch)
+
+    def not_again(*_: Any) -> None:
+        raise AssertionError("converted again although it is in the store")
+
+    monkeypatch.setattr("stream_cam.engine.openvino._convert", not_again)
+    second = run(OpenVinoEngine.load(net, "abc", (64, 64), store=EngineStore(tmp_path)), batch)
+    assert torch.equal(first[0], second[0])
+    assert torch.equal(first[1], second[1])
+    with pytest.raises(AssertionError, match="converted again"):
+        OpenVinoEngine.load(net, "other weights", (64, 64), store=EngineStore(tmp_path))
+
+
+def test_a_damaged_kept_engine_is_built_again(
+    net: CamNet, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    batch = torch.randn(1, 3, 64, 64)
+    store = EngineStore(tmp_path)
+    first = run(OpenVinoEngine.load(net, "abc", (64, 64), store=store), batch)
+    blob = next(tmp_path.glob("*/engine.blob"))
+    data = bytearray(blob.read_bytes())
+    data[len(data) // 2] ^= 0xFF
+    blob.write_bytes(data)
+    second = run(OpenVinoEngine.load(net, "abc", (64, 64), store=store), batch)
+    assert torch.equal(first[0], second[0])
+    assert "checksum" in caplog.text
+
+
+def test_store_keeps_engines_apart_by_every_part_of_the_key(tmp_path: Path) -> None:
+    store = EngineStore(tmp_path)
+    store.write(KEY, b"one")
+    store.write({**KEY, "weights_sha256": "4567"}, b"two")
+    assert store.read(KEY) == b"one"
+    assert store.read({**KEY, "weights_sha256": "4567"}) == b"two"
+    assert store.read({**KEY, "cpu": "another"}) is None
+
+
+def test_store_replaces_and_leaves_nothing_temporary(tmp_path: Path) -> None:
+    store = EngineStore(tmp_path)
+    store.write(KEY, b"one")
+    store.write(KEY, b"two")
+    assert store.read(KEY) == b"two"
+    assert [entry.name for entry in tmp_path.iterdir() if entry.name.startswith(".")] == []
+    manifest = json.loads(next(tmp_path.glob("*/manifest.json")).read_text())
+    assert manifest["key"]["weights_sha256"] == "0123"
+    assert manifest["size_bytes"] == 3
+
+
+@settings(max_examples=100, deadline=None)
+@given(position=st.integers(0, 10_000), value=st.integers(1, 255), what=st.sampled_from("bmt"))
+def test_store_never_returns_a_changed_engine(position: int, value: int, what: str) -> None:
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as folder:
+        store = EngineStore(Path(folder))
+        blob = bytes(range(256)) * 8
+        store.write(KEY, blob)
+        entry = next(Path(folder).iterdir())
+        path = entry / ("manifest.json" if what == "m" else "engine.blob")
+        data = bytearray(path.read_bytes())
+        position %= len(data)
+        if what == "t":
+            del data[position:]
+        else:
+            data[position] ^= value
+        path.write_bytes(data)
+        assert store.read(KEY) in (None, blob)
+
+
+def test_store_that_cannot_be_written_costs_a_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "file").write_text("")
+    store = EngineStore(tmp_path / "file" / "engines")
+    store.write(KEY, b"blob")
+    assert "not kept" in caplog.text
+    assert store.read(KEY) is None
+
+
+def test_engines_folder_follows_the_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STREAM_CAM_ENGINES", str(tmp_path / "here"))
+    assert engines_folder() == tmp_path / "here"
+    monkeypatch.delenv("STREAM_CAM_ENGINES")
+    assert engines_folder().name == "engines"
+
+
+def test_cuda_without_a_gpu_says_what_to_do(net: CamNet, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(EngineError, match="--device cpu"):
+        load_engine(net, "abc", (64, 64), name="eager", device="cuda")
+    with pytest.raises(EngineError, match="--engine eager"):
+        load_engine(net, "abc", (64, 64), name="openvino", device="cuda")
+
+
+def test_an_input_too_small_for_the_network_says_so() -> None:
+    deep = nn.Sequential(
+        nn.Conv2d(3, 4, 33), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2)
+    )
+    net = CamNet.from_module(deep, name="deep", probe_hw=(64, 64))
+    with pytest.raises(EngineError, match="--input-size"):
+        load_engine(net, "abc", (32, 32), name="eager", device="cpu")
+
+
+def test_auto_falls_back_and_says_why(
+    net: CamNet, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(*_: Any, **__: Any) -> None:
+        raise EngineError("OpenVINO cannot be imported: pip install openvino")
+
+    monkeypatch.setattr(OpenVinoEngine, "load", broken)
+    engine = load_engine(net, "abc", (64, 64), device="cpu")
+    assert engine.info.name == "eager"
+    assert "pip install openvino" in caplog.text
+    with pytest.raises(EngineError, match="pip install openvino"):
+        load_engine(net, "abc", (64, 64), name="openvino", device="cpu")
+
+
+@pytest.mark.needs_gpu
+def test_eager_on_cuda_equals_the_cpu(net: CamNet) -> None:
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA GPU")
+    cuda = load_engine(net, "abc", (64, 64), name="eager", device="cuda")
+    cpu = load_engine(net, "abc", (64, 64), name="eager", device="cpu")
+    batch = torch.randn(1, 3, 64, 64)
+    logits = torch.empty(cuda.info.logits_shape, device="cuda")
+    features = torch.empty(cuda.info.features_shape, device="cuda")
+    cuda.session()(batch.cuda(), logits, features)
+    for got, expected in zip((logits, features), run(cpu, batch), strict=True):
+        assert (got.cpu() - expected).abs().max() <= 1e-2 * expected.abs().max()

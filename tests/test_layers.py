@@ -1,0 +1,119 @@
+"""Imports run one way, light modules stay light, and the public names are held."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import stream_cam
+
+PACKAGE = Path(stream_cam.__file__).parent
+
+LAYERS: tuple[tuple[str, ...], ...] = (
+    ("_version", "errors", "config", "uri"),
+    ("frame", "fingerprint", "labels", "head", "capture"),
+    ("report", "checkpoint", "torchvision_models", "sources", "sinks", "cam"),
+    ("model", "weights"),
+    ("engine",),
+    ("explain",),
+    ("render",),
+    ("pipeline",),
+    ("session", "doctor"),
+    ("cli",),
+)
+"""A module imports only from layers above its own line here, and from its own folder."""
+LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
+
+PUBLIC = [
+    *("CamNet", "CaptureConfig", "EngineError", "Explainer", "Explanation", "Frame", "LookConfig"),
+    *("ModelConfig", "ModelError", "NoCamError", "OutputExistsError", "Picture", "Pipeline"),
+    *("PipelineConfig", "Prediction", "Region", "Renderer", "Report", "RunConfig", "Sink"),
+    *("SinkError", "Source", "SourceError", "SourceInfo", "SourceNotFoundError", "StreamCamError"),
+    *("StreamInfo", "Truth", "UsageError", "WeightsError", "__version__", "open_sink"),
+    "open_source",
+]
+
+
+def modules() -> list[Path]:
+    return sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
+
+
+def part_of(path: Path) -> str:
+    """`sources/video.py` is a part of `sources`, `uri.py` is `uri`."""
+    first = path.relative_to(PACKAGE).parts[0]
+    return first.removesuffix(".py")
+
+
+def imported_parts(path: Path) -> set[str]:
+    """The parts of stream_cam that a module imports, inside functions and for types as well."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: imports are absolute"
+            module = node.module or ""
+            names |= (
+                {f"stream_cam.{alias.name}" for alias in node.names}
+                if module == "stream_cam"
+                else {module}
+            )
+    return {name.split(".")[1] for name in names if name.startswith("stream_cam.")}
+
+
+def test_every_module_has_its_layer() -> None:
+    parts = {part_of(path) for path in modules()}
+    assert parts == set(LEVEL)
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_run_one_way(path: Path) -> None:
+    own = part_of(path)
+    wrong = {part for part in imported_parts(path) if part != own and LEVEL[part] >= LEVEL[own]}
+    assert not wrong, f"{own} imports {', '.join(sorted(wrong))}, which is not below it"
+
+
+def loaded_by(code: str) -> set[str]:
+    """The modules that a fresh interpreter has after running `code`."""
+    code += "\nimport sys\nprint('\\n' + ' '.join(sys.modules))"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
+    )
+    return set(done.stdout.splitlines()[-1].split())
+
+
+HEAVY = {"torch", "torchvision", "cv2", "av", "openvino"}
+
+
+def test_help_loads_nothing_heavy() -> None:
+    code = "from stream_cam.cli import main\nassert main(['run', '--help']) == 0"
+    assert not HEAVY & loaded_by(code)
+
+
+def test_import_of_the_package_loads_nothing_heavy() -> None:
+    loaded = loaded_by("import stream_cam")
+    assert not (HEAVY | {"numpy", "tyro", "rich"}) & loaded
+
+
+def test_mistakes_in_names_are_told_before_torch_is_loaded() -> None:
+    code = "from stream_cam.cli import main\nassert main(['run', 'nix.mp4', 'out.mp4']) == 1"
+    assert "torch" not in loaded_by(code)
+
+
+def test_public_names_are_held() -> None:
+    assert sorted(PUBLIC) == sorted(stream_cam.__all__)
+    assert dir(stream_cam) == stream_cam.__all__
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_public_name_can_be_had(name: str) -> None:
+    assert getattr(stream_cam, name) is not None
+
+
+def test_unknown_name_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
+        _ = stream_cam.nonsense

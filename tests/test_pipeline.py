@@ -1,0 +1,696 @@
+"""The way of a frame, and what becomes of it when a part of the way breaks."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from fractions import Fraction
+from pathlib import Path
+from types import TracebackType
+
+import av
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from stream_cam.config import CaptureConfig
+from stream_cam.errors import SinkError, SourceError
+from stream_cam.explain import Explainer, Target
+from stream_cam.frame import BgrImage, Explanation, Frame
+from stream_cam.pipeline import Pipeline, Progress
+from stream_cam.render import HudStatus, Renderer
+from stream_cam.report import Report
+from stream_cam.sinks.base import Picture, Sink
+from stream_cam.sinks.images import FolderSink
+from stream_cam.sinks.null import NullSink
+from stream_cam.sinks.video import VideoSink
+from stream_cam.sources import open_source
+from stream_cam.sources.base import Source, SourceInfo
+
+DEADLINE_SECONDS = 20.0
+"""Nothing here takes a second on a quiet machine; a hang is what this is to find."""
+
+
+class TinyExplainer(Explainer):
+    """A small untrained network; `before` runs ahead of each frame's explanation."""
+
+    before: Callable[[Frame], None] | None = None
+
+    def __init__(self, *args: object, **options: object) -> None:
+        super().__init__(*args, **options)  # type: ignore[arg-type]
+        self.explained: list[int] = []
+        self._lock_explained = threading.Lock()
+
+    def explain(
+        self,
+        frame: BgrImage | Frame,
+        target: Target | Sequence[Target] | None = None,
+        *,
+        n_maps: int | None = None,
+    ) -> Explanation:
+        assert isinstance(frame, Frame)
+        if self.before is not None:
+            self.before(frame)
+        explanation = super().explain(frame, target, n_maps=n_maps)
+        with self._lock_explained:
+            self.explained.append(frame.index)
+        return explanation
+
+
+class Frames:
+    """A source that yields numbered frames, and does `before` ahead of each of them."""
+
+    def __init__(
+        self,
+        count: int,
+        *,
+        live: bool = False,
+        size_hw: tuple[int, int] = (48, 64),
+        before: Callable[[int], None] | None = None,
+        sizes: Sequence[tuple[int, int]] = (),
+    ) -> None:
+        self._count, self._before, self._sizes = count, before, sizes
+        self.yielded = 0
+        self.info = SourceInfo("frames", size_hw, Fraction(25), count, live)
+
+    def __enter__(self) -> Frames:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        return None
+
+    def __iter__(self) -> Iterator[Frame]:
+        for index in range(self._count):
+            if self._before is not None:
+                self._before(index)
+            size_hw = self._sizes[index] if self._sizes else self.info.size_hw
+            image = np.full((*size_hw, 3), index % 256, np.uint8)
+            self.yielded += 1
+            yield Frame(image, index, index, Fraction(1, 25), time.monotonic_ns())
+
+
+class Kept:
+    """A sink that keeps what it gets, and does what it is told on the way."""
+
+    name = "kept"
+
+    def __init__(
+        self,
+        *,
+        on_enter: Callable[[], None] | None = None,
+        on_write: Callable[[Picture], bool | None] | None = None,
+        on_exit: Callable[[], None] | None = None,
+        main_thread: bool = False,
+    ) -> None:
+        self._on_enter, self._on_write, self._on_exit = on_enter, on_write, on_exit
+        self.main_thread = main_thread
+        self.pictures: list[Picture] = []
+        self.threads: set[int] = set()
+        self.exits: list[BaseException | None] = []
+
+    def __enter__(self) -> Kept:
+        if self._on_enter is not None:
+            self._on_enter()
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.exits.append(exc)
+        if self._on_exit is not None:
+            self._on_exit()
+
+    def write(self, picture: Picture) -> bool:
+        self.threads.add(threading.get_ident())
+        answer = self._on_write(picture) if self._on_write is not None else None
+        self.pictures.append(picture)
+        return answer is not False
+
+    @property
+    def indices(self) -> list[int]:
+        return [picture.frame.index for picture in self.pictures]
+
+
+class Failing(Renderer):
+    """A renderer that breaks at one frame."""
+
+    fail_at = 3
+
+    def render(
+        self, frame: Frame, explanation: Explanation, status: HudStatus | None = None
+    ) -> BgrImage:
+        if frame.index == self.fail_at:
+            raise ValueError("the renderer broke")
+        return super().render(frame, explanation, status)
+
+
+@pytest.fixture(scope="module")
+def network() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(3, 8, 3, stride=16),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(8, 4),
+    ).eval()
+
+
+@pytest.fixture
+def explainer(network: nn.Module) -> TinyExplainer:
+    return make_explainer(network)
+
+
+def make_explainer(network: nn.Module, parallel: int = 1) -> TinyExplainer:
+    made = TinyExplainer.from_module(network, engine="eager", input_size=32, parallel=parallel)
+    assert isinstance(made, TinyExplainer)
+    return made
+
+
+def make_pipeline(
+    source: Source, sinks: Sequence[Sink], explainer: Explainer, **options: object
+) -> Pipeline:
+    renderer = options.pop("renderer", None) or Renderer(explainer, "overlay")
+    return Pipeline(source, sinks, explainer, renderer, **options)  # type: ignore[arg-type]
+
+
+def run(pipeline: Pipeline) -> Report:
+    """`pipeline.run()` in a thread of its own, so that a hang fails the test."""
+    outcome: list[Report | BaseException] = []
+
+    def work() -> None:
+        try:
+            outcome.append(pipeline.run())
+        except BaseException as error:
+            outcome.append(error)
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    thread.join(DEADLINE_SECONDS)
+    assert not thread.is_alive(), "the pipeline hangs"
+    left = [t.name for t in threading.enumerate() if t.name.startswith(("sink", "render", "expl"))]
+    assert not left
+    (result,) = outcome
+    if isinstance(result, BaseException):
+        raise result
+    return result
+
+
+def wait(event: threading.Event) -> None:
+    assert event.wait(DEADLINE_SECONDS)
+
+
+def assert_adds_up(report: Report, source: Frames, explainer: TinyExplainer) -> None:
+    """Every frame is accounted for, counted here independently of the pipeline."""
+    assert report.captured <= source.yielded <= report.captured + 1
+    assert report.explained == len(explainer.explained) == len(set(explainer.explained))
+    assert report.captured == report.explained + report.superseded + report.discarded
+    assert report.discarded >= 0
+
+
+# Lossless.
+
+
+def test_lossless_explains_and_writes_every_frame_once(explainer: TinyExplainer) -> None:
+    source, kept, null = Frames(40), Kept(), NullSink()
+    report = run(make_pipeline(source, [kept, null], explainer))
+    assert kept.indices == list(range(40))
+    assert explainer.explained == list(range(40))
+    for picture in kept.pictures:
+        assert picture.explanation is not None
+        assert picture.explanation.frame_index == picture.frame.index
+    assert (report.captured, report.explained, report.rendered) == (40, 40, 40)
+    assert (report.superseded, report.discarded, report.stale) == (0, 0, 0)
+    assert [count.written for count in report.sinks] == [40, 40] == [40, null.written]
+    assert report.ended_by == "end of source"
+    assert not report.live
+    assert kept.exits == [None]
+
+
+def test_report_times_every_stage(explainer: TinyExplainer) -> None:
+    report = run(make_pipeline(Frames(12), [NullSink()], explainer))
+    assert {name: found.count for name, found in report.latency.items()} == {
+        "read": 12,
+        "explain": 12,
+        "render": 12,
+        "capture_to_explanation": 12,
+        "write 0": 12,
+        "capture_to_sink 0": 12,
+    }
+    for found in report.latency.values():
+        assert 0 <= found.p50_ms <= found.p95_ms <= found.p99_ms
+    assert report.engine["name"] == "eager"
+    assert report.seconds > 0
+    assert report.fps == pytest.approx(12 / report.seconds)
+
+
+def test_order_is_kept_when_a_later_explanation_is_ready_first(network: nn.Module) -> None:
+    explainer, overtaken = make_explainer(network, parallel=2), threading.Event()
+
+    def before(frame: Frame) -> None:
+        if frame.index == 0:
+            wait(overtaken)
+        elif frame.index == 2:
+            overtaken.set()
+
+    explainer.before = before
+    kept = Kept()
+    run(make_pipeline(Frames(20), [kept], explainer))
+    assert explainer.explained.index(0) > 0
+    assert kept.indices == list(range(20))
+    assert sorted(explainer.explained) == list(range(20))
+
+
+def test_demo_source_to_a_video_that_plays(explainer: TinyExplainer, tmp_path: Path) -> None:
+    path = tmp_path / "out.mp4"
+    uri = "demo://shapes?size=128x96&fps=25&seconds=0.8"
+    with open_source(uri, CaptureConfig()) as source:
+        report = run(make_pipeline(source, [VideoSink(str(path), fps=Fraction(25))], explainer))
+    with av.open(str(path)) as container:
+        times = [frame.time for frame in container.decode(video=0)]
+    assert times == pytest.approx([index / 25 for index in range(20)])
+    assert report.sinks[0].written == 20
+
+
+@pytest.mark.parametrize("live", [False, True])
+def test_source_without_frames_ends_quietly(explainer: TinyExplainer, live: bool) -> None:
+    kept = Kept()
+    report = run(make_pipeline(Frames(0, live=live), [kept], explainer))
+    assert (report.captured, report.rendered, report.fps) == (0, 0, 0.0)
+    assert kept.exits == [None]
+
+
+@pytest.mark.parametrize("live", [False, True])
+def test_limit_is_exact(explainer: TinyExplainer, live: bool) -> None:
+    source, kept = Frames(1000), Kept()
+    report = run(make_pipeline(source, [kept], explainer, limit=7, live=live))
+    assert report.captured == 7 == source.yielded
+    assert report.ended_by == "limit"
+    if not live:
+        assert kept.indices == list(range(7))
+    assert_adds_up(report, source, explainer)
+
+
+def test_frame_size_may_change_midway(explainer: TinyExplainer, tmp_path: Path) -> None:
+    sizes = [(48, 64)] * 3 + [(64, 48)] * 2 + [(1, 1), (31, 97)]
+    folder, video = tmp_path / "frames", tmp_path / "out.mp4"
+    sinks = [FolderSink(str(folder)), VideoSink(str(video), fps=Fraction(25))]
+    report = run(make_pipeline(Frames(7, sizes=sizes), sinks, explainer))
+    assert report.rendered == 7
+    assert len(list(folder.iterdir())) == 7
+    with av.open(str(video)) as container:
+        frames = list(container.decode(video=0))
+    assert [(frame.height, frame.width) for frame in frames] == [(48, 64)] * 7
+
+
+def test_slow_sink_bounds_the_frames_in_flight(network: nn.Module) -> None:
+    explainer, go_on = make_explainer(network, parallel=2), threading.Event()
+    source = Frames(100)
+    stalled = threading.Event()
+
+    def on_write(picture: Picture) -> None:
+        if picture.frame.index == 0:
+            stalled.set()
+            wait(go_on)
+
+    pipeline = make_pipeline(source, [Kept(on_write=on_write)], explainer, queue_frames=3)
+    thread = threading.Thread(target=pipeline.run, daemon=True)
+    thread.start()
+    wait(stalled)
+    # Being written 1, waiting for the sink 3, rendered 1, waiting to be rendered 3 + 2, read 1.
+    most = 1 + 3 + 1 + (3 + 2) + 1
+    until = time.monotonic() + DEADLINE_SECONDS
+    while source.yielded < most and time.monotonic() < until:
+        time.sleep(0.005)
+    time.sleep(0.1)
+    assert source.yielded == most
+    go_on.set()
+    thread.join(DEADLINE_SECONDS)
+    assert not thread.is_alive()
+    assert pipeline.report.sinks[0].written == 100
+    assert pipeline.report.sinks[0].dropped == 0
+
+
+# Something breaks.
+
+
+@pytest.mark.parametrize("fail_at", [0, 1, 9])
+def test_source_that_dies_keeps_what_came_before(
+    explainer: TinyExplainer, tmp_path: Path, fail_at: int
+) -> None:
+    def before(index: int) -> None:
+        if index == fail_at:
+            raise SourceError("the camera fell off the table")
+
+    path, kept = tmp_path / "out.mp4", Kept()
+    sinks = [kept, VideoSink(str(path), fps=Fraction(25))]
+    pipeline = make_pipeline(Frames(20, before=before), sinks, explainer)
+    with pytest.raises(SourceError, match="fell off the table"):
+        run(pipeline)
+    assert kept.indices == list(range(fail_at))
+    assert pipeline.report.captured == pipeline.report.explained == fail_at
+    assert "fell off the table" in pipeline.report.ended_by
+    if not fail_at:
+        assert not list(tmp_path.iterdir())
+        return
+    with av.open(str(path)) as container:
+        assert sum(1 for _ in container.decode(video=0)) == fail_at
+    assert [entry.name for entry in tmp_path.iterdir()] == ["out.mp4"]
+
+
+@pytest.mark.parametrize("live", [False, True])
+def test_live_or_not_a_dead_source_is_the_error(explainer: TinyExplainer, live: bool) -> None:
+    def before(index: int) -> None:
+        if index == 5:
+            raise SourceError("gone")
+
+    source = Frames(20, before=before)
+    pipeline = make_pipeline(source, [NullSink()], explainer, live=live)
+    with pytest.raises(SourceError, match="gone"):
+        run(pipeline)
+    assert_adds_up(pipeline.report, source, explainer)
+
+
+def boom() -> None:
+    raise SinkError("the disk is full")
+
+
+@pytest.mark.parametrize("live", [False, True])
+@pytest.mark.parametrize("main_thread", [False, True])
+@pytest.mark.parametrize("where", ["enter", "write", "exit"])
+def test_sink_that_dies_ends_the_run(
+    explainer: TinyExplainer, tmp_path: Path, where: str, main_thread: bool, live: bool
+) -> None:
+    def on_write(picture: Picture) -> None:
+        if where == "write" and picture.frame.index >= 3:
+            boom()
+
+    dying = Kept(
+        on_enter=boom if where == "enter" else None,
+        on_write=on_write,
+        on_exit=boom if where == "exit" else None,
+        main_thread=main_thread,
+    )
+    other = Kept()
+    video = VideoSink(str(tmp_path / "out.mp4"), fps=Fraction(25))
+    source = Frames(60, live=live)
+    pipeline = make_pipeline(source, [dying, other, video], explainer)
+    with pytest.raises(SinkError, match="the disk is full"):
+        run(pipeline)
+    assert other.indices == sorted(other.indices)
+    assert other.exits == [None]
+    if video.written:
+        with av.open(str(tmp_path / "out.mp4")) as container:
+            assert sum(1 for _ in container.decode(video=0)) == video.written
+    assert len(dying.exits) == (where != "enter")
+    if where == "write":
+        assert isinstance(dying.exits[0], SinkError)
+    assert_adds_up(pipeline.report, source, explainer)
+
+
+@pytest.mark.parametrize("main_thread", [False, True])
+def test_first_failure_is_the_one_that_is_told(explainer: TinyExplainer, main_thread: bool) -> None:
+    def on_write(picture: Picture) -> None:
+        raise SinkError("the true cause")
+
+    kept = Kept(on_write=on_write, on_exit=boom, main_thread=main_thread)
+    with pytest.raises(SinkError, match="the true cause"):
+        run(make_pipeline(Frames(10), [kept], explainer))
+
+
+@pytest.mark.parametrize("live", [False, True])
+def test_explainer_that_breaks_ends_the_run(explainer: TinyExplainer, live: bool) -> None:
+    def before(frame: Frame) -> None:
+        if frame.index >= 3:
+            raise RuntimeError("the network broke")
+
+    explainer.before = before
+    kept = Kept()
+    source = Frames(50, live=live)
+    pipeline = make_pipeline(source, [kept], explainer)
+    with pytest.raises(RuntimeError, match="the network broke"):
+        run(pipeline)
+    if not live:
+        assert kept.indices == [0, 1, 2]
+    assert kept.exits == [None]
+    assert_adds_up(pipeline.report, source, explainer)
+
+
+def test_renderer_that_breaks_ends_the_run(explainer: TinyExplainer) -> None:
+    kept = Kept()
+    pipeline = make_pipeline(Frames(50), [kept], explainer, renderer=Failing(explainer, "overlay"))
+    with pytest.raises(ValueError, match="the renderer broke"):
+        run(pipeline)
+    assert kept.indices == [0, 1, 2]
+    assert kept.exits == [None]
+
+
+def test_progress_that_breaks_ends_the_run(explainer: TinyExplainer) -> None:
+    def on_tick(progress: Progress) -> None:
+        raise RuntimeError("the bar broke")
+
+    kept = Kept()
+    pipeline = make_pipeline(Frames(10_000), [kept], explainer)
+    with pytest.raises(RuntimeError, match="the bar broke"):
+        pipeline.run(on_tick)
+    assert kept.exits == [None]
+
+
+# Live.
+
+
+def test_live_takes_the_newest_frame_and_accounts_for_all(explainer: TinyExplainer) -> None:
+    explaining, all_read = threading.Event(), threading.Event()
+
+    def before(frame: Frame) -> None:
+        if frame.index == 0:
+            explaining.set()
+            wait(all_read)
+
+    def reading(index: int) -> None:
+        if index == 1:
+            wait(explaining)
+        elif index == 9:
+            all_read.set()
+
+    # Frame 9 is not read before the network is free again: it is the one after 8 or after 0.
+    explainer.before = before
+    source, kept = Frames(10, live=True, before=reading), Kept()
+    report = run(make_pipeline(source, [kept], explainer))
+    assert explainer.explained[0] == 0
+    assert explainer.explained[-1] == 9
+    assert explainer.explained in ([0, 9], [0, 8, 9])
+    assert report.captured == 10
+    assert report.superseded == 10 - len(explainer.explained)
+    assert report.discarded == 0
+    assert_adds_up(report, source, explainer)
+    assert kept.indices == sorted(set(kept.indices))
+    assert kept.indices[-1] == 9
+
+
+def test_live_slow_sink_drops_and_others_do_not_wait(explainer: TinyExplainer) -> None:
+    go_on, seen = threading.Event(), [threading.Event() for _ in range(30)]
+
+    def slow(picture: Picture) -> None:
+        wait(go_on)
+
+    def fast(picture: Picture) -> None:
+        seen[picture.frame.index].set()
+
+    def reading(index: int) -> None:
+        if index:
+            wait(seen[index - 1])  # the fast sink has the frame before this one
+
+    stuck, free = Kept(on_write=slow), Kept(on_write=fast)
+    source = Frames(30, live=True, before=reading)
+    pipeline = make_pipeline(source, [stuck, free], explainer)
+    threading.Thread(target=lambda: (wait(seen[29]), go_on.set()), daemon=True).start()
+    report = run(pipeline)
+    assert free.indices == list(range(30))
+    assert stuck.indices[-1] == 29
+    counts = dict(zip(("stuck", "free"), report.sinks, strict=True))
+    assert counts["free"].dropped == 0
+    assert counts["stuck"].written == len(stuck.pictures) <= 3
+    assert counts["stuck"].written + counts["stuck"].dropped == report.rendered == 30
+    assert_adds_up(report, source, explainer)
+
+
+def test_live_does_not_show_an_old_map_as_if_it_were_new(explainer: TinyExplainer) -> None:
+    old = threading.Event()
+
+    class Aged(Frames):
+        def __iter__(self) -> Iterator[Frame]:
+            image = np.zeros((48, 64, 3), np.uint8)
+            yield Frame(image, 0, 0, Fraction(1), 1_000_000_000)
+            wait(old)
+            yield Frame(image, 1, 1, Fraction(1), 1_400_000_000)
+            wait(shown[1])
+            yield Frame(image, 2, 2, Fraction(1), 3_000_000_000)
+
+    shown = [threading.Event() for _ in range(3)]
+    release = threading.Event()
+
+    def before(frame: Frame) -> None:
+        if frame.index == 1:
+            wait(release)
+
+    def tick(progress: Progress) -> None:
+        if progress.last is not None:
+            old.set()
+
+    def on_write(picture: Picture) -> None:
+        shown[picture.frame.index].set()
+        if picture.frame.index == 2:
+            release.set()
+
+    explainer.before = before
+    kept = Kept(on_write=on_write)
+    report = make_pipeline(Aged(3, live=True), [kept], explainer).run(tick)
+    drawn = {picture.frame.index: picture.explanation for picture in kept.pictures}
+    assert drawn[1] is not None
+    assert drawn[1].frame_index == 0
+    assert drawn[2] is None
+    assert report.stale == 1
+
+
+# Stopping.
+
+
+@pytest.mark.parametrize("live", [False, True])
+def test_stop_from_another_thread_finishes_what_was_read(
+    explainer: TinyExplainer, tmp_path: Path, live: bool
+) -> None:
+    path, kept = tmp_path / "out.mp4", Kept()
+    source = Frames(1_000_000, live=live)
+    video = VideoSink(str(path), fps=Fraction(25))
+    pipeline = make_pipeline(source, [kept, video], explainer)
+    kept._on_write = lambda picture: pipeline.stop("enough") if len(kept.pictures) == 10 else None
+    report = run(pipeline)
+    assert report.ended_by == "enough"
+    assert_adds_up(report, source, explainer)
+    assert report.discarded == 0
+    if not live:
+        assert kept.indices == list(range(report.captured))
+    with av.open(str(path)) as container:
+        assert sum(1 for _ in container.decode(video=0)) == video.written
+
+
+def test_stop_before_the_run_reads_nothing(explainer: TinyExplainer) -> None:
+    source, kept = Frames(10), Kept()
+    pipeline = make_pipeline(source, [kept], explainer)
+    pipeline.stop()
+    report = run(pipeline)
+    assert report.captured == 0
+    assert not kept.pictures
+
+
+@pytest.mark.parametrize("live", [False, True])
+@pytest.mark.parametrize("main_thread", [False, True])
+def test_sink_that_wants_no_more_ends_the_run(
+    explainer: TinyExplainer, main_thread: bool, live: bool
+) -> None:
+    closing = Kept(on_write=lambda picture: picture.frame.index < 5, main_thread=main_thread)
+    other = Kept()
+    source = Frames(1_000_000, live=live)
+    report = run(make_pipeline(source, [closing, other], explainer, queue_frames=1))
+    assert "was closed" in report.ended_by
+    assert closing.pictures[-1].frame.index >= 5
+    assert closing.exits == [None]
+    assert_adds_up(report, source, explainer)
+    if not live:
+        assert other.indices == list(range(report.captured))
+
+
+def test_window_is_written_by_the_thread_that_runs(explainer: TinyExplainer) -> None:
+    window, other = Kept(main_thread=True), Kept()
+    make_pipeline(Frames(5), [window, other], explainer).run()
+    assert window.threads == {threading.get_ident()}
+    assert other.threads.isdisjoint(window.threads)
+    assert window.indices == other.indices == list(range(5))
+
+
+@pytest.mark.parametrize("live", [False, True])
+def test_source_that_never_returns_is_left_behind(
+    explainer: TinyExplainer, tmp_path: Path, live: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    hangs, forever = threading.Event(), threading.Event()
+
+    def before(index: int) -> None:
+        if index == 3:
+            hangs.set()
+            forever.wait(DEADLINE_SECONDS * 3)
+
+    path = tmp_path / "out.mp4"
+    source = Frames(10, live=live, before=before)
+    video = VideoSink(str(path), fps=Fraction(25))
+    pipeline = make_pipeline(source, [video], explainer)
+    stopped = []
+
+    def stop() -> None:
+        wait(hangs)
+        stopped.append(time.monotonic())
+        pipeline.stop()
+
+    stopper = threading.Thread(target=stop, daemon=True)
+    stopper.start()
+    report = run(pipeline)
+    assert time.monotonic() - stopped[0] < 3.0  # 2 s, and finishing the file on a busy machine
+    assert pipeline.source_hangs
+    assert report.captured == 3
+    assert len([r for r in caplog.records if "left behind" in r.message]) == 1
+    with av.open(str(path)) as container:
+        assert sum(1 for _ in container.decode(video=0)) == video.written > 0
+    forever.set()
+    for thread in threading.enumerate():
+        if thread.name == "capture":
+            thread.join(DEADLINE_SECONDS)
+    assert report.captured == 3
+
+
+def test_source_that_hangs_does_not_hide_a_dying_sink(explainer: TinyExplainer) -> None:
+    forever = threading.Event()
+
+    def before(index: int) -> None:
+        if index == 3:
+            forever.wait(DEADLINE_SECONDS * 3)
+
+    def on_write(picture: Picture) -> None:
+        boom()
+
+    pipeline = make_pipeline(Frames(10, before=before), [Kept(on_write=on_write)], explainer)
+    with pytest.raises(SinkError, match="the disk is full"):
+        run(pipeline)
+    assert pipeline.source_hangs
+    forever.set()
+
+
+def test_source_is_not_read_any_more_once_the_run_is_over(explainer: TinyExplainer) -> None:
+    """Whoever closes the source next may not do so while it is being read."""
+    reading, entered = threading.Event(), threading.Event()
+
+    def before(index: int) -> None:
+        if index == 2:
+            reading.set()
+            entered.wait(0.3)
+            reading.clear()
+
+    def on_write(picture: Picture) -> None:
+        wait(reading)
+        boom()
+
+    pipeline = make_pipeline(Frames(10, before=before), [Kept(on_write=on_write)], explainer)
+    with pytest.raises(SinkError):
+        run(pipeline)
+    assert not reading.is_set()
+    assert not pipeline.source_hangs
+    assert not [thread for thread in threading.enumerate() if thread.name == "capture"]

@@ -1,0 +1,168 @@
+"""Layouts and the HUD, on pictures from tiny to large."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from stream_cam.config import Layout
+from stream_cam.explain import Explainer
+from stream_cam.frame import BgrImage, Explanation, Frame, Prediction, Region
+from stream_cam.render import HudStatus, Renderer, draw_caption, draw_hud, maps_needed
+
+STATUS = HudStatus(engine="openvino fp32", fps=29.7, latency_ms=31.2)
+
+
+@pytest.fixture(scope="module")
+def explainer() -> Explainer:
+    torch.manual_seed(0)
+    network = nn.Sequential(
+        nn.Conv2d(3, 8, 9, stride=8, padding=4),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(8, 12),
+    )
+    labels = [f"class number {number}" for number in range(12)]
+    return Explainer.from_module(
+        network, labels=labels, input_size=64, engine="eager", device="cpu"
+    )
+
+
+def frame_of(size_hw: tuple[int, int], level: int | None = None) -> Frame:
+    rng = np.random.default_rng(0)
+    image = (
+        rng.integers(0, 256, (*size_hw, 3), dtype=np.uint8)
+        if level is None
+        else np.full((*size_hw, 3), level, np.uint8)
+    )
+    return Frame(image, 0, 0, Fraction(1, 30), 0)
+
+
+def explanation_of(label: str = "American Staffordshire terrier") -> Explanation:
+    best = tuple(Prediction(f"{label} {i}", i, 0.9 / (i + 1)) for i in range(5))
+    return Explanation(
+        logits=np.zeros(5, np.float32),
+        predictions=best,
+        targets=best[:1],
+        cams=np.zeros((1, 7, 7), np.float32),
+        region=Region(0, 0, 1, 1),
+        frame_size_hw=(1, 1),
+    )
+
+
+SHAPES = {"overlay": (1, 1), "side": (1, 2), "heatmap": (1, 1), "top5": (1, 1.5)}
+
+
+@pytest.mark.parametrize("hud", [True, False])
+@pytest.mark.parametrize("size_hw", [(720, 1280), (241, 333), (1080, 608), (37, 61), (1, 1)])
+@pytest.mark.parametrize("layout", SHAPES)
+def test_layouts_have_their_shape_and_leave_the_frame_alone(
+    explainer: Explainer, layout: Layout, size_hw: tuple[int, int], hud: bool
+) -> None:
+    frame = frame_of(size_hw)
+    before = frame.image_bgr.copy()
+    renderer = Renderer(explainer, layout, hud=hud)
+    n_maps = maps_needed(layout)
+    explanation = explainer.explain(frame, n_maps=n_maps if n_maps > 1 else None)
+    picture = renderer.render(frame, explanation, STATUS)
+    assert picture.dtype == np.uint8
+    assert picture.flags.c_contiguous
+    assert np.array_equal(frame.image_bgr, before)
+    if layout != "top5" or min(size_hw) >= 320:
+        down, across = SHAPES[layout]
+        assert picture.shape[0] == pytest.approx(size_hw[0] * down, abs=2)
+        assert picture.shape[1] == pytest.approx(size_hw[1] * across, abs=3)
+
+
+def test_side_is_the_frame_beside_the_overlay(explainer: Explainer) -> None:
+    frame = frame_of((120, 200))
+    explanation = explainer.explain(frame)
+    picture = Renderer(explainer, "side", hud=False).render(frame, explanation)
+    assert np.array_equal(picture[:, :200], frame.image_bgr)
+    assert np.array_equal(picture[:, 200:], explainer.overlay(frame, explanation))
+
+
+def test_heatmap_alone_does_not_depend_on_the_frame(explainer: Explainer) -> None:
+    explanation = explainer.explain(frame_of((120, 200)))
+    renderer = Renderer(explainer, "heatmap", hud=False)
+    dark = renderer.render(frame_of((120, 200), 0), explanation)
+    light = renderer.render(frame_of((120, 200), 255), explanation)
+    assert np.array_equal(dark, light)
+
+
+def test_top5_shows_each_of_the_five_best_classes_own_map(explainer: Explainer) -> None:
+    frame = frame_of((360, 640))
+    explanation = explainer.explain(frame, n_maps=5)
+    assert len({target.index for target in explanation.targets}) == 5
+    picture = Renderer(explainer, "top5", hud=False).render(frame, explanation)
+    assert picture.shape == (360, 960, 3)
+    small = np.asarray(
+        cv2.resize(frame.image_bgr, (320, 180), interpolation=cv2.INTER_AREA), np.uint8
+    )
+    assert np.array_equal(picture[:180, :320], small)
+    for number in range(5):
+        row, column = divmod(number + 1, 3)
+        panel = picture[row * 180 :, column * 320 :][:180, :320]
+        assert np.array_equal(panel, explainer.overlay(small, explanation, target=number))
+
+
+def test_several_targets_are_shown_side_by_side(explainer: Explainer) -> None:
+    frame = frame_of((360, 640))
+    explanation = explainer.explain(frame, [3, 4])
+    assert Renderer(explainer, "overlay").render(frame, explanation).shape == (180, 960, 3)
+
+
+@pytest.mark.parametrize("size_hw", [(240, 320), (720, 1280), (2160, 3840), (1280, 720)])
+@pytest.mark.parametrize("level", [0, 128, 255])
+def test_hud_text_stands_out_on_any_background(size_hw: tuple[int, int], level: int) -> None:
+    picture = frame_of(size_hw, level).image_bgr
+    draw_hud(picture, explanation_of("cat"), STATUS)
+    changed = np.argwhere((picture != level).any(axis=-1))
+    if level == 0:  # the shade of black is black: only text and bars differ
+        assert len(changed)
+    top, left = changed.min(axis=0)
+    panel = picture[top:, left : changed[:, 1].max() + 1].astype(np.float64)
+    luminance = panel @ np.array([0.0722, 0.7152, 0.2126])
+    text, ground = np.percentile(luminance, 99.5), np.percentile(luminance, 30)
+    # WCAG's contrast of (text + 5 %) : (ground + 5 %), gamma of 2.2; 4.5 is its AA.
+    contrast = ((text / 255) ** 2.2 + 0.05) / ((ground / 255) ** 2.2 + 0.05)
+    assert contrast >= 4.5
+    rows = np.flatnonzero((luminance > 200).any(axis=1))
+    assert rows.size >= 9  # letters at least nine pixels high
+
+
+@pytest.mark.parametrize("size_hw", [(1, 1), (8, 8), (20, 600), (600, 20), (47, 47), (60, 100)])
+def test_hud_and_caption_fit_or_stay_away_on_tiny_pictures(size_hw: tuple[int, int]) -> None:
+    picture = frame_of(size_hw).image_bgr
+    draw_hud(picture, explanation_of(), STATUS)
+    draw_caption(picture, Prediction("a very long name of a class " * 4, 0, 0.5))
+    assert picture.shape == (*size_hw, 3)
+
+
+def test_long_labels_do_not_run_into_the_figures() -> None:
+    short = frame_of((720, 1280), 100).image_bgr
+    long = short.copy()
+    draw_hud(short, explanation_of("x"), STATUS)
+    draw_hud(long, explanation_of("a very long name of a class " * 5), STATUS)
+
+    def extent(picture: BgrImage) -> tuple[int, ...]:
+        changed = np.argwhere((picture != 100).any(axis=-1))
+        return (*changed.min(axis=0), *changed.max(axis=0))
+
+    assert extent(short) == extent(long)
+
+
+def test_hud_shows_what_it_is_told() -> None:
+    plain = frame_of((720, 1280), 60).image_bgr
+    certain, doubtful, other = plain.copy(), plain.copy(), plain.copy()
+    draw_hud(certain, explanation_of("cat"), STATUS)
+    draw_hud(doubtful, explanation_of("dog"), STATUS)
+    draw_hud(other, explanation_of("cat"), HudStatus(engine="eager fp32", fps=3.0))
+    assert not np.array_equal(certain, doubtful)
+    assert not np.array_equal(certain, other)
