@@ -34,6 +34,10 @@ if TYPE_CHECKING:
 INTERRUPTED = 130
 TERMINATED = 143
 
+Sinks = Annotated[
+    tyro.conf.UseAppendAction[tuple[str, ...]], tyro.conf.arg(aliases=["-o"], metavar="SINK")
+]
+
 
 @dataclasses.dataclass(frozen=True)
 class Run:
@@ -50,9 +54,7 @@ class Run:
     """Where frames come from."""
     output: Annotated[tyro.conf.Positional[str | None], tyro.conf.arg(metavar="[OUTPUT]")] = None
     """Where the result goes; default: a window."""
-    sink: Annotated[
-        tyro.conf.UseAppendAction[tuple[str, ...]], tyro.conf.arg(aliases=["-o"], metavar="SINK")
-    ] = ()
+    sink: Sinks = ()
     """A further output; may be given several times."""
     model: tyro.conf.OmitArgPrefixes[ModelConfig] = dataclasses.field(default_factory=ModelConfig)
     look: tyro.conf.OmitArgPrefixes[LookConfig] = dataclasses.field(default_factory=LookConfig)
@@ -69,6 +71,8 @@ class Demo:
     Writes demo.mp4 and demo.png, and says how often the model was right.
     """
 
+    sink: Sinks = ()
+    """An output instead of demo.mp4 and demo.png; may be given several times."""
     demo: tyro.conf.OmitArgPrefixes[DemoConfig] = dataclasses.field(default_factory=DemoConfig)
     look: tyro.conf.OmitArgPrefixes[LookConfig] = dataclasses.field(default_factory=LookConfig)
     run: tyro.conf.OmitArgPrefixes[RunConfig] = dataclasses.field(default_factory=RunConfig)
@@ -155,8 +159,9 @@ def _tyro(arguments: Sequence[str]) -> Run | Demo | Doctor:
 
 def _usage_error(drawn: str, arguments: Sequence[str]) -> UsageError:
     """The error that tyro drew as a box, with the nearest names where it is about a name."""
-    lines = [line.strip("│╭╮╰╯─ ") for line in drawn.splitlines()[1:]]
-    said = " ".join(line for line in lines if line)
+    # A title, and a frame that is of ASCII or left out where the terminal has no better.
+    lines = [line.strip("│| ") for line in drawn.splitlines()[1:]]
+    said = " ".join(line for line in lines if line.strip("╰╯+-─ "))
     commands = [name for name in ("run", "demo", "doctor") if name in arguments[:1]]
     said = re.sub(r" *(Argument helptext:|For full helptext).*", "", said)
     said = re.sub(r"Error parsing __tyro[\w.-]*: ", "", said)
@@ -206,7 +211,7 @@ def _demo(command: Demo) -> int:
 
     with _Signals() as signals:
         report, score, outputs = run_demo(
-            command.demo, command.look, command.run, on_start=signals.watch
+            command.demo, command.sink, command.look, command.run, on_start=signals.watch
         )
     _summarise(report, outputs, command.run)
     if command.run.quiet:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal
-
-import tyro
+from typing import Literal
 
 Device = Literal["auto", "cpu", "cuda"]
 EngineName = Literal["auto", "openvino", "eager"]
@@ -92,10 +90,6 @@ class RunConfig:
 class DemoConfig:
     """What the demo shows."""
 
-    sink: Annotated[
-        tyro.conf.UseAppendAction[tuple[str, ...]], tyro.conf.arg(aliases=["-o"], metavar="SINK")
-    ] = ()
-    """An output instead of demo.mp4 and demo.png; may be given several times."""
     size: str = "1280x720"
     """Width x height of the synthetic camera in pixels."""
     fps: int = 30
