@@ -9,8 +9,8 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Callable, Sequence
-from contextlib import redirect_stderr, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, redirect_stderr, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -123,8 +123,8 @@ def _obey(arguments: Sequence[str]) -> int:
         return 0
     if isinstance(command, Doctor):
         return _doctor(command)
-    _set_up_logging(command.run)
-    return _demo(command) if isinstance(command, Demo) else _run(command)
+    with _logging_to_stderr(command.run):
+        return _demo(command) if isinstance(command, Demo) else _run(command)
 
 
 def _parse(arguments: Sequence[str]) -> Run | Demo | Doctor | None:
@@ -182,12 +182,17 @@ def _complain(message: str) -> None:
         print(f"stream-cam: {redact(' '.join(message.split()))}", file=sys.stderr, flush=True)
 
 
-def _set_up_logging(run: RunConfig) -> None:
+@contextmanager
+def _logging_to_stderr(run: RunConfig) -> Iterator[None]:
     handler = logging.StreamHandler()
     handler.setFormatter(_RedactingFormatter("stream-cam: %(levelname)s: %(message)s"))
     logger = logging.getLogger("stream_cam")
-    logger.handlers = [handler]
+    logger.addHandler(handler)
     logger.setLevel(logging.DEBUG if run.verbose else logging.WARNING)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
 
 
 class _RedactingFormatter(logging.Formatter):
