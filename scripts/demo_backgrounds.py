@@ -179,7 +179,9 @@ def _noise(rng: Rng, side: int) -> FloatArray:
 
 def _blob(rng: Rng, radius: float, centre: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     """An irregular closed line that is none of the ten shapes."""
-    family = rng.integers(3)
+    family = rng.integers(4)
+    if family == 3:
+        return rng.normal(centre, radius * 0.6, (int(rng.integers(5, 9)), 2))
     if family == 0:
         angles = np.sort(rng.uniform(0, 2 * np.pi, rng.integers(6, 12)))
         radii = radius * rng.uniform(0.3, 1.0, len(angles))

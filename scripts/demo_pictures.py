@@ -349,7 +349,7 @@ def _add_scribble(rng: Rng, image: ByteArray, thickness: int) -> None:
     count = int(rng.integers(4, 14))
     steps = rng.normal(0, rng.uniform(0.03, 0.14) * side, (count, 2))
     points = np.cumsum(steps, axis=0) + rng.uniform(0, side, 2)
-    if rng.random() < 0.7:
+    if rng.random() < 0.55:
         at, fine = np.arange(count), np.linspace(0, count - 1, count * 8)
         smooth = np.stack([np.interp(fine, at, points[:, axis]) for axis in (0, 1)], axis=1)
         kernel = np.hanning(15) / np.hanning(15).sum()
