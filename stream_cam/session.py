@@ -19,11 +19,11 @@ from stream_cam.sinks.score import TruthScore
 from stream_cam.sinks.sheet import SheetSink
 from stream_cam.sinks.window import display_problem
 from stream_cam.sources import open_source
-from stream_cam.sources.base import SourceInfo
+from stream_cam.sources.base import Source, SourceInfo
 from stream_cam.uri import scheme_of
 
 if TYPE_CHECKING:
-    from stream_cam.pipeline import Progress
+    from stream_cam.pipeline import Pipeline, Progress
 
 logger = logging.getLogger(__name__)
 
@@ -53,38 +53,11 @@ def run_session(
     _check_report(config.run, [source_uri, *uris])
     with ExitStack() as closing:
         source = closing.enter_context(open_source(source_uri, config.capture, config.run.live))
-        # Not before: whoever mistypes a name need not wait for torch.
-        from stream_cam.explain import Explainer
-        from stream_cam.pipeline import Pipeline
-        from stream_cam.render import Renderer
-
-        info = source.info
-        live = info.live if config.run.live is None else config.run.live
-        stream = StreamInfo(fps=info.fps, still=info.still, live=live)
-        sinks = [open_sink(uri, stream, overwrite=config.run.overwrite) for uri in uris]
-        explainer = Explainer.from_config(
-            config.model, config.look, parallel=parallel_frames(info, live)
-        )
-        targets = [explainer.resolve(target) for target in config.model.target]
-        pipeline = Pipeline(
-            source,
-            [*sinks, *extra_sinks],
-            explainer,
-            Renderer(
-                explainer,
-                config.look.layout,
-                hud=config.look.hud,
-                n_targets=max(1, len(targets)),
-            ),
-            targets=targets,
-            live=live,
-            limit=config.run.limit,
-            queue_frames=config.capture.queue_frames,
-        )
+        pipeline = _pipeline(source, uris, config, extra_sinks)
         if on_start is not None:
             on_start(pipeline.stop)
         try:
-            with _progress(info, config.run) as on_tick:
+            with _progress(source.info, config.run) as on_tick:
                 report = pipeline.run(on_tick)
         except Exception:
             _write_report(pipeline.report, config.run.report)
@@ -95,6 +68,33 @@ def run_session(
         if config.run.report is not None:
             report.write(config.run.report)
         return report
+
+
+def _pipeline(
+    source: Source, uris: Sequence[str], config: PipelineConfig, extra_sinks: Sequence[Sink]
+) -> Pipeline:
+    """Loads the model, once the source is known to work, and puts the stages together."""
+    # Not before: whoever mistypes a name need not wait for torch.
+    from stream_cam.explain import Explainer
+    from stream_cam.pipeline import Pipeline
+    from stream_cam.render import Renderer
+
+    info, look, run = source.info, config.look, config.run
+    live = info.live if run.live is None else run.live
+    stream = StreamInfo(fps=info.fps, still=info.still, live=live)
+    sinks = [open_sink(uri, stream, overwrite=run.overwrite) for uri in uris]
+    explainer = Explainer.from_config(config.model, look, parallel=parallel_frames(info, live))
+    targets = [explainer.resolve(target) for target in config.model.target]
+    return Pipeline(
+        source,
+        [*sinks, *extra_sinks],
+        explainer,
+        Renderer(explainer, look.layout, hud=look.hud, n_targets=max(1, len(targets))),
+        targets=targets,
+        live=live,
+        limit=run.limit,
+        queue_frames=config.capture.queue_frames,
+    )
 
 
 def run_demo(

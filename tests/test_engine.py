@@ -10,6 +10,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from networks import untrained
 from torch import nn
 
 from stream_cam.engine import load_engine
@@ -17,21 +18,14 @@ from stream_cam.engine.base import Engine
 from stream_cam.engine.openvino import OpenVinoEngine
 from stream_cam.engine.store import EngineStore, engines_folder
 from stream_cam.errors import EngineError
-from stream_cam.model import CamNet, build_network
+from stream_cam.model import CamNet
 
 KEY = {"model": "toy", "engine": "openvino", "weights_sha256": "0123"}
 
 
 @pytest.fixture(scope="module")
 def net() -> CamNet:
-    torch.manual_seed(0)
-    module = build_network("resnet18", 13)
-    for part in module.modules():
-        if isinstance(part, nn.BatchNorm2d):
-            assert part.running_mean is not None
-            assert part.running_var is not None
-            part.running_mean.normal_(0.0, 0.1)
-            part.running_var.uniform_(0.5, 1.5)
+    module = untrained("resnet18", 13)
     return CamNet.from_module(module, name="resnet18", probe_hw=(64, 64))
 
 

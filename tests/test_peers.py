@@ -7,6 +7,7 @@ import warnings
 import numpy as np
 import pytest
 import torch
+from networks import untrained
 from torch import Tensor, nn
 
 from stream_cam.cam.cpu import CpuPreprocessor
@@ -15,7 +16,6 @@ from stream_cam.cam.reference import scale_cam
 from stream_cam.config import EngineName
 from stream_cam.explain import Explainer
 from stream_cam.frame import BgrImage
-from stream_cam.model import build_network
 
 pytestmark = pytest.mark.needs_peers
 
@@ -26,18 +26,11 @@ TARGETS = (0, 17)
 @pytest.fixture(scope="module", params=MODELS)
 def network(request: pytest.FixtureRequest) -> tuple[nn.Module, nn.Module]:
     """A network and its last layer; random weights, batch statistics that are not trivial."""
-    torch.manual_seed(0)
-    module = build_network(request.param, 40)
-    for part in module.modules():
-        if isinstance(part, nn.BatchNorm2d):
-            assert part.running_mean is not None
-            assert part.running_var is not None
-            part.running_mean.normal_(0.0, 0.1)
-            part.running_var.uniform_(0.5, 1.5)
+    module = untrained(request.param, 40)
     # Grad-CAM divides by (1e-7 + maximum): untrained weights give maps so small that this shows.
     with torch.no_grad():
         next(p for n, p in reversed(list(module.named_parameters())) if "weight" in n).mul_(100.0)
-    return module.eval(), module.get_submodule(MODELS[request.param])
+    return module, module.get_submodule(MODELS[request.param])
 
 
 @pytest.fixture(scope="module", params=[(224, 224), (180, 320), (97, 61)], ids=str)
