@@ -61,6 +61,8 @@ class SinkCount:
 
     name: str
     written: int = 0
+    repeated: int = 0
+    """Pictures that told that the source is away; not in `written`."""
     dropped: int = 0
 
 
@@ -82,6 +84,9 @@ class Report:
     rendered: int = 0
     corrupt: int = 0
     """Pictures or packets of the source that could not be decoded."""
+    connection: dict[str, object] = field(default_factory=dict)
+    """Of a source that reconnects: connections, recoveries, slowest_recovery_seconds,
+    abandoned_readers."""
     stale: int = 0
     """Live pictures that were shown without a map because the newest one was too old."""
     seconds: float = 0.0
