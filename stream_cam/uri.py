@@ -9,7 +9,7 @@ from urllib.parse import parse_qsl, quote, unquote, urlsplit, urlunsplit
 _URL = re.compile(r"([a-z][a-z0-9+.\-]*://)([^\s'\"<>]+)", re.IGNORECASE)
 _SECRET_KEYS = re.compile(r"pass|pwd|token|secret|auth|key|sig|user|credential", re.IGNORECASE)
 
-_HOST_AND_PORT = re.compile(r"(\[[0-9a-f:.%]+\]|[^\s:@\[\]/?#]+)(:\d*)?", re.IGNORECASE)
+_HOST_AND_PORT = re.compile(r"(\[[0-9a-f:.%]+\]|[\w.-]+)(:\d*)?", re.IGNORECASE)
 _SHORTEST_SECRET = 4
 """Shorter passwords are masked in URLs only: elsewhere half of all words would hold one."""
 _secrets: set[str] = set()
@@ -29,11 +29,11 @@ def redact(text: str) -> str:
 
 
 def _redact_url(url: str) -> str:
-    # The last @ before the path ends the credentials, even when a password holds an @ or a /.
+    # The last @ of all ends the credentials, even when a password holds any of @:/?#.
     scheme, rest = url.split("://", 1)
     cut = re.search(r"[?#]", rest)
     body, tail = (rest[: cut.start()], rest[cut.start() :]) if cut else (rest, "")
-    if "@" in tail and "@" not in body:
+    if "@" in tail:
         body, tail = rest, ""
     if "@" in body:
         body = "***@" + body.rsplit("@", 1)[1]

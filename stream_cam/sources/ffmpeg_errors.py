@@ -97,7 +97,7 @@ def _explain_eio(uri: str, where: str) -> SourceError:
     try:
         socket.getaddrinfo(host, None)
     except (OSError, UnicodeError):
-        what = f"the name {host} is not known; check it and the network"
+        what = "no host of that name is known; check it and the network"
         return SourceError(f"{where}: {what}", kind="unreachable")
     if scheme_of(uri) in ("https", "rtsps"):
         what = "no TLS connection; check the port, or whether the server speaks TLS at all"
