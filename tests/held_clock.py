@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import threading
 from collections.abc import Callable
 
@@ -9,6 +10,13 @@ from stream_cam.sources.healing import Clock
 
 DEADLINE_SECONDS = 20.0
 """Nothing here takes a second on a quiet machine; a hang is what this is to find."""
+
+
+class Even(random.Random):
+    """No jitter."""
+
+    def uniform(self, a: float, b: float) -> float:
+        return 1.0
 
 
 class HeldClock(Clock):

@@ -13,7 +13,7 @@ from types import TracebackType
 
 import numpy as np
 import pytest
-from held_clock import DEADLINE_SECONDS, HeldClock
+from held_clock import DEADLINE_SECONDS, Even, HeldClock
 
 from stream_cam.config import CaptureConfig
 from stream_cam.errors import SourceError, SourceErrorKind, UsageError
@@ -63,11 +63,6 @@ class Line:
             if isinstance(item, BaseException):
                 raise item
             yield item
-
-
-class Even(random.Random):
-    def uniform(self, a: float, b: float) -> float:
-        return 1.0
 
 
 class Watched:
