@@ -10,6 +10,7 @@ descriptors at the start and at the end; exits 1 if something was left over or d
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import logging
 import os
@@ -35,6 +36,7 @@ from stream_cam.sinks.base import Picture  # noqa: E402
 from stream_cam.sources import open_source  # noqa: E402
 from stream_cam.sources.healing import HealingSource  # noqa: E402
 
+START_SIZE = "1280x720"
 RSS_GROWTH = 0.02
 """More than this fraction is a leak."""
 BACK_SECONDS = 30.0
@@ -51,6 +53,7 @@ class Usage:
 
     @classmethod
     def now(cls) -> Usage:
+        gc.collect()
         pages = int(Path("/proc/self/statm").read_text().split()[1])
         return cls(
             pages * os.sysconf("SC_PAGE_SIZE") / 1e6,
@@ -104,6 +107,8 @@ class Outcome:
     slowest_back_seconds: float = 0.0
     """From a server's return to the first new frame at the sink, less the back-off's wait."""
     problems: list[str] = field(default_factory=list)
+    rss_mb: list[int] = field(default_factory=list)
+    """Before each fault."""
     start: Usage | None = None
     end: Usage | None = None
 
@@ -137,9 +142,12 @@ class Chaos:
         self.outcome.start = Usage.now()
         number = 0
         while time.monotonic() < deadline and not self.outcome.problems:
+            self.outcome.rss_mb.append(round(Usage.now().rss_mb))
             harm[number % len(harm)]()
             self._calm(4.0)
             number += 1
+        if self._server.size != START_SIZE:
+            self._change_size()
         self._calm(10.0)
         self.outcome.end = Usage.now()
 
@@ -155,7 +163,7 @@ class Chaos:
 
     def _change_size(self) -> None:
         self._server.size, self._server.fps = (
-            ("640x360", 15) if self._server.size == "1280x720" else ("1280x720", 30)
+            ("640x360", 15) if self._server.size == START_SIZE else (START_SIZE, 30)
         )
         self._kill()
 
@@ -200,7 +208,7 @@ def leaks(outcome: Outcome) -> list[str]:
 def soak(minutes: float) -> dict[str, object]:
     sink = CountingSink()
     with (
-        RtspServer(size="1280x720", fps=30) as server,
+        RtspServer(size=START_SIZE, fps=30) as server,
         ChaosProxy(server.port, every=5000) as proxy,
         open_source(f"rtsp://127.0.0.1:{proxy.port}/test", CaptureConfig()) as source,
     ):

@@ -706,8 +706,12 @@ def test_picture_of_a_source_that_is_away_says_so_to_those_who_watch(
     screen, recording = Kept(on_write=on_write), Kept()
     screen.takes_repeats = True  # type: ignore[attr-defined]
     pipeline = make_pipeline(source, [screen, recording], explainer)
-    stopper = threading.Thread(target=lambda: (wait(told), pipeline.stop()), daemon=True)
-    stopper.start()
+
+    def stop() -> None:
+        wait(told)
+        pipeline.stop()
+
+    threading.Thread(target=stop, daemon=True).start()
     report = run(pipeline)
     away = [picture for picture in screen.pictures if picture.repeated]
     live = [picture for picture in screen.pictures if not picture.repeated]
