@@ -1,8 +1,9 @@
 """Backgrounds for the demo model's pictures: procedural ones, and real photographs.
 
 Everything is drawn from a `numpy.random.Generator`; pictures are (side, side, 3) uint8 BGR.
-The photographs are those that scikit-image's and scikit-learn's wheels carry and whose licences
-are free: NASA and CC0 pictures (scikit-image), two CC BY 2.0 pictures (scikit-learn).
+The photographs are those that three packages' wheels carry and whose licences
+are free: NASA and CC0 pictures (scikit-image), two CC BY 2.0 pictures (scikit-learn), a public-
+domain portrait (matplotlib).
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ PHOTOGRAPHS = {
         "data/hubble_deep_field.jpg",
         "data/rocket.jpg",
     ),
+    "matplotlib": ("mpl-data/sample_data/grace_hopper.jpg",),
     "sklearn": ("datasets/images/china.jpg", "datasets/images/flower.jpg"),
 }
 """Package → pictures in it. Left out: those with a circle in them (coffee, coins, moon, ...)."""
@@ -73,12 +75,12 @@ def folder_photographs(folder: Path) -> list[ByteArray]:
 
 
 def make_pool(rng: Rng, count: int, side_px: int, photographs: list[ByteArray]) -> list[Background]:
-    """Draw a pool of backgrounds; about a fifth are crops of the photographs."""
+    """Draw a pool of backgrounds; about a third are crops of the photographs."""
     kinds = list(_DRAWERS)
     weights = np.array([_WEIGHTS[kind] for kind in kinds])
     pool = []
     for _ in range(count):
-        if photographs and rng.random() < 0.22:
+        if photographs and rng.random() < 0.34:
             # A photograph with few colours is a texture: half as often as the others.
             picture = photographs[rng.integers(len(photographs))]
             if _is_texture(picture) and rng.random() < 0.6:
@@ -100,7 +102,7 @@ def _is_texture(picture_bgr: ByteArray) -> bool:
 def photo_crop(rng: Rng, picture_bgr: ByteArray, side_px: int) -> ByteArray:
     """Cut a square or squeezed rectangle out of a photograph, resized to (side, side)."""
     height, width = picture_bgr.shape[:2]
-    share = rng.uniform(0.3, 1.0)
+    share = rng.uniform(0.2, 1.0)
     cut_h = max(48, int(height * share))
     cut_w = min(width, max(48, int(cut_h * rng.choice([1.0, 1.33, 1.78, 0.75]))))
     y, x = rng.integers(height - cut_h + 1), rng.integers(width - cut_w + 1)
@@ -177,7 +179,9 @@ def _noise(rng: Rng, side: int) -> FloatArray:
 
 def _blob(rng: Rng, radius: float, centre: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     """An irregular closed line that is none of the ten shapes."""
-    family = rng.integers(3)
+    family = rng.integers(4)
+    if family == 3:
+        return rng.normal(centre, radius * 0.6, (int(rng.integers(5, 9)), 2))
     if family == 0:
         angles = np.sort(rng.uniform(0, 2 * np.pi, rng.integers(6, 12)))
         radii = radius * rng.uniform(0.3, 1.0, len(angles))

@@ -69,8 +69,10 @@ class Painter:
             empty = rng.random() < 0.125
             label = len(SHAPE_NAMES) if empty else int(rng.integers(len(SHAPE_NAMES)))
         aspect = str(rng.choice(list(ASPECTS), p=[0.3, 0.2, 0.3, 0.05, 0.15]))
-        background = self._pool[int(rng.integers(len(self._pool)))]
+        background = self._any_background(rng)
         image = self._backdrop(rng, background, side_px)
+        if rng.random() < 0.25:
+            image = _mixed(rng, image, self._backdrop(rng, self._any_background(rng), side_px))
         box = _NO_BOX
         if label == len(SHAPE_NAMES):
             _add_distractors(rng, image, int(rng.integers(0, 9)), bold=True)
@@ -82,6 +84,9 @@ class Painter:
         image = self._seen_by_webcam(rng, image, ASPECTS[aspect])
         share = (box[3] - box[1]) / side_px
         return Picture(image, label, box, background.kind, aspect, share)
+
+    def _any_background(self, rng: Rng) -> Background:
+        return self._pool[int(rng.integers(len(self._pool)))]
 
     def _backdrop(self, rng: Rng, background: Background, side_px: int) -> ByteArray:
         source = background.image_bgr
@@ -170,6 +175,16 @@ class Painter:
             noise = noise[..., :1]
         sigma = rng.uniform(1, 8) if rng.random() < 0.6 else rng.uniform(8, 20)
         return np.clip(image + noise * np.float32(sigma), 0, 255).astype(np.uint8)
+
+
+def _mixed(rng: Rng, first: ByteArray, second: ByteArray) -> ByteArray:
+    """Two backgrounds in one: shining through each other, or each in its own region."""
+    if rng.random() < 0.4:
+        share = rng.uniform(0.25, 0.75)
+        return np.asarray(cv2.addWeighted(first, share, second, 1 - share, 0), np.uint8)
+    field = fractal(rng, first.shape[0], 0.35, int(rng.integers(1, 5)))
+    weight = np.clip((field - 0.5) * rng.uniform(4, 60) + 0.5, 0, 1).astype(np.float32)
+    return np.asarray(cv2.blendLinear(first, second, weight, 1 - weight), np.uint8)
 
 
 def hand_drawn(rng: Rng, shape: Outline, *, leave_open: bool) -> Outline:
@@ -334,7 +349,7 @@ def _add_scribble(rng: Rng, image: ByteArray, thickness: int) -> None:
     count = int(rng.integers(4, 14))
     steps = rng.normal(0, rng.uniform(0.03, 0.14) * side, (count, 2))
     points = np.cumsum(steps, axis=0) + rng.uniform(0, side, 2)
-    if rng.random() < 0.7:
+    if rng.random() < 0.55:
         at, fine = np.arange(count), np.linspace(0, count - 1, count * 8)
         smooth = np.stack([np.interp(fine, at, points[:, axis]) for axis in (0, 1)], axis=1)
         kernel = np.hanning(15) / np.hanning(15).sum()

@@ -12,5 +12,5 @@ explanation = explainer.explain(frame_bgr)
 for prediction in explanation.predictions[:3]:
     print(f"{prediction.label:10} {prediction.probability:.3f}")
 print("map", explanation.cam.shape, explanation.cam.dtype, "peak at", explanation.peak_xy())
-print("engine", explainer.engine_info.name, explainer.engine_info.precision)
+print(explainer.engine_info)
 cv2.imwrite("explained.png", explainer.overlay(frame_bgr, explanation))

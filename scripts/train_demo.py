@@ -270,6 +270,7 @@ def train(args: argparse.Namespace) -> None:
     optimizer = torch.optim.AdamW(
         [{"params": decayed, "weight_decay": 0.05}, {"params": plain, "weight_decay": 0.0}],
         lr=args.lr,
+        fused=True,
     )
     average = Average(model, args.ema)
     logger.info("setup took %.0f s", time.monotonic() - started)

@@ -37,6 +37,10 @@ if TYPE_CHECKING:
 INTERRUPTED = 130
 TERMINATED = 143
 
+Sinks = Annotated[
+    tyro.conf.UseAppendAction[tuple[str, ...]], tyro.conf.arg(aliases=["-o"], metavar="SINK")
+]
+
 
 @dataclasses.dataclass(frozen=True)
 class Run:
@@ -53,9 +57,7 @@ class Run:
     """Where frames come from."""
     output: Annotated[tyro.conf.Positional[str | None], tyro.conf.arg(metavar="[OUTPUT]")] = None
     """Where the result goes; default: a window."""
-    sink: Annotated[
-        tyro.conf.UseAppendAction[tuple[str, ...]], tyro.conf.arg(aliases=["-o"], metavar="SINK")
-    ] = ()
+    sink: Sinks = ()
     """A further output; may be given several times."""
     model: tyro.conf.OmitArgPrefixes[ModelConfig] = dataclasses.field(default_factory=ModelConfig)
     look: tyro.conf.OmitArgPrefixes[LookConfig] = dataclasses.field(default_factory=LookConfig)
@@ -72,6 +74,8 @@ class Demo:
     Writes demo.mp4 and demo.png, and says how often the model was right.
     """
 
+    sink: Sinks = ()
+    """An output instead of demo.mp4 and demo.png; may be given several times."""
     demo: tyro.conf.OmitArgPrefixes[DemoConfig] = dataclasses.field(default_factory=DemoConfig)
     look: tyro.conf.OmitArgPrefixes[LookConfig] = dataclasses.field(default_factory=LookConfig)
     run: tyro.conf.OmitArgPrefixes[RunConfig] = dataclasses.field(default_factory=RunConfig)
@@ -152,8 +156,8 @@ def _obey(arguments: Sequence[str]) -> int:
         return 0
     if isinstance(command, Doctor):
         return _doctor(command)
-    _set_up_logging(command.run)
-    return _demo(command) if isinstance(command, Demo) else _run(command)
+    with _logging_to_stderr(command.run):
+        return _demo(command) if isinstance(command, Demo) else _run(command)
 
 
 def _parse(arguments: Sequence[str]) -> Run | Demo | Doctor | None:
@@ -188,8 +192,9 @@ def _tyro(arguments: Sequence[str]) -> Run | Demo | Doctor:
 
 def _usage_error(drawn: str, arguments: Sequence[str]) -> UsageError:
     """The error that tyro drew as a box, with the nearest names where it is about a name."""
-    lines = [line.strip("│╭╮╰╯─ ") for line in drawn.splitlines()[1:]]
-    said = " ".join(line for line in lines if line)
+    # A title, and a frame that is of ASCII or left out where the terminal has no better.
+    lines = [line.strip("│| ") for line in drawn.splitlines()[1:]]
+    said = " ".join(line for line in lines if line.strip("╰╯+-─ "))
     commands = [name for name in ("run", "demo", "doctor") if name in arguments[:1]]
     said = re.sub(r" *(Argument helptext:|For full helptext).*", "", said)
     said = re.sub(r"Error parsing __tyro[\w.-]*: ", "", said)
@@ -210,15 +215,20 @@ def _complain(message: str) -> None:
         print(f"stream-cam: {hide(' '.join(message.split()))}", file=sys.stderr, flush=True)
 
 
-def _set_up_logging(run: RunConfig) -> None:
+@contextmanager
+def _logging_to_stderr(run: RunConfig) -> Iterator[None]:
     handler = logging.StreamHandler()
     handler.setFormatter(_RedactingFormatter("stream-cam: %(levelname)s: %(message)s"))
     # FFmpeg's own lines too, should they be turned on: they hold URLs and credentials.
-    for name in ("stream_cam", "libav"):
-        logger = logging.getLogger(name)
-        logger.handlers = [handler]
-        logger.propagate = name != "libav"
+    loggers = [logging.getLogger(name) for name in ("stream_cam", "libav")]
+    for logger in loggers:
+        logger.addHandler(handler)
         logger.setLevel(logging.DEBUG if run.verbose else logging.WARNING)
+    try:
+        yield
+    finally:
+        for logger in loggers:
+            logger.removeHandler(handler)
 
 
 class _RedactingFormatter(logging.Formatter):
@@ -242,7 +252,7 @@ def _demo(command: Demo) -> int:
 
     with _Signals() as signals:
         report, score, outputs = run_demo(
-            command.demo, command.look, command.run, on_start=signals.watch
+            command.demo, command.sink, command.look, command.run, on_start=signals.watch
         )
     _summarise(report, outputs, command.run)
     if command.run.quiet:

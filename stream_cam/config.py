@@ -5,9 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal
-
-import tyro
+from typing import Literal
 
 Device = Literal["auto", "cpu", "cuda"]
 EngineName = Literal["auto", "openvino", "eager"]
@@ -93,10 +91,6 @@ class RunConfig:
 class DemoConfig:
     """What the demo shows."""
 
-    sink: Annotated[
-        tyro.conf.UseAppendAction[tuple[str, ...]], tyro.conf.arg(aliases=["-o"], metavar="SINK")
-    ] = ()
-    """An output instead of demo.mp4 and demo.png; may be given several times."""
     size: str = "1280x720"
     """Width x height of the synthetic camera in pixels."""
     fps: int = 30
@@ -121,7 +115,7 @@ class CaptureConfig:
     """How long opening a network source may take, in seconds."""
     read_timeout_seconds: float = 5.0
     """How long a camera or stream may give no frame, in seconds, before it is opened anew."""
-    give_up_after: Annotated[float | None, tyro.conf.arg(metavar="SECONDS")] = None
+    give_up_after: float | None = None
     """End the run when a camera or stream has been away so long, in seconds; default: never, except
     that a first connection which fails for a lasting reason (wrong password, wrong path) ends it
     at once."""

@@ -203,9 +203,7 @@ class Explainer:
         """
         image = frame.image_bgr if isinstance(frame, Frame) else frame
         _check_frame(image)
-        several = target is not None and not isinstance(target, int | str)
-        targets = _as_targets(target)
-        wanted = [self.resolve(one) for one in targets]
+        wanted = [self.resolve(one) for one in _as_targets(target)]
         plan = self._plan((image.shape[0], image.shape[1]))
         with self._pool(plan.input_hw).borrow() as lane:
             lane.run(image, plan)
@@ -230,7 +228,7 @@ class Explainer:
             pts_seconds=frame.pts_seconds if isinstance(frame, Frame) else 0.0,
             captured_ns=frame.captured_ns if isinstance(frame, Frame) else 0,
             explained_ns=time.monotonic_ns(),
-            several=several or n_maps is not None,
+            several=len(wanted) > 1 or not _is_single(target),
         )
 
     def overlay(
@@ -384,9 +382,11 @@ def _check_frame(image: BgrImage) -> None:
 def _as_targets(target: Target | Sequence[Target] | None) -> list[Target]:
     if target is None:
         return []
-    if isinstance(target, int | str | np.integer):
-        return [target]
-    return list(target)
+    return [target] if _is_single(target) else list(target)  # type: ignore[arg-type, list-item]
+
+
+def _is_single(target: Target | Sequence[Target] | None) -> bool:
+    return target is None or isinstance(target, int | str | np.integer)
 
 
 def _softmax(logits: FloatArray) -> FloatArray:

@@ -8,10 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
-from stream_cam.errors import ModelError, WeightsError
+from stream_cam.errors import ModelError
 from stream_cam.fingerprint import fingerprint
 from stream_cam.head import HeadFinder, ShapeRecorder, no_cam
-from stream_cam.torchvision_models import build_network, load_parameters
+from stream_cam.torchvision_models import build_network, load_parameters, require_finite
 
 __all__ = ["CamNet", "build_network", "load_parameters"]
 
@@ -106,7 +106,7 @@ class CamNet(nn.Module):
         """
         name = name or type(module).__name__
         network = _copied(module, name)
-        _require_finite(network, name)
+        require_finite(network.state_dict(), name)
         probe = torch.randn(1, 3, *probe_hw, generator=torch.Generator().manual_seed(0))
         with torch.inference_mode():
             own_logits = _own_logits(network, probe, name)
@@ -146,19 +146,6 @@ def _copied(module: nn.Module, name: str) -> nn.Module:
     except Exception as exc:
         raise ModelError(f"{name} cannot be copied: {_first_line(exc)}") from exc
     return network.to(device="cpu", dtype=torch.float32).eval()
-
-
-def _require_finite(network: nn.Module, name: str) -> None:
-    for key, tensor in network.state_dict().items():
-        # A sum is one quick pass, and finite only if all of its terms are.
-        if not isinstance(tensor, Tensor) or tensor.sum().isfinite():
-            continue
-        n_bad = tensor.numel() - int(tensor.isfinite().sum())
-        if n_bad:
-            raise WeightsError(
-                f"{name}: {key} holds NaN or infinity ({n_bad} of {tensor.numel()} values); "
-                "these weights are damaged, take others"
-            )
 
 
 def _own_logits(network: nn.Module, probe: Tensor, name: str) -> object:

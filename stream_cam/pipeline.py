@@ -29,7 +29,7 @@ from dataclasses import asdict, dataclass
 from stream_cam.capture import EndOfStream, Handoff
 from stream_cam.explain import Explainer, Target
 from stream_cam.frame import BgrImage, Explanation, Frame
-from stream_cam.render import HudStatus, Renderer, away_picture, maps_needed
+from stream_cam.render import HudStatus, Renderer, away_picture
 from stream_cam.report import Report, SinkCount, StageClock, versions
 from stream_cam.sinks.base import Picture, Sink
 from stream_cam.sources.base import Heals, Source
@@ -212,10 +212,7 @@ class Pipeline:
 
     def _explain(self, frame: Frame) -> Explanation:
         started_ns = time.monotonic_ns()
-        maps = maps_needed(self._renderer.layout)
-        explanation = self._explainer.explain(
-            frame, self._targets, n_maps=maps if maps > 1 else None
-        )
+        explanation = self._explainer.explain(frame, self._targets, n_maps=self._renderer.n_maps)
         self._explain_clock.add(time.monotonic_ns() - started_ns)
         self._age_clock.add(explanation.explained_ns - frame.captured_ns)
         return explanation
@@ -281,7 +278,7 @@ class Pipeline:
 
     def _draw(self, frame: Frame, explanation: Explanation | None) -> BgrImage:
         if explanation is None:
-            return frame.image_bgr
+            return self._renderer.render(frame, None)
         info = self._explainer.engine_info
         status = HudStatus(
             engine=f"{info.name} {info.precision}" if info else "",

@@ -38,24 +38,46 @@ class HudStatus:
     """From a frame's capture to its explanation."""
 
 
-def maps_needed(layout: Layout) -> int:
-    """How many maps an explanation must hold for a layout."""
-    return N_PANELS if layout == "top5" else 1
-
-
 class Renderer:
-    """Makes finished pictures of frames and explanations; not for two threads at once."""
+    """Makes finished pictures of frames and explanations; not for two threads at once.
 
-    def __init__(self, explainer: Explainer, layout: Layout = "overlay", *, hud: bool = True):
+    Args:
+        explainer: whose explanations are drawn.
+        layout: `overlay`, `side`, `heatmap` or `top5`.
+        hud: draw labels, bars and rates.
+        n_targets: classes chosen by the user; of several, each gets a panel with its own map.
+    """
+
+    def __init__(
+        self,
+        explainer: Explainer,
+        layout: Layout = "overlay",
+        *,
+        hud: bool = True,
+        n_targets: int = 1,
+    ) -> None:
         self._explainer = explainer
         self.layout: Layout = layout
         self.hud = hud
+        self._n_targets = n_targets
+
+    @property
+    def n_maps(self) -> int:
+        """How many maps an explanation must hold to be drawn."""
+        wanted = max(N_PANELS if self.layout == "top5" else 1, self._n_targets)
+        return min(wanted, len(self._explainer.labels))
 
     def render(
-        self, frame: Frame, explanation: Explanation, status: HudStatus | None = None
+        self, frame: Frame, explanation: Explanation | None, status: HudStatus | None = None
     ) -> BgrImage:
-        """One finished picture, (H, W, 3) uint8 BGR; its size depends on the layout."""
+        """One finished picture, (H, W, 3) uint8 BGR; its size depends on the layout.
+
+        Without an explanation (live video before the first one, or when it is too old) the frame
+        stands where the map would be, so that the picture keeps its size.
+        """
         image = frame.image_bgr
+        if explanation is None:
+            return self._unexplained(image)
         if self.layout == "top5" or len(explanation.cams) > 1:
             return self._panels(image, explanation, status or HudStatus())
         if self.layout == "heatmap":
@@ -68,34 +90,49 @@ class Renderer:
             return np.hstack([image, picture])
         return picture
 
+    def _unexplained(self, image: BgrImage) -> BgrImage:
+        if self.n_maps > 1:
+            return _Panels(image, self.n_maps).picture
+        return np.hstack([image, image]) if self.layout == "side" else image
+
     def _panels(self, image: BgrImage, explanation: Explanation, status: HudStatus) -> BgrImage:
+        panels = _Panels(image, len(explanation.cams))
+        small = panels.view(0).copy()
+        if self.hud:
+            draw_hud(panels.view(0), explanation, status)
+        for number, target in enumerate(explanation.targets):
+            view = panels.view(number + 1)
+            if self.layout == "heatmap":
+                view[:] = self._explainer.heatmap(small, explanation, target=number)
+            else:
+                view[:] = self._explainer.overlay(small, explanation, target=number)
+            if self.hud:
+                draw_caption(view, target)
+        return panels.picture
+
+
+class _Panels:
+    """The frame made smaller in the first cell of a black grid, and room for its maps."""
+
+    def __init__(self, image: BgrImage, n_maps: int) -> None:
         height, width = image.shape[:2]
         scale = min(1.0, max(_PANEL_SCALE, _PANEL_MIN_SIDE / min(height, width)))
-        size = (max(1, round(width * scale)), max(1, round(height * scale)))
-        small = image
-        if scale < 1.0:
-            small = np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
-        n_cells = 1 + len(explanation.cams)
-        rows = -(-n_cells // _PANEL_COLUMNS)
-        columns = min(n_cells, _PANEL_COLUMNS)
-        picture = np.zeros((rows * size[1], columns * size[0], 3), np.uint8)
-        for cell in range(n_cells):
-            row, column = divmod(cell, _PANEL_COLUMNS)
-            y, x = row * size[1], column * size[0]
-            view = picture[y : y + size[1], x : x + size[0]]
-            if cell == 0:
-                view[:] = small
-                if self.hud:
-                    draw_hud(view, explanation, status)
-                continue
-            view[:] = (
-                self._explainer.heatmap(small, explanation, target=cell - 1)
-                if self.layout == "heatmap"
-                else self._explainer.overlay(small, explanation, target=cell - 1)
-            )
-            if self.hud:
-                draw_caption(view, explanation.targets[cell - 1])
-        return picture
+        self._height, self._width = max(1, round(height * scale)), max(1, round(width * scale))
+        n_cells = 1 + n_maps
+        rows, self._columns = -(-n_cells // _PANEL_COLUMNS), min(n_cells, _PANEL_COLUMNS)
+        self.picture: BgrImage = np.zeros(
+            (rows * self._height, self._columns * self._width, 3), np.uint8
+        )
+        size = (self._width, self._height)
+        self.view(0)[:] = (
+            image if scale == 1.0 else cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+        )
+
+    def view(self, cell: int) -> BgrImage:
+        """The part of the picture that is a cell, to write to."""
+        row, column = divmod(cell, self._columns)
+        y, x = row * self._height, column * self._width
+        return self.picture[y : y + self._height, x : x + self._width]
 
 
 def away_picture(last_bgr: BgrImage, text: str) -> BgrImage:

@@ -70,7 +70,12 @@ def run_session(
             source,
             [*sinks, *extra_sinks],
             explainer,
-            Renderer(explainer, config.look.layout, hud=config.look.hud),
+            Renderer(
+                explainer,
+                config.look.layout,
+                hud=config.look.hud,
+                n_targets=max(1, len(targets)),
+            ),
             targets=targets,
             live=live,
             limit=config.run.limit,
@@ -94,19 +99,30 @@ def run_session(
 
 def run_demo(
     demo: DemoConfig,
+    outputs: Sequence[str],
     look: LookConfig,
     run: RunConfig,
     *,
     on_start: Callable[[Stop], None] | None = None,
 ) -> tuple[Report, TruthScore, list[str]]:
-    """The demo: drawn shapes into `demo.mp4` and `demo.png`, scored against the ground truth."""
+    """The demo: drawn shapes, scored against the ground truth.
+
+    Args:
+        outputs: where they go; none: `demo.mp4`, and six moments of it in `demo.png`.
+
+    Returns:
+        What was done, how often the model was right, and what was written.
+    """
     uri = f"demo://shapes?size={demo.size}&fps={demo.fps}&seconds={demo.seconds:g}&seed={demo.seed}"
-    outputs = list(demo.sink) or ["demo.mp4"]
-    sheet = Path("demo.png")
-    written = outputs if demo.sink else [*outputs, str(sheet)]
-    check_outputs(written, source=uri, overwrite=run.overwrite)
     score = TruthScore()
-    extra: list[Sink] = [score] if demo.sink else [score, SheetSink(sheet)]
+    extra: list[Sink] = [score]
+    written = list(outputs)
+    if not outputs:
+        sheet = Path("demo.png")
+        check_outputs([str(sheet)], overwrite=run.overwrite)
+        extra.append(SheetSink(sheet))
+        outputs = ["demo.mp4"]
+        written = [*outputs, str(sheet)]
     config = PipelineConfig(ModelConfig(weights="demo", engine=demo.engine), look, run)
     report = run_session(uri, outputs, config, extra_sinks=extra, on_start=on_start)
     return report, score, written

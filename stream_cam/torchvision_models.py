@@ -73,7 +73,7 @@ def load_parameters(module: nn.Module, state_dict: Mapping[str, Tensor], source_
         source_name: what messages call where the state dict is from.
 
     Raises:
-        WeightsError: a tensor is missing, unknown or of another shape.
+        WeightsError: a tensor is missing, unknown, of another shape or not finite.
     """
     wanted = module.state_dict()
     given = _in_todays_words(state_dict, wanted)
@@ -96,8 +96,23 @@ def load_parameters(module: nn.Module, state_dict: Mapping[str, Tensor], source_
             f"{source_name} does not fit {type(module).__name__}: "
             f"{'; '.join(part for part in parts if part)}{_advice(given)}"
         )
+    require_finite(given, source_name)
     # Shapes were compared above: load_state_dict copies what fits before it raises.
     module.load_state_dict({**wanted, **given})
+
+
+def require_finite(tensors: Mapping[str, object], name: str) -> None:
+    """Raise WeightsError, naming the tensor, if a value is NaN or infinite."""
+    for key, tensor in tensors.items():
+        # A sum is one quick pass, and finite only if all of its terms are.
+        if not isinstance(tensor, Tensor) or tensor.sum().isfinite():
+            continue
+        n_bad = tensor.numel() - int(tensor.isfinite().sum())
+        if n_bad:
+            raise WeightsError(
+                f"{name}: {key} holds NaN or infinity ({n_bad} of {tensor.numel()} values); "
+                "these weights are damaged, take others"
+            )
 
 
 def _in_todays_words(

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.metadata
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -105,7 +106,7 @@ def test_camera_that_may_not_be_used_is_told(
 ) -> None:
     device = tmp_path / "video0"
     monkeypatch.setattr(camera, "list_cameras", lambda: [str(device)])
-    monkeypatch.setattr(doctor.sys, "platform", "linux")
+    monkeypatch.setattr(sys, "platform", "linux")
     finding = the_one(doctor._cameras(), "cameras")
     assert finding.status == "missing"
     assert "usermod -aG video" in finding.advice

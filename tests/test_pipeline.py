@@ -148,7 +148,7 @@ class Failing(Renderer):
     fail_at = 3
 
     def render(
-        self, frame: Frame, explanation: Explanation, status: HudStatus | None = None
+        self, frame: Frame, explanation: Explanation | None, status: HudStatus | None = None
     ) -> BgrImage:
         if frame.index == self.fail_at:
             raise ValueError("the renderer broke")
@@ -305,7 +305,7 @@ def test_limit_is_exact(explainer: TinyExplainer, live: bool) -> None:
 def test_frame_size_may_change_midway(explainer: TinyExplainer, tmp_path: Path) -> None:
     sizes = [(48, 64)] * 3 + [(64, 48)] * 2 + [(1, 1), (31, 97)]
     folder, video = tmp_path / "frames", tmp_path / "out.mp4"
-    sinks = [FolderSink(str(folder)), VideoSink(str(video), fps=Fraction(25))]
+    sinks: list[Sink] = [FolderSink(str(folder)), VideoSink(str(video), fps=Fraction(25))]
     report = run(make_pipeline(Frames(7, sizes=sizes), sinks, explainer))
     assert report.rendered == 7
     assert len(list(folder.iterdir())) == 7
@@ -354,7 +354,7 @@ def test_source_that_dies_keeps_what_came_before(
             raise SourceError("the camera fell off the table")
 
     path, kept = tmp_path / "out.mp4", Kept()
-    sinks = [kept, VideoSink(str(path), fps=Fraction(25))]
+    sinks: list[Sink] = [kept, VideoSink(str(path), fps=Fraction(25))]
     pipeline = make_pipeline(Frames(20, before=before), sinks, explainer)
     with pytest.raises(SourceError, match="fell off the table"):
         run(pipeline)
@@ -515,7 +515,12 @@ def test_live_slow_sink_drops_and_others_do_not_wait(explainer: TinyExplainer) -
     stuck, free = Kept(on_write=slow), Kept(on_write=fast)
     source = Frames(30, live=True, before=reading)
     pipeline = make_pipeline(source, [stuck, free], explainer)
-    threading.Thread(target=lambda: (wait(seen[29]), go_on.set()), daemon=True).start()
+
+    def let_go() -> None:
+        wait(seen[29])
+        go_on.set()
+
+    threading.Thread(target=let_go, daemon=True).start()
     report = run(pipeline)
     assert free.indices == list(range(30))
     assert stuck.indices[-1] == 29

@@ -13,7 +13,7 @@ from torch import nn
 from stream_cam.config import Layout
 from stream_cam.explain import Explainer
 from stream_cam.frame import BgrImage, Explanation, Frame, Prediction, Region
-from stream_cam.render import HudStatus, Renderer, away_picture, draw_caption, draw_hud, maps_needed
+from stream_cam.render import HudStatus, Renderer, away_picture, draw_caption, draw_hud
 
 STATUS = HudStatus(engine="openvino fp32", fps=29.7, latency_ms=31.2)
 
@@ -68,9 +68,9 @@ def test_layouts_have_their_shape_and_leave_the_frame_alone(
     frame = frame_of(size_hw)
     before = frame.image_bgr.copy()
     renderer = Renderer(explainer, layout, hud=hud)
-    n_maps = maps_needed(layout)
-    explanation = explainer.explain(frame, n_maps=n_maps if n_maps > 1 else None)
-    picture = renderer.render(frame, explanation, STATUS)
+    picture = renderer.render(frame, explainer.explain(frame, n_maps=renderer.n_maps), STATUS)
+    # Without an explanation the picture keeps its size, so that a video's does not change.
+    assert renderer.render(frame, None).shape == picture.shape
     assert picture.dtype == np.uint8
     assert picture.flags.c_contiguous
     assert np.array_equal(frame.image_bgr, before)
@@ -115,7 +115,10 @@ def test_top5_shows_each_of_the_five_best_classes_own_map(explainer: Explainer) 
 def test_several_targets_are_shown_side_by_side(explainer: Explainer) -> None:
     frame = frame_of((360, 640))
     explanation = explainer.explain(frame, [3, 4])
-    assert Renderer(explainer, "overlay").render(frame, explanation).shape == (180, 960, 3)
+    renderer = Renderer(explainer, "overlay", n_targets=2)
+    assert renderer.n_maps == 2
+    assert renderer.render(frame, explanation).shape == (180, 960, 3)
+    assert renderer.render(frame, None).shape == (180, 960, 3)
 
 
 @pytest.mark.parametrize("size_hw", [(240, 320), (720, 1280), (2160, 3840), (1280, 720)])

@@ -202,7 +202,8 @@ def _axis_weights(
         The pixels whose centre lies between `start` and `stop`, and for each of them a row of
         (n_cells,) float32 weights: half-pixel centres, indices clamped at the edges.
     """
-    position: Float64Array = (np.arange(n_pixels) + 0.5 - start) / (stop - start)
+    centers = np.arange(n_pixels, dtype=np.float64) + 0.5
+    position: Float64Array = (centers - start) / (stop - start)
     inside = np.flatnonzero((position >= 0.0) & (position < 1.0))
     first, last = (int(inside[0]), int(inside[-1]) + 1) if inside.size else (0, 0)
     cell = position[first:last] * n_cells - 0.5

@@ -27,7 +27,7 @@ def load_engine(
 
     Args:
         net: the network, on the CPU in float32.
-        fingerprint: what identifies its parameters and its graph in the store (`CamNet.fingerprint`).
+        fingerprint: its parameters' and its graph's, for the store (`CamNet.fingerprint`).
         input_hw: height and width of the input in pixels.
         name: which engine; `auto` falls back to the next one and logs why.
         device: `auto` takes CUDA if it is there.

@@ -74,9 +74,11 @@ class OpenVinoEngine:
             warnings.simplefilter("ignore")
             try:
                 compiled = _load_or_build(core, net, input_hw, options, store, key)
-            except RuntimeError as error:
-                first = str(error).strip().splitlines()[0]
-                raise EngineError(f"OpenVINO cannot compile {net.name}: {first}") from error
+            except Exception as error:  # whatever torch.export and OpenVINO may raise
+                reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+                raise EngineError(
+                    f"OpenVINO cannot compile {net.name} ({reason}); give --engine eager"
+                ) from error
         return cls(compiled, parallel)
 
     def session(self) -> Session:
