@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import threading
 from collections import deque
+from collections.abc import Callable
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
+
+WaitFor = Callable[[threading.Condition, Callable[[], bool], float | None], bool]
+"""`threading.Condition.wait_for`, or what a test has in its place."""
 
 
 class EndOfStream(Exception):
@@ -18,14 +22,22 @@ class Handoff(Generic[T]):
 
     Lossless: `put` waits while `capacity` items wait. With `drop_oldest`, `put` never waits: the
     oldest waiting item makes room and is counted. Capacity 1 with `drop_oldest` is the slot of
-    live video, in which the newest frame wins.
+    live video, in which the newest frame wins. The giver may change `drop_oldest` before its first
+    `put`.
     """
 
-    def __init__(self, capacity: int, *, drop_oldest: bool = False) -> None:
+    def __init__(
+        self,
+        capacity: int,
+        *,
+        drop_oldest: bool = False,
+        wait_for: WaitFor = threading.Condition.wait_for,
+    ) -> None:
         self._items: deque[T] = deque()
         self._capacity = capacity
-        self._drop_oldest = drop_oldest
+        self.drop_oldest = drop_oldest
         self._changed = threading.Condition()
+        self._wait_for = wait_for
         self._closed = False
         self._aborted = False
         self.dropped = 0
@@ -33,7 +45,7 @@ class Handoff(Generic[T]):
     def put(self, item: T) -> bool:
         """Hands an item over; False if the taker is gone, so the giver may stop."""
         with self._changed:
-            if not self._drop_oldest:
+            if not self.drop_oldest:
                 self._changed.wait_for(lambda: len(self._items) < self._capacity or self._aborted)
             elif len(self._items) >= self._capacity:
                 self._items.popleft()
@@ -52,8 +64,10 @@ class Handoff(Generic[T]):
             TimeoutError: nothing came within `timeout` seconds.
         """
         with self._changed:
-            ready = self._changed.wait_for(
-                lambda: bool(self._items) or self._closed or self._aborted, timeout
+            ready = self._wait_for(
+                self._changed,
+                lambda: bool(self._items) or self._closed or self._aborted,
+                timeout,
             )
             if not ready:
                 raise TimeoutError

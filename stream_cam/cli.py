@@ -9,9 +9,12 @@ import os
 import re
 import signal
 import sys
+import threading
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, suppress
 from pathlib import Path
+from types import TracebackType
 from typing import TYPE_CHECKING, Annotated
 
 import tyro
@@ -26,7 +29,7 @@ from stream_cam.config import (
     RunConfig,
 )
 from stream_cam.errors import StreamCamError, UsageError, unknown_name
-from stream_cam.uri import redact
+from stream_cam.uri import hide, redact, remember_secrets
 
 if TYPE_CHECKING:
     from stream_cam.report import Report
@@ -96,8 +99,10 @@ Command = (
 def main(arguments: Sequence[str] | None = None) -> int:
     """The `stream-cam` command; returns its exit code."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
+    remember_secrets(*arguments)
     try:
-        exit_code = _obey(arguments)
+        with _tracebacks_without_secrets():
+            exit_code = _obey(arguments)
         sys.stdout.flush()
         return exit_code
     except KeyboardInterrupt:
@@ -112,6 +117,34 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except StreamCamError as error:
         _complain(str(error))
         return error.exit_code
+    except Exception as error:
+        _print_traceback(type(error), error, error.__traceback__)
+        _complain("this is a bug in stream-cam; please report it with the lines above")
+        return 1
+
+
+@contextmanager
+def _tracebacks_without_secrets() -> Iterator[None]:
+    """What threads and finalizers die of is shown without the passwords of the command line."""
+    hooks = threading.excepthook, sys.unraisablehook
+    threading.excepthook = lambda args: _print_traceback(
+        args.exc_type, args.exc_value, args.exc_traceback
+    )
+    sys.unraisablehook = lambda args: _print_traceback(
+        args.exc_type, args.exc_value, args.exc_traceback
+    )
+    try:
+        yield
+    finally:
+        threading.excepthook, sys.unraisablehook = hooks
+
+
+def _print_traceback(
+    exc_type: type[BaseException], exc: BaseException | None, trace: TracebackType | None
+) -> None:
+    text = "".join(traceback.format_exception(exc_type, exc, trace))
+    with suppress(OSError, ValueError):
+        sys.stderr.write(hide(text))
 
 
 def _obey(arguments: Sequence[str]) -> int:
@@ -179,25 +212,28 @@ def _usage_error(drawn: str, arguments: Sequence[str]) -> UsageError:
 
 def _complain(message: str) -> None:
     with suppress(BrokenPipeError):
-        print(f"stream-cam: {redact(' '.join(message.split()))}", file=sys.stderr, flush=True)
+        print(f"stream-cam: {hide(' '.join(message.split()))}", file=sys.stderr, flush=True)
 
 
 @contextmanager
 def _logging_to_stderr(run: RunConfig) -> Iterator[None]:
     handler = logging.StreamHandler()
     handler.setFormatter(_RedactingFormatter("stream-cam: %(levelname)s: %(message)s"))
-    logger = logging.getLogger("stream_cam")
-    logger.addHandler(handler)
-    logger.setLevel(logging.DEBUG if run.verbose else logging.WARNING)
+    # FFmpeg's own lines too, should they be turned on: they hold URLs and credentials.
+    loggers = [logging.getLogger(name) for name in ("stream_cam", "libav")]
+    for logger in loggers:
+        logger.addHandler(handler)
+        logger.setLevel(logging.DEBUG if run.verbose else logging.WARNING)
     try:
         yield
     finally:
-        logger.removeHandler(handler)
+        for logger in loggers:
+            logger.removeHandler(handler)
 
 
 class _RedactingFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
-        return redact(super().format(record))
+        return hide(super().format(record))
 
 
 def _run(command: Run) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -113,7 +114,25 @@ class CaptureConfig:
     open_timeout_seconds: float = 10.0
     """How long opening a network source may take, in seconds."""
     read_timeout_seconds: float = 5.0
-    """How long a network source may stay silent, in seconds."""
+    """How long a camera or stream may give no frame, in seconds, before it is opened anew."""
+    give_up_after: float | None = None
+    """End the run when a camera or stream has been away so long, in seconds; default: never, except
+    that a first connection which fails for a lasting reason (wrong password, wrong path) ends it
+    at once."""
+    camera_size: str | None = None
+    """Width x height to ask of a webcam in pixels, such as 1280x720; default: its own."""
+    camera_fps: float | None = None
+    """Frames per second to ask of a webcam; MJPG is chosen where it takes that."""
+
+    def __post_init__(self) -> None:
+        for name in ("open_timeout_seconds", "read_timeout_seconds", "give_up_after", "camera_fps"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise ValueError(f"--{name.replace('_', '-')} must be above 0, got {value:g}")
+        if self.camera_size is not None and not re.fullmatch(
+            r"[1-9]\d{1,4}x[1-9]\d{1,4}", self.camera_size
+        ):
+            raise ValueError(f"--camera-size is WIDTHxHEIGHT in pixels, got {self.camera_size!r}")
 
 
 @dataclass(frozen=True)

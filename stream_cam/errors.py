@@ -18,6 +18,22 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from typing import Literal
+
+SourceErrorKind = Literal[
+    "not found",
+    "refused",
+    "authentication",
+    "codec",
+    "timeout",
+    "tls",
+    "unreachable",
+    "lost",
+    "permission",
+    "busy",
+    "other",
+]
+"""Why a source fails, for whoever decides whether to try again."""
 
 
 class StreamCamError(Exception):
@@ -33,11 +49,18 @@ class UsageError(StreamCamError, ValueError):
 
 
 class SourceError(StreamCamError):
-    """A source cannot be opened or read."""
+    """A source cannot be opened or read; `kind` says why in one word or two."""
+
+    def __init__(self, message: str, *, kind: SourceErrorKind = "other") -> None:
+        super().__init__(message)
+        self.kind: SourceErrorKind = kind
 
 
 class SourceNotFoundError(SourceError):
     """There is nothing where the source should be."""
+
+    def __init__(self, message: str, *, kind: SourceErrorKind = "not found") -> None:
+        super().__init__(message, kind=kind)
 
 
 class SinkError(StreamCamError):

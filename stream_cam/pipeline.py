@@ -29,11 +29,11 @@ from dataclasses import asdict, dataclass
 from stream_cam.capture import EndOfStream, Handoff
 from stream_cam.explain import Explainer, Target
 from stream_cam.frame import BgrImage, Explanation, Frame
-from stream_cam.render import HudStatus, Renderer
+from stream_cam.render import HudStatus, Renderer, away_picture
 from stream_cam.report import Report, SinkCount, StageClock, versions
 from stream_cam.sinks.base import Picture, Sink
-from stream_cam.sources.base import Source
-from stream_cam.uri import redact
+from stream_cam.sources.base import Heals, Source
+from stream_cam.uri import hide
 
 logger = logging.getLogger(__name__)
 
@@ -43,6 +43,8 @@ MAX_AGE_SECONDS = 0.5
 _TICK_SECONDS = 0.1
 _STOP_SECONDS = 2.0
 """After a stop, how long a source may take to return before it is left behind."""
+_AWAY_SECONDS = 0.25
+"""How often the picture of a source that is away changes."""
 _RATE_SECONDS = 0.5
 """How often the rate on the HUD changes."""
 
@@ -84,6 +86,7 @@ class Pipeline:
         queue_frames: int = 4,
     ) -> None:
         self._source = source
+        self._healing = source if isinstance(source, Heals) else None
         self._explainer = explainer
         self._renderer = renderer
         self._targets = list(targets) or None
@@ -169,6 +172,8 @@ class Pipeline:
             self.report.ended_by = reason
             self._stopped_at = time.monotonic()
             self._stopping.set()
+            if self._healing is not None:
+                self._healing.stop()
 
     # Stages, each the whole life of a thread.
 
@@ -223,9 +228,15 @@ class Pipeline:
 
     def _render(self) -> None:
         rate = _Rate()
+        picture: Picture | None = None
+        patience = _AWAY_SECONDS if self._live and self._healing is not None else None
         try:
             while True:
-                frame, promise = self._to_render.take()
+                try:
+                    frame, promise = self._to_render.take(patience)
+                except TimeoutError:
+                    self._show_away(picture)
+                    continue
                 explanation = self._fresh(frame) if promise is None else promise.result()
                 started_ns = time.monotonic_ns()
                 image = self._draw(frame, explanation)
@@ -242,6 +253,18 @@ class Pipeline:
         finally:
             for outlet in self._outlets:
                 outlet.waiting.close()
+
+    def _show_away(self, last: Picture | None) -> None:
+        """While a live source gives nothing: its last picture, marked, to those who watch."""
+        away = self._healing.status() if self._healing is not None else None
+        watching = [outlet for outlet in self._outlets if outlet.takes_repeats]
+        if away is None or last is None or not watching:
+            return
+        what = "RECONNECTING" if away.reconnecting else "NO PICTURE"
+        text = f"{what}, last frame {away.last_frame_age_seconds:.1f} s ago"
+        picture = Picture(away_picture(last.image_bgr, text), last.frame, None, repeated=True)
+        for outlet in watching:
+            outlet.waiting.put(picture)
 
     def _fresh(self, frame: Frame) -> Explanation | None:
         """Live: the newest explanation, unless it is too old to be shown as if it were new."""
@@ -334,10 +357,12 @@ class Pipeline:
         with self._failure_lock:
             if self._failure is None:
                 self._failure = error
-                self.report.ended_by = redact(f"{type(error).__name__}: {error}")
+                self.report.ended_by = hide(f"{type(error).__name__}: {error}")
             if self._stopped_at is None:
                 self._stopped_at = time.monotonic()
         self._stopping.set()
+        if self._healing is not None:
+            self._healing.stop()
 
     def _fail(self, error: BaseException) -> None:
         """A stage after the source broke: nothing more can be finished before it."""
@@ -352,6 +377,7 @@ class Pipeline:
         report.superseded = self._to_explain.dropped
         report.discarded = report.captured - report.explained - report.superseded
         report.corrupt = getattr(self._source, "corrupt_frames", 0)
+        report.connection = asdict(self._healing.health) if self._healing is not None else {}
         info = self._explainer.engine_info
         report.engine = asdict(info) if info else {}
         clocks = {
@@ -373,6 +399,7 @@ class _Outlet:
 
     def __init__(self, sink: Sink, live: bool, queue_frames: int) -> None:
         self.sink = sink
+        self.takes_repeats = bool(getattr(sink, "takes_repeats", False))
         self.waiting: Handoff[Picture] = Handoff(1 if live else queue_frames, drop_oldest=live)
         self.clock = StageClock()
         self.age_clock = StageClock()
@@ -383,6 +410,9 @@ class _Outlet:
         picture = self.waiting.take(timeout)
         started_ns = time.monotonic_ns()
         go_on = self.sink.write(picture)
+        if picture.repeated:
+            self.count.repeated += 1
+            return go_on
         done_ns = time.monotonic_ns()
         self.clock.add(done_ns - started_ns)
         self.age_clock.add(done_ns - picture.frame.captured_ns)

@@ -135,6 +135,17 @@ class _Panels:
         return self.picture[y : y + self._height, x : x + self._width]
 
 
+def away_picture(last_bgr: BgrImage, text: str) -> BgrImage:
+    """The last picture, dimmed, with a line of text over its middle; for a source that is away."""
+    picture = np.asarray(cv2.convertScaleAbs(last_bgr, alpha=_SHADE), np.uint8)
+    unit = _text_size(picture)
+    top = max(0, (picture.shape[0] - unit) // 2)
+    room = picture.shape[1] - 2 * max(2, unit // 3)
+    left = (picture.shape[1] - min(room, _text_mask(text, unit).shape[1])) // 2
+    _draw_text(picture, text, left, top, unit, room=room)
+    return picture
+
+
 def draw_caption(picture: BgrImage, prediction: Prediction) -> None:
     """One class's label and probability along the bottom, in place."""
     unit = _text_size(picture)

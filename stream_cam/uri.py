@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import base64
 import re
-from urllib.parse import parse_qsl, quote, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, quote, unquote, urlsplit, urlunsplit
 
 _URL = re.compile(r"([a-z][a-z0-9+.\-]*://)([^\s'\"<>]+)", re.IGNORECASE)
 _SECRET_KEYS = re.compile(r"pass|pwd|token|secret|auth|key|sig|user|credential", re.IGNORECASE)
+
+_HOST_AND_PORT = re.compile(r"(\[[0-9a-f:.%]+\]|[\w.-]+)(:\d*)?", re.IGNORECASE)
+_SHORTEST_SECRET = 4
+"""Shorter passwords are masked in URLs only: elsewhere half of all words would hold one."""
+_secrets: set[str] = set()
 
 NETWORK_SCHEMES = ("rtsp", "rtsps", "http", "https", "rtmp", "udp", "srt", "tcp")
 
@@ -23,11 +29,11 @@ def redact(text: str) -> str:
 
 
 def _redact_url(url: str) -> str:
-    # The last @ before the path ends the credentials, even when a password holds an @ or a /.
+    # The last @ of all ends the credentials, even when a password holds any of @:/?#.
     scheme, rest = url.split("://", 1)
     cut = re.search(r"[?#]", rest)
     body, tail = (rest[: cut.start()], rest[cut.start() :]) if cut else (rest, "")
-    if "@" in tail and "@" not in body:
+    if "@" in tail:
         body, tail = rest, ""
     if "@" in body:
         body = "***@" + body.rsplit("@", 1)[1]
@@ -40,6 +46,72 @@ def _redact_url(url: str) -> str:
         shown = "&".join(f"{quote(key)}={quote(value, safe='*:/,')}" for key, value in parts)
         tail = "?" + shown + hash_sign + fragment
     return f"{scheme}://{body}{tail}"
+
+
+def remember_secrets(*uris: str) -> None:
+    """From now on `hide` masks the passwords of these URIs wherever they stand, however coded."""
+    for uri in uris:
+        _secrets.update(form for form in _secrets_of(uri) if len(form) >= _SHORTEST_SECRET)
+
+
+def hide(text: str) -> str:
+    """`redact`, and the remembered secrets masked outside of URLs too: in logs and tracebacks."""
+    text = redact(text)
+    for secret in sorted(_secrets, key=len, reverse=True):
+        text = text.replace(secret, "***")
+    return text
+
+
+def _secrets_of(uri: str) -> set[str]:
+    scheme, userinfo, rest = _split_credentials(uri)
+    if not scheme:
+        return set()
+    user, _, password = (userinfo or "").partition(":")
+    secrets = {unquote(password)}
+    for key, value in parse_qsl(rest.partition("?")[2].partition("#")[0]):
+        if _SECRET_KEYS.search(key):
+            secrets.add(value)
+    secrets.discard("")
+    # As typed, decoded, encoded, and as HTTP's basic authentication sends it.
+    forms = {password, f"{unquote(user)}:{unquote(password)}" if password else ""} | secrets
+    coded = {base64.b64encode(form.encode()).decode() for form in forms if form}
+    return forms | {quote(secret, safe="") for secret in secrets} | coded
+
+
+def quoted_url(url: str) -> str:
+    """The URL with what must be coded in its user and password coded, as libraries expect it.
+
+    `rtsp://me:a/b@cam/x` becomes `rtsp://me:a%2Fb@cam/x`; what is coded already stays as it is.
+    """
+    scheme, userinfo, rest = _split_credentials(url)
+    if userinfo is None:
+        return url
+    user, colon, password = userinfo.partition(":")
+    return f"{scheme}://{_quote_once(user)}{colon}{_quote_once(password)}@{rest}"
+
+
+def _quote_once(text: str) -> str:
+    parts = re.split(r"(%[0-9a-fA-F]{2})", text)
+    return "".join(part if index % 2 else quote(part, safe="") for index, part in enumerate(parts))
+
+
+def _split_credentials(url: str) -> tuple[str, str | None, str]:
+    """Scheme, user and password if any, and what follows; no scheme: ("", None, url).
+
+    An @ ends the credentials if a host follows it, so that a password may hold any of @:/?#;
+    only where both readings make a URL (`u:1/2@cam`) the standard's is taken.
+    """
+    scheme, separator, rest = url.partition("://")
+    if not separator or not re.fullmatch(r"[a-z][a-z0-9+.\-]*", scheme, re.IGNORECASE):
+        return "", None, url
+    authority = re.split(r"[/?#]", rest, maxsplit=1)[0]
+    if "@" not in authority and _HOST_AND_PORT.fullmatch(authority):
+        return scheme, None, rest
+    for at in (match.start() for match in re.finditer("@", rest)):
+        host = re.split(r"[/?#]", rest[at + 1 :], maxsplit=1)[0]
+        if _HOST_AND_PORT.fullmatch(host):
+            return scheme, rest[:at], rest[at + 1 :]
+    return scheme, None, rest
 
 
 def query_of(uri: str) -> dict[str, str]:

@@ -27,7 +27,8 @@ from stream_cam.sinks.images import FolderSink
 from stream_cam.sinks.null import NullSink
 from stream_cam.sinks.video import VideoSink
 from stream_cam.sources import open_source
-from stream_cam.sources.base import Source, SourceInfo
+from stream_cam.sources.base import Away, Health, Source, SourceInfo
+from stream_cam.sources.healing import HealingSource
 
 DEADLINE_SECONDS = 20.0
 """Nothing here takes a second on a quiet machine; a hang is what this is to find."""
@@ -676,6 +677,86 @@ def test_source_that_hangs_does_not_hide_a_dying_sink(explainer: TinyExplainer) 
     with pytest.raises(SinkError, match="the disk is full"):
         run(pipeline)
     assert pipeline.source_hangs
+    forever.set()
+
+
+class Camera(Frames):
+    """Gives three frames and is away from then on, until it is stopped."""
+
+    def __init__(self) -> None:
+        super().__init__(3, live=True)
+        self.stopped, self.written = threading.Event(), threading.Event()
+        self.health = Health(connections=1)
+
+    def __iter__(self) -> Iterator[Frame]:
+        yield from super().__iter__()
+        wait(self.stopped)
+
+    def status(self) -> Away | None:
+        return Away(True, 3.2, 1, 0.5, "lost", "the connection was cut")
+
+    def stop(self) -> None:
+        self.stopped.set()
+
+
+def test_picture_of_a_source_that_is_away_says_so_to_those_who_watch(
+    explainer: TinyExplainer,
+) -> None:
+    source, told = Camera(), threading.Event()
+
+    def on_write(picture: Picture) -> None:
+        if picture.repeated:
+            told.set()
+
+    screen, recording = Kept(on_write=on_write), Kept()
+    screen.takes_repeats = True  # type: ignore[attr-defined]
+    pipeline = make_pipeline(source, [screen, recording], explainer)
+
+    def stop() -> None:
+        wait(told)
+        pipeline.stop()
+
+    threading.Thread(target=stop, daemon=True).start()
+    report = run(pipeline)
+    away = [picture for picture in screen.pictures if picture.repeated]
+    live = [picture for picture in screen.pictures if not picture.repeated]
+    assert away
+    assert live
+    assert away[0].explanation is None
+    assert away[0].image_bgr.shape == live[-1].image_bgr.shape
+    assert not any(picture.repeated for picture in recording.pictures)
+    counts = {id(screen): report.sinks[0], id(recording): report.sinks[1]}
+    assert counts[id(screen)].repeated == len(away)
+    assert counts[id(screen)].written == len(live)
+    assert report.captured == 3
+    assert report.connection["connections"] == 1
+    assert report.captured == report.explained + report.superseded + report.discarded
+
+
+def test_camera_that_hangs_does_not_hold_up_the_end(explainer: TinyExplainer) -> None:
+    """Its read never returns; the run ends at once all the same, and nothing is left behind."""
+    hangs, forever = threading.Event(), threading.Event()
+
+    def before(index: int) -> None:
+        if index == 3:
+            hangs.set()
+            forever.wait(DEADLINE_SECONDS * 3)
+
+    source = HealingSource("0", lambda: Frames(10, live=True, before=before))
+    stopped = []
+
+    def stop() -> None:
+        wait(hangs)
+        stopped.append(time.monotonic())
+        pipeline.stop()
+
+    stopper = threading.Thread(target=stop, daemon=True)
+    with source:
+        pipeline = make_pipeline(source, [Kept()], explainer)
+        stopper.start()
+        run(pipeline)
+        assert not pipeline.source_hangs
+    assert time.monotonic() - stopped[0] < 2.0
     forever.set()
 
 

@@ -13,7 +13,7 @@ from torch import nn
 from stream_cam.config import Layout
 from stream_cam.explain import Explainer
 from stream_cam.frame import BgrImage, Explanation, Frame, Prediction, Region
-from stream_cam.render import HudStatus, Renderer, draw_caption, draw_hud
+from stream_cam.render import HudStatus, Renderer, away_picture, draw_caption, draw_hud
 
 STATUS = HudStatus(engine="openvino fp32", fps=29.7, latency_ms=31.2)
 
@@ -169,3 +169,16 @@ def test_hud_shows_what_it_is_told() -> None:
     draw_hud(other, explanation_of("cat"), HudStatus(engine="eager fp32", fps=3.0))
     assert not np.array_equal(certain, doubtful)
     assert not np.array_equal(certain, other)
+
+
+@pytest.mark.parametrize("size_hw", [(720, 1280), (48, 64), (8, 8)])
+def test_away_picture_is_the_last_one_dimmed_with_words(size_hw: tuple[int, int]) -> None:
+    last = np.full((*size_hw, 3), 200, np.uint8)
+    kept = last.copy()
+    picture = away_picture(last, "RECONNECTING, last frame 3.2 s ago")
+    assert np.array_equal(last, kept)
+    assert picture.shape == last.shape
+    assert picture[0, 0].max() < 100
+    if size_hw[0] > 100:
+        middle = picture[size_hw[0] // 2 - 20 : size_hw[0] // 2 + 20]
+        assert middle.max() > 240

@@ -66,7 +66,7 @@ def test_report_is_written_as_json(tmp_path: Path) -> None:
     report.write(tmp_path / "report.json")
     data = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))
     assert data["fps"] == 25.0
-    assert data["sinks"] == [{"name": "naïve.mp4", "written": 50, "dropped": 0}]
+    assert data["sinks"] == [{"name": "naïve.mp4", "written": 50, "repeated": 0, "dropped": 0}]
     assert data["latency"]["explain"]["p95_ms"] == 2.0
     assert data["ended_by"] == "end of source"
     assert [path.name for path in tmp_path.iterdir()] == ["report.json"]

@@ -1,7 +1,5 @@
 import http.server
-import os
 import socket
-import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -13,17 +11,14 @@ from pathlib import Path
 import pytest
 from conftest import VideoMaker
 from material import picture_number
+from rtsp_harness import RtspServer, rtsp_server_problem
 
 from stream_cam.config import CaptureConfig
 from stream_cam.errors import SourceError, SourceNotFoundError
 from stream_cam.sources import open_source
 
 CONFIG = CaptureConfig(open_timeout_seconds=10, read_timeout_seconds=5)
-IMPATIENT = CaptureConfig(open_timeout_seconds=0.5, read_timeout_seconds=0.5)
-SERVER_START_SECONDS = 60  # GStreamer scans its plugins at its first start
-
-SYSTEM_PYTHON = "/usr/bin/python3"
-SERVER = Path(__file__).with_name("rtsp_server.py")
+IMPATIENT = CaptureConfig(open_timeout_seconds=0.5, read_timeout_seconds=0.5, give_up_after=1)
 
 
 class Files(http.server.SimpleHTTPRequestHandler):
@@ -61,27 +56,11 @@ def mute_port() -> Iterator[int]:
 
 @pytest.fixture(scope="module")
 def rtsp_url() -> Iterator[str]:
-    probe = "import gi; gi.require_version('GstRtspServer', '1.0')"
-    if (
-        not os.path.exists(SYSTEM_PYTHON)
-        or subprocess.run([SYSTEM_PYTHON, "-c", probe], capture_output=True).returncode
-    ):
-        pytest.skip("no GStreamer RTSP server (apt-get install gir1.2-gst-rtsp-server-1.0)")
-    with subprocess.Popen(
-        [SYSTEM_PYTHON, str(SERVER)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    ) as server:
-        deadline = threading.Timer(SERVER_START_SECONDS, server.kill)
-        deadline.start()
-        assert server.stdout is not None
-        line = server.stdout.readline()
-        deadline.cancel()
-        assert line.startswith("PORT "), "the RTSP server did not start"
-        yield f"rtsp://127.0.0.1:{line.split()[1]}"
-        server.kill()
+    problem = rtsp_server_problem()
+    if problem is not None:
+        pytest.skip(problem)
+    with RtspServer() as server:
+        yield server.url.removesuffix("/test")
 
 
 @contextmanager
@@ -118,15 +97,17 @@ def test_http_that_is_no_video(tmp_path: Path, http_url: str) -> None:
 @pytest.mark.parametrize("scheme", ["rtsp", "http"])
 def test_server_that_never_answers(mute_port: int, scheme: str) -> None:
     uri = f"{scheme}://127.0.0.1:{mute_port}/stream"
-    with at_most(5), pytest.raises(SourceError, match=r"no answer within 0\.5 s"):
+    with at_most(5), pytest.raises(SourceError, match=r"no answer within 0\.5 s") as caught:
         open_source(uri, IMPATIENT).__enter__()
+    assert caught.value.kind == "timeout"
 
 
 def test_server_that_is_not_there() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
-    with at_most(5), pytest.raises(SourceError, match="nothing listens there"):
-        open_source(f"rtsp://127.0.0.1:{port}/stream", CONFIG).__enter__()
+    with at_most(5), pytest.raises(SourceError, match=r"nothing listens there.*gave up") as caught:
+        open_source(f"rtsp://127.0.0.1:{port}/stream", IMPATIENT).__enter__()
+    assert caught.value.kind == "refused"
 
 
 @pytest.mark.needs_rtsp_server

@@ -2,7 +2,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stream_cam.uri import query_of, redact, scheme_of, without_query
+from stream_cam.uri import (
+    hide,
+    query_of,
+    quoted_url,
+    redact,
+    remember_secrets,
+    scheme_of,
+    without_query,
+)
 
 
 @pytest.mark.parametrize(
@@ -36,7 +44,10 @@ def test_redact_never_leaves_a_password(password: str, form: str) -> None:
     assert password not in redact(form.format(u="u", p=f"{password}0xyz"))
 
 
-@pytest.mark.parametrize("password", ["a?b", "a#b", "a/b", "a@b", "a:b", "a&b=c", "p%40q"])
+@pytest.mark.parametrize(
+    "password",
+    ["a?b", "a#b", "a/b", "a@b", "a:b", "a&b=c", "p%40q", "a@b/c?d", "a@b?c#d", "@:/?#w"],
+)
 def test_redact_masks_passwords_with_url_signs_in_them(password: str) -> None:
     shown = redact(f"rtsp://user:{password}@cam/stream")
     assert password not in shown
@@ -67,3 +78,30 @@ def test_scheme_of(uri: str, scheme: str) -> None:
 def test_query_of_takes_the_last_value() -> None:
     assert query_of("demo://shapes?fps=30&size=640x480&fps=10") == {"fps": "10", "size": "640x480"}
     assert without_query("demo://shapes?fps=30#x") == "demo://shapes"
+
+
+@pytest.mark.parametrize(
+    ("given_", "meant"),
+    [
+        ("rtsp://u:p@:/?#w@cam:554/x?a=b", "rtsp://u:p%40%3A%2F%3F%23w@cam:554/x?a=b"),
+        ("rtsp://u:a/b@cam/x", "rtsp://u:a%2Fb@cam/x"),
+        ("rtsp://u:p@ss%2Fw?rd@cam/x", "rtsp://u:p%40ss%2Fw%3Frd@cam/x"),
+        ("rtsp://u:p%40q@cam/x", "rtsp://u:p%40q@cam/x"),
+        ("rtsp://u:100%@cam/x", "rtsp://u:100%25@cam/x"),
+        ("rtsp://u@cam/x", "rtsp://u@cam/x"),
+        ("rtsp://cam/x@1", "rtsp://cam/x@1"),
+        ("rtsp://[::1]:554/x@1", "rtsp://[::1]:554/x@1"),
+        ("http://h/a?user=a@b.c", "http://h/a?user=a@b.c"),
+        ("clip.mp4", "clip.mp4"),
+    ],
+)
+def test_quoted_url_codes_what_libraries_would_misread(given_: str, meant: str) -> None:
+    assert quoted_url(given_) == meant
+    assert quoted_url(meant) == meant
+
+
+def test_hide_knows_secrets_outside_of_urls_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("stream_cam.uri._secrets", set())
+    remember_secrets("rtsp://me:pa/ss@cam/x?token=tok3n", "clip.mp4", "rtsp://me:abc@cam/")
+    text = "Basic bWU6cGEvc3M= pa/ss pa%2Fss tok3n abc rtsp://x:y@z/"
+    assert hide(text) == "Basic *** *** *** *** abc rtsp://***@z/"

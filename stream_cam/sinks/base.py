@@ -19,6 +19,8 @@ class Picture:
     frame: Frame
     """The frame that it was made from, with its exact time."""
     explanation: Explanation | None
+    repeated: bool = False
+    """True: no new frame, but the last picture again, with a note that the source is away."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +40,9 @@ class Sink(Protocol):
     `__exit__` with an exception must still leave a valid file if anything was written: whatever
     ends the pipeline, what was recorded stays playable. A sink opens its file lazily, at the first
     `write`, so that a source that never starts leaves nothing behind.
+
+    A sink that people watch while it runs has `takes_repeats = True`: it also gets pictures that
+    are `repeated`, a few a second, while a live source is away. Recordings do not.
     """
 
     @property

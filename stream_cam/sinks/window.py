@@ -27,6 +27,7 @@ class WindowSink:
 
     name = "window"
     main_thread = True
+    takes_repeats = True
 
     def __init__(self, title: str = "stream-cam (q leaves)") -> None:
         self._title = title

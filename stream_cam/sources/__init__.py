@@ -9,14 +9,18 @@ from urllib.parse import unquote, urlsplit
 from stream_cam.config import CaptureConfig
 from stream_cam.errors import unknown_name
 from stream_cam.sources.base import Source, SourceInfo
-from stream_cam.sources.camera import CameraSource, check_camera, list_cameras
+from stream_cam.sources.camera import CameraSource, camera_index, check_camera, list_cameras
+from stream_cam.sources.healing import HealingSource
 from stream_cam.sources.images import ImagesSource
 from stream_cam.sources.paths import check_readable, is_pattern, is_picture
 from stream_cam.sources.video import VideoSource
-from stream_cam.uri import NETWORK_SCHEMES, scheme_of
+from stream_cam.uri import NETWORK_SCHEMES, quoted_url, remember_secrets, scheme_of
+
+_RECORDINGS = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".webm")
 
 __all__ = [
     "CameraSource",
+    "HealingSource",
     "ImagesSource",
     "Source",
     "SourceInfo",
@@ -29,6 +33,8 @@ __all__ = [
 
 def open_source(uri: str, config: CaptureConfig | None = None, live: bool | None = None) -> Source:
     """Choose the source that a URI names; it opens when it is entered.
+
+    Cameras and network streams reconnect by themselves (HealingSource), unless every frame counts.
 
     What can be checked without opening is checked here, before anything slow is loaded: that a
     file or folder is there and may be read.
@@ -45,20 +51,30 @@ def open_source(uri: str, config: CaptureConfig | None = None, live: bool | None
     """
     config = config or CaptureConfig()
     scheme = scheme_of(uri)
+    remember_secrets(uri)
     if scheme == "demo":
         from stream_cam.sources.demo import DemoSource
 
         return DemoSource(uri)
     if scheme in NETWORK_SCHEMES:
-        return VideoSource(uri, config, live)
+        recording = scheme in ("http", "https") and _names_a_recording(uri)
+        if live is False or (recording and not live):
+            return VideoSource(uri, config, live)
+        return HealingSource(uri, lambda: VideoSource(uri, config, live), config)
     if scheme == "file":
         return _open_path(unquote(urlsplit(uri).path), config, live)
     if scheme:
         known = [f"{name}://" for name in (*NETWORK_SCHEMES, "demo", "file")]
         raise unknown_name("kind of source", f"{scheme}://", known)
     if (uri.isascii() and uri.isdecimal()) or uri.startswith("/dev/video"):
-        return CameraSource(uri)
+        camera_index(uri)  # what names none is a mistake to be told now
+        return HealingSource(uri, lambda: CameraSource(uri, config), config)
     return _open_path(uri, config, live)
+
+
+def _names_a_recording(url: str) -> bool:
+    """Whether a URL is a video file's, which no one expects to come back when it is not there."""
+    return urlsplit(quoted_url(url)).path.lower().endswith(_RECORDINGS)
 
 
 def _open_path(path: str, config: CaptureConfig, live: bool | None) -> Source:

@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from types import TracebackType
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
+from stream_cam.errors import SourceErrorKind
 from stream_cam.frame import Frame
 
 
@@ -49,3 +50,48 @@ class Source(Protocol):
     ) -> None: ...
 
     def __iter__(self) -> Iterator[Frame]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Away:
+    """A live source that gives no frames at present."""
+
+    reconnecting: bool
+    """False: it is connected, but nothing has come for a while."""
+    last_frame_age_seconds: float
+    attempt: int
+    """Attempts to reconnect so far."""
+    next_try_seconds: float
+    """Until the next attempt; 0 while one is being made."""
+    kind: SourceErrorKind
+    reason: str
+    """In words, secrets redacted."""
+
+
+@dataclass(slots=True)
+class Health:
+    """What became of a live source's connections."""
+
+    connections: int = 0
+    recoveries: int = 0
+    """Outages after which frames came again."""
+    slowest_recovery_seconds: float = 0.0
+    """The longest time from the last frame before an outage to the first one after it."""
+    abandoned_readers: int = 0
+    """Reads that did not return in time and were left to themselves."""
+
+
+@runtime_checkable
+class Heals(Protocol):
+    """What a source that reconnects can be asked and told besides being read; from any thread."""
+
+    @property
+    def health(self) -> Health: ...
+
+    def status(self) -> Away | None:
+        """Why there are no frames; None while they come."""
+        ...
+
+    def stop(self) -> None:
+        """Ends the iteration at once, whatever the source is doing."""
+        ...

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import errno
 import glob
+import logging
 import os
 import re
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from fractions import Fraction
 from types import TracebackType
 from typing import Final, Protocol
@@ -16,11 +18,17 @@ from typing import Final, Protocol
 import cv2
 import numpy as np
 
-from stream_cam.errors import SourceError, SourceNotFoundError, UsageError
+from stream_cam.config import CaptureConfig
+from stream_cam.errors import SourceError, SourceErrorKind, SourceNotFoundError, UsageError
 from stream_cam.frame import BgrImage, Frame
 from stream_cam.sources.base import SourceInfo
 from stream_cam.sources.paths import natural_key
 
+logger = logging.getLogger(__name__)
+
+_MJPG: Final = float(cv2.VideoWriter.fourcc(*"MJPG"))
+_WANTED_FPS: Final = 25.0
+"""What a size is asked for with where no rate is: raw 1280×720 comes at 10 fps over USB 2."""
 _NANOSECOND: Final = Fraction(1, 1_000_000_000)
 
 
@@ -68,6 +76,7 @@ class CameraSource:
 
     Args:
         uri: `0`, `/dev/video0`.
+        config: the size and rate to ask for.
         check: raises if the camera is not there or may not be used.
         opener: opens the device with that number.
     """
@@ -75,10 +84,12 @@ class CameraSource:
     def __init__(
         self,
         uri: str,
+        config: CaptureConfig | None = None,
         check: Callable[[int], None] | None = None,
         opener: Callable[[int], Device] = open_device,
     ) -> None:
         self._uri = uri
+        self._config = config or CaptureConfig()
         self._index = camera_index(uri)
         self._check = check or check_camera
         self._opener = opener
@@ -126,15 +137,18 @@ class CameraSource:
         if not device.isOpened():
             raise SourceError(
                 f"{name} cannot be opened: another program may be using it, or it is no camera; "
-                f"close that program (`fuser /dev/video{self._index}` finds it){_others()}"
+                f"close that program (`fuser /dev/video{self._index}` finds it){_others()}",
+                kind="busy",
             )
+        self._negotiate(device)
         # More than one waiting buffer means old pictures.
         device.set(cv2.CAP_PROP_BUFFERSIZE, 1)
         ok, image = device.read()
         if not ok:
             raise SourceError(
                 f"{name} opens but gives no picture: another program may be using it; close "
-                f"that program (`fuser /dev/video{self._index}` finds it), or plug it in again"
+                f"that program (`fuser /dev/video{self._index}` finds it), or plug it in again",
+                kind="busy",
             )
         self._first = image, time.monotonic_ns()
         rate = device.get(cv2.CAP_PROP_FPS)
@@ -146,6 +160,25 @@ class CameraSource:
             live=True,
         )
 
+    def _negotiate(self, device: Device) -> None:
+        """Ask for the size and rate that are wanted, as MJPG if they are not had otherwise."""
+        config = self._config
+        if config.camera_size is None and config.camera_fps is None:
+            return
+        wanted = _Mode.wanted(config)
+        got = wanted.ask(device)
+        if not got.satisfies(wanted) and device.get(cv2.CAP_PROP_FOURCC) != _MJPG:
+            raw_format = device.get(cv2.CAP_PROP_FOURCC)
+            device.set(cv2.CAP_PROP_FOURCC, _MJPG)
+            packed = wanted.ask(device)
+            if packed.satisfies(wanted) or packed.fps > got.fps:
+                got = packed
+            else:
+                device.set(cv2.CAP_PROP_FOURCC, raw_format)
+                got = wanted.ask(device)
+        level = logging.INFO if got.satisfies(wanted) else logging.WARNING
+        logger.log(level, "camera %s: asked for %s, got %s", self._uri, wanted, got)
+
     def _shoot(self) -> tuple[BgrImage, int] | None:
         """One picture and when it came; None once the source is closed."""
         if self._device is None:
@@ -155,8 +188,48 @@ class CameraSource:
             return first
         ok, image = self._device.read()
         if not ok:
-            raise SourceError(f"camera {self._uri} gives no more pictures; is it still plugged in?")
+            raise SourceError(
+                f"camera {self._uri} gives no more pictures; is it still plugged in?", kind="lost"
+            )
         return np.asarray(image, dtype=np.uint8), time.monotonic_ns()
+
+
+@dataclass(frozen=True)
+class _Mode:
+    """Size in pixels and rate of a camera; 0: whatever it is."""
+
+    width_px: int
+    height_px: int
+    fps: float
+    code: str = ""
+
+    @classmethod
+    def wanted(cls, config: CaptureConfig) -> _Mode:
+        width, height = map(int, (config.camera_size or "0x0").split("x"))
+        return cls(width, height, config.camera_fps or _WANTED_FPS)
+
+    def ask(self, device: Device) -> _Mode:
+        """What the camera takes for it."""
+        if self.width_px:
+            device.set(cv2.CAP_PROP_FRAME_WIDTH, self.width_px)
+            device.set(cv2.CAP_PROP_FRAME_HEIGHT, self.height_px)
+        device.set(cv2.CAP_PROP_FPS, self.fps)
+        return _Mode(
+            round(device.get(cv2.CAP_PROP_FRAME_WIDTH)),
+            round(device.get(cv2.CAP_PROP_FRAME_HEIGHT)),
+            device.get(cv2.CAP_PROP_FPS),
+            int(device.get(cv2.CAP_PROP_FOURCC)).to_bytes(4, "little").decode("ascii", "replace"),
+        )
+
+    def satisfies(self, wanted: _Mode) -> bool:
+        same_size = (self.width_px, self.height_px) == (wanted.width_px, wanted.height_px)
+        return (same_size or not wanted.width_px) and self.fps > wanted.fps - 1
+
+    def __str__(self) -> str:
+        size = f"{self.width_px}x{self.height_px} at " if self.width_px else ""
+        return f"{size}{self.fps:g} fps" + f" ({self.code})" * self.code.isprintable() * bool(
+            self.code
+        )
 
 
 def check_camera(index: int) -> None:
@@ -176,11 +249,14 @@ def check_camera(index: int) -> None:
     except PermissionError as exc:
         raise SourceError(
             f"camera {path} may not be used: permission denied; add yourself to its group "
-            f"(`sudo usermod -aG video $USER`) and log in again"
+            f"(`sudo usermod -aG video $USER`) and log in again",
+            kind="permission",
         ) from exc
     except OSError as exc:
-        busy = "another program is using it" if exc.errno == errno.EBUSY else exc.strerror
-        raise SourceError(f"camera {path} cannot be opened: {busy}{_others()}") from exc
+        busy = exc.errno == errno.EBUSY
+        kind: SourceErrorKind = "busy" if busy else "lost"
+        what = f"another program is using it; `fuser {path}` finds it" if busy else exc.strerror
+        raise SourceError(f"camera {path} cannot be opened: {what}{_others()}", kind=kind) from exc
 
 
 def _others() -> str:

@@ -2,28 +2,59 @@
 
 from __future__ import annotations
 
+import errno
+import socket
 from pathlib import Path
 from typing import Final
+from urllib.parse import urlsplit
 
 import av.error
 
-from stream_cam.errors import SourceError, SourceNotFoundError
-from stream_cam.uri import redact
+from stream_cam.errors import SourceError, SourceErrorKind, SourceNotFoundError
+from stream_cam.uri import quoted_url, redact, scheme_of
 
-_ADVICE: Final[tuple[tuple[type[BaseException], str], ...]] = (
-    (av.error.HTTPUnauthorizedError, "wrong or missing user and password (401)"),
-    (av.error.HTTPForbiddenError, "the server refuses access (403); check user and rights"),
-    (av.error.HTTPNotFoundError, "the server has nothing under this path (404); check it"),
-    (av.error.HTTPServerError, "the server failed (5xx); look at its log, try again later"),
-    (av.error.HTTPError, "the server refused the request (4xx); check the URL"),
-    (av.error.ConnectionRefusedError, "nothing listens there; check host, port and server"),
-    (av.error.ConnectionResetError, "the connection was cut; check the server"),
-    (av.error.BrokenPipeError, "the connection was cut; check the server"),
-    (av.error.TimeoutError, "it does not answer; check host, port and network"),
-    (av.error.ProtocolNotFoundError, "this build of FFmpeg does not speak that protocol"),
-    (av.error.DecoderNotFoundError, "there is no decoder for its codec; convert it to H.264"),
-    (av.error.PermissionError, "permission denied"),
+_ADVICE: Final[tuple[tuple[type[BaseException], SourceErrorKind, str], ...]] = (
+    (
+        av.error.HTTPUnauthorizedError,
+        "authentication",
+        "wrong or missing user and password (401); give rtsp://USER:PASSWORD@…, special "
+        "characters as %XX",
+    ),
+    (
+        av.error.HTTPForbiddenError,
+        "authentication",
+        "the server refuses access (403); check user and rights",
+    ),
+    (
+        av.error.HTTPNotFoundError,
+        "not found",
+        "the server has nothing under this path (404); check it",
+    ),
+    (av.error.HTTPServerError, "other", "the server failed (5xx); look at its log"),
+    (av.error.HTTPError, "other", "the server refused the request (4xx); check the URL"),
+    (
+        av.error.ConnectionRefusedError,
+        "refused",
+        "nothing listens there; check host, port and server",
+    ),
+    (av.error.ConnectionResetError, "lost", "the connection was cut; check the server"),
+    (av.error.BrokenPipeError, "lost", "the connection was cut; check the server"),
+    (av.error.EOFError, "lost", "the connection was cut; check the server"),
+    (av.error.TimeoutError, "timeout", "it does not answer; check host, port and network"),
+    (
+        av.error.ProtocolNotFoundError,
+        "codec",
+        "this build of FFmpeg does not speak that protocol",
+    ),
+    (
+        av.error.DecoderNotFoundError,
+        "codec",
+        "there is no decoder for its codec; convert it to H.264",
+    ),
+    (av.error.PermissionError, "permission", "permission denied"),
 )
+
+_UNREACHABLE: Final = frozenset({errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ENETDOWN})
 
 
 def explain_network_error(
@@ -36,25 +67,49 @@ def explain_network_error(
         seconds: the time limit under which it was done.
         late: that limit has passed; FFmpeg's RTSP then says anything, such as invalid data.
     """
-    name = redact(uri)
+    where = f"{redact(uri)} cannot be {doing}"
+    scheme = scheme_of(uri)
     if late or isinstance(exc, av.error.ExitError):
         what = f"no answer within {seconds:g} s; check host, port and network"
-        return SourceError(f"{name} cannot be {doing}: {what}")
-    for kind, what in _ADVICE:
-        if isinstance(exc, kind):
-            error = SourceNotFoundError if kind is av.error.HTTPNotFoundError else SourceError
-            return error(f"{name} cannot be {doing}: {what}")
+        return SourceError(f"{where}: {what}", kind="timeout")
+    for error_type, kind, what in _ADVICE:
+        if isinstance(exc, error_type):
+            error = SourceNotFoundError if kind == "not found" else SourceError
+            return error(f"{where}: {what}", kind=kind)
+    number = getattr(exc, "errno", None)
     if isinstance(exc, av.error.InvalidDataError):
-        return SourceError(f"{name} cannot be {doing}: what comes is no video that can be decoded")
+        # RTSP says so of a connection that breaks off in the middle of the handshake as well.
+        recorded = scheme in ("http", "https") and doing == "opened"
+        what = "what comes is no video that can be decoded"
+        return SourceError(f"{where}: {what}", kind="codec" if recorded else "lost")
+    if number in _UNREACHABLE:
+        return SourceError(f"{where}: no way to that host; check network", kind="unreachable")
+    if number == errno.EIO and doing == "opened":
+        return _explain_eio(uri, where)
     reason = getattr(exc, "strerror", None) or type(exc).__name__
-    return SourceError(f"{name} cannot be {doing}: {reason}; check host, port and path")
+    kind = "lost" if doing == "read" else "other"
+    return SourceError(f"{where}: {reason}; check host, port and path", kind=kind)
+
+
+def _explain_eio(uri: str, where: str) -> SourceError:
+    """FFmpeg's answer to names that do not resolve and to TLS that fails; tell them apart."""
+    host = urlsplit(quoted_url(uri)).hostname or ""
+    try:
+        socket.getaddrinfo(host, None)
+    except (OSError, UnicodeError):
+        what = "no host of that name is known; check it and the network"
+        return SourceError(f"{where}: {what}", kind="unreachable")
+    if scheme_of(uri) in ("https", "rtsps"):
+        what = "no TLS connection; check the port, or whether the server speaks TLS at all"
+        return SourceError(f"{where}: {what}", kind="tls")
+    return SourceError(f"{where}: the connection breaks off; check the server", kind="lost")
 
 
 def explain_file_error(path: str, exc: BaseException) -> SourceError:
     """The error for a local file that FFmpeg does not open."""
-    for kind, what in _ADVICE:
-        if isinstance(exc, kind):
-            return SourceError(f"{path} cannot be opened: {what}")
+    for error_type, kind, what in _ADVICE:
+        if isinstance(exc, error_type):
+            return SourceError(f"{path} cannot be opened: {what}", kind=kind)
     if isinstance(exc, av.error.InvalidDataError):
         if _mp4_lacks_index(path):
             return SourceError(

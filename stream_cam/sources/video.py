@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Iterator
 from fractions import Fraction
@@ -21,7 +22,7 @@ from stream_cam.sources.base import SourceInfo
 from stream_cam.sources.convert import BgrConverter
 from stream_cam.sources.ffmpeg_errors import explain_file_error, explain_network_error
 from stream_cam.sources.paths import check_readable
-from stream_cam.uri import NETWORK_SCHEMES, redact, scheme_of
+from stream_cam.uri import NETWORK_SCHEMES, quoted_url, redact, scheme_of
 
 logger = logging.getLogger(__name__)
 
@@ -32,6 +33,9 @@ _TEXT_FORMATS: Final = frozenset({"tty", "bin", "xbin", "adf", "idf"})
 """FFmpeg draws text files as ANSI art by their suffix (.txt, .nfo, .asc…) and calls it video."""
 _LOW_DELAY: Final = 1 << 19
 """AV_CODEC_FLAG_LOW_DELAY; PyAV's name for it has moved between versions."""
+_RTSP_PROBING: Final = {"fpsprobesize": "1", "analyzeduration": "1000000"}
+"""FFmpeg otherwise watches 20 frames go by for their rate: 0.6 s more to connect at 30 fps, 2 s at
+10 fps (measured)."""
 
 
 class VideoSource:
@@ -55,6 +59,7 @@ class VideoSource:
         self._frames: Iterator[Frame] | None = None
         self._first: Frame | None = None
         self._info: SourceInfo | None = None
+        self._interrupted = threading.Event()
         self.corrupt_frames = 0
         """Packets and frames that could not be decoded, so far."""
         self.repaired_times = 0
@@ -90,6 +95,10 @@ class VideoSource:
         if self._frames is not None:
             yield from self._frames
 
+    def interrupt(self) -> None:
+        """Ends the iteration soon, from any thread: at the next packet or time limit."""
+        self._interrupted.set()
+
     def _open(self) -> InputContainer:
         problem: SourceError
         start = time.monotonic()
@@ -99,7 +108,7 @@ class VideoSource:
                 # Without the prefix FFmpeg takes "a:b.mp4" for a protocol named a.
                 return av.open("file:" + self._uri)
             timeout = (self._config.open_timeout_seconds, self._config.read_timeout_seconds)
-            return av.open(self._uri, options=self._options(), timeout=timeout)
+            return av.open(quoted_url(self._uri), options=self._options(), timeout=timeout)
         except (av.error.FFmpegError, ValueError) as exc:
             if not self._network:
                 raise explain_file_error(self._uri, exc) from exc
@@ -114,7 +123,7 @@ class VideoSource:
         # Not fflags=nobuffer: it throws away what was read to recognise the stream, the key frame
         # with it, and the first picture waits for the next one (seconds, or for ever).
         if scheme_of(self._uri) in ("rtsp", "rtsps"):
-            return {"rtsp_transport": self._config.rtsp_transport}
+            return {"rtsp_transport": self._config.rtsp_transport, **_RTSP_PROBING}
         return {}
 
     def _start(self, container: InputContainer) -> None:
@@ -134,7 +143,7 @@ class VideoSource:
         if live:
             stream.codec_context.flags |= _LOW_DELAY
         fps = _rate_of(stream)
-        self._frames = self._decode(container, stream, fps or _ASSUMED_RATE)
+        self._frames = self._decode(container, stream, fps or _ASSUMED_RATE, live)
         self._first = next(self._frames, None)
         if self._first is None:
             raise SourceError(f"{redact(self._uri)} holds a video, but no frame can be decoded")
@@ -168,23 +177,26 @@ class VideoSource:
         )
 
     def _decode(
-        self, container: InputContainer, stream: av.VideoStream, fps: Fraction
+        self, container: InputContainer, stream: av.VideoStream, fps: Fraction, live: bool
     ) -> Iterator[Frame]:
         to_bgr = BgrConverter()
         times = _Times(fps)
-        for index, picture in enumerate(self._pictures(container, stream)):
+        for index, picture in enumerate(self._pictures(container, stream, live)):
             captured_ns = time.monotonic_ns()
             time_base = picture.time_base or stream.time_base or 1 / fps
             pts = times.next(picture.pts, time_base)
             self.repaired_times = times.repaired
             yield Frame(to_bgr(picture), index, pts, Fraction(time_base), captured_ns)
-        if self.corrupt_frames:
+        if self.corrupt_frames and not live:
             logger.warning("%s: %d damaged parts", redact(self._uri), self.corrupt_frames)
 
     def _pictures(
-        self, container: InputContainer, stream: av.VideoStream
+        self, container: InputContainer, stream: av.VideoStream, live: bool
     ) -> Iterator[av.VideoFrame]:
-        """Decoded pictures; what is damaged is counted and left out."""
+        """Decoded pictures; what is damaged is counted and left out.
+
+        In files, where every frame counts, a picture that decodes with damage is kept.
+        """
         for packet in self._packets(container, stream):
             try:
                 pictures = packet.decode()
@@ -193,10 +205,13 @@ class VideoSource:
                 logger.debug("damaged packet: %s", type(exc).__name__)
                 continue
             for picture in pictures:
-                if isinstance(picture, av.VideoFrame):
-                    if picture.is_corrupt:
-                        self.corrupt_frames += 1
-                    yield picture
+                if not isinstance(picture, av.VideoFrame):
+                    continue
+                if picture.is_corrupt:
+                    self.corrupt_frames += 1
+                    if live:
+                        continue
+                yield picture
 
     def _packets(
         self, container: InputContainer, stream: av.VideoStream
@@ -207,6 +222,8 @@ class VideoSource:
         while True:
             try:
                 for packet in container.demux(stream):
+                    if self._interrupted.is_set():
+                        return
                     unreadable = 0
                     yield packet
                 return

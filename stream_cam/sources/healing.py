@@ -1,0 +1,320 @@
+"""Cameras and network streams that heal themselves: always the newest frame, over all outages.
+
+A reader (reader.py) holds one connection. When it fails, or gives no frame for a while, it is left
+to itself and another one is started after a jittered, growing wait. What happens when:
+
+    kind of error                               first connection        later
+    refused, timeout, unreachable, lost, other  waits and tries again   tries again
+    not found, codec, tls, permission, busy     ends the run at once    tries again, says so
+    authentication                              ends the run at once    tries again every 10 s
+
+`--give-up-after` limits all of them, and with it the first connection is tried so long as well.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from fractions import Fraction
+from types import TracebackType
+from typing import Final
+
+from stream_cam.capture import EndOfStream
+from stream_cam.config import CaptureConfig
+from stream_cam.errors import SourceError, SourceErrorKind
+from stream_cam.frame import Frame
+from stream_cam.sources.base import Away, Health, Source, SourceInfo
+from stream_cam.sources.reader import Reader
+from stream_cam.uri import redact
+
+logger = logging.getLogger(__name__)
+
+LOOKS_PERMANENT: Final[frozenset[SourceErrorKind]] = frozenset(
+    {"not found", "authentication", "codec", "tls", "permission", "busy"}
+)
+"""Kinds of errors that somebody has to do something about."""
+
+_SHORTEST_WAIT_SECONDS: Final = 0.5
+_LONGEST_WAIT_SECONDS: Final = 10.0
+_JITTER: Final = (0.75, 1.25)
+_MOST_ABANDONED: Final = 3
+"""So many readers may hang at a time; beyond it no further one is started."""
+_CLOSING_SECONDS: Final = 1.0
+"""How long a connection may take to close in order."""
+_QUIET_SECONDS: Final = 1.0
+"""Without a frame for so long (or three frames' time) a picture is no longer shown as live."""
+_NANOSECOND: Final = Fraction(1, 1_000_000_000)
+
+
+class Clock:
+    """Time, for tests to hold in their hands."""
+
+    def now(self) -> float:
+        """Monotonic, in seconds."""
+        return time.monotonic()
+
+    def wait_for(
+        self, changed: threading.Condition, ready: Callable[[], bool], timeout: float | None
+    ) -> bool:
+        """`changed.wait_for(ready, timeout)` by this clock."""
+        return changed.wait_for(ready, timeout)
+
+
+class HealingSource:
+    """A live source that reconnects; frames count on and their times are the capture clock's.
+
+    Entering waits for the first frame. Iterating gives the newest frame, and waits through
+    outages; `status` tells about them. What turns out to be recorded (a file on a web server) is
+    passed through: every frame, with its own time, and its first failure is the end.
+
+    Args:
+        uri: what is shown of it is redacted.
+        open_source: makes the source anew for each connection; called in a reader's thread.
+        config: time limits.
+        clock, jitter: for tests.
+    """
+
+    def __init__(
+        self,
+        uri: str,
+        open_source: Callable[[], Source],
+        config: CaptureConfig | None = None,
+        *,
+        clock: Clock | None = None,
+        jitter: random.Random | None = None,
+    ) -> None:
+        self._name = redact(uri)
+        self._open_source = open_source
+        self._config = config or CaptureConfig()
+        self._clock = clock or Clock()
+        self._jitter = jitter or random.Random()
+        self._changed = threading.Condition()  # reentrant: a signal may call `stop` at any time
+        self._stopping = False
+        self._reader: Reader | None = None
+        self._abandoned: list[Reader] = []
+        self._info: SourceInfo | None = None
+        self._fps: Fraction | None = None
+        self._first: Frame | None = None
+        self._given = 0
+        self._origin_ns = self._last_ns = 0
+        self._failure: SourceError | None = None
+        self._attempt = self._failures = 0
+        self._next_try_at = self._heard_at = self._clock.now()
+        self._corrupt_before = 0
+        self.health = Health()
+
+    @property
+    def info(self) -> SourceInfo:
+        if self._info is None:
+            raise ValueError("the source is not open; use it in a with-statement")
+        return self._info
+
+    @property
+    def corrupt_frames(self) -> int:
+        """Packets and frames that could not be decoded, so far, over all connections."""
+        reader = self._reader
+        return self._corrupt_before + (reader.corrupt_frames if reader is not None else 0)
+
+    def __enter__(self) -> HealingSource:
+        self._heard_at = self._clock.now()
+        try:
+            self._first = self._next()
+        except BaseException:
+            self._close()
+            raise
+        if self._info is None:
+            raise SourceError(f"{self._name} was stopped before its first picture", kind="lost")
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._close()
+
+    def __iter__(self) -> Iterator[Frame]:
+        first, self._first = self._first, None
+        if first is not None:
+            if self._is_recorded() or self._clock.now() - self._heard_at < _QUIET_SECONDS:
+                yield first
+            else:
+                # It has become old while the models were loaded.
+                self._given = 0
+        while (frame := self._next()) is not None:
+            yield frame
+
+    def stop(self) -> None:
+        """Ends the iteration at once, whatever the reader does; from any thread or signal."""
+        with self._changed:
+            self._stopping = True
+            self._changed.notify_all()
+            reader = self._reader
+        if reader is not None:
+            reader.abandon()
+
+    def status(self) -> Away | None:
+        """Why there are no frames; None while they come."""
+        failure, age = self._failure, self._clock.now() - self._heard_at
+        quiet = max(_QUIET_SECONDS, float(3 / self._fps) if self._fps else 0.0)
+        if failure is None and (age < quiet or self._is_recorded()):
+            return None
+        return Away(
+            reconnecting=failure is not None,
+            last_frame_age_seconds=age,
+            attempt=self._attempt,
+            next_try_seconds=max(0.0, self._next_try_at - self._clock.now()),
+            kind=failure.kind if failure is not None else "timeout",
+            reason=str(failure) if failure is not None else f"{self._name} gives no picture",
+        )
+
+    def _next(self) -> Frame | None:
+        """The next frame, over as many connections as it takes; None at the end."""
+        while True:
+            reader = self._reader or self._connect()
+            if reader is None or self._stopping:
+                return None
+            try:
+                return self._received(reader, reader.frames.take(self._patience(reader)))
+            except TimeoutError:
+                failure: BaseException = self._silence()
+                self._abandon(reader)
+            except EndOfStream:
+                if self._stopping or (reader.recorded and reader.error is None):
+                    return None
+                failure = reader.error or SourceError(
+                    f"{self._name} has ended; check the camera or server", kind="lost"
+                )
+            self._corrupt_before, self._reader = self.corrupt_frames, None
+            if not isinstance(failure, SourceError) or reader.recorded:
+                raise failure
+            self._lost(failure)
+
+    def _connect(self) -> Reader | None:
+        """A new reader when its time has come; None if the source was stopped before."""
+        with self._changed:
+            if not self._wait_for_next_try():
+                return None
+            self._attempt += 1
+            self._opened_at = self._clock.now()
+            self._reader = Reader(
+                self._open_source,
+                self._notify,
+                self._clock.wait_for,
+                name=f"reader {self.health.connections + self._attempt}",
+                always_live=self._info is not None,
+            )
+            self._reader.start()
+            return self._reader
+
+    def _wait_for_next_try(self) -> bool:
+        """Waits for the planned time, and for room if too many readers hang; False if stopped."""
+        while not self._stopping:
+            self._abandoned = [reader for reader in self._abandoned if reader.alive]
+            full = len(self._abandoned) >= _MOST_ABANDONED
+            wait = self._next_try_at - self._clock.now()
+            if wait <= 0 and not full:
+                return True
+            self._give_up_if_due()
+            limits = [wait] if wait > 0 else [_LONGEST_WAIT_SECONDS]
+            self._clock.wait_for(
+                self._changed, self._is_disturbed, min(limits + self._until_giving_up())
+            )
+        return False
+
+    def _is_disturbed(self) -> bool:
+        """Whether a wait is over before its time."""
+        return self._stopping or not all(reader.alive for reader in self._abandoned)
+
+    def _patience(self, reader: Reader) -> float | None:
+        """How long the next frame may take."""
+        if reader.recorded:
+            return None
+        config = self._config
+        wait = config.read_timeout_seconds
+        if self._failure is not None or self._info is None:
+            wait += config.open_timeout_seconds + self._opened_at - self._clock.now()
+        return max(0.0, min([wait, *self._until_giving_up()]))
+
+    def _received(self, reader: Reader, frame: Frame) -> Frame:
+        now = self._clock.now()
+        self._fps = reader.info.fps if reader.info is not None else None
+        if self._info is None:
+            self._info = reader.info
+            self.health.connections += 1
+            self._origin_ns = frame.captured_ns
+            if self._attempt > 1:
+                logger.warning("%s is there", self._name)
+        elif self._failure is not None:
+            away_seconds = now - self._heard_at
+            self.health.connections += 1
+            self.health.recoveries += 1
+            slowest = self.health.slowest_recovery_seconds
+            self.health.slowest_recovery_seconds = max(slowest, away_seconds)
+            logger.warning("%s is back after %.1f s", self._name, away_seconds)
+        self._heard_at, self._failure = now, None
+        self._attempt = self._failures = 0
+        if reader.recorded:
+            return frame
+        self._last_ns = max(self._last_ns + bool(self._given), frame.captured_ns - self._origin_ns)
+        self._given += 1
+        return replace(frame, index=self._given - 1, pts=self._last_ns, time_base=_NANOSECOND)
+
+    def _lost(self, failure: SourceError) -> None:
+        """Plans the next attempt, or raises if there is to be none."""
+        config, before, self._failure = self._config, self._failure, failure
+        permanent = failure.kind in LOOKS_PERMANENT
+        if self._info is None and permanent and config.give_up_after is None:
+            raise failure
+        wait = min(_SHORTEST_WAIT_SECONDS * 2.0 ** min(self._failures, 9), _LONGEST_WAIT_SECONDS)
+        self._failures += 1
+        if failure.kind == "authentication":
+            # Cameras lock users out who try too often.
+            wait = _LONGEST_WAIT_SECONDS
+        wait = min(wait * self._jitter.uniform(*_JITTER), _LONGEST_WAIT_SECONDS)
+        self._next_try_at = self._clock.now() + wait
+        self._give_up_if_due()
+        news = before is None or before.kind != failure.kind
+        log = logger.warning if news else logger.debug
+        log("%s; waiting for it, trying again in %.1f s", failure, wait)
+
+    def _silence(self) -> SourceError:
+        if self._failure is not None and self._until_giving_up() == [0.0]:
+            return self._failure  # an attempt that was cut short says less
+        seconds = self._clock.now() - self._heard_at
+        return SourceError(f"{self._name} gives no picture for {seconds:.1f} s", kind="timeout")
+
+    def _abandon(self, reader: Reader) -> None:
+        reader.abandon()
+        self.health.abandoned_readers += 1
+        self._abandoned.append(reader)
+
+    def _until_giving_up(self) -> list[float]:
+        """No or one limit, in seconds from now."""
+        limit = self._config.give_up_after
+        return [] if limit is None else [max(0.0, self._heard_at + limit - self._clock.now())]
+
+    def _give_up_if_due(self) -> None:
+        if self._failure is not None and self._until_giving_up() == [0.0]:
+            limit = self._config.give_up_after
+            raise SourceError(
+                f"{self._failure}; gave up after {limit:g} s (--give-up-after)",
+                kind=self._failure.kind,
+            )
+
+    def _is_recorded(self) -> bool:
+        return self._info is not None and not self._info.live
+
+    def _notify(self) -> None:
+        with self._changed:
+            self._changed.notify_all()
+
+    def _close(self) -> None:
+        self.stop()
+        if self._reader is not None:
+            self._reader.join(_CLOSING_SECONDS)

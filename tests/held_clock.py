@@ -1,0 +1,76 @@
+"""A clock that stands still until a test moves it on."""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections.abc import Callable
+
+from stream_cam.sources.healing import Clock
+
+DEADLINE_SECONDS = 20.0
+"""Nothing here takes a second on a quiet machine; a hang is what this is to find."""
+
+
+class Even(random.Random):
+    """No jitter."""
+
+    def uniform(self, a: float, b: float) -> float:
+        return 1.0
+
+
+class HeldClock(Clock):
+    """Those who wait by it wait until it is moved on, or until what they wait for is there."""
+
+    def __init__(self) -> None:
+        self._now = 1000.0
+        self._waits: list[tuple[threading.Condition, float]] = []
+        self._news = threading.Condition()
+
+    def now(self) -> float:
+        return self._now
+
+    def wait_for(
+        self, changed: threading.Condition, ready: Callable[[], bool], timeout: float | None
+    ) -> bool:
+        wait = (changed, float("inf") if timeout is None else self._now + timeout)
+        while not ready():
+            if self._now >= wait[1]:
+                return False
+            with self._news:
+                self._waits.append(wait)
+                self._news.notify_all()
+            try:
+                assert changed.wait(DEADLINE_SECONDS), "nobody moved the clock on"
+            finally:
+                with self._news:
+                    self._waits.remove(wait)
+        return True
+
+    def advance(self, seconds: float) -> None:
+        self._now += seconds
+        with self._news:
+            waits = list(self._waits)
+        for changed, _ in waits:
+            with changed:
+                changed.notify_all()
+
+    def pass_wait(self, low: float, high: float | None = None) -> float:
+        """Once somebody waits for that many seconds (`low` to `high`), lets them pass."""
+        high = low if high is None else high
+
+        def found() -> list[float]:
+            waits = [at - self._now for _, at in self._waits]
+            return [wait for wait in waits if low - 1e-6 <= wait <= high + 1e-6]
+
+        with self._news:
+            assert self._news.wait_for(found, DEADLINE_SECONDS), (
+                f"nobody waits {low:g}..{high:g} s: {[at - self._now for _, at in self._waits]}"
+            )
+            seconds = found()[0]
+        self.advance(seconds)
+        return seconds
+
+    def until_waited_for(self) -> None:
+        with self._news:
+            assert self._news.wait_for(lambda: self._waits, DEADLINE_SECONDS), "nobody waits"
