@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -54,11 +53,7 @@ def test_demo_model_names_shapes_of_another_painter(
             x, y = explainer.explain(picture.image_bgr, label).peak_xy()
             left, top, right_edge, bottom = picture.box_xyxy
             hits += left <= x <= right_edge and top <= y <= bottom
-    # The card's figures, less three standard deviations of so few pictures.
-    assert right >= RIGHT_AT_LEAST * len(labels)
-    assert hits >= HITS_AT_LEAST * shapes
-    assert "demo_judge" in sys.modules
-
-
-RIGHT_AT_LEAST = 0.80
-HITS_AT_LEAST = 0.80
+    # The card's figures on 660 such pictures, 84 % and 93 %, less three standard deviations of
+    # a hundred: a floor for what is shipped, not the 95 % that it is to reach.
+    assert right >= 0.73 * len(labels)
+    assert hits >= 0.85 * shapes
