@@ -221,14 +221,16 @@ def _logging_to_stderr(run: RunConfig) -> Iterator[None]:
     handler.setFormatter(_RedactingFormatter("stream-cam: %(levelname)s: %(message)s"))
     # FFmpeg's own lines too, should they be turned on: they hold URLs and credentials.
     loggers = [logging.getLogger(name) for name in ("stream_cam", "libav")]
+    levels = [logger.level for logger in loggers]
     for logger in loggers:
         logger.addHandler(handler)
         logger.setLevel(logging.DEBUG if run.verbose else logging.WARNING)
     try:
         yield
     finally:
-        for logger in loggers:
+        for logger, level in zip(loggers, levels, strict=True):
             logger.removeHandler(handler)
+            logger.setLevel(level)
 
 
 class _RedactingFormatter(logging.Formatter):
