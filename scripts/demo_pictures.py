@@ -1,7 +1,7 @@
 """Pictures with known contents for training and measuring the demo model.
 
-One picture: a background, distractors, at most one of the ten shapes, then what a webcam does
-to it. Pictures of every aspect are drawn as the network sees them, stretched to a square.
+One picture: a background, distractors, one of the ten shapes, several or none, then what a webcam
+does to it. Pictures of every aspect are drawn as the network sees them, stretched to a square.
 """
 
 from __future__ import annotations
@@ -47,6 +47,8 @@ class Picture:
     """Of the frame before stretching; a key of ASPECTS."""
     size_share: float
     """Height of the box as a share of the picture's height."""
+    others: tuple[tuple[int, BoxXyxy], ...] = ()
+    """Further shapes, each of a label of its own: index into LABELS, box."""
 
 
 class Painter:
@@ -57,13 +59,16 @@ class Painter:
         noise = np.random.default_rng(seed).normal(0, 1, (_NOISE_SIDE, _NOISE_SIDE, 3))
         self._noise = noise.astype(np.float32)
 
-    def paint(self, rng: Rng, side_px: int = FULL_SIDE_PX, label: int | None = None) -> Picture:
+    def paint(
+        self, rng: Rng, side_px: int = FULL_SIDE_PX, label: int | None = None, *, most: int = 1
+    ) -> Picture:
         """Draw one picture; a side below 224 px shows a cut-out of a 224 px picture.
 
         Args:
             rng: everything random comes from here.
             side_px: height and width of the picture.
             label: index into LABELS; None draws `nothing` one time in eight.
+            most: up to so many shapes, apart from each other; one alone is as frequent as several.
         """
         if label is None:
             empty = rng.random() < 0.125
@@ -73,17 +78,42 @@ class Painter:
         image = self._backdrop(rng, background, side_px)
         if rng.random() < 0.25:
             image = _mixed(rng, image, self._backdrop(rng, self._any_background(rng), side_px))
-        box = _NO_BOX
+        shapes: list[tuple[int, BoxXyxy]] = []
         if label == len(SHAPE_NAMES):
             _add_distractors(rng, image, int(rng.integers(0, 9)), bold=True)
         else:
-            _add_distractors(rng, image, _few(rng, 6), bold=False)
-            box = self._add_shape(rng, image, SHAPE_NAMES[label], 1 / ASPECTS[aspect], background)
+            _add_distractors(rng, image, _few(rng, 6), bold=rng.random() < 0.3)
+            shapes = self._add_shapes(rng, image, label, most, 1 / ASPECTS[aspect], background)
             if rng.random() < 0.15:
                 _add_thin_distractor(rng, image)
         image = self._seen_by_webcam(rng, image, ASPECTS[aspect])
+        box = shapes[0][1] if shapes else _NO_BOX
         share = (box[3] - box[1]) / side_px
-        return Picture(image, label, box, background.kind, aspect, share)
+        return Picture(image, label, box, background.kind, aspect, share, tuple(shapes[1:]))
+
+    def _add_shapes(
+        self,
+        rng: Rng,
+        image: ByteArray,
+        label: int,
+        most: int,
+        squeeze: float,
+        background: Background,
+    ) -> list[tuple[int, BoxXyxy]]:
+        """Draw the labelled shape, and maybe others where there is room for them."""
+        several = most > 1 and rng.random() < 0.5
+        count = int(rng.integers(2, most + 1)) if several else 1
+        rest = [other for other in rng.permutation(len(SHAPE_NAMES)).tolist() if other != label]
+        shapes: list[tuple[int, BoxXyxy]] = []
+        for name in [label, *rest[: count - 1]]:
+            taken = [box for _, box in shapes]
+            largest = 0.74 if count == 1 else rng.uniform(0.2, 1.2 / count)
+            box = self._add_shape(
+                rng, image, SHAPE_NAMES[name], squeeze, background, taken, largest
+            )
+            if box is not None:
+                shapes.append((name, box))
+        return shapes
 
     def _any_background(self, rng: Rng) -> Background:
         return self._pool[int(rng.integers(len(self._pool)))]
@@ -103,8 +133,16 @@ class Painter:
         return np.ascontiguousarray(cv2.convertScaleAbs(image, None, gain, lift), np.uint8)
 
     def _add_shape(
-        self, rng: Rng, image: ByteArray, name: str, squeeze: float, background: Background
-    ) -> BoxXyxy:
+        self,
+        rng: Rng,
+        image: ByteArray,
+        name: str,
+        squeeze: float,
+        background: Background,
+        taken: Sequence[BoxXyxy],
+        largest: float,
+    ) -> BoxXyxy | None:
+        """Draw one shape and give its box; None where the taken boxes leave no room."""
         side = image.shape[0]
         by_hand = rng.random() < (0.6 if background.kind in {"paper", "text"} else 0.25)
         lined = rng.random() < (0.75 if by_hand else 0.45)
@@ -112,7 +150,7 @@ class Painter:
         width = _line_width(rng, shape, lined)
         if by_hand:
             shape = hand_drawn(rng, shape, leave_open=lined and not shape.filled_only)
-        size_px = _size_px(rng, shape, side, squeeze)
+        size_px = _size_px(rng, shape, side, squeeze, largest)
         mask, _ = render_mask(shape, size_px, scale_xy=(squeeze, 1.0), line_width=width)
         if by_hand and lined and rng.random() < 0.15:
             again, _ = render_mask(
@@ -124,18 +162,20 @@ class Painter:
             again = np.asarray(cv2.resize(again, mask.shape[::-1]), np.uint8)
             mask = np.asarray(np.maximum(mask, again), np.uint8)
         for _ in range(12):
-            corner = _place(rng, mask.shape, side)
-            placed = clip_to_frame(mask, corner, image.shape)
-            if placed is not None and (placed[0] > 127).sum() > 0.9 * (mask > 127).sum():
-                break
-        if placed is None:
-            raise RuntimeError("a shape was placed outside its picture")
-        cut, (x, y) = placed
-        box = mask_box(cut)
-        if box is None:
-            raise RuntimeError(f"a {name} came out empty at {size_px:.0f} px")
-        _paint_mask(rng, image, cut, (x, y), self._pool, pen=by_hand)
-        return box[0] + x, box[1] + y, box[2] + x, box[3] + y
+            placed = clip_to_frame(mask, _place(rng, mask.shape, side), image.shape)
+            if placed is None or (placed[0] > 127).sum() <= 0.9 * (mask > 127).sum():
+                continue
+            cut, (x, y) = placed
+            box = mask_box(cut)
+            if box is None:
+                raise RuntimeError(f"a {name} came out empty at {size_px:.0f} px")
+            moved = (box[0] + x, box[1] + y, box[2] + x, box[3] + y)
+            if not any(_touch(moved, other) for other in taken):
+                _paint_mask(rng, image, cut, (x, y), self._pool, pen=by_hand)
+                return moved
+        if not taken:
+            raise RuntimeError("a shape found no place in its picture")
+        return None
 
     def _seen_by_webcam(self, rng: Rng, image: ByteArray, aspect: float) -> ByteArray:
         side = image.shape[0]
@@ -228,11 +268,21 @@ def _line_width(rng: Rng, shape: Outline, lined: bool) -> float | None:
     return float(rng.uniform(0.03, 0.15) if rng.random() < 0.6 else rng.uniform(0.04, 0.09))
 
 
-def _size_px(rng: Rng, shape: Outline, side: int, squeeze: float) -> float:
-    """Pixels for one unit, so that the shape is 14..72 % of a 224 px picture and fits in."""
+def _touch(first: BoxXyxy, second: BoxXyxy, apart_px: float = 6) -> bool:
+    """Whether two boxes overlap or come closer than `apart_px`."""
+    return (
+        first[0] < second[2] + apart_px
+        and second[0] < first[2] + apart_px
+        and first[1] < second[3] + apart_px
+        and second[1] < first[3] + apart_px
+    )
+
+
+def _size_px(rng: Rng, shape: Outline, side: int, squeeze: float, largest: float) -> float:
+    """Pixels for one unit: the shape is 14 % to `largest` of a 224 px picture, and fits in."""
     points = np.concatenate(shape.contours + shape.strokes)
     wide, high = np.ptp(points, axis=0)
-    low, top = 0.14 * FULL_SIDE_PX, 0.74 * FULL_SIDE_PX
+    low, top = 0.14 * FULL_SIDE_PX, largest * FULL_SIDE_PX
     size = rng.uniform(low, top) if rng.random() < 0.6 else low * (top / low) ** rng.random()
     room = 0.93 * side
     return float(max(16.0, min(size, room / high, room / (wide * squeeze))))
@@ -290,8 +340,8 @@ def _paint_mask(
 
 
 def _visible_colour(rng: Rng, behind: FloatArray, opacity: float, *, dark: bool) -> FloatArray:
-    """A colour that differs from what is behind it by at least 55 levels (Euclidean, BGR)."""
-    needed = 55 if rng.random() < 0.3 else 90
+    """A colour that differs from what is behind it by at least 70 levels (Euclidean, BGR)."""
+    needed = 70 if rng.random() < 0.3 else 100
     best, best_far = random_colour(rng), -1.0
     for _ in range(12):
         colour = random_colour(rng)
@@ -312,7 +362,7 @@ def _few(rng: Rng, most: int) -> int:
 def _add_distractors(rng: Rng, image: ByteArray, count: int, *, bold: bool) -> None:
     """Draw scribbles, lines, dots, text, grids and arcs; `bold` ones may be large and thick."""
     for _ in range(count):
-        kind = rng.integers(8 if bold else 6)
+        kind = rng.integers(9 if bold else 6)
         if kind <= 2:
             _add_thin_distractor(rng, image)
         elif kind == 3:
@@ -323,8 +373,10 @@ def _add_distractors(rng: Rng, image: ByteArray, count: int, *, bold: bool) -> N
             _add_grid(rng, image)
         elif kind == 6:
             _add_text(rng, image, 1.5, 5.0)
-        else:
+        elif kind == 7:
             _add_scribble(rng, image, int(rng.integers(3, 16)))
+        else:
+            _add_polygons(rng, image)
 
 
 def _add_thin_distractor(rng: Rng, image: ByteArray) -> None:
@@ -356,6 +408,22 @@ def _add_scribble(rng: Rng, image: ByteArray, thickness: int) -> None:
         points = np.stack([np.convolve(smooth[:, axis], kernel, "valid") for axis in (0, 1)], 1)
     lines = [np.round(points).astype(np.int32)]
     cv2.polylines(image, lines, False, random_colour(rng).tolist(), thickness, cv2.LINE_AA)
+
+
+def _add_polygons(rng: Rng, image: ByteArray) -> None:
+    """A few jagged areas and long bars, none of them a shape that has a name here."""
+    side = image.shape[0]
+    for _ in range(int(rng.integers(1, 9))):
+        centre = rng.uniform(0, side, 2)
+        if rng.random() < 0.7:
+            points = rng.normal(centre, rng.uniform(0.02, 0.2) * side, (int(rng.integers(4, 9)), 2))
+        else:
+            long, turn = rng.uniform(0.1, 0.5) * side, rng.uniform(0, np.pi)
+            along = long * np.array([np.cos(turn), np.sin(turn)])
+            across = rng.uniform(0.04, 0.2) * along[::-1] * (1, -1)
+            points = centre + np.stack([along + across, along - across, -along - across, across - along])
+        corners = [np.round(points * 16).astype(np.int32)]
+        cv2.fillPoly(image, corners, random_colour(rng).tolist(), cv2.LINE_AA, 4)
 
 
 def _add_dots(rng: Rng, image: ByteArray) -> None:

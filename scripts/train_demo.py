@@ -1,10 +1,10 @@
 """Train the demo model: a ResNet18 that names ten drawn shapes, and whose map points at them.
 
-    python scripts/train_demo.py --minutes 55
+    python scripts/train_demo.py
 
-Needs `pip install -e .[train]`. The pictures are drawn while it trains, from a fixed seed; the
-number of pictures seen depends on the machine's speed, because the schedule runs on time: the
-budget is kept on any machine, and a checkpoint is written every few minutes.
+Needs `pip install -e .[train]`. The pictures are drawn while it trains, from a fixed seed, and
+counted: the same command sees the same pictures everywhere. A checkpoint is written every few
+minutes.
 """
 
 from __future__ import annotations
@@ -15,8 +15,10 @@ import logging
 import math
 import sys
 import time
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import cv2
@@ -39,6 +41,8 @@ logger = logging.getLogger("train_demo")
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 INPUT_SIZE = 224
 STRIDE = 32
+FULL_CELLS = (INPUT_SIZE // STRIDE) ** 2
+NOTHING = len(LABELS) - 1
 ASSET = ROOT / "stream_cam" / "assets" / "demo.safetensors"
 
 
@@ -46,11 +50,14 @@ ASSET = ROOT / "stream_cam" / "assets" / "demo.safetensors"
 class Phase:
     side_px: int
     batch: int
-    until: float
-    """Share of the time budget at which the phase ends, 0..1."""
+    pictures: int
+    most: int
+    """Shapes in one picture, at the most."""
 
 
-PHASES = "96:64:0.22,128:64:0.58,224:40:1"
+PHASES = "128:64:100000:2,224:32:70000:4,224:32:45000:1"
+PADDING = -1
+"""The label of a shape that is not there."""
 
 
 @dataclass(frozen=True)
@@ -58,36 +65,46 @@ class Batch:
     images: Tensor
     """(N, 3, S, S) uint8, RGB, channels last."""
     labels: Tensor
-    """(N,) int64."""
+    """(N, K) int64: the shapes of each picture, then PADDING; none at all is `nothing`."""
     boxes: Tensor
-    """(N, 4) float32, pixels x0, y0, x1, y1; zero for `nothing`."""
+    """(N, K, 4) float32, pixels x0, y0, x1, y1; zero where there is no shape."""
 
 
 class Drawn(IterableDataset[Batch]):
     """An endless row of batches, drawn in the loader's workers."""
 
-    def __init__(self, pool: list[Background], seed: int, side_px: int, batch: int) -> None:
+    def __init__(self, pool: list[Background], seed: int, phase: Phase) -> None:
         self._painter = Painter(pool, seed)
-        self._seed, self._side_px, self._batch = seed, side_px, batch
+        self._seed, self._phase = seed, phase
 
     def __iter__(self) -> Iterator[Batch]:
         cv2.setNumThreads(1)
         torch.set_num_threads(1)
-        worker = get_worker_info()
-        rng = np.random.default_rng([self._seed, self._side_px, worker.id if worker else 0])
+        worker, phase = get_worker_info(), self._phase
+        seed = [self._seed, phase.side_px, phase.most, worker.id if worker else 0]
+        rng = np.random.default_rng(seed)
         while True:
-            pictures = [self._painter.paint(rng, self._side_px) for _ in range(self._batch)]
-            yield collate(pictures)
+            yield collate(
+                [
+                    self._painter.paint(rng, phase.side_px, most=phase.most)
+                    for _ in range(phase.batch)
+                ]
+            )
 
 
 def collate(pictures: list[Picture]) -> Batch:
     images_bgr = np.stack([picture.image_bgr for picture in pictures])
     images = torch.from_numpy(images_bgr[..., ::-1].copy()).permute(0, 3, 1, 2)
-    return Batch(
-        images,
-        torch.tensor([p.label for p in pictures]),
-        torch.tensor([p.box_xyxy for p in pictures], dtype=torch.float32),
-    )
+    most = max(1 + len(picture.others) for picture in pictures)
+    labels = torch.full((len(pictures), most), PADDING)
+    boxes = torch.zeros(len(pictures), most, 4)
+    for row, picture in enumerate(pictures):
+        if picture.label == NOTHING:
+            continue
+        for column, (label, box) in enumerate([(picture.label, picture.box_xyxy), *picture.others]):
+            labels[row, column] = label
+            boxes[row, column] = torch.tensor(box)
+    return Batch(images, labels, boxes)
 
 
 def normalised(images: Tensor, device: torch.device) -> Tensor:
@@ -132,44 +149,85 @@ def target_cells(boxes: Tensor, cells: int) -> Tensor:
     return rows[:, :, None] & columns[:, None, :]
 
 
-def map_losses(maps: Tensor, labels: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
-    """What the maps of shape pictures lose, and what they lose on the shape alone.
+def shares_of_cells(boxes: Tensor, shown: Tensor, cells: int) -> Tensor:
+    """Whose each cell of the map is, (N, K + 1, cells, cells) bool: the shapes', then nobody's.
+
+    A cell belongs to the shape whose box is nearest to its centre, up to 24 px beyond the box,
+    because a convolution answers a little beside what it sees.
+    """
+    centres = (torch.arange(cells, device=boxes.device) + 0.5) * STRIDE
+    x0, y0, x1, y1 = boxes[..., None].unbind(2)
+    beyond_x = torch.maximum(x0 - centres, centres - x1)
+    beyond_y = torch.maximum(y0 - centres, centres - y1)
+    beyond = torch.maximum(beyond_y[..., :, None], beyond_x[..., None, :])
+    beyond = beyond.masked_fill(~shown[..., None, None], math.inf)
+    nobody = torch.full_like(beyond[:, :1], 24.0)
+    owner = torch.cat([beyond, nobody], 1).argmin(1)
+    return F.one_hot(owner, boxes.shape[1] + 1).movedim(-1, 1).bool()
+
+
+def map_losses(maps: Tensor, bias: Tensor, labels: Tensor, boxes: Tensor) -> dict[str, Tensor]:
+    """What the maps of some pictures lose, part by part.
+
+    A logit is a sum over the map's cells, so a picture with several shapes tells what each
+    shape alone, and the background alone, would have brought: every part gets a loss of its own.
 
     Args:
-        maps: (N, classes, h, w), every class's map with its bias added.
-        labels: (N,) of shapes, none of `nothing`.
-        boxes: (N, 4) in pixels.
+        maps: (N, classes, h, w), every class's map without its bias.
+        bias: (classes,).
+        labels: (N, K) of shapes, or PADDING.
+        boxes: (N, K, 4) in pixels.
 
     Returns:
-        Pointing: -log of the share of softmax(true class's map) on the target cells. Local:
-        cross entropy of the maps averaged over those cells. Its gradient is not diluted by the
-        cells beside a small shape, as that of the pooled logits is.
+        `alone`: cross entropy of the logits that a shape's own cells give.
+        `behind`: cross entropy against `nothing` of the logits that all other cells give.
+        `pointing`: -log of the share of softmax(a shape's map) on its target cells.
+        `local`: cross entropy of the maps averaged over those cells. Its gradient is not diluted
+        by the cells beside a small shape, as that of the pooled logits is.
     """
-    if not len(labels):
-        return maps.sum() * 0, maps.sum() * 0
-    allowed = target_cells(boxes, maps.shape[-1]).flatten(1)
-    flat = maps.flatten(2)
-    log_mass = F.log_softmax(flat[torch.arange(len(labels)), labels], dim=1)
-    pointing = -torch.logsumexp(log_mass.masked_fill(~allowed, -1e4), dim=1).mean()
+    shown = labels != PADDING
+    cells = maps.shape[-1]
+    whose = shares_of_cells(boxes, shown, cells).float()
+    sums = torch.einsum("nchw,nkhw->nkc", maps, whose) / FULL_CELLS + bias
+    nothing = torch.full_like(labels[:, 0], NOTHING)
+    losses = {"behind": F.cross_entropy(sums[:, -1], nothing)}
+    row, column = shown.nonzero(as_tuple=True)
+    if not len(row):
+        return losses | dict.fromkeys(("alone", "pointing", "local"), maps.sum() * 0)
+    true, flat = labels[row, column], maps[row].flatten(2)
+    allowed = target_cells(boxes[row, column], cells).flatten(1)
+    own = flat[torch.arange(len(row)), true]
+    log_mass = F.log_softmax(own, dim=1)
     weight = allowed.float() / allowed.sum(1, keepdim=True)
-    return pointing, F.cross_entropy(torch.einsum("ncp,np->nc", flat, weight), labels)
+    local = torch.einsum("ncp,np->nc", flat, weight) + bias
+    return losses | {
+        "alone": F.cross_entropy(sums[row, column], true),
+        "pointing": -torch.logsumexp(log_mass.masked_fill(~allowed, -1e4), dim=1).mean(),
+        "local": F.cross_entropy(local, true),
+    }
 
 
 def losses(
     model: ResNet, batch: Batch, device: torch.device, smoothing: float
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Cross entropy, pointing loss, local cross entropy and the logits of one batch."""
+) -> tuple[dict[str, Tensor], Tensor, Tensor]:
+    """Each loss of one batch; the logits and the labels of its pictures with one shape or none."""
     images = normalised(batch.images, device).contiguous(memory_format=torch.channels_last)
     labels, boxes = batch.labels.to(device), batch.boxes.to(device)
     with torch.autocast(device.type, torch.bfloat16):
         features = features_of(model, images)
     features = features.float()
-    logits = model.fc(features.mean((2, 3)))
     maps = torch.einsum("ck,nkhw->nchw", model.fc.weight, features)
-    maps = maps + model.fc.bias[:, None, None]
-    shown = labels != len(LABELS) - 1
-    entropy = F.cross_entropy(logits, labels, label_smoothing=smoothing)
-    return entropy, *map_losses(maps[shown], labels[shown], boxes[shown]), logits
+    single = (labels != PADDING).sum(1) <= 1
+    # A smaller picture is a cut-out of a full one: it brings as much, from fewer cells.
+    logits = maps[single].sum((2, 3)) / FULL_CELLS + model.fc.bias
+    first = labels[single, 0]
+    truth = torch.where(first == PADDING, NOTHING, first)
+    parts = map_losses(maps, model.fc.bias, labels, boxes)
+    return (
+        {"entropy": F.cross_entropy(logits, truth, label_smoothing=smoothing), **parts},
+        logits,
+        truth,
+    )
 
 
 class Average:
@@ -224,143 +282,145 @@ def evaluate(
         images = normalised(batch.images, device).contiguous(memory_format=torch.channels_last)
         with torch.autocast(device.type, torch.bfloat16):
             features = features_of(model, images)
-        features, labels = features.float().cpu(), batch.labels
+        features, labels = features.float().cpu(), batch.labels[:, 0]
+        labels = torch.where(labels == PADDING, NOTHING, labels)
         logits = F.linear(features.mean((2, 3)), model.fc.weight.cpu(), model.fc.bias.cpu())
         right += int((logits.argmax(1) == labels).sum())
         total += len(labels)
         cams = torch.einsum("nk,nkhw->nhw", model.fc.weight.cpu()[labels], features)
-        shown = labels != len(LABELS) - 1
+        shown = labels != NOTHING
         peak = F.one_hot(cams.flatten(1).argmax(1), cams[0].numel()).bool()
-        allowed = target_cells(batch.boxes, cams.shape[-1]).flatten(1)
+        allowed = target_cells(batch.boxes[:, 0], cams.shape[-1]).flatten(1)
         hits += int((peak & allowed).any(1)[shown].sum())
         shapes += int(shown.sum())
     return right / total, hits / max(shapes, 1)
 
 
 def phases(text: str) -> list[Phase]:
-    """Read `side:batch:until,...`, the pictures' side in pixels and shares of the budget."""
+    """Read `side:batch:pictures:most,...`: pixels, and shapes in one picture at the most."""
     rows = [row.split(":") for row in text.split(",")]
-    return [Phase(int(side), int(batch), float(until)) for side, batch, until in rows]
+    return [Phase(*(int(value) for value in row)) for row in rows]
 
 
 def learning_rate(share: float, peak: float) -> float:
-    """One cycle over the time budget: a short rise, then a cosine to 1 % of the peak."""
+    """One cycle over all pictures: a short rise, then a cosine to 0.2 % of the peak."""
     if share < 0.03:
         return peak * (0.05 + 0.95 * share / 0.03)
     fall = (share - 0.03) / 0.97
-    return peak * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(fall, 1.0))))
+    return peak * (0.002 + 0.998 * 0.5 * (1 + math.cos(math.pi * min(fall, 1.0))))
 
 
-def train(args: argparse.Namespace) -> None:
-    started = time.monotonic()
-    torch.manual_seed(args.seed)
-    device = torch.device(args.device)
-    rng = np.random.default_rng(args.seed)
-    photographs = package_photographs()
-    pool = make_pool(rng, args.pool, 288, photographs)
-    logger.info("%d photographs, %d backgrounds: %s", len(photographs), len(pool), kinds(pool))
-    model = resnet18(num_classes=len(LABELS), zero_init_residual=True)
-    if args.init:
-        model.load_state_dict(
-            {k: v.float() if v.is_floating_point() else v for k, v in load_file(args.init).items()}
+class Trainer:
+    """The model, its optimizer and average, and how many pictures it has seen."""
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        self._args = args
+        self._device = torch.device(args.device)
+        self._started = time.monotonic()
+        photographs = package_photographs()
+        self._pool = make_pool(np.random.default_rng(args.seed), args.pool, 288, photographs)
+        logger.info("%d photographs, backgrounds: %s", len(photographs), kinds(self._pool))
+        self._model = resnet18(num_classes=len(LABELS), zero_init_residual=True)
+        if args.init:
+            state = load_file(args.init)
+            self._model.load_state_dict({k: as_float32(v) for k, v in state.items()})
+        self._model.to(self._device, memory_format=torch.channels_last)
+        decayed = [p for p in self._model.parameters() if p.ndim > 1]
+        plain = [p for p in self._model.parameters() if p.ndim <= 1]
+        self._optimizer = torch.optim.AdamW(
+            [{"params": decayed, "weight_decay": 0.05}, {"params": plain, "weight_decay": 0.0}],
+            lr=args.lr,
+            fused=True,
         )
-    model.to(device, memory_format=torch.channels_last)
-    decayed = [p for p in model.parameters() if p.ndim > 1]
-    plain = [p for p in model.parameters() if p.ndim <= 1]
-    optimizer = torch.optim.AdamW(
-        [{"params": decayed, "weight_decay": 0.05}, {"params": plain, "weight_decay": 0.0}],
-        lr=args.lr,
-        fused=True,
-    )
-    average = Average(model, args.ema)
-    logger.info("setup took %.0f s", time.monotonic() - started)
-    for phase in args.phases:
-        run_phase(args, phase, model, optimizer, average, pool, started)
-    save(average.state, args.out)
-    held = validation(pool, args.seed + 1, INPUT_SIZE, 600)
-    top1, pointing = evaluate(average.state, held, device)
-    minutes = (time.monotonic() - started) / 60
-    logger.info("done in %.1f min: top-1 %.4f, pointing %.4f", minutes, top1, pointing)
+        self._average = Average(self._model, args.ema)
+        self._total = sum(phase.pictures for phase in args.phases)
+        self._seen = 0
+
+    def run(self) -> None:
+        for phase in self._args.phases:
+            self._run_phase(phase)
+        save(self._average.state, self._args.out)
+        held = held_out(self._pool, self._args.seed + 1, INPUT_SIZE, 600)
+        figures = evaluate(self._average.state, held, self._device)
+        logger.info("done in %.1f min: top-1 %.4f, pointing %.4f", self._minutes, *figures)
+
+    @property
+    def _minutes(self) -> float:
+        return (time.monotonic() - self._started) / 60
+
+    def _run_phase(self, phase: Phase) -> None:
+        drawn = Drawn(self._pool, self._args.seed, phase)
+        workers = self._args.workers
+        loader = DataLoader(drawn, batch_size=None, num_workers=workers, prefetch_factor=4)
+        held = held_out(self._pool, self._args.seed, phase.side_px, 300)
+        n_steps = phase.pictures // phase.batch
+        begun = saved = time.monotonic()
+        sums: dict[str, float] = defaultdict(float)
+        self._model.train()
+        for step, batch in enumerate(islice(loader, n_steps), 1):
+            parts, n_right, n_single = self._step(batch)
+            self._seen += phase.batch
+            for name, value in parts.items():
+                sums[name] += value / 50
+            sums["top-1"] += n_right / max(n_single, 1) / 50
+            if step % 50 == 0:
+                speed = step * phase.batch / (time.monotonic() - begun)
+                figures = ", ".join(f"{name} {value:.3f}" for name, value in sums.items())
+                share = 100 * self._seen / self._total
+                logger.info(
+                    "%5.1f min %2.0f %%: %s, %.0f img/s", self._minutes, share, figures, speed
+                )
+                sums.clear()
+            if time.monotonic() - saved > self._args.save_every:
+                save(self._average.state, self._args.out)
+                figures = evaluate(self._average.state, held, self._device)
+                logger.info("saved: top-1 %.4f, pointing %.4f", *figures)
+                saved = time.monotonic()
+
+    def _step(self, batch: Batch) -> tuple[dict[str, float], int, int]:
+        """Learn from one batch; its losses, and how many single shapes were named right."""
+        args = self._args
+        for group in self._optimizer.param_groups:
+            group["lr"] = learning_rate(self._seen / self._total, args.lr)
+        parts, logits, truth = losses(self._model, batch, self._device, args.smoothing)
+        weights = {"alone": args.alone, "behind": args.behind}
+        weights |= {"pointing": args.pointing, "local": args.local}
+        total = sum(weights.get(name, 1.0) * loss for name, loss in parts.items())
+        self._optimizer.zero_grad(set_to_none=True)
+        total.backward()
+        nn.utils.clip_grad_norm_(self._model.parameters(), 2.0)
+        self._optimizer.step()
+        self._average.update(self._model)
+        n_right = int((logits.argmax(1) == truth).sum())
+        return {name: loss.item() for name, loss in parts.items()}, n_right, len(truth)
 
 
-def validation(pool: list[Background], seed: int, side_px: int, count: int) -> list[Batch]:
-    rows = iter(Drawn(pool, seed + 10_000, side_px, 50))
+def as_float32(value: Tensor) -> Tensor:
+    """A tensor ready to train: float32, but a counter stays what it is."""
+    return value.float() if value.is_floating_point() else value
+
+
+def held_out(pool: list[Background], seed: int, side_px: int, count: int) -> list[Batch]:
+    """Pictures with one shape or none, drawn from a seed that no training uses."""
+    rows = iter(Drawn(pool, seed + 10_000, Phase(side_px, 50, count, 1)))
     threads = torch.get_num_threads()
     batches = [next(rows) for _ in range(count // 50)]
     torch.set_num_threads(threads)
     return batches
 
 
-def run_phase(
-    args: argparse.Namespace,
-    phase: Phase,
-    model: ResNet,
-    optimizer: torch.optim.Optimizer,
-    average: Average,
-    pool: list[Background],
-    started: float,
-) -> None:
-    """Train at one picture size until the phase's share of the budget is spent."""
-    device = torch.device(args.device)
-    budget_s = args.minutes * 60 - args.reserve
-    drawn = Drawn(pool, args.seed, phase.side_px, phase.batch)
-    loader = DataLoader(drawn, batch_size=None, num_workers=args.workers, prefetch_factor=4)
-    held = validation(pool, args.seed, phase.side_px, 300)
-    begun = saved = time.monotonic()
-    seen = right = 0
-    sums = [0.0, 0.0]
-    steps = 0
-    model.train()
-    for batch in loader:
-        share = (time.monotonic() - started) / budget_s
-        if share >= phase.until:
-            break
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(share, args.lr)
-        entropy, pointing, local, logits = losses(model, batch, device, args.smoothing)
-        optimizer.zero_grad(set_to_none=True)
-        (entropy + args.pointing * pointing + args.local * local).backward()
-        nn.utils.clip_grad_norm_(model.parameters(), 2.0)
-        optimizer.step()
-        average.update(model)
-        steps += 1
-        seen += len(logits)
-        right += int((logits.argmax(1).cpu() == batch.labels).sum())
-        sums[0] += entropy.item()
-        sums[1] += pointing.item()
-        if steps % 50 == 0:
-            speed = seen / (time.monotonic() - begun)
-            logger.info(
-                "%5.1f min %d px step %d: entropy %.3f, pointing %.3f, top-1 %.3f, %.0f img/s",
-                (time.monotonic() - started) / 60,
-                phase.side_px,
-                steps,
-                sums[0] / 50,
-                sums[1] / 50,
-                right / (50 * phase.batch),
-                speed,
-            )
-            right, sums = 0, [0.0, 0.0]
-        if time.monotonic() - saved > args.save_every:
-            saved = time.monotonic()
-            save(average.state, args.out)
-            logger.info(
-                "EMA at %d px: top-1 %.4f, pointing %.4f (saved)",
-                phase.side_px,
-                *evaluate(average.state, held, device),
-            )
-    logger.info("phase %d px: %d steps, %d pictures", phase.side_px, steps, seen)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--minutes", type=float, default=55, help="wall-clock budget")
     parser.add_argument("--seed", type=int, default=20261121)
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--out", type=Path, default=ASSET)
     parser.add_argument("--init", type=Path, help="go on from these weights")
-    parser.add_argument("--phases", type=phases, default=PHASES, help="side:batch:until, ...")
+    parser.add_argument(
+        "--phases", type=phases, default=PHASES, help="side:batch:pictures:shapes at most, ..."
+    )
     parser.add_argument("--lr", type=float, default=2e-3, help="peak learning rate")
+    parser.add_argument("--alone", type=float, default=0.5, help="weight of each shape's own loss")
+    parser.add_argument("--behind", type=float, default=0.25, help="weight of the background's")
     parser.add_argument("--pointing", type=float, default=0.4, help="weight of the pointing loss")
     parser.add_argument("--local", type=float, default=0.3, help="weight of the local loss")
     parser.add_argument("--smoothing", type=float, default=0.02, help="label smoothing")
@@ -368,11 +428,11 @@ def main() -> None:
     parser.add_argument("--pool", type=int, default=2000, help="backgrounds to draw")
     parser.add_argument("--workers", type=int, default=2, help="drawing processes")
     parser.add_argument("--save-every", type=float, default=240, help="seconds")
-    parser.add_argument("--reserve", type=float, default=45, help="seconds kept for the end")
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     cv2.setNumThreads(1)
-    train(args)
+    torch.manual_seed(args.seed)
+    Trainer(args).run()
 
 
 if __name__ == "__main__":
