@@ -29,7 +29,15 @@ from rich.console import Console
 from rich.table import Table
 from torch import nn
 
-from stream_cam.config import CaptureConfig, LookConfig, ModelConfig, PipelineConfig, RunConfig
+from stream_cam.config import (
+    CaptureConfig,
+    EngineName,
+    LookConfig,
+    ModelConfig,
+    PipelineConfig,
+    Precision,
+    RunConfig,
+)
 from stream_cam.explain import Explainer
 from stream_cam.frame import BgrImage
 from stream_cam.model import build_network, load_parameters
@@ -54,6 +62,8 @@ def main() -> None:
         "stream-cam (eager)": ours("eager"),
         "stream-cam": ours("openvino"),
     }
+    if "BF16" in core_can():
+        contenders["stream-cam (bf16)"] = ours("openvino", "bf16")
     samples = measure(contenders, frames)
     result = {
         "machine": _machine(),
@@ -82,8 +92,10 @@ def measure(contenders: dict[str, Explain], frames: list[BgrImage]) -> dict[str,
     return samples
 
 
-def ours(engine: Any) -> Explain:
-    explainer = Explainer.load("resnet18", weights=WEIGHTS, engine=engine, device="cpu")
+def ours(engine: EngineName, precision: Precision = "fp32") -> Explain:
+    explainer = Explainer.load(
+        "resnet18", weights=WEIGHTS, engine=engine, device="cpu", precision=precision
+    )
 
     def explain(frame_bgr: BgrImage) -> BgrImage:
         return explainer.overlay(frame_bgr, explainer.explain(frame_bgr))
@@ -220,6 +232,12 @@ def core_name() -> str:
     return str(openvino.Core().get_property("CPU", "FULL_DEVICE_NAME"))
 
 
+def core_can() -> list[str]:
+    import openvino
+
+    return list(openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
+
+
 def _percentiles(values: list[float]) -> dict[str, float]:
     p50, p95 = np.percentile(values, [50, 95])
     return {"p50": float(p50), "p95": float(p95)}
@@ -229,7 +247,7 @@ def _print(result: dict[str, Any]) -> None:
     console = Console()
     machine = result["machine"]
     console.print(f"{machine['processor']}, {machine['cores']} cores, torch {machine['torch']}")
-    table = Table(title=f"decoded {result['frame']} frame to full-size picture, ResNet18, fp32")
+    table = Table(title=f"decoded {result['frame']} frame to full-size picture, ResNet18")
     for column in ("", "p50 ms", "p95 ms", "× stream-cam"):
         table.add_column(column, justify="left" if not column else "right")
     best = result["per_frame_ms"]["stream-cam"]["p50"]

@@ -421,7 +421,9 @@ def _add_polygons(rng: Rng, image: ByteArray) -> None:
             long, turn = rng.uniform(0.1, 0.5) * side, rng.uniform(0, np.pi)
             along = long * np.array([np.cos(turn), np.sin(turn)])
             across = rng.uniform(0.04, 0.2) * along[::-1] * (1, -1)
-            points = centre + np.stack([along + across, along - across, -along - across, across - along])
+            points = centre + np.stack(
+                [along + across, along - across, -along - across, across - along]
+            )
         corners = [np.round(points * 16).astype(np.int32)]
         cv2.fillPoly(image, corners, random_colour(rng).tolist(), cv2.LINE_AA, 4)
 

@@ -373,8 +373,8 @@ class Trainer:
                 sums.clear()
             if time.monotonic() - saved > self._args.save_every:
                 save(self._average.state, self._args.out)
-                figures = evaluate(self._average.state, held, self._device)
-                logger.info("saved: top-1 %.4f, pointing %.4f", *figures)
+                shares = evaluate(self._average.state, held, self._device)
+                logger.info("saved: top-1 %.4f, pointing %.4f", *shares)
                 saved = time.monotonic()
 
     def _step(self, batch: Batch) -> tuple[dict[str, float], int, int]:

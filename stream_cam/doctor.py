@@ -208,6 +208,8 @@ def _openvino() -> Findings:
     yield Finding(
         "CPU", "ok", f"{name}: {has or 'no vector extensions known'}; OpenVINO: {' '.join(can)}"
     )
+    if "BF16" in can:
+        yield Finding("CPU", "note", "has bfloat16: --precision bf16 is faster here")
 
 
 def _cpu_flags() -> set[str]:

@@ -16,7 +16,7 @@ from torch import nn
 
 from stream_cam.cam.cpu import CpuOverlay, CpuPreprocessor, scale_cam
 from stream_cam.cam.geometry import FitPlan, plan_fit
-from stream_cam.config import Device, EngineName, Fit, LookConfig, ModelConfig
+from stream_cam.config import Device, EngineName, Fit, LookConfig, ModelConfig, Precision
 from stream_cam.engine import Engine, EngineInfo, load_engine
 from stream_cam.errors import UsageError, unknown_name
 from stream_cam.frame import BgrImage, Explanation, FloatArray, Frame, Prediction, Region
@@ -47,6 +47,7 @@ class Explainer:
         *,
         engine: EngineName = "auto",
         device: Device = "auto",
+        precision: Precision = "fp32",
         fit: Fit = "stretch",
         input_size: int | None = None,
         look: LookConfig | None = None,
@@ -64,6 +65,7 @@ class Explainer:
         self._fingerprint = net.fingerprint()
         self._engine_name: EngineName = engine
         self._device: Device = device
+        self._precision: Precision = precision
         self._fit: Fit = fit
         self._input_size = input_size or weights.input_size
         self._parallel = parallel
@@ -84,6 +86,7 @@ class Explainer:
         labels: Path | str | None = None,
         engine: EngineName = "auto",
         device: Device = "auto",
+        precision: Precision = "fp32",
         fit: Fit = "stretch",
         input_size: int | None = None,
         look: LookConfig | None = None,
@@ -97,6 +100,7 @@ class Explainer:
             labels: a file with the class names, for weights from a file.
             engine: `auto`, `openvino` or `eager`.
             device: `auto`, `cpu` or `cuda`.
+            precision: `fp32`, or `bf16` where the processor has it.
             fit: `stretch`, `crop`, `letterbox` or `native`.
             input_size: side of the network's input in pixels; default: the weights' own.
             look: how `overlay` draws.
@@ -114,6 +118,7 @@ class Explainer:
             loaded,
             engine=engine,
             device=device,
+            precision=precision,
             fit=fit,
             input_size=input_size,
             look=look,
@@ -129,6 +134,7 @@ class Explainer:
             labels=model.labels,
             engine=model.engine,
             device=model.device,
+            precision=model.precision,
             fit=model.fit,
             input_size=model.input_size,
             look=look,
@@ -146,6 +152,7 @@ class Explainer:
         input_size: int = 224,
         engine: EngineName = "auto",
         device: Device = "auto",
+        precision: Precision = "fp32",
         fit: Fit = "stretch",
         look: LookConfig | None = None,
         parallel: int = 1,
@@ -163,6 +170,7 @@ class Explainer:
             Weights.of_module(module, net.n_classes, labels, mean, std, input_size),
             engine=engine,
             device=device,
+            precision=precision,
             fit=fit,
             look=look,
             parallel=parallel,
@@ -292,6 +300,7 @@ class Explainer:
                     input_hw,
                     name=self._engine_name,
                     device=self._device,
+                    precision=self._precision,
                     parallel=self._parallel,
                 )
                 pool = _LanePool(engine, self.weights)

@@ -15,7 +15,16 @@ from check_demo import inside, peak_of, reachable
 from demo_backgrounds import folder_photographs, make_pool
 from demo_judge import judge_picture
 from demo_pictures import ASPECTS, LABELS, Painter
-from train_demo import map_losses, phases, save, target_cells
+from train_demo import (
+    PADDING,
+    Drawn,
+    Phase,
+    map_losses,
+    phases,
+    save,
+    shares_of_cells,
+    target_cells,
+)
 
 
 @pytest.fixture(scope="module")
@@ -74,23 +83,90 @@ def test_target_cells_avoid_the_first_column_when_they_can() -> None:
     assert torch.nonzero(only).tolist() == [[1, 0]]
 
 
-def test_map_losses_are_small_for_a_map_that_points_and_names() -> None:
-    maps = torch.zeros(1, 11, 7, 7)
-    maps[0, 4, 2, 3] = 30.0
-    labels, inside_box = torch.tensor([4]), torch.tensor([[100.0, 70.0, 125.0, 90.0]])
-    outside_box = torch.tensor([[10.0, 180.0, 40.0, 210.0]])
-    good, wrong = (map_losses(maps, labels, box) for box in (inside_box, outside_box))
-    assert float(good[0]) < 1e-3
-    assert float(good[1]) < 1e-3
-    assert float(wrong[0]) > 10
-    assert float(wrong[1]) == pytest.approx(np.log(11), abs=1e-4)
+TOP_LEFT = [20.0, 20.0, 60.0, 60.0]
+BOTTOM_RIGHT = [150.0, 150.0, 200.0, 200.0]
+NO_BIAS = torch.zeros(len(LABELS))
 
 
-def test_map_losses_of_no_shapes_are_zero() -> None:
-    losses = map_losses(
-        torch.zeros(0, 11, 7, 7), torch.zeros(0, dtype=torch.long), torch.ones(0, 4)
-    )
-    assert [float(loss) for loss in losses] == [0.0, 0.0]
+def two_shapes() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Maps, labels and boxes of a picture with a star and a heart, and of an empty one."""
+    maps = torch.zeros(2, len(LABELS), 7, 7)
+    maps[0, LABELS.index("star"), 1, 1] = 49 * 20.0
+    maps[0, LABELS.index("heart"), 5, 5] = 49 * 20.0
+    labels = torch.tensor([[LABELS.index("star"), LABELS.index("heart")], [PADDING, PADDING]])
+    boxes = torch.tensor([[TOP_LEFT, BOTTOM_RIGHT], [[0.0] * 4] * 2])
+    return maps, labels, boxes
+
+
+def test_map_losses_of_maps_that_point_and_name_are_small() -> None:
+    bias = NO_BIAS.clone()
+    bias[-1] = 10.0
+    losses = map_losses(two_shapes()[0], bias, *two_shapes()[1:])
+    assert {name: float(loss) < 1e-3 for name, loss in losses.items()} == {
+        "alone": True, "behind": True, "pointing": True, "local": True,
+    }  # fmt: skip
+
+
+def test_map_losses_notice_swapped_labels() -> None:
+    maps, labels, boxes = two_shapes()
+    losses = map_losses(maps, NO_BIAS, labels.flip(1), boxes)
+    assert float(losses["alone"]) > 10
+    assert float(losses["local"]) > 10
+    assert float(losses["pointing"]) > 10
+
+
+def test_map_losses_notice_what_answers_beside_the_shapes() -> None:
+    maps, labels, boxes = two_shapes()
+    clean = map_losses(maps, NO_BIAS, labels, boxes)
+    maps[0, LABELS.index("circle"), 1, 5] = 49 * 20.0
+    spoilt = map_losses(maps, NO_BIAS, labels, boxes)
+    assert float(clean["behind"]) == pytest.approx(np.log(len(LABELS)), abs=1e-4)
+    assert float(spoilt["behind"]) > float(clean["behind"]) + 5
+    assert float(spoilt["alone"]) == pytest.approx(float(clean["alone"]))
+
+
+def test_map_losses_of_pictures_without_shapes_have_gradients() -> None:
+    maps = torch.zeros(3, len(LABELS), 7, 7, requires_grad=True)
+    losses = map_losses(maps, NO_BIAS, torch.full((3, 1), PADDING), torch.zeros(3, 1, 4))
+    assert [losses[name].item() for name in ("alone", "pointing", "local")] == [0.0, 0.0, 0.0]
+    torch.stack(list(losses.values())).sum().backward()
+    assert maps.grad is not None
+    assert float(maps.grad[:, -1].max()) < 0  # `nothing` is to rise
+
+
+def test_cells_belong_to_the_nearest_shape_or_to_nobody() -> None:
+    shown = torch.tensor([[True, True, False]])
+    boxes = torch.tensor([[TOP_LEFT, BOTTOM_RIGHT, [0.0] * 4]])
+    whose = shares_of_cells(boxes, shown, 7)[0]
+    assert torch.equal(whose.sum(0), torch.ones(7, 7, dtype=torch.long))
+    assert whose[0, 1, 1]
+    assert whose[1, 5, 5]
+    assert whose[3, 1, 5]
+    assert not whose[2].any()
+
+
+def test_a_batch_lists_the_shapes_of_each_picture() -> None:
+    pool = make_pool(np.random.default_rng(0), 12, 288, [])
+    batch = next(iter(Drawn(pool, 3, Phase(224, 48, 48, 4))))
+    n_shapes = (batch.labels != PADDING).sum(1)
+    assert set(n_shapes.tolist()) == {0, 1, 2, 3, 4}
+    for labels, boxes in zip(batch.labels.tolist(), batch.boxes.tolist(), strict=True):
+        there = [label for label in labels if label != PADDING]
+        assert len(set(there)) == len(there)
+        for label, (x0, y0, x1, y1) in zip(labels, boxes, strict=True):
+            assert (x0 < x1 and y0 < y1) == (label != PADDING)
+
+
+def test_shapes_of_one_picture_are_apart(painter: Painter) -> None:
+    rng = np.random.default_rng(4)
+    for _ in range(40):
+        picture = painter.paint(rng, 224, 3, most=4)
+        boxes = [picture.box_xyxy, *(box for _, box in picture.others)]
+        for index, first in enumerate(boxes):
+            for second in boxes[index + 1 :]:
+                apart_x = max(first[0], second[0]) - min(first[2], second[2])
+                apart_y = max(first[1], second[1]) - min(first[3], second[3])
+                assert max(apart_x, apart_y) >= 6
 
 
 def test_peak_of_a_map_lies_at_its_cells_centre() -> None:
@@ -115,9 +191,7 @@ def test_save_writes_half_precision_with_labels_and_no_partial_file(tmp_path: Pa
 
 
 def test_phases_are_read() -> None:
-    first, last = phases("96:64:0.25,224:40:1")
-    assert (first.side_px, first.batch, first.until) == (96, 64, 0.25)
-    assert last.until == 1
+    assert phases("96:64:1000:1,224:40:500:4") == [Phase(96, 64, 1000, 1), Phase(224, 40, 500, 4)]
 
 
 def test_folder_photographs_of_an_empty_folder_is_empty(tmp_path: Path) -> None:

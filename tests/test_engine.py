@@ -53,6 +53,40 @@ def test_openvino_equals_eager_to_1e_3(
             assert (got - expected).abs().max() <= 1e-3 * expected.abs().max()
 
 
+def test_bfloat16_is_near_to_eager_where_the_processor_has_it(net: CamNet, tmp_path: Path) -> None:
+    import openvino
+
+    store = EngineStore(tmp_path)
+    if "BF16" not in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        with pytest.raises(EngineError, match="give --precision fp32"):
+            OpenVinoEngine.load(net, "abc", (64, 64), precision="bf16", store=store)
+        return
+    full = OpenVinoEngine.load(net, "abc", (64, 64), store=store)
+    brief = OpenVinoEngine.load(net, "abc", (64, 64), precision="bf16", store=store)
+    eager = load_engine(net, "abc", (64, 64), name="eager", device="cpu")
+    assert (full.info.precision, brief.info.precision) == ("fp32", "bf16")
+    batch = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(5))
+    for exact, got, expected in zip(
+        run(full, batch), run(brief, batch), run(eager, batch), strict=True
+    ):
+        far = (got - expected).abs().max()
+        # Half a unit in the last of bfloat16's eight bits is 2e-3; twenty layers add up.
+        assert far <= 3e-2 * expected.abs().max()
+        assert not torch.equal(got, exact)
+
+
+def test_bfloat16_is_refused_where_it_is_not(
+    net: CamNet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stream_cam.engine.openvino._capabilities", lambda core: ["FP32", "INT8"])
+    with pytest.raises(EngineError, match=r"no bfloat16 arithmetic.*--precision fp32"):
+        OpenVinoEngine.load(net, "abc", (64, 64), precision="bf16", store=EngineStore(tmp_path))
+    with pytest.raises(EngineError, match="no bfloat16 arithmetic"):
+        load_engine(net, "abc", (64, 64), precision="bf16", device="cpu")
+    with pytest.raises(EngineError, match="the eager engine has no bf16"):
+        load_engine(net, "abc", (64, 64), name="eager", precision="bf16", device="cpu")
+
+
 def test_a_session_follows_new_buffers(net: CamNet, tmp_path: Path) -> None:
     engine = OpenVinoEngine.load(net, "abc", (64, 64), store=EngineStore(tmp_path))
     session = engine.session()

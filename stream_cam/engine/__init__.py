@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 
-from stream_cam.config import Device, EngineName
+from stream_cam.config import Device, EngineName, Precision
 from stream_cam.engine.base import Engine, EngineInfo, Session
 from stream_cam.errors import EngineError, unknown_name
 from stream_cam.model import CamNet
@@ -21,6 +21,7 @@ def load_engine(
     *,
     name: EngineName = "auto",
     device: Device = "auto",
+    precision: Precision = "fp32",
     parallel: int = 1,
 ) -> Engine:
     """Compiles a network, or takes what was compiled before from the store.
@@ -31,6 +32,7 @@ def load_engine(
         input_hw: height and width of the input in pixels.
         name: which engine; `auto` falls back to the next one and logs why.
         device: `auto` takes CUDA if it is there.
+        precision: `bf16` is for the openvino engine on processors that have it.
         parallel: how many frames will be explained at once: 1 for the lowest latency.
 
     Raises:
@@ -38,15 +40,24 @@ def load_engine(
     """
     if name not in ("auto", "openvino", "eager"):
         raise unknown_name("engine", name, ("auto", "openvino", "eager"))
+    if precision not in ("fp32", "bf16"):
+        raise unknown_name("precision", precision, ("fp32", "bf16"))
     place = _resolve_device(device, name)
     if name == "eager" or place == "cuda":
+        if precision != "fp32":
+            raise EngineError(
+                f"the eager engine has no {precision}: give --precision fp32, or --engine openvino "
+                "--device cpu"
+            )
         return _eager(net, input_hw, place)
     try:
         from stream_cam.engine.openvino import OpenVinoEngine
 
-        return OpenVinoEngine.load(net, fingerprint, input_hw, parallel=parallel)
+        return OpenVinoEngine.load(
+            net, fingerprint, input_hw, precision=precision, parallel=parallel
+        )
     except EngineError as error:
-        if name == "openvino":
+        if name == "openvino" or precision != "fp32":
             raise
         logger.warning("OpenVINO is not used (%s); falling back to the slower eager engine", error)
         return _eager(net, input_hw, place)

@@ -17,7 +17,7 @@ class EngineInfo:
     device: str
     """cpu or cuda:N: where its tensors live."""
     precision: str
-    """fp32, fp16 or int8."""
+    """fp32, bf16, fp16 or int8: what it computes in; what goes in and out is float32."""
     input_shape: tuple[int, int, int, int]
     """(N, 3, H, W) of the normalised batch."""
     logits_shape: tuple[int, int]

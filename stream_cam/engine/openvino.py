@@ -1,4 +1,4 @@
-"""CamNet compiled by OpenVINO for the CPU, in float32, and kept in the store."""
+"""CamNet compiled by OpenVINO for the CPU and kept in the store."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from stream_cam.config import Precision
 from stream_cam.engine.base import EngineInfo, Session
 from stream_cam.engine.store import EngineStore
 from stream_cam.errors import EngineError
@@ -26,12 +27,14 @@ OUTPUTS = ("logits", "features")
 class OpenVinoEngine:
     """A compiled model; each session has its own inference request."""
 
-    def __init__(self, compiled: openvino.CompiledModel, parallel: int) -> None:
+    def __init__(
+        self, compiled: openvino.CompiledModel, precision: Precision, parallel: int
+    ) -> None:
         self._compiled = compiled
         self.info = EngineInfo(
             name="openvino",
             device="cpu",
-            precision="fp32",
+            precision=precision,
             input_shape=tuple(compiled.input(0).shape),
             logits_shape=tuple(compiled.output(0).shape),
             features_shape=tuple(compiled.output(1).shape),
@@ -45,6 +48,7 @@ class OpenVinoEngine:
         fingerprint: str,
         input_hw: tuple[int, int],
         *,
+        precision: Precision = "fp32",
         parallel: int = 1,
         store: EngineStore | None = None,
     ) -> OpenVinoEngine:
@@ -57,7 +61,12 @@ class OpenVinoEngine:
             ) from error
         store = store or EngineStore()
         core = openvino.Core()
-        options = _options(parallel)
+        if precision == "bf16" and "BF16" not in _capabilities(core):
+            raise EngineError(
+                "this processor has no bfloat16 arithmetic, so --precision bf16 would gain "
+                "nothing: give --precision fp32"
+            )
+        options = _options(precision, parallel)
         key = {
             "engine": "openvino",
             "model": net.name,
@@ -67,7 +76,7 @@ class OpenVinoEngine:
             "openvino": openvino.__version__,
             "torch": torch.__version__,
             "cpu": str(core.get_property("CPU", "FULL_DEVICE_NAME")),
-            "cpu_can": sorted(core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")),
+            "cpu_can": _capabilities(core),
         }
         with warnings.catch_warnings():
             # torch.export and OpenVINO's frontend warn of their own deprecations.
@@ -79,7 +88,7 @@ class OpenVinoEngine:
                 raise EngineError(
                     f"OpenVINO cannot compile {net.name} ({reason}); give --engine eager"
                 ) from error
-        return cls(compiled, parallel)
+        return cls(compiled, precision, parallel)
 
     def session(self) -> Session:
         return _OpenVinoSession(self._compiled.create_infer_request())
@@ -110,13 +119,17 @@ class _OpenVinoSession:
         self._kept = (batch, logits, features)
 
 
-def _options(parallel: int) -> dict[str, str]:
+def _capabilities(core: openvino.Core) -> list[str]:
+    return sorted(core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
+
+
+def _options(precision: Precision, parallel: int) -> dict[str, str]:
     """One frame at a time on all cores, or several frames at once on a core each."""
     # Without the hint OpenVINO takes bf16 where the CPU has it, and the maps would differ.
-    precision = {"INFERENCE_PRECISION_HINT": "f32"}
+    hints = {"INFERENCE_PRECISION_HINT": "f32" if precision == "fp32" else precision}
     if parallel == 1:
-        return {"PERFORMANCE_HINT": "LATENCY", **precision}
-    return {"NUM_STREAMS": str(parallel), **precision}
+        return {"PERFORMANCE_HINT": "LATENCY", **hints}
+    return {"NUM_STREAMS": str(parallel), **hints}
 
 
 def _load_or_build(
