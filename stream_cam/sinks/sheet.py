@@ -15,7 +15,8 @@ from stream_cam.frame import BgrImage
 from stream_cam.sinks.base import Picture
 
 _CELL_WIDTH = 640
-_COLUMNS = 3
+_COLUMNS = {1: 1, 2: 2, 3: 3, 4: 2, 6: 3}
+"""Moments → columns; of five moments, the four best are shown, so that no cell stays empty."""
 
 
 @dataclass(slots=True)
@@ -30,7 +31,8 @@ class SheetSink:
 
     Args:
         path: a picture file; replaced if it is there.
-        n_moments: the classes shown most certainly; in order of time on the sheet.
+        n_moments: at most so many of the classes shown most certainly; in order of time on the
+            sheet. A number for which there is a grid: 1 to 4, or 6.
     """
 
     main_thread = False
@@ -69,7 +71,8 @@ class SheetSink:
         if not self._moments:
             return
         best = sorted(self._moments.values(), key=lambda moment: -moment.probability)
-        chosen = sorted(best[: self._n_moments], key=lambda moment: moment.pts_seconds)
+        count = max(n for n in _COLUMNS if n <= min(len(best), self._n_moments))
+        chosen = sorted(best[:count], key=lambda moment: moment.pts_seconds)
         cells = [moment.image_bgr for moment in chosen]
         ok, data = cv2.imencode(".png", _grid(cells))
         part = self.path.with_name(f".{self.path.name}.part")
@@ -85,8 +88,8 @@ class SheetSink:
 
 def _grid(cells: list[BgrImage]) -> BgrImage:
     height, width = cells[0].shape[:2]
-    columns = min(_COLUMNS, len(cells))
-    rows = -(-len(cells) // columns)
+    columns = _COLUMNS[len(cells)]
+    rows = len(cells) // columns
     sheet = np.zeros((rows * height, columns * width, 3), np.uint8)
     for number, cell in enumerate(cells):
         row, column = divmod(number, columns)

@@ -24,7 +24,8 @@ from stream_cam.sources.shapes import (
     render_mask,
 )
 
-_SHAPE_SECONDS: Final = 2.0
+_SHAPE_SECONDS: Final = 1.65
+"""Six shapes come and go in ten seconds."""
 _APPEAR_SECONDS: Final = 0.3
 _VANISH_SECONDS: Final = 0.2
 _GAP_SECONDS: Final = 0.12
@@ -55,7 +56,7 @@ _WALLS_BGR: Final = ((196, 208, 214), (206, 202, 186), (186, 206, 196), (190, 19
 
 @dataclass(frozen=True)
 class _Turn:
-    """One shape's two seconds: what it looks like and where it goes."""
+    """One shape's time before the camera: what it looks like and where it goes."""
 
     shape: Outline
     size_px: float
