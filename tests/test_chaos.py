@@ -24,6 +24,7 @@ from stream_cam.sources.healing import HealingSource
 DEADLINE_SECONDS = 40.0
 KILLS = int(os.environ.get("STREAM_CAM_KILLS", "3"))
 """Of the server, in a row; 20 are asked of a release."""
+FROZEN_SECONDS = 8.0
 BRISK = CaptureConfig(open_timeout_seconds=3.0, read_timeout_seconds=1.0)
 
 
@@ -135,12 +136,23 @@ def test_server_that_is_killed_again_and_again(server: RtspServer) -> None:
 
 
 @pytest.mark.needs_rtsp_server
-def test_server_that_stands_still(server: RtspServer) -> None:
+@pytest.mark.parametrize(
+    ("config", "frozen_seconds"), [(BRISK, 0.0), (CaptureConfig(), FROZEN_SECONDS)]
+)
+def test_server_that_stands_still(
+    server: RtspServer, config: CaptureConfig, frozen_seconds: float
+) -> None:
     server.start()
-    with Viewer(server.url) as viewer:
+    with Viewer(server.url, config) as viewer:
         viewer.until_fresh(5)
+        frozen = time.monotonic()
         with reading_pauses(viewer):
             server.freeze()
+        while time.monotonic() - frozen < frozen_seconds:
+            away = viewer.source.status()
+            assert away is not None
+            assert away.reconnecting
+            threading.Event().wait(0.1)
         server.thaw()
         viewer.until_fresh(3)
     assert viewer.source.health.recoveries == 1

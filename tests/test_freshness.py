@@ -22,7 +22,9 @@ from stream_cam.sinks.base import Picture
 from stream_cam.sources import open_source
 
 SECONDS = float(os.environ.get("STREAM_CAM_FRESH_SECONDS", "6"))
-"""How long; 120 are asked of a release."""
+"""How long; 120 are asked of a release, on a machine that does nothing else."""
+BUSY = SECONDS < 120
+"""A machine that runs other tests as well has hiccups, which do not stay."""
 SLOW_SECONDS = 0.3
 MOST_AGEING_MS = 150
 
@@ -112,9 +114,9 @@ def test_slow_network_does_not_age_the_picture() -> None:
     assert len(watcher.ages_ms) > 0.9 * watcher.written
     start = sorted(watcher.ages_ms[:30])[15]
     late = sorted(age for age in watcher.ages_ms[30:] if age > start + MOST_AGEING_MS)
-    assert len(late) <= 0.02 * watcher.written, late  # a busy machine's hiccups; none of them stays
+    assert len(late) <= (0.02 * watcher.written if BUSY else 0), late
     assert max(watcher.ages_ms[-10:]) < start + MOST_AGEING_MS
     assert report.explained <= SECONDS / SLOW_SECONDS + 2
     assert len(set(explainer.explained)) == len(explainer.explained)
     assert report.captured == report.explained + report.superseded + report.discarded
-    assert watcher.written / watcher.seconds >= 27
+    assert watcher.written / watcher.seconds >= (27 if BUSY else 29)
