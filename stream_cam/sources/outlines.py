@@ -242,7 +242,7 @@ def _arrow(rng: np.random.Generator) -> Outline:
         corners = np.concatenate([half, (half * [-1, 1])[:0:-1]])
         corners = _rounded(corners, _corner_radius(rng) * 0.4)
         return Outline("arrow", (_turned(corners, turn),))
-    width = rng.uniform(0.06, 0.14)
+    width = rng.uniform(0.045, 0.14)
     wings = np.array([[-head_wide, head_long - 0.5], [0, -0.5], [head_wide, head_long - 0.5]])
     start = -0.5 if family == 2 else head_long - 0.52
     shaft_line = _turned(np.array([[0, start], [0, 0.5]]), turn)
