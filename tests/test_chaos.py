@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 import threading
 import time
@@ -292,6 +293,8 @@ def test_tls_and_names_have_their_own_kinds() -> None:
 
 @pytest.mark.needs_ffmpeg
 def test_ffmpeg_as_a_server_that_is_killed() -> None:
+    if shutil.which("ffmpeg") is None:
+        pytest.skip("the ffmpeg program is not installed (apt-get install ffmpeg)")
     server = FfmpegServer()
     with Viewer(server.url) as viewer:
         try:

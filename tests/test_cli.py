@@ -323,7 +323,7 @@ def test_bad_source_is_one_line_and_one(
         ("nowhere/out.mp4", "mkdir -p nowhere"),
         ("/proc/out.mp4", "/proc"),
         ("full/", "--overwrite"),
-        ("window", "no display"),
+        ("window", "write to a file with -o out.mp4"),
     ],
 )
 def test_bad_output_is_one_line_and_one(

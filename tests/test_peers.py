@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import warnings
 
 import numpy as np
@@ -18,6 +19,15 @@ from stream_cam.explain import Explainer
 from stream_cam.frame import BgrImage
 
 pytestmark = pytest.mark.needs_peers
+
+
+@pytest.fixture(autouse=True)
+def _peers() -> None:
+    """Skips where the two are not installed."""
+    for package in ("torchcam", "pytorch_grad_cam"):
+        if importlib.util.find_spec(package) is None:
+            pytest.skip(f"{package} is not installed (make peers)")
+
 
 MODELS = {"resnet18": "layer4", "resnet50": "layer4", "mobilenet_v2": "features"}
 TARGETS = (0, 17)

@@ -76,6 +76,21 @@ def test_display_that_works_is_no_problem(x_display: str, monkeypatch: pytest.Mo
     check_output("window", overwrite=False)
 
 
+@pytest.fixture
+def opencv_with_windows() -> None:
+    """Skips where OpenCV is the headless build, whose answer comes first."""
+    if "opencv-python-headless" in (display_problem() or ""):
+        pytest.skip("this OpenCV opens no windows (its libraries are missing, or it is headless)")
+
+
+def test_headless_opencv_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cv2.getBuildInformation", lambda: "  GUI:                 NONE\n")
+    with pytest.raises(SinkError, match=r"pip uninstall opencv-python-headless.*-o out\.mp4"):
+        check_output("window", overwrite=False)
+
+
+@pytest.mark.needs_display
+@pytest.mark.usefixtures("opencv_with_windows")
 @pytest.mark.skipif(sys.platform != "linux", reason="X11 is asked on Linux only")
 @pytest.mark.parametrize(
     ("display", "wayland", "text"),
@@ -99,6 +114,8 @@ def test_no_display_is_an_error_in_one_line_and_no_crash(
         check_output("window", overwrite=False)
 
 
+@pytest.mark.needs_display
+@pytest.mark.usefixtures("opencv_with_windows")
 @pytest.mark.skipif(sys.platform != "linux", reason="X11 is asked on Linux only")
 def test_qt_platform_that_opencv_lacks_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     # Set in many containers; Qt aborts the process where it has no such plugin.
