@@ -107,7 +107,7 @@ def jumps(explainer: Explainer, size: str, smooth_seconds: float) -> dict[str, A
     for seed in SEEDS:
         scene = Scene(width, height, seed)
         for turn in range(SHAPES_A_SEED):
-            if not _is_clear(scene, turn):
+            if not is_clear(scene, turn):
                 continue
             seen = look(explainer, jump_frames(scene, turn))
             raw.append(caught_seconds(seen))
@@ -232,7 +232,7 @@ def _peaks(seen: Sequence[Seen]) -> Points:
 
 def _centres(seen: Sequence[Seen]) -> Points:
     boxes = np.array([one.truth.box_xyxy for one in seen if one.truth is not None])
-    return (boxes[:, :2] + boxes[:, 2:]) / 2
+    return np.asarray((boxes[:, :2] + boxes[:, 2:]) / 2)
 
 
 def _is_hit(one: Seen) -> bool:
@@ -243,7 +243,7 @@ def _is_hit(one: Seen) -> bool:
     return left <= x <= right and top <= y <= bottom
 
 
-def _is_clear(scene: Scene, turn: int) -> bool:
+def is_clear(scene: Scene, turn: int) -> bool:
     """Whether the shape's boxes before and after the jump do not touch."""
     (one,), (other,) = (scene.frame(0, 2.0 * turn + into)[1] for into in JUMP_FROM_TO_SECONDS)
     (ax0, ay0, ax1, ay1), (bx0, by0, bx1, by1) = one.box_xyxy, other.box_xyxy
