@@ -155,7 +155,7 @@ class _HeldClass:
             self._shown, self._rival = best, None
         elif best.index == self._shown.index:
             self._rival = None
-        elif self._rival is None or best.index != self._rival.index or now < self._seen:
+        elif self._rival is None or best.index != self._rival.index:
             self._rival, self._rival_since = best, now
         elif now - self._rival_since >= self._hold_seconds - _ROUNDING_SECONDS:
             self._shown, self._rival = best, None
