@@ -2,9 +2,9 @@
 
     python scripts/bench_live.py [--seconds 20] [--size 1280x720] [--json F]
 
-GStreamer's RTSP server in a process of its own is the camera (tests/rtsp_harness.py). Decoding alone
-and explaining alone are measured first, in processor time a frame; then `run rtsp://… -o null` as a
-user runs it; then the same run while the camera is frozen and stays away. Processor time is the
+GStreamer's RTSP server is the camera, in a process of its own (tests/rtsp_harness.py). Decoding
+alone and explaining alone are measured first, in processor time a frame; then a run into `null` as
+a user runs it; then the same run while the camera is frozen and stays away. Processor time is the
 whole process's, in cores: 1.0 is one core busy all the time.
 """
 

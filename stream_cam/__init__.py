@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from stream_cam._version import __version__
 
 if TYPE_CHECKING:
+    from stream_cam.cam.steady import SteadyMaps
     from stream_cam.config import CaptureConfig, LookConfig, ModelConfig, PipelineConfig, RunConfig
     from stream_cam.errors import (
         EngineError,
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
         WeightsError,
     )
     from stream_cam.explain import Explainer
-    from stream_cam.frame import Explanation, Frame, Prediction, Region, Truth
+    from stream_cam.frame import Explanation, Features, Frame, Prediction, Region, Truth
     from stream_cam.model import CamNet
     from stream_cam.pipeline import Pipeline
     from stream_cam.render import Renderer
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from stream_cam.sources.base import Source, SourceInfo
 
 _HOMES = {
+    "stream_cam.cam.steady": ("SteadyMaps",),
     "stream_cam.config": (
         "CaptureConfig", "LookConfig", "ModelConfig", "PipelineConfig", "RunConfig",
     ),
@@ -49,7 +51,7 @@ _HOMES = {
         "SourceNotFoundError", "StreamCamError", "UsageError", "WeightsError",
     ),
     "stream_cam.explain": ("Explainer",),
-    "stream_cam.frame": ("Explanation", "Frame", "Prediction", "Region", "Truth"),
+    "stream_cam.frame": ("Explanation", "Features", "Frame", "Prediction", "Region", "Truth"),
     "stream_cam.model": ("CamNet",),
     "stream_cam.pipeline": ("Pipeline",),
     "stream_cam.render": ("Renderer",),
@@ -67,6 +69,7 @@ __all__ = [
     "EngineError",
     "Explainer",
     "Explanation",
+    "Features",
     "Frame",
     "LookConfig",
     "ModelConfig",
@@ -87,6 +90,7 @@ __all__ = [
     "SourceError",
     "SourceInfo",
     "SourceNotFoundError",
+    "SteadyMaps",
     "StreamCamError",
     "StreamInfo",
     "Truth",

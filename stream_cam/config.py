@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -62,10 +63,18 @@ class LookConfig:
     """Drop what speaks against the class (negative values) before scaling, as Grad-CAM does."""
     hud: bool = True
     """Labels, bars and rates drawn on the picture."""
+    smooth: float = 0.0
+    """Time constant of a filter against flickering maps, such as 0.3, in seconds; 0: off."""
+    hold: float = 0.0
+    """Show another class only once it has been the best one for so long, in seconds; 0: at once.
+    Without effect on classes chosen with --target."""
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.alpha <= 1.0:
             raise ValueError(f"--alpha is a weight from 0 to 1, got {self.alpha:g}")
+        for name in ("smooth", "hold"):
+            if not 0.0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"--{name} is a time in seconds, got {getattr(self, name):g}")
 
 
 @dataclass(frozen=True)

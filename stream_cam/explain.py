@@ -19,7 +19,16 @@ from stream_cam.cam.geometry import FitPlan, plan_fit
 from stream_cam.config import Device, EngineName, Fit, LookConfig, ModelConfig, Precision
 from stream_cam.engine import Engine, EngineInfo, load_engine
 from stream_cam.errors import UsageError, unknown_name
-from stream_cam.frame import BgrImage, Explanation, FloatArray, Frame, Prediction, Region
+from stream_cam.frame import (
+    BgrImage,
+    Explanation,
+    Features,
+    FloatArray,
+    Frame,
+    Prediction,
+    Region,
+    softmax,
+)
 from stream_cam.model import CamNet, build_network, load_parameters
 from stream_cam.weights import Weights, load_weights, resolve_target
 
@@ -197,6 +206,7 @@ class Explainer:
         target: Target | Sequence[Target] | None = None,
         *,
         n_maps: int | None = None,
+        keep_features: bool = False,
     ) -> Explanation:
         """Runs the network once and computes the maps of the classes asked for.
 
@@ -204,6 +214,8 @@ class Explainer:
             frame: (H, W, 3) uint8 BGR, or a Frame.
             target: a class index, a label, or several; None: the class with the highest logit.
             n_maps: maps in all: after the targets, the best classes that are not among them.
+            keep_features: the explanation holds a copy of the features (100 KB with ResNet18), of
+                which the map of any further class can be made; `SteadyMaps` needs it to hold one.
 
         Raises:
             UsageError: an unknown target.
@@ -212,6 +224,7 @@ class Explainer:
         image = frame.image_bgr if isinstance(frame, Frame) else frame
         _check_frame(image)
         wanted = [self.resolve(one) for one in _as_targets(target)]
+        n_locked = len(wanted)
         plan = self._plan((image.shape[0], image.shape[1]))
         with self._pool(plan.input_hw).borrow() as lane:
             lane.run(image, plan)
@@ -221,7 +234,8 @@ class Explainer:
             wanted += [p.index for p in predictions if p.index not in wanted][: count - len(wanted)]
             features = lane.features[0].numpy()
             cams = np.dot(self._class_weight[wanted], features.reshape(features.shape[0], -1))
-        probabilities = _softmax(logits)
+            kept = Features(features.copy(), self._class_weight) if keep_features else None
+        probabilities = softmax(logits)
         return Explanation(
             logits=logits,
             predictions=predictions,
@@ -237,6 +251,8 @@ class Explainer:
             captured_ns=frame.captured_ns if isinstance(frame, Frame) else 0,
             explained_ns=time.monotonic_ns(),
             several=len(wanted) > 1 or not _is_single(target),
+            n_locked=n_locked,
+            features=kept,
         )
 
     def overlay(
@@ -268,10 +284,12 @@ class Explainer:
         return self._overlay(image, explanation).heatmap(self._scaled(explanation, target))
 
     def _scaled(self, explanation: Explanation, target: int) -> FloatArray:
-        return scale_cam(explanation.cams[target], relu=self.look.relu)
+        ranges = explanation.ranges
+        cold_hot = None if ranges is None else (float(ranges[target][0]), float(ranges[target][1]))
+        return scale_cam(explanation.cams[target], relu=self.look.relu, cold_hot=cold_hot)
 
     def _predictions(self, logits: FloatArray) -> tuple[Prediction, ...]:
-        probabilities = _softmax(logits)
+        probabilities = softmax(logits)
         n_best = min(N_PREDICTIONS, logits.size)
         best = np.argpartition(-logits, n_best - 1)[:n_best]
         best = best[np.argsort(-logits[best], kind="stable")]
@@ -396,11 +414,6 @@ def _as_targets(target: Target | Sequence[Target] | None) -> list[Target]:
 
 def _is_single(target: Target | Sequence[Target] | None) -> bool:
     return target is None or isinstance(target, int | str | np.integer)
-
-
-def _softmax(logits: FloatArray) -> FloatArray:
-    shifted = np.exp(logits - logits.max())
-    return np.asarray(shifted / shifted.sum(), np.float32)
 
 
 def _scale_region(region: Region, old_hw: tuple[int, int], new_hw: tuple[int, int]) -> Region:

@@ -14,6 +14,12 @@ BgrImage = npt.NDArray[np.uint8]
 FloatArray = npt.NDArray[np.float32]
 
 
+def softmax(logits: FloatArray) -> FloatArray:
+    """Probabilities, float32, of logits (n_classes,)."""
+    shifted = np.exp(logits - logits.max())
+    return np.asarray(shifted / shifted.sum(), np.float32)
+
+
 @dataclass(frozen=True, slots=True)
 class Truth:
     """What is really in a frame, known only for synthetic sources."""
@@ -76,6 +82,21 @@ class Region:
 
 
 @dataclass(frozen=True, slots=True)
+class Features:
+    """What a network saw in one frame: the map of any class can be made of it."""
+
+    values: FloatArray
+    """(K, h, w) float32: the last convolution's output, on the CPU."""
+    class_weight: FloatArray
+    """(n_classes, K) float32: the linear layer's weights, one array for all frames."""
+
+    def cam(self, index: int) -> FloatArray:
+        """The raw map of a class, (h, w) float32 (Zhou et al., CVPR 2016, eq. 2)."""
+        flat = self.values.reshape(self.values.shape[0], -1)
+        return np.asarray(self.class_weight[index] @ flat).reshape(self.values.shape[1:])
+
+
+@dataclass(frozen=True, slots=True)
 class Explanation:
     """What the network said of one frame."""
 
@@ -98,11 +119,22 @@ class Explanation:
     """Monotonic time at which this explanation was ready."""
     several: bool = False
     """True if a list of targets was asked for: then `cam` is a stack."""
+    n_locked: int = 0
+    """How many of the targets, the first ones, were asked for; the others are the best classes."""
+    ranges: FloatArray | None = None
+    """(n_targets, 2) float32: the values of each map that are drawn as cold and as hot; None: the
+    map's own minimum and maximum."""
+    features: Features | None = None
+    """Kept only if that was asked for."""
 
     @property
     def cam(self) -> FloatArray:
         """The raw map, (h, w) float32; (n_targets, h, w) if a list of targets was asked for."""
         return self.cams if self.several else self.cams[0]
+
+    def probability(self, index: int) -> float:
+        """Softmax over all classes, 0..1, at class `index`."""
+        return float(softmax(self.logits)[index])
 
     def peak_xy(self, target: int = 0) -> tuple[float, float]:
         """Frame pixel (x, y) under the centre of the map's highest cell, for `cams[target]`."""

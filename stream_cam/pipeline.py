@@ -26,6 +26,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 
+from stream_cam.cam.steady import SteadyMaps
 from stream_cam.capture import EndOfStream, Handoff
 from stream_cam.explain import Explainer, Target
 from stream_cam.frame import BgrImage, Explanation, Frame
@@ -71,6 +72,7 @@ class Pipeline:
         live: newest frame wins, or every frame counts; default: as the source is.
         limit: stop after this many captured frames.
         queue_frames: how many frames may wait between two stages when every frame counts.
+        steady: filters what is drawn, in the frames' order; used by the render thread alone.
     """
 
     def __init__(
@@ -84,11 +86,13 @@ class Pipeline:
         live: bool | None = None,
         limit: int | None = None,
         queue_frames: int = 4,
+        steady: SteadyMaps | None = None,
     ) -> None:
         self._source = source
         self._healing = source if isinstance(source, Heals) else None
         self._explainer = explainer
         self._renderer = renderer
+        self._steady = steady or SteadyMaps()
         self._targets = list(targets) or None
         self._live = source.info.live if live is None else live
         self._limit = limit
@@ -212,7 +216,12 @@ class Pipeline:
 
     def _explain(self, frame: Frame) -> Explanation:
         started_ns = time.monotonic_ns()
-        explanation = self._explainer.explain(frame, self._targets, n_maps=self._renderer.n_maps)
+        explanation = self._explainer.explain(
+            frame,
+            self._targets,
+            n_maps=self._renderer.n_maps,
+            keep_features=self._steady.needs_features,
+        )
         self._explain_clock.add(time.monotonic_ns() - started_ns)
         self._age_clock.add(explanation.explained_ns - frame.captured_ns)
         return explanation
@@ -239,6 +248,8 @@ class Pipeline:
                     continue
                 explanation = self._fresh(frame) if promise is None else promise.result()
                 started_ns = time.monotonic_ns()
+                if explanation is not None:
+                    explanation = self._steady.update(explanation)
                 image = self._draw(frame, explanation)
                 self._render_clock.add(time.monotonic_ns() - started_ns)
                 self.report.rendered += 1

@@ -75,6 +75,7 @@ def _pipeline(
 ) -> Pipeline:
     """Loads the model, once the source is known to work, and puts the stages together."""
     # Not before: whoever mistypes a name need not wait for torch.
+    from stream_cam.cam.steady import SteadyMaps
     from stream_cam.explain import Explainer
     from stream_cam.pipeline import Pipeline
     from stream_cam.render import Renderer
@@ -94,6 +95,7 @@ def _pipeline(
         live=live,
         limit=run.limit,
         queue_frames=config.capture.queue_frames,
+        steady=SteadyMaps(smooth_seconds=look.smooth, hold_seconds=look.hold),
     )
 
 

@@ -209,6 +209,8 @@ WRONG = {
     "run x --engine openvin": "did you mean openvino",
     "run x --alpha 1.5": "0 to 1, got 1.5",
     "run x --alpha -1": "0 to 1, got -1",
+    "run x --smooth -1": "--smooth is a time in seconds, got -1",
+    "run x --hold inf": "--hold is a time in seconds, got inf",
     "run x --alpha much": "--alpha",
     "run x --limit 0": "from 1, got 0",
     "run x --limt 3": "did you mean --limit",

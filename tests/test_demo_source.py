@@ -58,6 +58,7 @@ def test_live_without_seconds_has_no_end() -> None:
         ("demo://shapes?seed=-1", "whole number"),
         ("demo://shapes?seed=1.5", "whole number"),
         ("demo://shapes?live=yes", "0 or 1"),
+        ("demo://shapes?still=yes", "still must be 0 or 1"),
     ],
 )
 def test_wrong_uri_says_what_is_allowed(uri: str, words: str) -> None:
@@ -91,6 +92,19 @@ def test_same_uri_gives_the_same_pixels_and_another_seed_others() -> None:
     first, again, other = frames(1), frames(1), frames(2)
     assert all((a == b).all() for a, b in zip(first, again, strict=True))
     assert not all((a == b).all() for a, b in zip(first, other, strict=True))
+
+
+def test_still_scene_differs_by_its_noise_alone() -> None:
+    with DemoSource(SMALL + "&fps=2&seconds=4&still=1") as source:
+        frames = list(source)
+    first = frames[0]
+    assert first.truth
+    assert [frame.pts_seconds for frame in frames] == [number / 2 for number in range(8)]
+    for frame in frames[1:]:
+        assert frame.truth == first.truth
+        change = np.abs(frame.image_bgr.astype(int) - first.image_bgr)
+        assert 0 < change.mean() < 5
+        assert change.max() <= 2 * 9
 
 
 def test_frame_depends_on_its_number_alone() -> None:

@@ -40,11 +40,12 @@ class SlowExplainer(Explainer):
         target: Target | Sequence[Target] | None = None,
         *,
         n_maps: int | None = None,
+        keep_features: bool = False,
     ) -> Explanation:
         assert isinstance(frame, Frame)
         threading.Event().wait(SLOW_SECONDS)
         self.explained.append(frame.index)
-        return super().explain(frame, target, n_maps=n_maps)
+        return super().explain(frame, target, n_maps=n_maps, keep_features=keep_features)
 
 
 def make_explainer() -> SlowExplainer:

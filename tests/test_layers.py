@@ -29,7 +29,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 
 PUBLIC = [
-    *("CamNet", "CaptureConfig", "EngineError", "Explainer", "Explanation", "Frame", "LookConfig"),
+    *("CamNet", "CaptureConfig", "EngineError", "Explainer", "Explanation", "Features", "Frame"),
+    *("LookConfig", "SteadyMaps"),
     *("ModelConfig", "ModelError", "NoCamError", "OutputExistsError", "Picture", "Pipeline"),
     *("PipelineConfig", "Prediction", "Region", "Renderer", "Report", "RunConfig", "Sink"),
     *("SinkError", "Source", "SourceError", "SourceInfo", "SourceNotFoundError", "StreamCamError"),

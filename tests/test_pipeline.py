@@ -50,11 +50,12 @@ class TinyExplainer(Explainer):
         target: Target | Sequence[Target] | None = None,
         *,
         n_maps: int | None = None,
+        keep_features: bool = False,
     ) -> Explanation:
         assert isinstance(frame, Frame)
         if self.before is not None:
             self.before(frame)
-        explanation = super().explain(frame, target, n_maps=n_maps)
+        explanation = super().explain(frame, target, n_maps=n_maps, keep_features=keep_features)
         with self._lock_explained:
             self.explained.append(frame.index)
         return explanation

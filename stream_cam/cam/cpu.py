@@ -27,18 +27,34 @@ _STRIP_PIXELS = 48 * 1280
 """Pixels a strip: 6 bytes of buffers a pixel and 6 of frame and output fit a 1 MB L2 cache."""
 
 
-def scale_cam(cam: FloatArray, *, relu: bool = False) -> FloatArray:
-    """A raw (h, w) map scaled to 0..1 float32; constant maps become zeros, NaN counts as cold."""
+def scale_cam(
+    cam: FloatArray, *, relu: bool = False, cold_hot: tuple[float, float] | None = None
+) -> FloatArray:
+    """A raw (h, w) map scaled to 0..1 float32; constant maps become zeros, NaN counts as cold.
+
+    Args:
+        relu: negative values count as 0 first, in the map and in `cold_hot`.
+        cold_hot: the values that become 0 and 1, what lies beyond is clipped; default: the map's
+            minimum and maximum.
+    """
     finite = np.isfinite(cam)
     if not finite.all():
         cam = np.where(finite, cam, cam[finite].min() if finite.any() else 0.0)
     if relu:
         cam = np.maximum(cam, 0.0)
+    if cold_hot is not None:
+        return _scale_between(cam, *(max(value, 0.0) if relu else value for value in cold_hot))
     low = cam.min()
     span = cam.max() - low
     if not span > 0:
         return np.zeros(cam.shape, np.float32)
     return np.asarray((cam - low) / span, np.float32)
+
+
+def _scale_between(cam: FloatArray, cold: float, hot: float) -> FloatArray:
+    if not hot > cold:
+        return np.zeros(cam.shape, np.float32)
+    return np.asarray(np.clip((cam - cold) / (hot - cold), 0.0, 1.0), np.float32)
 
 
 class CpuPreprocessor:

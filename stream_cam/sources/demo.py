@@ -23,10 +23,12 @@ from stream_cam.sources.demo_scene import Scene
 from stream_cam.uri import redact
 
 _SCENES: Final = ("shapes",)
-_PARAMETERS: Final = ("size", "fps", "seconds", "seed", "live")
+_PARAMETERS: Final = ("size", "fps", "seconds", "seed", "live", "still")
 _SIDE_PX: Final = (64, 7680)
 _FPS: Final = (1, 240)
 _LONGEST_SECONDS: Final = 86_400.0
+_STILL_SECONDS: Final = 1.0
+"""The moment at which `still=1` stops the scene: the first shape is whole and in full colour."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,8 @@ class DemoOptions:
     seed: int = 0
     live: bool = False
     """Frames come when they are due and are skipped when late, as a camera's are."""
+    still: bool = False
+    """The scene stands still; only the sensor's noise goes on."""
 
     @property
     def n_frames(self) -> int | None:
@@ -48,7 +52,7 @@ class DemoOptions:
 
 
 def parse_demo_uri(uri: str) -> DemoOptions:
-    """Read `demo://shapes?size=1280x720&fps=30&seconds=10&seed=0&live=0`.
+    """Read `demo://shapes?size=1280x720&fps=30&seconds=10&seed=0&live=0&still=0`.
 
     Raises:
         UsageError: for an unknown scene or parameter, or a value out of its bounds.
@@ -62,7 +66,7 @@ def parse_demo_uri(uri: str) -> DemoOptions:
         if key not in _PARAMETERS:
             raise unknown_name("demo:// parameter", key, _PARAMETERS)
     width_px, height_px = _size(given.get("size", "1280x720"))
-    live = _flag(given.get("live", "0"))
+    live = _flag("live", given.get("live", "0"))
     seconds = None if live else 10.0
     if "seconds" in given:
         seconds = float(_number("seconds", given["seconds"], 0.0, _LONGEST_SECONDS))
@@ -75,6 +79,7 @@ def parse_demo_uri(uri: str) -> DemoOptions:
         seconds,
         _seed(given.get("seed", "0")),
         live,
+        _flag("still", given.get("still", "0")),
     )
 
 
@@ -127,7 +132,8 @@ class DemoSource:
                     return
                 if self._closed.wait(max(0.0, started + float(tick / fps) - time.monotonic())):
                     return
-            image, truth = scene.frame(tick, float(tick / fps))
+            seconds = _STILL_SECONDS if self._options.still else float(tick / fps)
+            image, truth = scene.frame(tick, seconds)
             yield Frame(image, index, tick, 1 / fps, time.monotonic_ns(), truth)
             tick, index = tick + 1, index + 1
 
@@ -159,7 +165,7 @@ def _seed(text: str) -> int:
     return int(text)
 
 
-def _flag(text: str) -> bool:
+def _flag(name: str, text: str) -> bool:
     if text not in ("0", "1"):
-        raise UsageError(f"demo:// live must be 0 or 1, got {text!r}")
+        raise UsageError(f"demo:// {name} must be 0 or 1, got {text!r}")
     return text == "1"

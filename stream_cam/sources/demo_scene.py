@@ -24,7 +24,7 @@ from stream_cam.sources.shapes import (
     render_mask,
 )
 
-_SHAPE_SECONDS: Final = 1.65
+SHAPE_SECONDS: Final = 1.65
 """Six shapes come and go in ten seconds."""
 _APPEAR_SECONDS: Final = 0.3
 _VANISH_SECONDS: Final = 0.2
@@ -93,8 +93,8 @@ class Scene:
         dx, dy = (index * 7919 + 13) % _NOISE_SHIFT_PX, (index * 104_729) % _NOISE_SHIFT_PX
         noise = self._noise[dy : dy + self._height_px, dx : dx + self._width_px]
         image = np.asarray(cv2.add(self._scenery, noise), np.uint8)
-        number, into = divmod(seconds, _SHAPE_SECONDS)
-        shown_seconds = _SHAPE_SECONDS - _GAP_SECONDS
+        number, into = divmod(seconds, SHAPE_SECONDS)
+        shown_seconds = SHAPE_SECONDS - _GAP_SECONDS
         if into >= shown_seconds:
             return image, ()
         if int(number) != self._turn_number:

@@ -1,0 +1,195 @@
+"""Steady maps: a filter over time and a hold on the shown class, so that the picture is calm.
+
+A map and its range (the values drawn as cold and as hot) follow the frames' maps through a
+first-order low-pass: of each new value x at time t the filtered y takes in a share k,
+
+    y ← y + k·(x − y),    k = 1 − exp(−Δt / τ),
+
+so that τ is in seconds of the scene, at any frame rate: after a jump, 1 − 1/e of it is there after
+τ. White noise of a still scene changes the filtered map √(2 − k) / k times less from frame to frame
+than the raw one (at 30 frames/s and τ = 0.3 s: 13 times), and after a jump the new place is hotter
+than the old one from τ·ln 2 on.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from stream_cam.frame import Explanation, Features, FloatArray, Prediction
+
+_LEAST_GAP_SECONDS = 1.0
+"""Maps this far apart are of two scenes, unless the user asked for longer memories."""
+_ROUNDING_SECONDS = 1e-6
+"""Times are multiples of a frame's duration in floating point: 0.1 + 0.5 may exceed 0.6."""
+
+_Values = npt.NDArray[np.float64]
+
+
+class SteadyMaps:
+    """Makes explanations of successive frames calm; not for two threads at once.
+
+    With both times 0 explanations come back as they are.
+
+        steady = SteadyMaps(smooth_seconds=0.3, hold_seconds=0.5)
+        for frame in source:
+            explanation = explainer.explain(frame, keep_features=steady.needs_features)
+            picture_bgr = explainer.overlay(frame, steady.update(explanation))
+
+    Args:
+        smooth_seconds: time constant of the filter; 0: maps and ranges are the frame's own.
+        hold_seconds: how long another class must have been the best one, in every explanation,
+            before it is shown; 0: the best class is shown. Classes asked for are never exchanged.
+    """
+
+    def __init__(self, *, smooth_seconds: float = 0.0, hold_seconds: float = 0.0) -> None:
+        for name, value in (("smooth_seconds", smooth_seconds), ("hold_seconds", hold_seconds)):
+            if not 0.0 <= value < math.inf:
+                raise ValueError(f"{name} is a time from 0, got {value}")
+        self._smooth_seconds = smooth_seconds
+        self._gap_seconds = max(_LEAST_GAP_SECONDS, smooth_seconds, hold_seconds)
+        self._held = _HeldClass(hold_seconds, self._gap_seconds) if hold_seconds else None
+        self._maps: dict[int, _SmoothMap] = {}
+        self._place: object = None
+        self._given: Explanation | None = None
+        self._answer: Explanation | None = None
+
+    @property
+    def needs_features(self) -> bool:
+        """True if explanations must come with features: a held class need not be among the best."""
+        return self._held is not None
+
+    def update(self, explanation: Explanation, seconds: float | None = None) -> Explanation:
+        """The explanation with its class held and its maps and ranges filtered.
+
+        Predictions and logits stay the frame's own. The same explanation again, drawn on a further
+        frame, gives the same answer and counts once. After a gap, a jump back in time, or on frames
+        of another size, maps start anew.
+
+        Args:
+            explanation: the next frame's.
+            seconds: when its frame is from, on any clock; default: the frame's presentation time,
+                or for a bare picture when it was explained.
+
+        Raises:
+            ValueError: a class is to be held and the explanation has no features.
+        """
+        if self._answer is None or explanation is not self._given:
+            now = _time_of(explanation) if seconds is None else seconds
+            self._given = explanation
+            self._answer = self._smoothed(self._with_held(explanation, now), now)
+        return self._answer
+
+    def _with_held(self, explanation: Explanation, now: float) -> Explanation:
+        if self._held is None:
+            return explanation
+        features = explanation.features
+        if features is None:
+            raise ValueError("to hold a class, explain with keep_features=True")
+        if explanation.n_locked:
+            self._held.forget()
+            return explanation
+        shown = self._held.update(explanation.predictions[0], now)
+        return _with_first(explanation, features, shown)
+
+    def _smoothed(self, explanation: Explanation, now: float) -> Explanation:
+        if not self._smooth_seconds:
+            return explanation
+        place = explanation.region, explanation.frame_size_hw, explanation.cams.shape[1:]
+        if place != self._place:
+            self._maps.clear()
+            self._place = place
+        self._maps = {
+            index: kept
+            for index, kept in self._maps.items()
+            if abs(now - kept.seconds) <= self._gap_seconds
+        }
+        values = np.stack(
+            [
+                self._filtered(target.index, cam, now)
+                for target, cam in zip(explanation.targets, explanation.cams, strict=True)
+            ]
+        ).astype(np.float32)
+        cams = np.ascontiguousarray(values[:, 2:]).reshape(explanation.cams.shape)
+        return replace(explanation, cams=cams, ranges=values[:, :2])
+
+    def _filtered(self, index: int, cam: FloatArray, now: float) -> _Values:
+        """Filtered range and map of a class, as `_values_of` lays them out."""
+        new, kept = _values_of(cam), self._maps.get(index)
+        if np.isnan(new).all():
+            return new if kept is None else kept.values
+        if kept is not None:
+            k = -math.expm1(-max(0.0, now - kept.seconds) / self._smooth_seconds)
+            mixed = kept.values + k * (new - kept.values)
+            new = np.where(np.isnan(kept.values), new, np.where(np.isnan(new), kept.values, mixed))
+        self._maps[index] = _SmoothMap(new, now)
+        return new
+
+
+@dataclass(frozen=True, slots=True)
+class _SmoothMap:
+    """One class's filtered range and map, and when it took in a frame."""
+
+    values: _Values
+    seconds: float
+
+
+class _HeldClass:
+    """Which class is shown: another one only after it has been the best for long enough."""
+
+    def __init__(self, hold_seconds: float, gap_seconds: float) -> None:
+        self._hold_seconds, self._gap_seconds = hold_seconds, gap_seconds
+        self._shown: Prediction | None = None
+        self._rival: Prediction | None = None
+        self._rival_since = self._seen = 0.0
+
+    def forget(self) -> None:
+        self._shown = None
+
+    def update(self, best: Prediction, now: float) -> Prediction:
+        """The class to show; its probability is of an earlier frame."""
+        if self._shown is None or abs(now - self._seen) > self._gap_seconds:
+            self._shown, self._rival = best, None
+        elif best.index == self._shown.index:
+            self._rival = None
+        elif self._rival is None or best.index != self._rival.index:
+            self._rival, self._rival_since = best, now
+        elif now - self._rival_since >= self._hold_seconds - _ROUNDING_SECONDS:
+            self._shown, self._rival = best, None
+        self._seen = now
+        return self._shown
+
+
+def _with_first(explanation: Explanation, features: Features, shown: Prediction) -> Explanation:
+    """As many maps as before, the shown class's first; it is made if it was not among them."""
+    indices = [target.index for target in explanation.targets]
+    if indices[0] == shown.index:
+        return explanation
+    if shown.index in indices:
+        cam = explanation.cams[indices.index(shown.index)]
+    else:
+        cam = features.cam(shown.index)
+    others = [n for n, index in enumerate(indices) if index != shown.index][: len(indices) - 1]
+    first = replace(shown, probability=explanation.probability(shown.index))
+    return replace(
+        explanation,
+        targets=(first, *(explanation.targets[n] for n in others)),
+        cams=np.stack([cam, *explanation.cams[others]]),
+    )
+
+
+def _time_of(explanation: Explanation) -> float:
+    if explanation.captured_ns:
+        return explanation.pts_seconds
+    return explanation.explained_ns / 1e9
+
+
+def _values_of(cam: FloatArray) -> _Values:
+    """Minimum, maximum and cells of a map, (2 + h·w,) float64; what is not finite is NaN."""
+    flat = cam.ravel().astype(np.float64)
+    finite = flat[np.isfinite(flat)]
+    low, high = (finite.min(), finite.max()) if finite.size else (math.nan, math.nan)
+    return np.concatenate([[low, high], np.where(np.isfinite(flat), flat, math.nan)])
