@@ -58,8 +58,13 @@ class LookConfig:
     """Drop what speaks against the class (negative values) before scaling, as Grad-CAM does."""
     hud: bool = True
     """Labels, bars and rates drawn on the picture."""
+    max_age: float = 0.5
+    """Live: a map that is so much older than the frame, in seconds, begins to fade; at twice that
+    age it is gone."""
 
     def __post_init__(self) -> None:
+        if not self.max_age > 0.0:
+            raise ValueError(f"--max-age is a time in seconds above 0, got {self.max_age:g}")
         if not 0.0 <= self.alpha <= 1.0:
             raise ValueError(f"--alpha is a weight from 0 to 1, got {self.alpha:g}")
 
@@ -73,12 +78,15 @@ class RunConfig:
     live: bool | None = None
     """Newest frame wins (live) or every frame is explained (no-live); default: cameras and
     streams are live, files are not."""
+    strict: bool = False
+    """End the run as soon as one output fails; default: the others go on, and the run ends with
+    exit code 1."""
     overwrite: bool = False
     """Replace outputs that exist."""
     report: Path | None = None
     """Write counters, latency percentiles, engine and versions to this JSON file."""
     quiet: bool = False
-    """No progress bar and no summary; errors are still shown."""
+    """No progress, mode or summary on the terminal; errors are still shown."""
     verbose: bool = False
     """Log what happens, for bug reports."""
 
