@@ -12,10 +12,12 @@ import numpy as np
 import torch
 from torch import nn
 
+from stream_cam.errors import SinkError
 from stream_cam.explain import Explainer, Target
 from stream_cam.frame import BgrImage, Explanation, Frame
+from stream_cam.hud import HudStatus
 from stream_cam.pipeline import Pipeline
-from stream_cam.render import HudStatus, Renderer
+from stream_cam.render import Renderer
 from stream_cam.report import Report
 from stream_cam.sinks.base import Picture, Sink
 from stream_cam.sources.base import Source, SourceInfo
@@ -98,9 +100,11 @@ class Kept(Sink):
         on_enter: Callable[[], None] | None = None,
         on_write: Callable[[Picture], bool | None] | None = None,
         on_exit: Callable[[], None] | None = None,
+        on_poll: Callable[[], bool] | None = None,
         main_thread: bool = False,
     ) -> None:
         self._on_enter, self._on_write, self._on_exit = on_enter, on_write, on_exit
+        self._on_poll = on_poll
         self.main_thread = main_thread
         self.pictures: list[Picture] = []
         self.threads: set[int] = set()
@@ -127,20 +131,42 @@ class Kept(Sink):
         self.pictures.append(picture)
         return answer is not False
 
+    def poll(self) -> bool:
+        return self._on_poll is None or self._on_poll()
+
     @property
     def indices(self) -> list[int]:
         return [picture.frame.index for picture in self.pictures]
 
 
-class Failing(Renderer):
-    """A renderer that breaks at one frame."""
+class Watched(Renderer):
+    """A renderer that remembers what it drew; `before` runs ahead of each frame."""
+
+    before: Callable[[Frame], None] | None = None
+
+    def __init__(self, explainer: Explainer) -> None:
+        super().__init__(explainer)
+        self.drawn: list[int] = []
+
+    def render(
+        self, frame: Frame, explanation: Explanation | None, status: HudStatus | None = None
+    ) -> BgrImage:
+        if self.before is not None:
+            self.before(frame)
+        picture = super().render(frame, explanation, status)
+        self.drawn.append(frame.index)
+        return picture
+
+
+class Failing(Watched):
+    """A renderer that breaks at a frame and stays broken."""
 
     fail_at = 3
 
     def render(
         self, frame: Frame, explanation: Explanation | None, status: HudStatus | None = None
     ) -> BgrImage:
-        if frame.index == self.fail_at:
+        if frame.index >= self.fail_at:
             raise ValueError("the renderer broke")
         return super().render(frame, explanation, status)
 
@@ -191,13 +217,24 @@ def run(pipeline: Pipeline) -> Report:
     return result
 
 
+def boom() -> None:
+    raise SinkError("the disk is full")
+
+
 def wait(event: threading.Event) -> None:
     assert event.wait(DEADLINE_SECONDS)
 
 
 def assert_adds_up(report: Report, source: Frames, explainer: TinyExplainer) -> None:
-    """Every frame is accounted for, counted here independently of the pipeline."""
+    """Every frame is accounted for, counted here independently of the pipeline where it can be."""
     assert report.captured <= source.yielded <= report.captured + 1
     assert report.explained == len(explainer.explained) == len(set(explainer.explained))
     assert report.captured == report.explained + report.superseded + report.discarded
+    assert report.captured == report.rendered + report.skipped
+    assert report.superseded >= 0
     assert report.discarded >= 0
+    assert report.skipped >= 0
+    for sink in report.sinks:
+        assert report.rendered == sink.offered == sink.written + sink.dropped
+        assert sink.written >= 0
+        assert sink.dropped >= 0

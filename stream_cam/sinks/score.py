@@ -12,7 +12,7 @@ class TruthScore(Sink):
     Backprop", ECCV 2016, without its tolerance of 15 pixels.
     """
 
-    name = "score"
+    name = "the score"
 
     def __init__(self) -> None:
         self.n_frames = 0
