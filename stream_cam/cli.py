@@ -111,10 +111,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _complain("interrupted")
         return INTERRUPTED
     except BrokenPipeError:
-        # Whoever read our words has left; what they were about is done. Python would complain
-        # when it flushes at the end.
-        with suppress(OSError, ValueError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # Whoever read our words has left; what they were about is done.
+        _silence_stdout()
         return 0
     except StreamCamError as error:
         _complain(str(error))
@@ -123,6 +121,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _print_traceback(type(error), error, error.__traceback__)
         _complain("this is a bug in stream-cam; please report it with the lines above")
         return 1
+
+
+def _silence_stdout() -> None:
+    """Python would complain about a closed pipe when it flushes at the end."""
+    with suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _say(line: str) -> None:
+    """To stdout, at once; whether somebody reads it does not matter to the run."""
+    try:
+        print(line, flush=True)
+    except BrokenPipeError:
+        _silence_stdout()
 
 
 @contextmanager
@@ -260,7 +272,7 @@ def _run(command: Run) -> int:
         def begin(pipeline: Pipeline) -> None:
             signals.watch(pipeline.stop)
             if not quiet:
-                print(_mode(pipeline.report, command.look), flush=True)
+                _say(_mode(pipeline.report, command.look))
 
         run_session(
             command.source,
@@ -329,15 +341,15 @@ def _summarise(report: Report) -> None:
         parts.append(f"{report.engine['name']} on {report.engine['device']}")
     counts = {"superseded": report.superseded, "stale": report.stale, "corrupt": report.corrupt}
     parts += [f"{count} {name}" for name, count in counts.items() if count]
-    print(" · ".join(parts))
+    _say(" · ".join(parts))
     for sink in report.sinks:
         path = Path(sink.name)
         if sink.failed:
-            print(f"failed after {sink.written} pictures: {sink.failed}")
+            _say(f"failed after {sink.written} pictures: {sink.failed}")
         elif sink.written and path.is_file():
-            print(f"wrote {sink.name} ({path.stat().st_size / 1e6:.1f} MB)")
+            _say(f"wrote {sink.name} ({path.stat().st_size / 1e6:.1f} MB)")
         elif sink.written and path.is_dir():
-            print(f"wrote {sink.name}")
+            _say(f"wrote {sink.name}")
 
 
 class _Signals:

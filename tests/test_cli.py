@@ -481,6 +481,20 @@ def test_closed_pipe_is_no_traceback() -> None:
         assert running.returncode == 0
 
 
+def test_run_does_not_depend_on_who_reads_its_words(place: Path, options: list[str]) -> None:
+    """Nobody does: the run goes on to its end, and its failure is not forgotten."""
+    (place / "f").mkdir()
+    (place / "f" / "frame_000003.png").mkdir()
+    read, write = os.pipe()
+    os.close(read)
+    arguments = ["run", SOURCE, "f/", "-o", "out.mp4", "--overwrite", *options]
+    running = process(*arguments, stdout=write)
+    os.close(write)
+    _, err = running.communicate(timeout=DEADLINE_SECONDS)
+    assert running.returncode == 1, err
+    assert n_frames("out.mp4") == 5
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_signal_finishes_the_file(
     place: Path, options: list[str], number: signal.Signals, code: int
