@@ -158,7 +158,9 @@ class Pipeline:
         return self.report
 
     def stop(self, reason: str = "stopped") -> None:
-        """Asks for the end; what was captured is finished. Any thread, any time, at once."""
+        """Asks for the end; any thread, any time, at once. What was captured is finished if that
+        takes no more than two seconds.
+        """
         if self._stopped_at is None:
             self._stopped_at = time.monotonic()
             if self._failure is None:
@@ -320,8 +322,8 @@ class Pipeline:
         """A sink failed: the others go on, unless there are none or the user wants it strict."""
         if outlet.failed:
             return  # it could not be closed either
-        said = str(error) if isinstance(error, StreamCamError) else _told(error)
-        outlet.failed = hide(said)
+        said = hide(str(error)) if isinstance(error, StreamCamError) else _told(error)
+        outlet.failed = said or type(error).__name__
         if self._strict or all(each.failed for each in self._outlets):
             self._fail(error)
             return
