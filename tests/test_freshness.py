@@ -104,4 +104,8 @@ def test_slow_network_does_not_age_the_picture() -> None:
     assert report.explained <= SECONDS / SLOW_SECONDS + 2
     assert len(set(explainer.explained)) == len(explainer.explained)
     assert report.captured == report.explained + report.superseded + report.discarded
+    assert report.captured == report.rendered + report.skipped
+    (sink,) = report.sinks
+    assert report.rendered == sink.offered == sink.written + sink.dropped
+    assert sink.written == watcher.written
     assert watcher.written / watcher.seconds >= 27
