@@ -76,7 +76,17 @@ def explaining(explainer: Explainer, frames: list[Frame]) -> float:
     return watch.cpu / len(frames)
 
 
-def running(server: RtspServer, explainer: Explainer, seconds: float) -> dict[str, float]:
+class CountingExplainer(Explainer):
+    """Counts what it has explained, because the report has it only at the end."""
+
+    count = 0
+
+    def explain(self, *args, **kwargs):  # type: ignore[no-untyped-def]
+        self.count += 1
+        return super().explain(*args, **kwargs)
+
+
+def running(server: RtspServer, explainer: CountingExplainer, seconds: float) -> dict[str, float]:
     """A run into `null`, then its camera freezes."""
     found: dict[str, float] = {}
     with open_source(server.url, CaptureConfig()) as source:
@@ -106,16 +116,6 @@ def running(server: RtspServer, explainer: Explainer, seconds: float) -> dict[st
         threading.Thread(target=measure, daemon=True).start()
         pipeline.run()
     return found
-
-
-class CountingExplainer(Explainer):
-    """Counts what it has explained, because the report has it only at the end."""
-
-    count = 0
-
-    def explain(self, *args, **kwargs):  # type: ignore[no-untyped-def]
-        self.count += 1
-        return super().explain(*args, **kwargs)
 
 
 def main() -> int:

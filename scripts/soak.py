@@ -20,7 +20,6 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from types import TracebackType
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
@@ -32,7 +31,7 @@ from stream_cam.config import CaptureConfig, LookConfig, ModelConfig  # noqa: E4
 from stream_cam.explain import Explainer  # noqa: E402
 from stream_cam.pipeline import Pipeline  # noqa: E402
 from stream_cam.render import Renderer  # noqa: E402
-from stream_cam.sinks.base import Picture  # noqa: E402
+from stream_cam.sinks.base import Picture, Sink  # noqa: E402
 from stream_cam.sources import open_source  # noqa: E402
 from stream_cam.sources.healing import HealingSource  # noqa: E402
 
@@ -62,28 +61,16 @@ class Usage:
         )
 
 
-class CountingSink:
+class CountingSink(Sink):
     """Counts pictures, and tells when a new frame has come."""
 
     name = "counting"
-    main_thread = False
     takes_repeats = True
 
     def __init__(self) -> None:
         self.frames = self.repeats = 0
         self.captured_ns = 0
         self._came = threading.Condition()
-
-    def __enter__(self) -> CountingSink:
-        return self
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        return None
 
     def write(self, picture: Picture) -> bool:
         with self._came:
@@ -238,6 +225,9 @@ def soak(minutes: float) -> dict[str, object]:
         "explained": report.explained,
         "superseded": report.superseded,
         "discarded": report.discarded,
+        "rendered": report.rendered,
+        "skipped": report.skipped,
+        "stale": report.stale,
         "corrupt": corrupt,
         "frames_at_sink": sink.frames,
         "repeated_at_sink": sink.repeats,

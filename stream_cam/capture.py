@@ -24,6 +24,11 @@ class Handoff(Generic[T]):
     oldest waiting item makes room and is counted. Capacity 1 with `drop_oldest` is the slot of
     live video, in which the newest frame wins. The giver may change `drop_oldest` before its first
     `put`.
+
+    No item is lost uncounted: offered = taken + dropped + left + those that wait.
+
+    Args:
+        counts: which items the counters count; default: all.
     """
 
     def __init__(
@@ -32,6 +37,7 @@ class Handoff(Generic[T]):
         *,
         drop_oldest: bool = False,
         wait_for: WaitFor = threading.Condition.wait_for,
+        counts: Callable[[T], bool] = lambda item: True,
     ) -> None:
         self._items: deque[T] = deque()
         self._capacity = capacity
@@ -40,7 +46,13 @@ class Handoff(Generic[T]):
         self._wait_for = wait_for
         self._closed = False
         self._aborted = False
+        self._counts = counts
+        self.offered = 0
+        self.taken = 0
         self.dropped = 0
+        """Items that made room for newer ones."""
+        self.left = 0
+        """Items that still waited at an abort, or came after it."""
 
     def put(self, item: T) -> bool:
         """Hands an item over; False if the taker is gone, so the giver may stop."""
@@ -48,9 +60,10 @@ class Handoff(Generic[T]):
             if not self.drop_oldest:
                 self._changed.wait_for(lambda: len(self._items) < self._capacity or self._aborted)
             elif len(self._items) >= self._capacity:
-                self._items.popleft()
-                self.dropped += 1
+                self.dropped += self._counts(self._items.popleft())
+            self.offered += self._counts(item)
             if self._aborted:
+                self.left += self._counts(item)
                 return False
             self._items.append(item)
             self._changed.notify_all()
@@ -74,6 +87,7 @@ class Handoff(Generic[T]):
             if self._aborted or not self._items:
                 raise EndOfStream
             item = self._items.popleft()
+            self.taken += self._counts(item)
             self._changed.notify_all()
             return item
 
@@ -84,8 +98,9 @@ class Handoff(Generic[T]):
             self._changed.notify_all()
 
     def abort(self) -> None:
-        """The end for both sides, now: what waits is dropped, givers and takers return."""
+        """The end for both sides, now: what waits is left, givers and takers return."""
         with self._changed:
             self._aborted = True
+            self.left += sum(map(self._counts, self._items))
             self._items.clear()
             self._changed.notify_all()

@@ -32,10 +32,12 @@ from stream_cam.errors import StreamCamError, UsageError, unknown_name
 from stream_cam.uri import hide, redact, remember_secrets
 
 if TYPE_CHECKING:
+    from stream_cam.pipeline import Pipeline
     from stream_cam.report import Report
 
 INTERRUPTED = 130
 TERMINATED = 143
+_CLEAR_LINE = b"\r\x1b[2K"
 
 Sinks = Annotated[
     tyro.conf.UseAppendAction[tuple[str, ...]], tyro.conf.arg(aliases=["-o"], metavar="SINK")
@@ -109,10 +111,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _complain("interrupted")
         return INTERRUPTED
     except BrokenPipeError:
-        # Whoever read our words has left; what they were about is done. Python would complain
-        # when it flushes at the end.
-        with suppress(OSError, ValueError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # Whoever read our words has left; what they were about is done.
+        _silence_stdout()
         return 0
     except StreamCamError as error:
         _complain(str(error))
@@ -121,6 +121,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _print_traceback(type(error), error, error.__traceback__)
         _complain("this is a bug in stream-cam; please report it with the lines above")
         return 1
+
+
+def _silence_stdout() -> None:
+    """Python would complain about a closed pipe when it flushes at the end."""
+    with suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _say(line: str) -> None:
+    """To stdout, at once; whether somebody reads it does not matter to the run."""
+    try:
+        print(line, flush=True)
+    except BrokenPipeError:
+        _silence_stdout()
 
 
 @contextmanager
@@ -217,7 +231,7 @@ def _complain(message: str) -> None:
 
 @contextmanager
 def _logging_to_stderr(run: RunConfig) -> Iterator[None]:
-    handler = logging.StreamHandler()
+    handler = _StderrHandler()
     handler.setFormatter(_RedactingFormatter("stream-cam: %(levelname)s: %(message)s"))
     # FFmpeg's own lines too, should they be turned on: they hold URLs and credentials.
     loggers = [logging.getLogger(name) for name in ("stream_cam", "libav")]
@@ -233,6 +247,15 @@ def _logging_to_stderr(run: RunConfig) -> Iterator[None]:
             logger.setLevel(level)
 
 
+class _StderrHandler(logging.Handler):
+    """Writes to what `sys.stderr` is now, so that a line does not run into the status line."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        with suppress(OSError, ValueError):
+            sys.stderr.write(f"{self.format(record)}\n")
+            sys.stderr.flush()
+
+
 class _RedactingFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         return hide(super().format(record))
@@ -243,21 +266,38 @@ def _run(command: Run) -> int:
     outputs = [*([command.output] if command.output is not None else []), *command.sink]
     from stream_cam.session import run_session
 
+    quiet = command.run.quiet
     with _Signals() as signals:
-        report = run_session(command.source, outputs, config, on_start=signals.watch)
-    _summarise(report, outputs, command.run)
+
+        def begin(pipeline: Pipeline) -> None:
+            signals.watch(pipeline.stop)
+            if not quiet:
+                _say(_mode(pipeline.report, command.look))
+
+        run_session(
+            command.source,
+            outputs,
+            config,
+            on_start=begin,
+            on_end=None if quiet else _summarise,
+        )
     return signals.exit_code
 
 
 def _demo(command: Demo) -> int:
     from stream_cam.session import run_demo
 
+    quiet = command.run.quiet
     with _Signals() as signals:
-        report, score, outputs = run_demo(
-            command.demo, command.sink, command.look, command.run, on_start=signals.watch
+        _, score = run_demo(
+            command.demo,
+            command.sink,
+            command.look,
+            command.run,
+            on_start=lambda pipeline: signals.watch(pipeline.stop),
+            on_end=None if quiet else _summarise,
         )
-    _summarise(report, outputs, command.run)
-    if command.run.quiet:
+    if quiet:
         return signals.exit_code
     print(score.summary())
     print(
@@ -282,25 +322,34 @@ def _doctor(command: Doctor) -> int:
     return 0
 
 
-def _summarise(report: Report, outputs: Sequence[str], run: RunConfig) -> None:
-    if run.quiet:
-        return
+def _mode(report: Report, look: LookConfig) -> str:
+    """What becomes of the frames, in one line."""
+    if not report.live:
+        return "lossless: every frame is explained and written"
+    return (
+        "live: newest frame wins; every frame is drawn, with the newest map, which fades when it "
+        f"is more than {look.max_age:g} s older than the frame"
+    )
+
+
+def _summarise(report: Report) -> None:
     explain = report.latency.get("explain")
     parts = [f"{report.rendered} frames in {report.seconds:.1f} s ({report.fps:.1f} fps)"]
     if explain is not None:
         parts.append(f"explain p50 {explain.p50_ms:.1f} ms, p95 {explain.p95_ms:.1f} ms")
     if report.engine:
         parts.append(f"{report.engine['name']} on {report.engine['device']}")
-    for name, count in (("superseded", report.superseded), ("corrupt", report.corrupt)):
-        if count:
-            parts.append(f"{count} {name}")
-    print(" · ".join(parts))
-    for output in outputs:
-        path = Path(output)
-        if path.is_file():
-            print(f"wrote {output} ({path.stat().st_size / 1e6:.1f} MB)")
-        elif path.is_dir():
-            print(f"wrote {output}")
+    counts = {"superseded": report.superseded, "stale": report.stale, "corrupt": report.corrupt}
+    parts += [f"{count} {name}" for name, count in counts.items() if count]
+    _say(" · ".join(parts))
+    for sink in report.sinks:
+        path = Path(sink.name)
+        if sink.failed:
+            _say(f"failed after {sink.written} pictures: {sink.failed}")
+        elif sink.written and path.is_file():
+            _say(f"wrote {sink.name} ({path.stat().st_size / 1e6:.1f} MB)")
+        elif sink.written and path.is_dir():
+            _say(f"wrote {sink.name}")
 
 
 class _Signals:
@@ -321,9 +370,10 @@ class _Signals:
         if self.exit_code:
             os._exit(self.exit_code)
         self.exit_code = INTERRUPTED if number == signal.SIGINT else TERMINATED
+        line = b"stream-cam: stopping: files are being finished (again: at once)\n"
         # Not print: the signal may have come in the middle of one.
         with suppress(OSError):
-            os.write(2, b"stream-cam: stopping: files are being finished (again: at once)\n")
+            os.write(2, _CLEAR_LINE + line if os.isatty(2) else line)
         self._stop("interrupted")
 
     def __enter__(self) -> _Signals:

@@ -68,8 +68,13 @@ class LookConfig:
     hold: float = 0.0
     """Show another class only once it has been the best one for so long, in seconds; 0: at once.
     Without effect on classes chosen with --target."""
+    max_age: float = 0.5
+    """Live: a map that is so much older than the frame, in seconds, begins to fade; at twice that
+    age it is gone."""
 
     def __post_init__(self) -> None:
+        if not self.max_age > 0.0:
+            raise ValueError(f"--max-age is a time in seconds above 0, got {self.max_age:g}")
         if not 0.0 <= self.alpha <= 1.0:
             raise ValueError(f"--alpha is a weight from 0 to 1, got {self.alpha:g}")
         for name in ("smooth", "hold"):
@@ -86,12 +91,15 @@ class RunConfig:
     live: bool | None = None
     """Newest frame wins (live) or every frame is explained (no-live); default: cameras and
     streams are live, files are not."""
+    strict: bool = False
+    """End the run as soon as one output fails; default: the others go on, and the run ends with
+    exit code 1."""
     overwrite: bool = False
     """Replace outputs that exist."""
     report: Path | None = None
     """Write counters, latency percentiles, engine and versions to this JSON file."""
     quiet: bool = False
-    """No progress bar and no summary; errors are still shown."""
+    """No progress, mode or summary on the terminal; errors are still shown."""
     verbose: bool = False
     """Log what happens, for bug reports."""
 

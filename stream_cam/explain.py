@@ -261,6 +261,7 @@ class Explainer:
         explanation: Explanation,
         *,
         target: int = 0,
+        opacity: float = 1.0,
         out: BgrImage | None = None,
     ) -> BgrImage:
         """The frame with the heatmap of `explanation.cams[target]` blended in.
@@ -269,12 +270,13 @@ class Explainer:
             frame: (H, W, 3) uint8 BGR of any size with the explained frame's shape.
             explanation: what `explain` returned for it.
             target: which of the explanation's maps.
+            opacity: what the look's alpha is multiplied by, 0..1.
             out: (H, W, 3) uint8 to write to; may be the frame. Default: a new array.
         """
         image = frame.image_bgr if isinstance(frame, Frame) else frame
         _check_frame(image)
         overlay = self._overlay(image, explanation)
-        return overlay.blend(image, self._scaled(explanation, target), out)
+        return overlay.blend(image, self._scaled(explanation, target), out, opacity=opacity)
 
     def heatmap(
         self, frame: BgrImage | Frame, explanation: Explanation, *, target: int = 0

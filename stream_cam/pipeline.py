@@ -11,9 +11,15 @@ The newest frame wins (live):
     capture thread ──▶ slot ──▶ explain thread ──▶ newest explanation ┐
          └───────────▶ slot ──────────────────────────────────▶ render thread ──▶ slot ──▶ sink
 
-This module owns every thread and the shutdown. The first failure of any stage is kept and raised
-by `run`. Whatever ends a run, what was captured is finished where that is still possible and every
-sink is closed, so that what was recorded can be played.
+This module owns every thread and the shutdown. The queues and slots are in capture.py, what is
+drawn in painter.py, a sink with its queue in outlet.py, what is counted in ledger.py.
+
+How a run ends: at the source's end or the limit what was captured is finished; after a stop that
+may take two seconds more, then what still waits is discarded and a source that does not return is
+left behind. A sink that fails is dropped and the others go on (not with `strict`, nor after the
+last one); any other failure ends the run at once. In every case all sinks are closed, so that what
+was recorded can be played, and `run` raises the failure: the one that ended the run, or else the
+first of the sinks'.
 """
 
 from __future__ import annotations
@@ -21,42 +27,30 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 from stream_cam.cam.steady import SteadyMaps
 from stream_cam.capture import EndOfStream, Handoff
+from stream_cam.errors import StreamCamError
 from stream_cam.explain import Explainer, Target
-from stream_cam.frame import BgrImage, Explanation, Frame
-from stream_cam.render import HudStatus, Renderer, away_picture
-from stream_cam.report import Report, SinkCount, StageClock, versions
-from stream_cam.sinks.base import Picture, Sink
+from stream_cam.frame import Explanation, Frame
+from stream_cam.ledger import Ledger, Progress, Waiting
+from stream_cam.outlet import Outlet
+from stream_cam.painter import Painter
+from stream_cam.render import Renderer
+from stream_cam.report import Report
+from stream_cam.sinks.base import Sink
 from stream_cam.sources.base import Heals, Source
 from stream_cam.uri import hide
 
 logger = logging.getLogger(__name__)
 
-MAX_AGE_SECONDS = 0.5
-"""Live: an older explanation is not drawn on a newer frame."""
-
 _TICK_SECONDS = 0.1
 _STOP_SECONDS = 2.0
-"""After a stop, how long a source may take to return before it is left behind."""
+"""After a stop, how long a source may take to return, and what waits may be worked on."""
 _AWAY_SECONDS = 0.25
 """How often the picture of a source that is away changes."""
-_RATE_SECONDS = 0.5
-"""How often the rate on the HUD changes."""
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """How far a run is."""
-
-    rendered: int
-    fps: float
-    last: Explanation | None
 
 
 class Pipeline:
@@ -73,6 +67,7 @@ class Pipeline:
         limit: stop after this many captured frames.
         queue_frames: how many frames may wait between two stages when every frame counts.
         steady: filters what is drawn, in the frames' order; used by the render thread alone.
+        strict: a sink that fails ends the run, also if there are others.
     """
 
     def __init__(
@@ -87,43 +82,43 @@ class Pipeline:
         limit: int | None = None,
         queue_frames: int = 4,
         steady: SteadyMaps | None = None,
+        strict: bool = False,
     ) -> None:
         self._source = source
         self._healing = source if isinstance(source, Heals) else None
         self._explainer = explainer
-        self._renderer = renderer
+        self._n_maps = renderer.n_maps
         self._steady = steady or SteadyMaps()
         self._targets = list(targets) or None
-        self._live = source.info.live if live is None else live
+        self._live = live = source.info.live if live is None else live
         self._limit = limit
+        self._strict = strict
         self._to_explain: Handoff[Frame] = Handoff(1, drop_oldest=True)
-        self._to_render: Handoff[tuple[Frame, Future[Explanation] | None]] = Handoff(
-            1 if self._live else queue_frames + explainer.parallel, drop_oldest=self._live
+        self._to_render: Handoff[Waiting] = Handoff(
+            1 if live else queue_frames + explainer.parallel, drop_oldest=live
         )
-        self._outlets = [_Outlet(sink, self._live, queue_frames) for sink in sinks]
+        self._outlets = [Outlet(sink, live, queue_frames) for sink in sinks]
+        self._painter = Painter(explainer, renderer, live)
         self._pool = ThreadPoolExecutor(explainer.parallel, thread_name_prefix="explain")
         self._newest: Explanation | None = None
-        self._fps = 0.0
         self._stopping = threading.Event()
         self._stopped_at: float | None = None
         self._reading = False
         self.source_hangs = False
         """After `run`: a read never returned. Closing the source under it could crash or hang."""
         self._failure: BaseException | None = None
+        self._sink_failure: BaseException | None = None
         self._failure_lock = threading.Lock()
-        self._read_clock = StageClock()
-        self._explain_clock = StageClock()
-        self._render_clock = StageClock()
-        self._age_clock = StageClock()
-        self.report = Report(
-            source=source.info.name,
-            live=self._live,
-            model=explainer.model_name,
-            weights=explainer.weights.name,
-            weights_sha256=explainer.weights.sha256,
-            sinks=[outlet.count for outlet in self._outlets],
-            versions=versions(),
+        self._ledger = Ledger(
+            source,
+            explainer,
+            self._painter,
+            self._outlets,
+            self._to_explain,
+            self._to_render,
+            live,
         )
+        self.report = self._ledger.report
 
     def run(self, on_tick: Callable[[Progress], None] | None = None) -> Report:
         """Runs to the source's end, the limit, a stop or a failure; returns what was done.
@@ -132,7 +127,7 @@ class Pipeline:
             on_tick: called about ten times a second on this thread.
 
         Raises:
-            BaseException: the first failure of any stage, after every sink was closed.
+            BaseException: the failure of a stage, or of a sink, after every sink was closed.
         """
         started_ns = time.monotonic_ns()
         capture = _start("capture", self._capture)
@@ -141,43 +136,40 @@ class Pipeline:
             stages.append(_start("explain", self._explain_newest))
         windows = [outlet for outlet in self._outlets if outlet.sink.main_thread]
         stages += [
-            _start(f"sink {outlet.sink.name}", self._feed, outlet)
+            _start(f"sink {outlet.sink.name}", self._feed_to_the_end, outlet)
             for outlet in self._outlets
             if outlet not in windows
         ]
+        feeds = [self._feed(window, _TICK_SECONDS) for window in windows]
         try:
-            with ExitStack() as closing:
-                for window in windows:
-                    closing.callback(window.waiting.abort)
-                    closing.enter_context(window.sink)
-                try:
-                    self._attend(capture, stages, windows, on_tick)
-                except BaseException as error:
-                    # Before the windows close, which may fail as well: this is the cause.
-                    self._fail(error)
-                    raise
+            self._attend(capture, stages, feeds, on_tick)
         except BaseException as error:
             self._fail(error)
         finally:
+            for window, feed in zip(windows, feeds, strict=True):
+                feed.close()
+                window.waiting.abort()  # a feed that had not begun did not
             for thread in stages:
                 thread.join()
             # The caller closes the source next, and may not do so under a read.
             capture.join(self._patience())
             self.source_hangs = capture.is_alive()
             self._pool.shutdown(cancel_futures=True)
-            self._finish_report(time.monotonic_ns() - started_ns)
-        if self._failure is not None:
-            raise self._failure
+            self._ledger.close(time.monotonic_ns() - started_ns)
+        failure = self._failure or self._sink_failure
+        if failure is not None:
+            raise failure
         return self.report
 
     def stop(self, reason: str = "stopped") -> None:
-        """Asks for the end; what was captured is finished. Any thread, any time, at once."""
-        if not self._stopping.is_set():
-            self.report.ended_by = reason
+        """Asks for the end; any thread, any time, at once. What was captured is finished if that
+        takes no more than two seconds.
+        """
+        if self._stopped_at is None:
             self._stopped_at = time.monotonic()
-            self._stopping.set()
-            if self._healing is not None:
-                self._healing.stop()
+            if self._failure is None:
+                self.report.ended_by = reason
+            self._stop_reading()
 
     # Stages, each the whole life of a thread.
 
@@ -189,7 +181,8 @@ class Pipeline:
                 if frame is None or self._stopping.is_set() or not self._hand_on(frame):
                     break
                 if self._limit is not None and self.report.captured >= self._limit:
-                    self.stop("limit")
+                    self.report.ended_by = "limit"
+                    break
         except BaseException as error:
             # No abort: what came before the failure is still explained and written.
             self._keep(error)
@@ -205,13 +198,16 @@ class Pipeline:
         finally:
             self._reading = False
         if frame is not None:
-            self._read_clock.add(time.monotonic_ns() - asked_ns)
+            self._ledger.read.add(time.monotonic_ns() - asked_ns)
         return frame
 
     def _hand_on(self, frame: Frame) -> bool:
         self.report.captured += 1
         if self._live:
-            return self._to_explain.put(frame) and self._to_render.put((frame, None))
+            # Both, so that both count it, whatever they say.
+            wanted = [self._to_explain.put(frame), self._to_render.put((frame, None))]
+            return all(wanted)
+        self._ledger.submitted += 1
         return self._to_render.put((frame, self._pool.submit(self._explain, frame)))
 
     def _explain(self, frame: Frame) -> Explanation:
@@ -219,11 +215,11 @@ class Pipeline:
         explanation = self._explainer.explain(
             frame,
             self._targets,
-            n_maps=self._renderer.n_maps,
+            n_maps=self._n_maps,
             keep_features=self._steady.needs_features,
         )
-        self._explain_clock.add(time.monotonic_ns() - started_ns)
-        self._age_clock.add(explanation.explained_ns - frame.captured_ns)
+        self._ledger.explain.add(time.monotonic_ns() - started_ns)
+        self._ledger.to_explanation.add(explanation.explained_ns - frame.captured_ns)
         return explanation
 
     def _explain_newest(self) -> None:
@@ -236,25 +232,22 @@ class Pipeline:
             self._fail(error)
 
     def _render(self) -> None:
-        rate = _Rate()
-        picture: Picture | None = None
         patience = _AWAY_SECONDS if self._live and self._healing is not None else None
         try:
             while True:
                 try:
                     frame, promise = self._to_render.take(patience)
                 except TimeoutError:
-                    self._show_away(picture)
+                    self._show_away()
                     continue
-                explanation = self._fresh(frame) if promise is None else promise.result()
+                if promise is not None:
+                    self._newest = promise.result()
                 started_ns = time.monotonic_ns()
-                if explanation is not None:
-                    explanation = self._steady.update(explanation)
-                image = self._draw(frame, explanation)
-                self._render_clock.add(time.monotonic_ns() - started_ns)
+                newest = self._newest
+                shown = None if newest is None else self._steady.update(newest)
+                picture = self._painter.paint(frame, shown)
+                self._ledger.render.add(time.monotonic_ns() - started_ns)
                 self.report.rendered += 1
-                self._fps = rate.count()
-                picture = Picture(image, frame, explanation)
                 for outlet in self._outlets:
                     outlet.waiting.put(picture)
         except EndOfStream:
@@ -265,55 +258,36 @@ class Pipeline:
             for outlet in self._outlets:
                 outlet.waiting.close()
 
-    def _show_away(self, last: Picture | None) -> None:
+    def _show_away(self) -> None:
         """While a live source gives nothing: its last picture, marked, to those who watch."""
         away = self._healing.status() if self._healing is not None else None
-        watching = [outlet for outlet in self._outlets if outlet.takes_repeats]
-        if away is None or last is None or not watching:
-            return
-        what = "RECONNECTING" if away.reconnecting else "NO PICTURE"
-        text = f"{what}, last frame {away.last_frame_age_seconds:.1f} s ago"
-        picture = Picture(away_picture(last.image_bgr, text), last.frame, None, repeated=True)
-        for outlet in watching:
-            outlet.waiting.put(picture)
+        watching = [outlet for outlet in self._outlets if outlet.sink.takes_repeats]
+        picture = self._painter.paint_away(away) if away is not None and watching else None
+        if picture is not None:
+            for outlet in watching:
+                outlet.waiting.put(picture)
 
-    def _fresh(self, frame: Frame) -> Explanation | None:
-        """Live: the newest explanation, unless it is too old to be shown as if it were new."""
-        explanation = self._newest
-        if explanation is None:
-            return None
-        if frame.captured_ns - explanation.captured_ns > MAX_AGE_SECONDS * 1e9:
-            self.report.stale += 1
-            return None
-        return explanation
+    def _feed_to_the_end(self, outlet: Outlet) -> None:
+        try:
+            for _ in self._feed(outlet, None):
+                pass
+        except BaseException as error:
+            self._fail(error)
 
-    def _draw(self, frame: Frame, explanation: Explanation | None) -> BgrImage:
-        if explanation is None:
-            return self._renderer.render(frame, None)
-        info = self._explainer.engine_info
-        status = HudStatus(
-            engine=f"{info.name} {info.precision}" if info else "",
-            fps=self._fps or None,
-            latency_ms=(explanation.explained_ns - explanation.captured_ns) / 1e6
-            if self._live
-            else None,
-        )
-        if not self._live:
-            self._newest = explanation
-        return self._renderer.render(frame, explanation, status)
-
-    def _feed(self, outlet: _Outlet) -> None:
+    def _feed(self, outlet: Outlet, patience: float | None) -> Generator[None, None, None]:
+        """The whole life of a sink; pauses after each picture and when none comes for a while."""
         try:
             with outlet.sink:
                 try:
-                    if not outlet.write_all():
-                        self.stop("a sink was closed")
-                except BaseException as error:
+                    yield from outlet.write_all(patience)
+                except Exception as error:
                     # Before the sink closes, which may fail as well: this is the cause.
-                    self._fail(error)
+                    self._lose(outlet, error)
                     raise
-        except BaseException as error:
-            self._fail(error)
+                if outlet.closed:
+                    self.stop(f"{outlet.sink.name} was closed")
+        except Exception as error:
+            self._lose(outlet, error)
         finally:
             # The render thread does not wait for a sink that takes no more.
             outlet.waiting.abort()
@@ -323,54 +297,59 @@ class Pipeline:
     def _attend(
         self,
         capture: threading.Thread,
-        stages: list[threading.Thread],
-        windows: list[_Outlet],
+        stages: Sequence[threading.Thread],
+        feeds: Sequence[Iterator[None]],
         on_tick: Callable[[Progress], None] | None,
     ) -> None:
         """Feeds windows and reports progress until all is done."""
-        open_windows = list(windows)
-        left = False
-        while open_windows or any(thread.is_alive() for thread in stages):
-            open_windows = [window for window in open_windows if self._feed_window(window)]
-            if not open_windows:
+        patient = True
+        while feeds or any(thread.is_alive() for thread in stages):
+            feeds = [feed for feed in feeds if next(feed, "over") is None]
+            if not feeds:
                 next((t for t in stages if t.is_alive()), capture).join(_TICK_SECONDS)
             if on_tick is not None:
-                on_tick(Progress(self.report.rendered, self._fps, self._newest))
-            if self._reading and not left and not self._patience():
-                left = True
-                logger.warning("the source does not return; it is left behind")
-                self._to_explain.close()
-                self._to_render.close()
-
-    def _feed_window(self, window: _Outlet) -> bool:
-        """Shows the next picture if there is one soon; False when there will be no more."""
-        try:
-            if window.write_next(_TICK_SECONDS):
-                return True
-            self.stop("the window was closed")
-        except TimeoutError:
-            return True
-        except EndOfStream:
-            pass
-        # The render thread does not wait for a window that shows no more.
-        window.waiting.abort()
-        return False
+                on_tick(self._ledger.progress(self._newest))
+            if patient and not self._patience():
+                patient = False
+                self._hurry()
 
     def _patience(self) -> float:
-        """How many seconds a read that began before the run was stopped may still take."""
+        """How many seconds what had begun before the run was stopped may still take."""
         if self._stopped_at is None:
             return _STOP_SECONDS
         return max(0.0, self._stopped_at + _STOP_SECONDS - time.monotonic())
 
     # Endings.
 
+    def _hurry(self) -> None:
+        """The time after a stop is over: what waits is discarded, sinks finish what they have."""
+        if self._reading:
+            logger.warning("the source does not return; it is left behind")
+        self._abort()
+        for outlet in self._outlets:
+            outlet.waiting.abort()
+
+    def _lose(self, outlet: Outlet, error: Exception) -> None:
+        """A sink failed: the others go on, unless there are none or the user wants it strict."""
+        if outlet.failed:
+            return  # it could not be closed either
+        said = hide(str(error)) if isinstance(error, StreamCamError) else _told(error)
+        outlet.failed = said or type(error).__name__
+        if self._strict or all(each.failed for each in self._outlets):
+            self._fail(error)
+            return
+        with self._failure_lock:
+            self._sink_failure = self._sink_failure or error
+        logger.error("%s; the other outputs go on", outlet.failed)
+
     def _keep(self, error: BaseException) -> None:
         with self._failure_lock:
             if self._failure is None:
                 self._failure = error
-                self.report.ended_by = hide(f"{type(error).__name__}: {error}")
-            if self._stopped_at is None:
-                self._stopped_at = time.monotonic()
+                self.report.ended_by = _told(error)
+        self._stop_reading()
+
+    def _stop_reading(self) -> None:
         self._stopping.set()
         if self._healing is not None:
             self._healing.stop()
@@ -378,84 +357,16 @@ class Pipeline:
     def _fail(self, error: BaseException) -> None:
         """A stage after the source broke: nothing more can be finished before it."""
         self._keep(error)
+        self._stopped_at = self._stopped_at or time.monotonic()
+        self._abort()
+
+    def _abort(self) -> None:
         self._to_explain.abort()
         self._to_render.abort()
 
-    def _finish_report(self, duration_ns: int) -> None:
-        report = self.report
-        report.seconds = duration_ns / 1e9
-        report.explained = self._explain_clock.count
-        report.superseded = self._to_explain.dropped
-        report.discarded = report.captured - report.explained - report.superseded
-        report.corrupt = getattr(self._source, "corrupt_frames", 0)
-        report.connection = asdict(self._healing.health) if self._healing is not None else {}
-        info = self._explainer.engine_info
-        report.engine = asdict(info) if info else {}
-        clocks = {
-            "read": self._read_clock,
-            "explain": self._explain_clock,
-            "render": self._render_clock,
-            "capture_to_explanation": self._age_clock,
-        }
-        for number, outlet in enumerate(self._outlets):
-            outlet.count.dropped = outlet.waiting.dropped
-            clocks[f"write {number}"] = outlet.clock
-            clocks[f"capture_to_sink {number}"] = outlet.age_clock
-        found = {name: clock.percentiles() for name, clock in clocks.items()}
-        report.latency = {name: value for name, value in found.items() if value is not None}
 
-
-class _Outlet:
-    """A sink and the pictures that wait for it."""
-
-    def __init__(self, sink: Sink, live: bool, queue_frames: int) -> None:
-        self.sink = sink
-        self.takes_repeats = bool(getattr(sink, "takes_repeats", False))
-        self.waiting: Handoff[Picture] = Handoff(1 if live else queue_frames, drop_oldest=live)
-        self.clock = StageClock()
-        self.age_clock = StageClock()
-        self.count = SinkCount(sink.name)
-
-    def write_next(self, timeout: float | None) -> bool:
-        """Waits for a picture and writes it; False if the sink wants the run to end."""
-        picture = self.waiting.take(timeout)
-        started_ns = time.monotonic_ns()
-        go_on = self.sink.write(picture)
-        if picture.repeated:
-            self.count.repeated += 1
-            return go_on
-        done_ns = time.monotonic_ns()
-        self.clock.add(done_ns - started_ns)
-        self.age_clock.add(done_ns - picture.frame.captured_ns)
-        self.count.written += 1
-        return go_on
-
-    def write_all(self) -> bool:
-        """Writes pictures until no more come; False if the sink wants the run to end."""
-        try:
-            while self.write_next(None):
-                pass
-        except EndOfStream:
-            return True
-        return False
-
-
-class _Rate:
-    """Events a second, over windows of half a second."""
-
-    def __init__(self) -> None:
-        self._since = time.monotonic()
-        self._events = 0
-        self._per_second = 0.0
-
-    def count(self) -> float:
-        self._events += 1
-        elapsed = time.monotonic() - self._since
-        if elapsed >= _RATE_SECONDS:
-            self._per_second = self._events / elapsed
-            self._since += elapsed
-            self._events = 0
-        return self._per_second
+def _told(error: BaseException) -> str:
+    return hide(f"{type(error).__name__}: {error}")
 
 
 def _start(name: str, work: Callable[..., None], *args: object) -> threading.Thread:

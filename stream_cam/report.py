@@ -57,18 +57,28 @@ class Percentiles:
 
 @dataclass(slots=True)
 class SinkCount:
-    """What one sink got."""
+    """What one sink got: offered = written + dropped."""
 
     name: str
+    offered: int = 0
+    """Pictures of frames that were drawn for it: all that were drawn."""
     written: int = 0
     repeated: int = 0
     """Pictures that told that the source is away; not in `written`."""
     dropped: int = 0
+    """Replaced by newer ones before it was free (live), or lost when it or the run ended."""
+    failed: str = ""
+    """Why it ended before its time, or could not be finished."""
 
 
 @dataclass(slots=True)
 class Report:
-    """The result of a run."""
+    """The result of a run. However it ended, no frame is lost uncounted:
+
+    captured = explained + superseded + discarded
+    captured = rendered + skipped
+    rendered = offered = written + dropped, of each sink
+    """
 
     source: str
     live: bool
@@ -80,32 +90,48 @@ class Report:
     superseded: int = 0
     """Live frames that were replaced by a newer one before the network was free."""
     discarded: int = 0
-    """Frames still waiting when the run was stopped."""
+    """Frames still waiting when the run was stopped, or at which the network failed."""
     rendered: int = 0
+    skipped: int = 0
+    """Frames that were not drawn: replaced by newer ones before the renderer was free (live), or
+    still waiting when the run was stopped."""
     corrupt: int = 0
     """Pictures or packets of the source that could not be decoded."""
     connection: dict[str, object] = field(default_factory=dict)
     """Of a source that reconnects: connections, recoveries, slowest_recovery_seconds,
     abandoned_readers."""
     stale: int = 0
-    """Live pictures that were shown without a map because the newest one was too old."""
+    """Live pictures whose map was older than --max-age: faded, or gone."""
     seconds: float = 0.0
     ended_by: str = "end of source"
     engine: dict[str, object] = field(default_factory=dict)
     sinks: list[SinkCount] = field(default_factory=list)
     latency: dict[str, Percentiles] = field(default_factory=dict)
     """Milliseconds: read, explain, render, `write N` (busy time of each stage, sinks by their
-    number), and capture_to_explanation and `capture_to_sink N` (age of a frame)."""
+    number); capture_to_explanation and `capture_to_sink N` (age of a frame); live also map_age
+    (how much older than the frame the explanation was that was drawn on it)."""
     versions: dict[str, str] = field(default_factory=dict)
 
     @property
     def fps(self) -> float:
         """Pictures finished a second, over the whole run."""
-        return self.rendered / self.seconds if self.seconds > 0 else 0.0
+        return self._per_second(self.rendered)
+
+    @property
+    def failed_sinks(self) -> list[SinkCount]:
+        return [sink for sink in self.sinks if sink.failed]
+
+    def _per_second(self, count: int) -> float:
+        return count / self.seconds if self.seconds > 0 else 0.0
 
     def write(self, path: Path) -> None:
         """Writes JSON; raises SinkError if that is not possible."""
-        text = json.dumps({**asdict(self), "fps": self.fps}, indent=2, ensure_ascii=False) + "\n"
+        rates = {
+            "fps": self.fps,
+            "captured_fps": self._per_second(self.captured),
+            "explained_fps": self._per_second(self.explained),
+        }
+        text = json.dumps({**asdict(self), **rates}, indent=2, ensure_ascii=False) + "\n"
         special = path.exists() and not path.is_file()  # /dev/stdout must not be replaced
         part = path if special else path.with_name(f".{path.name}.part")
         try:

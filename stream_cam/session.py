@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
-import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,14 +19,13 @@ from stream_cam.sinks.sheet import SheetSink
 from stream_cam.sinks.window import display_problem
 from stream_cam.sources import open_source
 from stream_cam.sources.base import Source, SourceInfo
+from stream_cam.terminal import progress_on_terminal
 from stream_cam.uri import scheme_of
 
 if TYPE_CHECKING:
-    from stream_cam.pipeline import Pipeline, Progress
+    from stream_cam.pipeline import Pipeline
 
 logger = logging.getLogger(__name__)
-
-Stop = Callable[[str], None]
 
 
 def run_session(
@@ -36,14 +34,16 @@ def run_session(
     config: PipelineConfig,
     *,
     extra_sinks: Sequence[Sink] = (),
-    on_start: Callable[[Stop], None] | None = None,
+    on_start: Callable[[Pipeline], None] | None = None,
+    on_end: Callable[[Report], None] | None = None,
 ) -> Report:
     """Opens everything, runs the pipeline, closes everything.
 
     Args:
         source_uri, outputs: as on the command line; no output: a window.
         extra_sinks: further sinks, already made.
-        on_start: gets the pipeline's `stop` before it runs.
+        on_start: gets the pipeline before it runs.
+        on_end: gets the report, also that of a run that failed.
 
     Raises:
         StreamCamError: as its message says; the report is still written if one was asked for.
@@ -55,18 +55,22 @@ def run_session(
         source = closing.enter_context(open_source(source_uri, config.capture, config.run.live))
         pipeline = _pipeline(source, uris, config, extra_sinks)
         if on_start is not None:
-            on_start(pipeline.stop)
+            on_start(pipeline)
         try:
-            with _progress(source.info, config.run) as on_tick:
+            with progress_on_terminal(source.info, config.run, pipeline.report.live) as on_tick:
                 report = pipeline.run(on_tick)
         except Exception:
             _write_report(pipeline.report, config.run.report)
+            if on_end is not None:
+                on_end(pipeline.report)
             raise
         finally:
             if pipeline.source_hangs:
                 closing.pop_all()
         if config.run.report is not None:
             report.write(config.run.report)
+        if on_end is not None:
+            on_end(report)
         return report
 
 
@@ -96,6 +100,7 @@ def _pipeline(
         limit=run.limit,
         queue_frames=config.capture.queue_frames,
         steady=SteadyMaps(smooth_seconds=look.smooth, hold_seconds=look.hold),
+        strict=run.strict,
     )
 
 
@@ -105,29 +110,28 @@ def run_demo(
     look: LookConfig,
     run: RunConfig,
     *,
-    on_start: Callable[[Stop], None] | None = None,
-) -> tuple[Report, TruthScore, list[str]]:
+    on_start: Callable[[Pipeline], None] | None = None,
+    on_end: Callable[[Report], None] | None = None,
+) -> tuple[Report, TruthScore]:
     """The demo: drawn shapes, scored against the ground truth.
 
     Args:
         outputs: where they go; none: `demo.mp4`, and six moments of it in `demo.png`.
 
     Returns:
-        What was done, how often the model was right, and what was written.
+        What was done, and how often the model was right.
     """
     uri = f"demo://shapes?size={demo.size}&fps={demo.fps}&seconds={demo.seconds:g}&seed={demo.seed}"
     score = TruthScore()
     extra: list[Sink] = [score]
-    written = list(outputs)
     if not outputs:
         sheet = Path("demo.png")
         check_outputs([str(sheet)], overwrite=run.overwrite)
         extra.append(SheetSink(sheet))
         outputs = ["demo.mp4"]
-        written = [*outputs, str(sheet)]
     config = PipelineConfig(ModelConfig(weights="demo", engine=demo.engine), look, run)
-    report = run_session(uri, outputs, config, extra_sinks=extra, on_start=on_start)
-    return report, score, written
+    report = run_session(uri, outputs, config, extra_sinks=extra, on_start=on_start, on_end=on_end)
+    return report, score
 
 
 def _check_report(run: RunConfig, taken: Sequence[str]) -> None:
@@ -175,34 +179,3 @@ def parallel_frames(info: SourceInfo, live: bool) -> int:
     affinity = getattr(os, "sched_getaffinity", None)
     n_cpus = len(affinity(0)) if affinity else os.cpu_count() or 1
     return max(1, min(4, n_cpus))
-
-
-@contextmanager
-def _progress(info: SourceInfo, run: RunConfig) -> Iterator[Callable[[Progress], None] | None]:
-    """A progress bar with rate and time left, on terminals only."""
-    if run.quiet or not sys.stderr.isatty():
-        yield None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-    from rich.progress import Progress as Bar
-
-    total = run.limit if info.n_frames is None else min(info.n_frames, run.limit or info.n_frames)
-    with Bar(
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[fps]:.0f} fps"),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[label]}", style="dim", markup=False),
-        console=Console(stderr=True),
-        transient=True,
-    ) as bar:
-        task = bar.add_task(Path(info.name).name or info.name, total=total, fps=0.0, label="")
-
-        def on_tick(progress: Progress) -> None:
-            best = progress.last.targets[0] if progress.last else None
-            label = f"{best.label} {best.probability:.0%}" if best else ""
-            bar.update(task, completed=progress.rendered, fps=progress.fps, label=label)
-
-        yield on_tick

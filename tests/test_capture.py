@@ -182,25 +182,33 @@ def test_dropping_under_load_counts_exactly() -> None:
     assert len(taken) + slot.dropped == 5000
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=300)
 @given(
     capacity=st.integers(1, 4),
-    steps=st.lists(st.sampled_from(["put", "take", "close", "abort"]), max_size=30),
+    steps=st.lists(st.sampled_from(["put", "put", "take", "close", "abort"]), max_size=30),
+    counted=st.sampled_from([lambda number: True, lambda number: number % 3 > 0]),
 )
-def test_dropping_handoff_behaves_as_its_model(capacity: int, steps: list[str]) -> None:
-    handoff: Handoff[int] = Handoff(capacity, drop_oldest=True)
+def test_dropping_handoff_behaves_as_its_model(
+    capacity: int, steps: list[str], counted: Callable[[int], bool]
+) -> None:
+    handoff: Handoff[int] = Handoff(capacity, drop_oldest=True, counts=counted)
     model: list[int] = []
-    dropped, closed, aborted = 0, False, False
+    offered: list[int] = []
+    taken: list[int] = []
+    dropped: list[int] = []
+    left: list[int] = []
+    closed, aborted = False, False
     for number, step in enumerate(steps):
         if step == "put":
             assert handoff.put(number) is not aborted
-            if not aborted:
-                model.append(number)
-                dropped += len(model) > capacity
-                model = model[-capacity:]
+            offered.append(number)
+            (left if aborted else model).append(number)
+            if len(model) > capacity:
+                dropped.append(model.pop(0))
         elif step == "take":
             if model:
-                assert handoff.take(0.0) == model.pop(0)
+                taken.append(model.pop(0))
+                assert handoff.take(0.0) == taken[-1]
             else:
                 with pytest.raises(EndOfStream if closed or aborted else TimeoutError):
                     handoff.take(0.0)
@@ -209,5 +217,29 @@ def test_dropping_handoff_behaves_as_its_model(capacity: int, steps: list[str]) 
             closed = True
         else:
             handoff.abort()
-            aborted, model = True, []
-    assert handoff.dropped == dropped
+            aborted = True
+            left += model
+            model = []
+
+    def count(numbers: list[int]) -> int:
+        return sum(map(counted, numbers))
+
+    assert handoff.offered == count(offered)
+    assert handoff.taken == count(taken)
+    assert handoff.dropped == count(dropped)
+    assert handoff.left == count(left)
+    assert count(offered) == count(taken) + count(dropped) + count(left) + count(model)
+
+
+def test_lossless_handoff_counts_who_was_turned_away_while_waiting() -> None:
+    full: Handoff[int] = Handoff(2)
+    full.put(0)
+    full.put(1)
+    assert full.take() == 0
+    full.put(2)
+    answers: list[bool] = []
+    giver = _start(lambda: answers.append(full.put(3)))
+    full.abort()
+    _join(giver)
+    assert answers == [False]
+    assert (full.offered, full.taken, full.dropped, full.left) == (4, 1, 0, 3)

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+import pty
+import re
 import signal
+import struct
 import subprocess
 import sys
+import termios
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +22,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from rtsp_harness import RtspServer, rtsp_server_problem
 from safetensors.torch import save_file
 from torchvision.models import resnet18
 
@@ -74,13 +81,21 @@ def process(*arguments: str, **options: object) -> subprocess.Popen[str]:
     )
 
 
+def wait_for(path: Path, running: subprocess.Popen[str], until: float, size: int = 0) -> None:
+    """Until a file of at least `size` bytes is there."""
+    while not (path.exists() and path.stat().st_size >= size):
+        assert running.poll() is None, running.communicate()
+        assert time.monotonic() < until, "nothing was written in time"
+        time.sleep(0.02)
+
+
 def complaint(capsys: pytest.CaptureFixture[str]) -> str:
-    """The one line on stderr."""
+    """The one line on stderr; on stdout nothing before the run, how it went after it."""
     said = capsys.readouterr()
     lines = said.err.splitlines()
     assert len(lines) == 1, said.err
     assert lines[0].startswith("stream-cam: ")
-    assert not said.out
+    assert not said.out or said.out.startswith(("live: ", "lossless: "))
     return lines[0]
 
 
@@ -95,7 +110,9 @@ def test_run_writes_the_outputs_and_the_report(
     said = capsys.readouterr()
     assert code == 0
     assert said.err == ""
-    assert said.out.startswith("5 frames in ")
+    mode, summary = said.out.splitlines()[:2]
+    assert mode == "lossless: every frame is explained and written"
+    assert summary.startswith("5 frames in ")
     assert "eager on cpu" in said.out
     assert "wrote a.mp4" in said.out
     assert names(place) == ["a.mp4", "b.mkv", "f", "last.png", "report.json"]
@@ -106,6 +123,26 @@ def test_run_writes_the_outputs_and_the_report(
     assert report["engine"]["name"] == "eager"
     assert report["weights"] == "tiny.safetensors"
     assert report["ended_by"] == "end of source"
+
+
+def test_live_run_says_so_and_accounts_for_its_frames(
+    place: Path, options: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = "demo://shapes?size=96x64&fps=20&live=1"
+    arguments = ["run", source, "null", "--limit", "10", "--max-age", "0.25", "--report", "r.json"]
+    assert main([*arguments, *options]) == 0
+    said = capsys.readouterr()
+    assert said.err == ""  # no terminal, no status line
+    mode = said.out.splitlines()[0]
+    assert mode.startswith("live: newest frame wins; every frame is drawn")
+    assert "0.25 s" in mode
+    report = json.loads((place / "r.json").read_text())
+    (sink,) = report["sinks"]
+    assert report["captured"] == 10
+    assert report["captured"] == sum(report[n] for n in ("explained", "superseded", "discarded"))
+    assert report["captured"] == report["rendered"] + report["skipped"]
+    assert report["rendered"] == sink["offered"] == sink["written"] + sink["dropped"]
+    assert {"capture_to_explanation", "capture_to_sink 0"} <= set(report["latency"])
 
 
 def test_quiet_says_nothing(options: list[str], capfd: pytest.CaptureFixture[str]) -> None:
@@ -212,6 +249,8 @@ WRONG = {
     "run x --smooth -1": "--smooth is a time in seconds, got -1",
     "run x --hold inf": "--hold is a time in seconds, got inf",
     "run x --alpha much": "--alpha",
+    "run x --max-age 0": "above 0, got 0",
+    "run x --max-age nan": "above 0, got nan",
     "run x --limit 0": "from 1, got 0",
     "run x --limt 3": "did you mean --limit",
     "run": "SOURCE",
@@ -399,6 +438,37 @@ def test_failed_run_still_writes_its_report(
     assert names(place / "f")[:3] == [f"frame_{index:06d}.png" for index in range(3)]
 
 
+@pytest.mark.parametrize("strict", [False, True])
+def test_output_that_fails_among_others(
+    strict: bool, place: Path, options: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The folder's fourth picture cannot be written; the video goes on, unless it is strict."""
+    (place / "f").mkdir()
+    (place / "f" / "frame_000003.png").mkdir()
+    source = "demo://shapes?size=96x64&fps=10&seconds=3"
+    arguments = ["run", source, "f/", "-o", "out.mp4", "--report", "r.json", "--overwrite"]
+    assert main([*arguments, *options, *["--strict"] * strict]) == 1
+    said = capsys.readouterr()
+    reason = "f/frame_000003.png cannot be written"
+    at_once, *at_the_end = said.err.splitlines()
+    assert at_once.startswith(f"stream-cam: {reason}" if strict else f"stream-cam: ERROR: {reason}")
+    assert [line.startswith(f"stream-cam: {reason}") for line in at_the_end] == [True] * (
+        not strict
+    )
+    assert "failed after 3 pictures: f/frame_000003.png" in said.out
+    assert "wrote out.mp4" in said.out
+    report = json.loads((place / "r.json").read_text())
+    assert report["sinks"][0]["failed"].startswith(reason)
+    assert report["sinks"][1]["failed"] == ""
+    assert n_frames("out.mp4") == report["sinks"][1]["written"]
+    if strict:
+        assert report["ended_by"].startswith("SinkError")
+        assert report["rendered"] < 30
+    else:
+        assert report["ended_by"] == "end of source"
+        assert report["sinks"][1]["written"] == 30
+
+
 # Processes of their own.
 
 
@@ -413,6 +483,20 @@ def test_closed_pipe_is_no_traceback() -> None:
         assert running.returncode == 0
 
 
+def test_run_does_not_depend_on_who_reads_its_words(place: Path, options: list[str]) -> None:
+    """Nobody does: the run goes on to its end, and its failure is not forgotten."""
+    (place / "f").mkdir()
+    (place / "f" / "frame_000003.png").mkdir()
+    read, write = os.pipe()
+    os.close(read)
+    arguments = ["run", SOURCE, "f/", "-o", "out.mp4", "--overwrite", *options]
+    running = process(*arguments, stdout=write)
+    os.close(write)
+    _, err = running.communicate(timeout=DEADLINE_SECONDS)
+    assert running.returncode == 1, err
+    assert n_frames("out.mp4") == 5
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_signal_finishes_the_file(
     place: Path, options: list[str], number: signal.Signals, code: int
@@ -422,10 +506,7 @@ def test_signal_finishes_the_file(
     part = place / "out.part.mp4"
     until = time.monotonic() + DEADLINE_SECONDS
     try:
-        while not (part.exists() and part.stat().st_size > 20_000):
-            assert running.poll() is None, running.communicate()
-            assert time.monotonic() < until, "nothing was written in time"
-            time.sleep(0.02)
+        wait_for(part, running, until, 20_000)
         running.send_signal(number)
         out, err = running.communicate(timeout=DEADLINE_SECONDS)
     finally:
@@ -439,3 +520,83 @@ def test_signal_finishes_the_file(
     assert report["ended_by"] == "interrupted"
     assert n_frames("out.mp4") == report["sinks"][0]["written"] == report["captured"] > 0
     assert "wrote out.mp4" in out
+
+
+def test_second_signal_does_not_wait(place: Path, options: list[str]) -> None:
+    """The report goes to a pipe that nobody reads: the run cannot end in order."""
+    os.mkfifo("pipe")
+    source = "demo://shapes?size=320x240&fps=30&seconds=3600"
+    running = process("run", source, "out.mp4", "--report", "pipe", "--no-hud", *options)
+    until = time.monotonic() + DEADLINE_SECONDS
+    try:
+        wait_for(place / "out.part.mp4", running, until)
+        running.send_signal(signal.SIGINT)
+        wait_for(place / "out.mp4", running, until)
+        with pytest.raises(subprocess.TimeoutExpired):
+            running.wait(0.2)
+        sent = time.monotonic()
+        running.send_signal(signal.SIGINT)
+        _, err = running.communicate(timeout=DEADLINE_SECONDS)
+    finally:
+        running.kill()
+    assert time.monotonic() - sent < 2.0
+    assert running.returncode == 130
+    assert "Traceback" not in err
+    assert n_frames("out.mp4") > 0
+
+
+@pytest.mark.needs_rtsp_server
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_signal_ends_the_run_though_the_camera_hangs(
+    place: Path, options: list[str], number: signal.Signals, code: int
+) -> None:
+    problem = rtsp_server_problem()
+    if problem is not None:
+        pytest.skip(problem)
+    with RtspServer(fps=30) as server:
+        running = process("run", server.url, "out.mp4", "--report", "r.json", *options)
+        try:
+            wait_for(place / "out.part.mp4", running, time.monotonic() + DEADLINE_SECONDS, 20_000)
+            server.freeze()
+            with pytest.raises(subprocess.TimeoutExpired):
+                running.wait(1.5)  # long enough for it to be away
+            sent = time.monotonic()
+            running.send_signal(number)
+            _, err = running.communicate(timeout=DEADLINE_SECONDS)
+        finally:
+            running.kill()
+            server.thaw()
+    assert time.monotonic() - sent < 4.0  # 2 s, the file, and Python's own end on a busy machine
+    assert running.returncode == code, err
+    report = json.loads((place / "r.json").read_text())
+    assert n_frames("out.mp4") == report["sinks"][0]["written"] > 0
+
+
+def test_terminal_gets_a_status_line_once_a_second(place: Path, options: list[str]) -> None:
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 200, 0, 0))
+    source = "demo://shapes?size=96x64&fps=20&live=1"
+    arguments = ["run", source, "null", "--report", "r.json", *options]
+    running = process(*arguments, stderr=theirs, env={**os.environ, "TERM": "xterm"})
+    os.close(theirs)
+    said = b""
+    deadline = threading.Timer(DEADLINE_SECONDS, running.kill)
+    deadline.start()
+    try:
+        while said.count(b"superseded") < 3:
+            said += os.read(ours, 4096)
+        running.send_signal(signal.SIGINT)
+        out, _ = running.communicate()
+        said += os.read(ours, 4096)
+    finally:
+        deadline.cancel()
+        running.kill()
+        os.close(ours)
+    assert running.returncode == 130
+    assert out.startswith("live: ")
+    lines = re.findall(rb"fps ([\d.]+) captured, ([\d.]+) drawn, ([\d.]+) explained", said)
+    assert len(lines) >= 3
+    assert all(0 < float(rate) < 40 for rate in lines[1])
+    assert b"age 0." in said
+    report = json.loads((place / "r.json").read_text())
+    assert len(lines) <= report["seconds"] + 1

@@ -6,7 +6,6 @@ import os
 import threading
 import time
 from collections.abc import Sequence
-from types import TracebackType
 
 import pytest
 from frame_clock import age_ms
@@ -18,7 +17,7 @@ from stream_cam.explain import Explainer, Target
 from stream_cam.frame import BgrImage, Explanation, Frame
 from stream_cam.pipeline import Pipeline
 from stream_cam.render import Renderer
-from stream_cam.sinks.base import Picture
+from stream_cam.sinks.base import Picture, Sink
 from stream_cam.sources import open_source
 
 SECONDS = float(os.environ.get("STREAM_CAM_FRESH_SECONDS", "6"))
@@ -62,28 +61,16 @@ def make_explainer() -> SlowExplainer:
     return made
 
 
-class Watcher:
+class Watcher(Sink):
     """A sink that reads the clock in each picture, until its time is over."""
 
     name = "watcher"
-    main_thread = False
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
         self.ages_ms: list[int] = []
         self.written = 0
         self._started = self.seconds = 0.0
-
-    def __enter__(self) -> Watcher:
-        return self
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        return None
 
     def write(self, picture: Picture) -> bool:
         now = time.monotonic()
@@ -120,4 +107,8 @@ def test_slow_network_does_not_age_the_picture() -> None:
     assert report.explained <= SECONDS / SLOW_SECONDS + 2
     assert len(set(explainer.explained)) == len(explainer.explained)
     assert report.captured == report.explained + report.superseded + report.discarded
+    assert report.captured == report.rendered + report.skipped
+    (sink,) = report.sinks
+    assert report.rendered == sink.offered == sink.written + sink.dropped
+    assert sink.written == watcher.written
     assert watcher.written / watcher.seconds >= (27 if BUSY else 29)

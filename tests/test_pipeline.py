@@ -2,222 +2,54 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
-from types import TracebackType
 
 import av
 import numpy as np
 import pytest
-import torch
+from pipeline_parts import (
+    DEADLINE_SECONDS,
+    Failing,
+    Frames,
+    Kept,
+    TinyExplainer,
+    assert_adds_up,
+    boom,
+    make_explainer,
+    make_pipeline,
+    run,
+    tiny_network,
+    wait,
+)
 from torch import nn
 
 from stream_cam.config import CaptureConfig
 from stream_cam.errors import SinkError, SourceError
-from stream_cam.explain import Explainer, Target
-from stream_cam.frame import BgrImage, Explanation, Frame
-from stream_cam.pipeline import Pipeline, Progress
-from stream_cam.render import HudStatus, Renderer
-from stream_cam.report import Report
+from stream_cam.frame import Frame
+from stream_cam.ledger import Progress
+from stream_cam.render import Renderer
 from stream_cam.sinks.base import Picture, Sink
 from stream_cam.sinks.images import FolderSink
 from stream_cam.sinks.null import NullSink
 from stream_cam.sinks.video import VideoSink
 from stream_cam.sources import open_source
-from stream_cam.sources.base import Away, Health, Source, SourceInfo
+from stream_cam.sources.base import Away, Health
 from stream_cam.sources.healing import HealingSource
-
-DEADLINE_SECONDS = 20.0
-"""Nothing here takes a second on a quiet machine; a hang is what this is to find."""
-
-
-class TinyExplainer(Explainer):
-    """A small untrained network; `before` runs ahead of each frame's explanation."""
-
-    before: Callable[[Frame], None] | None = None
-
-    def __init__(self, *args: object, **options: object) -> None:
-        super().__init__(*args, **options)  # type: ignore[arg-type]
-        self.explained: list[int] = []
-        self._lock_explained = threading.Lock()
-
-    def explain(
-        self,
-        frame: BgrImage | Frame,
-        target: Target | Sequence[Target] | None = None,
-        *,
-        n_maps: int | None = None,
-        keep_features: bool = False,
-    ) -> Explanation:
-        assert isinstance(frame, Frame)
-        if self.before is not None:
-            self.before(frame)
-        explanation = super().explain(frame, target, n_maps=n_maps, keep_features=keep_features)
-        with self._lock_explained:
-            self.explained.append(frame.index)
-        return explanation
-
-
-class Frames:
-    """A source that yields numbered frames, and does `before` ahead of each of them."""
-
-    def __init__(
-        self,
-        count: int,
-        *,
-        live: bool = False,
-        size_hw: tuple[int, int] = (48, 64),
-        before: Callable[[int], None] | None = None,
-        sizes: Sequence[tuple[int, int]] = (),
-    ) -> None:
-        self._count, self._before, self._sizes = count, before, sizes
-        self.yielded = 0
-        self.info = SourceInfo("frames", size_hw, Fraction(25), count, live)
-
-    def __enter__(self) -> Frames:
-        return self
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        return None
-
-    def __iter__(self) -> Iterator[Frame]:
-        for index in range(self._count):
-            if self._before is not None:
-                self._before(index)
-            size_hw = self._sizes[index] if self._sizes else self.info.size_hw
-            image = np.full((*size_hw, 3), index % 256, np.uint8)
-            self.yielded += 1
-            yield Frame(image, index, index, Fraction(1, 25), time.monotonic_ns())
-
-
-class Kept:
-    """A sink that keeps what it gets, and does what it is told on the way."""
-
-    name = "kept"
-
-    def __init__(
-        self,
-        *,
-        on_enter: Callable[[], None] | None = None,
-        on_write: Callable[[Picture], bool | None] | None = None,
-        on_exit: Callable[[], None] | None = None,
-        main_thread: bool = False,
-    ) -> None:
-        self._on_enter, self._on_write, self._on_exit = on_enter, on_write, on_exit
-        self.main_thread = main_thread
-        self.pictures: list[Picture] = []
-        self.threads: set[int] = set()
-        self.exits: list[BaseException | None] = []
-
-    def __enter__(self) -> Kept:
-        if self._on_enter is not None:
-            self._on_enter()
-        return self
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.exits.append(exc)
-        if self._on_exit is not None:
-            self._on_exit()
-
-    def write(self, picture: Picture) -> bool:
-        self.threads.add(threading.get_ident())
-        answer = self._on_write(picture) if self._on_write is not None else None
-        self.pictures.append(picture)
-        return answer is not False
-
-    @property
-    def indices(self) -> list[int]:
-        return [picture.frame.index for picture in self.pictures]
-
-
-class Failing(Renderer):
-    """A renderer that breaks at one frame."""
-
-    fail_at = 3
-
-    def render(
-        self, frame: Frame, explanation: Explanation | None, status: HudStatus | None = None
-    ) -> BgrImage:
-        if frame.index == self.fail_at:
-            raise ValueError("the renderer broke")
-        return super().render(frame, explanation, status)
 
 
 @pytest.fixture(scope="module")
 def network() -> nn.Module:
-    torch.manual_seed(0)
-    return nn.Sequential(
-        nn.Conv2d(3, 8, 3, stride=16),
-        nn.ReLU(),
-        nn.AdaptiveAvgPool2d(1),
-        nn.Flatten(),
-        nn.Linear(8, 4),
-    ).eval()
+    return tiny_network()
 
 
 @pytest.fixture
 def explainer(network: nn.Module) -> TinyExplainer:
     return make_explainer(network)
-
-
-def make_explainer(network: nn.Module, parallel: int = 1) -> TinyExplainer:
-    made = TinyExplainer.from_module(network, engine="eager", input_size=32, parallel=parallel)
-    assert isinstance(made, TinyExplainer)
-    return made
-
-
-def make_pipeline(
-    source: Source, sinks: Sequence[Sink], explainer: Explainer, **options: object
-) -> Pipeline:
-    renderer = options.pop("renderer", None) or Renderer(explainer, "overlay")
-    return Pipeline(source, sinks, explainer, renderer, **options)  # type: ignore[arg-type]
-
-
-def run(pipeline: Pipeline) -> Report:
-    """`pipeline.run()` in a thread of its own, so that a hang fails the test."""
-    outcome: list[Report | BaseException] = []
-
-    def work() -> None:
-        try:
-            outcome.append(pipeline.run())
-        except BaseException as error:
-            outcome.append(error)
-
-    thread = threading.Thread(target=work, daemon=True)
-    thread.start()
-    thread.join(DEADLINE_SECONDS)
-    assert not thread.is_alive(), "the pipeline hangs"
-    left = [t.name for t in threading.enumerate() if t.name.startswith(("sink", "render", "expl"))]
-    assert not left
-    (result,) = outcome
-    if isinstance(result, BaseException):
-        raise result
-    return result
-
-
-def wait(event: threading.Event) -> None:
-    assert event.wait(DEADLINE_SECONDS)
-
-
-def assert_adds_up(report: Report, source: Frames, explainer: TinyExplainer) -> None:
-    """Every frame is accounted for, counted here independently of the pipeline."""
-    assert report.captured <= source.yielded <= report.captured + 1
-    assert report.explained == len(explainer.explained) == len(set(explainer.explained))
-    assert report.captured == report.explained + report.superseded + report.discarded
-    assert report.discarded >= 0
 
 
 # Lossless.
@@ -254,6 +86,29 @@ def test_report_times_every_stage(explainer: TinyExplainer) -> None:
     assert report.engine["name"] == "eager"
     assert report.seconds > 0
     assert report.fps == pytest.approx(12 / report.seconds)
+
+
+def test_report_times_live_runs_as_well(explainer: TinyExplainer) -> None:
+    explained = threading.Event()
+
+    def tick(progress: Progress) -> None:
+        if progress.last is not None:
+            explained.set()
+
+    def before(index: int) -> None:
+        if index == 3:
+            wait(explained)
+
+    source, null = Frames(12, live=True, before=before), NullSink()
+    report = make_pipeline(source, [null], explainer).run(tick)
+    counts = {name: found.count for name, found in report.latency.items()}
+    assert counts["read"] == 12
+    assert counts["explain"] == counts["capture_to_explanation"] == report.explained
+    assert counts["render"] == report.rendered
+    assert counts["write 0"] == counts["capture_to_sink 0"] == null.written
+    assert 1 <= counts["map_age"] <= report.rendered
+    for found in report.latency.values():
+        assert 0 <= found.p50_ms <= found.p95_ms <= found.p99_ms
 
 
 def test_order_is_kept_when_a_later_explanation_is_ready_first(network: nn.Module) -> None:
@@ -383,30 +238,29 @@ def test_live_or_not_a_dead_source_is_the_error(explainer: TinyExplainer, live: 
     assert_adds_up(pipeline.report, source, explainer)
 
 
-def boom() -> None:
-    raise SinkError("the disk is full")
-
-
-@pytest.mark.parametrize("live", [False, True])
-@pytest.mark.parametrize("main_thread", [False, True])
-@pytest.mark.parametrize("where", ["enter", "write", "exit"])
-def test_sink_that_dies_ends_the_run(
-    explainer: TinyExplainer, tmp_path: Path, where: str, main_thread: bool, live: bool
-) -> None:
+def dying_sink(where: str, main_thread: bool) -> Kept:
     def on_write(picture: Picture) -> None:
         if where == "write" and picture.frame.index >= 3:
             boom()
 
-    dying = Kept(
+    return Kept(
         on_enter=boom if where == "enter" else None,
         on_write=on_write,
         on_exit=boom if where == "exit" else None,
         main_thread=main_thread,
     )
-    other = Kept()
+
+
+@pytest.mark.parametrize("live", [False, True])
+@pytest.mark.parametrize("main_thread", [False, True])
+@pytest.mark.parametrize("where", ["enter", "write", "exit"])
+def test_sink_that_dies_ends_a_strict_run(
+    explainer: TinyExplainer, tmp_path: Path, where: str, main_thread: bool, live: bool
+) -> None:
+    dying, other = dying_sink(where, main_thread), Kept()
     video = VideoSink(str(tmp_path / "out.mp4"), fps=Fraction(25))
     source = Frames(60, live=live)
-    pipeline = make_pipeline(source, [dying, other, video], explainer)
+    pipeline = make_pipeline(source, [dying, other, video], explainer, strict=True)
     with pytest.raises(SinkError, match="the disk is full"):
         run(pipeline)
     assert other.indices == sorted(other.indices)
@@ -417,7 +271,107 @@ def test_sink_that_dies_ends_the_run(
     assert len(dying.exits) == (where != "enter")
     if where == "write":
         assert isinstance(dying.exits[0], SinkError)
+    assert "the disk is full" in pipeline.report.ended_by
+    assert pipeline.report.sinks[0].failed == "the disk is full"
     assert_adds_up(pipeline.report, source, explainer)
+
+
+@pytest.mark.parametrize("live", [False, True])
+@pytest.mark.parametrize("main_thread", [False, True])
+@pytest.mark.parametrize("where", ["enter", "write", "exit"])
+def test_others_go_on_without_a_sink_that_dies(
+    explainer: TinyExplainer, tmp_path: Path, where: str, main_thread: bool, live: bool
+) -> None:
+    dying, other = dying_sink(where, main_thread), Kept()
+    video = VideoSink(str(tmp_path / "out.mp4"), fps=Fraction(25))
+    source = Frames(60, live=live)
+    pipeline = make_pipeline(source, [dying, other, video], explainer)
+    with pytest.raises(SinkError, match="the disk is full"):
+        run(pipeline)
+    report = pipeline.report
+    assert report.ended_by == "end of source"
+    assert report.captured == source.yielded == 60
+    assert report.discarded == 0
+    assert [bool(sink.failed) for sink in report.sinks] == [True, False, False]
+    assert other.indices[-1] == 59
+    assert other.exits == [None]
+    if not live:
+        assert other.indices == list(range(60))
+        assert report.sinks[0].dropped == {"enter": 60, "write": 57, "exit": 0}[where]
+    with av.open(str(tmp_path / "out.mp4")) as container:
+        assert sum(1 for _ in container.decode(video=0)) == video.written > 0
+    assert_adds_up(report, source, explainer)
+
+
+@pytest.mark.parametrize("main_thread", [False, True])
+def test_sink_that_dies_is_told_at_once(
+    explainer: TinyExplainer, main_thread: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The source gives its second half only when the line is there."""
+    told = threading.Event()
+
+    class Telling(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if "the other outputs go on" in record.getMessage():
+                told.set()
+
+    def before(index: int) -> None:
+        if index == 10:
+            wait(told)
+
+    handler = Telling()
+    logging.getLogger("stream_cam").addHandler(handler)
+    try:
+        pipeline = make_pipeline(
+            Frames(20, before=before), [dying_sink("write", main_thread), NullSink()], explainer
+        )
+        with pytest.raises(SinkError, match="the disk is full"):
+            run(pipeline)
+    finally:
+        logging.getLogger("stream_cam").removeHandler(handler)
+    assert [record.getMessage() for record in caplog.records] == [
+        "the disk is full; the other outputs go on"
+    ]
+    assert [sink.written for sink in pipeline.report.sinks] == [3, 20]
+
+
+def test_run_ends_when_its_last_sink_dies(explainer: TinyExplainer) -> None:
+    source = Frames(1_000_000)
+    pipeline = make_pipeline(
+        source, [dying_sink("write", False), dying_sink("enter", False)], explainer
+    )
+    with pytest.raises(SinkError, match="the disk is full"):
+        run(pipeline)
+    assert source.yielded < 100
+    assert pipeline.report.ended_by == "SinkError: the disk is full"
+    assert len(pipeline.report.failed_sinks) == 2
+    assert_adds_up(pipeline.report, source, explainer)
+
+
+def test_what_ended_the_run_is_told_rather_than_a_sink_that_died_before(
+    explainer: TinyExplainer,
+) -> None:
+    def before(index: int) -> None:
+        if index == 30:
+            raise SourceError("the camera fell off the table")
+
+    pipeline = make_pipeline(
+        Frames(40, before=before), [dying_sink("write", False), NullSink()], explainer
+    )
+    with pytest.raises(SourceError, match="fell off the table"):
+        run(pipeline)
+    assert pipeline.report.sinks[0].failed == "the disk is full"
+    assert "fell off the table" in pipeline.report.ended_by
+
+
+def test_timeout_of_a_sink_is_its_failure(explainer: TinyExplainer) -> None:
+    def on_write(picture: Picture) -> None:
+        raise TimeoutError("the server does not answer")
+
+    kept = Kept(on_write=on_write, main_thread=True)
+    with pytest.raises(TimeoutError, match="does not answer"):
+        run(make_pipeline(Frames(10), [kept], explainer))
+    assert len(kept.exits) == 1
 
 
 @pytest.mark.parametrize("main_thread", [False, True])
@@ -450,7 +404,7 @@ def test_explainer_that_breaks_ends_the_run(explainer: TinyExplainer, live: bool
 
 def test_renderer_that_breaks_ends_the_run(explainer: TinyExplainer) -> None:
     kept = Kept()
-    pipeline = make_pipeline(Frames(50), [kept], explainer, renderer=Failing(explainer, "overlay"))
+    pipeline = make_pipeline(Frames(50), [kept], explainer, renderer=Failing(explainer))
     with pytest.raises(ValueError, match="the renderer broke"):
         run(pipeline)
     assert kept.indices == [0, 1, 2]
@@ -532,23 +486,24 @@ def test_live_slow_sink_drops_and_others_do_not_wait(explainer: TinyExplainer) -
     assert_adds_up(report, source, explainer)
 
 
-def test_live_does_not_show_an_old_map_as_if_it_were_new(explainer: TinyExplainer) -> None:
-    old = threading.Event()
+def test_live_counts_and_fades_what_is_too_old(explainer: TinyExplainer) -> None:
+    """The network hangs after frame 0; the greatest age is 0.5 s."""
+    ages_ms = (0, 400, 600, 1400)
+    old, release = threading.Event(), threading.Event()
+    shown = [threading.Event() for _ in ages_ms]
 
     class Aged(Frames):
         def __iter__(self) -> Iterator[Frame]:
-            image = np.zeros((48, 64, 3), np.uint8)
-            yield Frame(image, 0, 0, Fraction(1), 1_000_000_000)
-            wait(old)
-            yield Frame(image, 1, 1, Fraction(1), 1_400_000_000)
-            wait(shown[1])
-            yield Frame(image, 2, 2, Fraction(1), 3_000_000_000)
-
-    shown = [threading.Event() for _ in range(3)]
-    release = threading.Event()
+            image = np.full((48, 64, 3), 128, np.uint8)
+            for index, age_ms in enumerate(ages_ms):
+                if index:
+                    wait(shown[index - 1])
+                    wait(old)
+                self.yielded += 1
+                yield Frame(image, index, index, Fraction(1), 10**9 + age_ms * 10**6)
 
     def before(frame: Frame) -> None:
-        if frame.index == 1:
+        if frame.index:
             wait(release)
 
     def tick(progress: Progress) -> None:
@@ -557,17 +512,28 @@ def test_live_does_not_show_an_old_map_as_if_it_were_new(explainer: TinyExplaine
 
     def on_write(picture: Picture) -> None:
         shown[picture.frame.index].set()
-        if picture.frame.index == 2:
+        if picture.frame.index == len(ages_ms) - 1:
             release.set()
 
     explainer.before = before
-    kept = Kept(on_write=on_write)
-    report = make_pipeline(Aged(3, live=True), [kept], explainer).run(tick)
-    drawn = {picture.frame.index: picture.explanation for picture in kept.pictures}
-    assert drawn[1] is not None
-    assert drawn[1].frame_index == 0
-    assert drawn[2] is None
-    assert report.stale == 1
+    source, kept = Aged(len(ages_ms), live=True), Kept(on_write=on_write)
+    renderer = Renderer(explainer, hud=False)
+    report = make_pipeline(source, [kept], explainer, renderer=renderer).run(tick)
+    drawn = {picture.frame.index: picture for picture in kept.pictures}
+    shift = {
+        index: np.abs(picture.image_bgr.astype(int) - 128).mean()
+        for index, picture in drawn.items()
+    }
+    for index in (1, 2):
+        explanation = drawn[index].explanation
+        assert explanation is not None
+        assert explanation.frame_index == 0
+    assert shift[1] > 1.0
+    assert shift[2] == pytest.approx(0.8 * shift[1], abs=1.0)  # rounding to whole levels
+    assert drawn[3].explanation is None
+    assert shift[3] == 0.0
+    assert report.stale == 2
+    assert_adds_up(report, source, explainer)
 
 
 # Stopping.
@@ -710,7 +676,7 @@ def test_picture_of_a_source_that_is_away_says_so_to_those_who_watch(
             told.set()
 
     screen, recording = Kept(on_write=on_write), Kept()
-    screen.takes_repeats = True  # type: ignore[attr-defined]
+    screen.takes_repeats = True
     pipeline = make_pipeline(source, [screen, recording], explainer)
 
     def stop() -> None:
@@ -731,7 +697,39 @@ def test_picture_of_a_source_that_is_away_says_so_to_those_who_watch(
     assert counts[id(screen)].written == len(live)
     assert report.captured == 3
     assert report.connection["connections"] == 1
-    assert report.captured == report.explained + report.superseded + report.discarded
+    assert_adds_up(report, source, explainer)
+
+
+@pytest.mark.parametrize("ended", ["poll", "stop"])
+def test_window_is_heard_while_its_source_is_away(explainer: TinyExplainer, ended: str) -> None:
+    """No frame comes any more; a key (poll) ends the run, and so does a stop."""
+    source, polled = Camera(), threading.Event()
+    last = threading.Event()
+
+    def on_write(picture: Picture) -> None:
+        if picture.frame.index == 2:
+            last.set()
+
+    def on_poll() -> bool:
+        if not last.is_set():
+            return True
+        polled.set()
+        return ended != "poll"
+
+    window = Kept(on_write=on_write, on_poll=on_poll, main_thread=True)
+    pipeline = make_pipeline(source, [window, NullSink()], explainer)
+
+    def stop() -> None:
+        wait(polled)
+        pipeline.stop("enough")
+
+    if ended == "stop":
+        threading.Thread(target=stop, daemon=True).start()
+    report = run(pipeline)
+    assert polled.is_set()
+    assert report.ended_by == ("kept was closed" if ended == "poll" else "enough")
+    assert window.exits == [None]
+    assert_adds_up(report, source, explainer)
 
 
 def test_camera_that_hangs_does_not_hold_up_the_end(explainer: TinyExplainer) -> None:

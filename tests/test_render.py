@@ -13,9 +13,10 @@ from torch import nn
 from stream_cam.config import Layout
 from stream_cam.explain import Explainer
 from stream_cam.frame import BgrImage, Explanation, Frame, Prediction, Region
-from stream_cam.render import HudStatus, Renderer, away_picture, draw_caption, draw_hud
+from stream_cam.hud import HudStatus, away_picture, draw_caption, draw_hud
+from stream_cam.render import Renderer
 
-STATUS = HudStatus(engine="openvino fp32", fps=29.7, latency_ms=31.2)
+STATUS = HudStatus(engine="openvino fp32", fps=29.7, age_seconds=0.0312)
 
 
 @pytest.fixture(scope="module")
@@ -144,7 +145,7 @@ def test_hud_text_stands_out_on_any_background(size_hw: tuple[int, int], level: 
 def test_hud_and_caption_fit_or_stay_away_on_tiny_pictures(size_hw: tuple[int, int]) -> None:
     picture = frame_of(size_hw).image_bgr
     draw_hud(picture, explanation_of(), STATUS)
-    draw_caption(picture, Prediction("a very long name of a class " * 4, 0, 0.5))
+    draw_caption(picture, Prediction("a very long name of a class " * 4, 0, 0.5), STATUS)
     assert picture.shape == (*size_hw, 3)
 
 
@@ -182,3 +183,44 @@ def test_away_picture_is_the_last_one_dimmed_with_words(size_hw: tuple[int, int]
     if size_hw[0] > 100:
         middle = picture[size_hw[0] // 2 - 20 : size_hw[0] // 2 + 20]
         assert middle.max() > 240
+
+
+@pytest.mark.parametrize("layout", SHAPES)
+def test_map_fades_into_the_frame(explainer: Explainer, layout: Layout) -> None:
+    frame = frame_of((480, 640))
+    renderer = Renderer(explainer, layout, hud=False)
+    explanation = explainer.explain(frame, n_maps=renderer.n_maps)
+
+    def shown(opacity: float) -> BgrImage:
+        return renderer.render(frame, explanation, HudStatus(map_opacity=opacity))
+
+    full, half, gone = shown(1.0).astype(int), shown(0.5).astype(int), shown(0.0).astype(int)
+    assert np.array_equal(full, renderer.render(frame, explanation))
+    assert np.abs(full - gone).mean() > 5.0
+    assert np.abs(2 * half - full - gone).max() <= 3  # each of the three is rounded
+    if layout != "top5":
+        assert np.array_equal(gone, renderer.render(frame, None))
+
+
+@pytest.mark.parametrize("size_hw", [(720, 1280), (90, 160)])
+def test_label_of_an_old_explanation_does_not_look_new(size_hw: tuple[int, int]) -> None:
+    def hud(age_seconds: float, opacity: float) -> BgrImage:
+        picture = frame_of(size_hw, 0).image_bgr
+        draw_hud(picture, explanation_of("cat"), HudStatus("eager", 30.0, age_seconds, opacity))
+        return picture
+
+    fresh, stale, older = hud(0.1, 1.0), hud(0.8, 0.4), hud(7.3, 0.0)
+    assert fresh.max() == 255
+    assert 150 < stale.max() <= 190
+    assert not np.array_equal(stale, older)
+
+
+def test_age_is_on_the_hud_in_steps_that_can_be_read() -> None:
+    def hud(age_seconds: float | None) -> BgrImage:
+        picture = frame_of((720, 1280), 60).image_bgr
+        draw_hud(picture, explanation_of("cat"), HudStatus("eager", 30.0, age_seconds))
+        return picture
+
+    assert not np.array_equal(hud(None), hud(0.08))
+    assert not np.array_equal(hud(0.08), hud(0.12))
+    assert np.array_equal(hud(0.081), hud(0.079))

@@ -61,12 +61,16 @@ def test_clock_counts_exactly_from_many_threads() -> None:
 def test_report_is_written_as_json(tmp_path: Path) -> None:
     report = make_report()
     report.rendered, report.seconds = 50, 2.0
-    report.sinks = [SinkCount("naïve.mp4", written=50)]
+    report.captured, report.explained = 60, 20
+    report.sinks = [SinkCount("naïve.mp4", offered=50, written=49, dropped=1, failed="disk full")]
     report.latency = {"explain": Percentiles(50, 1.0, 2.0, 3.0, 1.5)}
     report.write(tmp_path / "report.json")
     data = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))
     assert data["fps"] == 25.0
-    assert data["sinks"] == [{"name": "naïve.mp4", "written": 50, "repeated": 0, "dropped": 0}]
+    assert (data["captured_fps"], data["explained_fps"]) == (30.0, 10.0)
+    (sink,) = data["sinks"]
+    assert (sink["name"], sink["failed"]) == ("naïve.mp4", "disk full")
+    assert (sink["offered"], sink["written"], sink["dropped"]) == (50, 49, 1)
     assert data["latency"]["explain"]["p95_ms"] == 2.0
     assert data["ended_by"] == "end of source"
     assert [path.name for path in tmp_path.iterdir()] == ["report.json"]

@@ -1,3 +1,4 @@
+import ctypes.util
 import os
 import shutil
 import subprocess
@@ -21,15 +22,42 @@ from material import numbered_picture, picture_at
 from stream_cam.sinks import WindowSink
 with WindowSink() as sink:
     assert sink.main_thread
+    assert sink.poll()  # nothing is shown yet
     for index in range(3):
         assert sink.write(picture_at(numbered_picture(index, (60, 80)), index))
     assert sink.write(picture_at(np.zeros((2160, 3840, 3), np.uint8)))
     x, y, width, height = cv2.getWindowImageRect("stream-cam (q leaves)")
     assert width <= 1280, (width, height)
+    assert sink.poll()
     cv2.destroyAllWindows()
     cv2.waitKey(50)
+    assert not sink.poll()
     assert not sink.write(picture_at(numbered_picture(0, (60, 80))))
 print("shown")
+"""
+
+
+PRESS = """
+import ctypes, sys, time
+import cv2
+sys.path[:0] = ["tests"]
+from material import numbered_picture, picture_at
+from stream_cam.sinks import WindowSink
+x11, xtest = ctypes.CDLL("libX11.so.6"), ctypes.CDLL("libXtst.so.6")
+x11.XOpenDisplay.restype = ctypes.c_void_p
+x11.XStringToKeysym.restype = ctypes.c_ulong
+display = ctypes.c_void_p(x11.XOpenDisplay(None))
+key = x11.XKeysymToKeycode(display, ctypes.c_ulong(x11.XStringToKeysym(sys.argv[1].encode())))
+with WindowSink() as sink:
+    assert sink.write(picture_at(numbered_picture(3, (240, 320))))
+    until = time.monotonic() + 20
+    x, y, width, height = cv2.getWindowImageRect("stream-cam (q leaves)")
+    xtest.XTestFakeMotionEvent(display, -1, x + width // 2, y + height // 2, 0)
+    while sink.poll() and time.monotonic() < until:
+        xtest.XTestFakeKeyEvent(display, key, 1, 0)
+        xtest.XTestFakeKeyEvent(display, key, 0, 0)
+        x11.XFlush(display)
+print("left" if time.monotonic() < until else "stayed")
 """
 
 
@@ -67,6 +95,21 @@ def test_window_shows_pictures_and_notices_that_it_was_closed(x_display: str) ->
         timeout=60,
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "shown\n", "")
+
+
+@pytest.mark.needs_display
+@pytest.mark.parametrize("key", ["q", "Escape"])
+def test_window_hears_its_keys_without_a_new_picture(x_display: str, key: str) -> None:
+    if ctypes.util.find_library("Xtst") is None:
+        pytest.skip("keys cannot be pressed without libXtst (apt-get install libxtst6)")
+    done = subprocess.run(
+        [sys.executable, "-c", PRESS, key],
+        env={**os.environ, "DISPLAY": x_display},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "left\n", "")
 
 
 @pytest.mark.needs_display

@@ -23,10 +23,11 @@ from stream_cam.cam.steady import SteadyMaps
 from stream_cam.config import CaptureConfig, LookConfig, ModelConfig, PipelineConfig, RunConfig
 from stream_cam.explain import Explainer, Target
 from stream_cam.frame import BgrImage, Explanation, Features, FloatArray, Frame, Prediction, Region
+from stream_cam.hud import HudStatus
 from stream_cam.pipeline import Pipeline
-from stream_cam.render import HudStatus, Renderer
+from stream_cam.render import Renderer
 from stream_cam.session import run_session
-from stream_cam.sinks.base import Picture
+from stream_cam.sinks.base import Picture, Sink
 from stream_cam.sources import open_source
 from stream_cam.sources.base import SourceInfo
 
@@ -476,25 +477,13 @@ class Noise:
             self._at_end.release(2)
 
 
-class Keeper:
+class Keeper(Sink):
     """A sink that keeps its pictures."""
 
     name = "keeper"
-    main_thread = False
 
     def __init__(self) -> None:
         self.pictures: list[Picture] = []
-
-    def __enter__(self) -> Keeper:
-        return self
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        return None
 
     def write(self, picture: Picture) -> bool:
         self.pictures.append(picture)

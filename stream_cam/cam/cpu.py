@@ -145,7 +145,12 @@ class CpuOverlay:
         self._color = np.empty((strip, width, 3), np.uint8)
 
     def blend(
-        self, frame_bgr: BgrImage, scaled: FloatArray, out: BgrImage | None = None
+        self,
+        frame_bgr: BgrImage,
+        scaled: FloatArray,
+        out: BgrImage | None = None,
+        *,
+        opacity: float = 1.0,
     ) -> BgrImage:
         """The frame with the coloured heatmap blended in.
 
@@ -153,6 +158,7 @@ class CpuOverlay:
             frame_bgr: (H, W, 3) uint8.
             scaled: (h, w) float32 in 0..1.
             out: (H, W, 3) uint8 to write to; may be the frame itself. Default: a new array.
+            opacity: what alpha is multiplied by, 0..1.
         """
         frame_bgr = np.ascontiguousarray(frame_bgr)
         if out is None:
@@ -161,7 +167,7 @@ class CpuOverlay:
             np.copyto(out, frame_bgr)
         source = frame_bgr[self._rows, self._columns]
         target = out[self._rows, self._columns]
-        alpha = self._look.alpha
+        alpha = self._look.alpha * opacity
         for start, stop, heat, color in self._strips(scaled):
             if self._look.alpha_mode == "heat":
                 _blend_by_heat(source[start:stop], color, heat, alpha / 255.0, target[start:stop])

@@ -5,9 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from fractions import Fraction
 from types import TracebackType
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from stream_cam.frame import BgrImage, Explanation, Frame
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,35 +38,40 @@ class StreamInfo:
 
 
 class Sink(Protocol):
-    """Opens in `__enter__`; `write` takes pictures in order; `__exit__` finishes what it wrote.
+    """Opens in a `with`; `write` takes pictures in order; `close` finishes what was written.
 
-    `__exit__` with an exception must still leave a valid file if anything was written: whatever
-    ends the pipeline, what was recorded stays playable. A sink opens its file lazily, at the first
-    `write`, so that a source that never starts leaves nothing behind.
-
-    A sink that people watch while it runs has `takes_repeats = True`: it also gets pictures that
-    are `repeated`, a few a second, while a live source is away. Recordings do not.
+    A class that inherits from it need have only a `name` and `write`. Whatever ends the pipeline,
+    what was recorded stays playable: `close` is called after a failure as well. A sink opens its
+    file lazily, at the first `write`, so that a source that never starts leaves nothing behind.
     """
 
-    @property
-    def name(self) -> str:
-        """The URI as it may be shown: secrets redacted."""
-        ...
+    name: str
+    """The URI as it may be shown: secrets redacted."""
+    main_thread: bool = False
+    """True if all is called on the main thread (windows)."""
+    takes_repeats: bool = False
+    """True if people watch it while it runs: it also gets pictures that are `repeated`, a few a
+    second, while a live source is away. Recordings do not."""
 
-    @property
-    def main_thread(self) -> bool:
-        """True if `write` must be called on the main thread (windows)."""
-        ...
-
-    def __enter__(self) -> Sink: ...
+    def __enter__(self) -> Self:
+        return self
 
     def __exit__(
         self,
         exc_type: type[BaseException] | None,
         exc: BaseException | None,
         traceback: TracebackType | None,
-    ) -> None: ...
+    ) -> None:
+        self.close()
 
     def write(self, picture: Picture) -> bool:
         """Takes one picture; False asks the pipeline to stop (the window was closed)."""
         ...
+
+    def close(self) -> None:
+        """Finishes what was written."""
+        return
+
+    def poll(self) -> bool:
+        """Called on the main thread while no picture comes; False asks the pipeline to stop."""
+        return True

@@ -5,14 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import Final
 
 import cv2
 
 from stream_cam.errors import OutputExistsError, SinkError
 from stream_cam.frame import BgrImage
-from stream_cam.sinks.base import Picture
+from stream_cam.sinks.base import Picture, Sink
 
 PICTURE_SUFFIXES: Final = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 
@@ -24,7 +23,7 @@ _ENCODING: Final[Mapping[str, tuple[int, ...]]] = {
 }
 
 
-class PictureSink:
+class PictureSink(Sink):
     """One picture file: the newest picture when the sink closes.
 
     For a picture that is the picture, for a video its last frame. Nothing is encoded before
@@ -34,22 +33,12 @@ class PictureSink:
         path: where to; its suffix decides the format.
     """
 
-    main_thread = False
-
     def __init__(self, path: str, *, overwrite: bool = False) -> None:
         self.name = path
         self._overwrite = overwrite
         self._newest: BgrImage | None = None
 
-    def __enter__(self) -> PictureSink:
-        return self
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
         newest, self._newest = self._newest, None
         if newest is not None:
             write_picture(Path(self.name), newest, overwrite=self._overwrite)
@@ -59,7 +48,7 @@ class PictureSink:
         return True
 
 
-class FolderSink:
+class FolderSink(Sink):
     """A folder of pictures, made if it is not there.
 
     Pictures that come from files of their own keep those files' names (`cat.jpg` → `cat.png`),
@@ -70,25 +59,12 @@ class FolderSink:
         suffix: the format; PNG loses nothing.
     """
 
-    main_thread = False
-
     def __init__(self, folder: str, *, overwrite: bool = False, suffix: str = ".png") -> None:
         self.name = folder
         self._folder = Path(folder)
         self._overwrite = overwrite
         self._suffix = suffix
         self._names: set[str] = set()
-
-    def __enter__(self) -> FolderSink:
-        return self
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        return None
 
     def write(self, picture: Picture) -> bool:
         if not self._names:

@@ -2,37 +2,23 @@
 
 from __future__ import annotations
 
-from types import TracebackType
-
-from stream_cam.sinks.base import Picture
+from stream_cam.sinks.base import Picture, Sink
 
 
-class TruthScore:
+class TruthScore(Sink):
     """Counts how often the label was right, and how often the map's peak hit the object.
 
     The second is the pointing game of Zhang et al., "Top-down Neural Attention by Excitation
     Backprop", ECCV 2016, without its tolerance of 15 pixels.
     """
 
-    name = "score"
-    main_thread = False
+    name = "the score"
 
     def __init__(self) -> None:
         self.n_frames = 0
         """Frames with an object in them."""
         self.n_correct = 0
         self.n_hits = 0
-
-    def __enter__(self) -> TruthScore:
-        return self
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        return None
 
     def write(self, picture: Picture) -> bool:
         explanation = picture.explanation

@@ -5,14 +5,13 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 
 import cv2
 import numpy as np
 
 from stream_cam.errors import SinkError
 from stream_cam.frame import BgrImage
-from stream_cam.sinks.base import Picture
+from stream_cam.sinks.base import Picture, Sink
 
 _CELL_WIDTH = 640
 _COLUMNS = {1: 1, 2: 2, 3: 3, 4: 2, 6: 3}
@@ -26,7 +25,7 @@ class _Moment:
     image_bgr: BgrImage
 
 
-class SheetSink:
+class SheetSink(Sink):
     """Keeps the best picture of each shown class, and writes the sheet on closing.
 
     Args:
@@ -35,16 +34,11 @@ class SheetSink:
             sheet. A number for which there is a grid: 1 to 4, or 6.
     """
 
-    main_thread = False
-
     def __init__(self, path: Path, n_moments: int = 6) -> None:
         self.path = path
         self.name = str(path)
         self._n_moments = n_moments
         self._moments: dict[str, _Moment] = {}
-
-    def __enter__(self) -> SheetSink:
-        return self
 
     def write(self, picture: Picture) -> bool:
         explanation = picture.explanation
@@ -62,12 +56,7 @@ class SheetSink:
             self._moments[best.label] = _Moment(best.probability, time, small)
         return True
 
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
         if not self._moments:
             return
         best = sorted(self._moments.values(), key=lambda moment: -moment.probability)

@@ -7,7 +7,6 @@ import logging
 import os
 from fractions import Fraction
 from pathlib import Path
-from types import TracebackType
 from typing import Final
 
 import av
@@ -16,7 +15,7 @@ from av.container import OutputContainer
 
 from stream_cam.errors import OutputExistsError, SinkError
 from stream_cam.frame import BgrImage
-from stream_cam.sinks.base import Picture
+from stream_cam.sinks.base import Picture, Sink
 from stream_cam.sinks.yuv import Matrix, coefficients, letterboxed, padded_to_even, yuv420_of_bgr
 
 logger = logging.getLogger(__name__)
@@ -43,7 +42,7 @@ larger, 0.1 dB higher). What costs in `veryfast` is the search for what noise do
 _ASSUMED_RATE: Final = Fraction(30)
 
 
-class VideoSink:
+class VideoSink(Sink):
     """Writes an MP4, MKV or MOV.
 
     Times are the source's, variable rate included, shifted so that the recording begins at 0;
@@ -62,8 +61,6 @@ class VideoSink:
         preset: x264's speed; default: settings of our own, fast and small on overlays.
         threads: x264's threads; 0 is as many as it thinks fit.
     """
-
-    main_thread = False
 
     def __init__(
         self,
@@ -89,15 +86,7 @@ class VideoSink:
         self.repaired_times = 0
         """Pictures whose time did not increase, so far."""
 
-    def __enter__(self) -> VideoSink:
-        return self
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
         if self._container is None:
             return
         problem = self._finish(flush=True)

@@ -8,13 +8,12 @@ import os
 import re
 import sys
 from pathlib import Path
-from types import TracebackType
 from typing import Final
 
 import cv2
 
 from stream_cam.errors import SinkError
-from stream_cam.sinks.base import Picture
+from stream_cam.sinks.base import Picture, Sink
 
 _LEAVE_KEYS: Final = (ord("q"), ord("Q"), 27)
 _LARGEST_WH: Final = (1280, 800)
@@ -22,7 +21,7 @@ _LARGEST_WH: Final = (1280, 800)
 _PLUGINS: Final = Path(cv2.__file__).parent / "qt" / "plugins" / "platforms"
 
 
-class WindowSink:
+class WindowSink(Sink):
     """Shows pictures; q, Esc or the window's X ends the run. Main thread only."""
 
     name = "window"
@@ -41,12 +40,7 @@ class WindowSink:
         os.environ.setdefault("QT_LOGGING_RULES", "*.warning=false")
         return self
 
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
         if self._shown:
             self._shown = False
             cv2.destroyAllWindows()
@@ -55,10 +49,20 @@ class WindowSink:
     def write(self, picture: Picture) -> bool:
         if not self._shown:
             self._open(picture.image_bgr.shape[0], picture.image_bgr.shape[1])
-        elif cv2.getWindowProperty(self._title, cv2.WND_PROP_VISIBLE) < 1:
+        elif self._is_closed():
             return False
         cv2.imshow(self._title, picture.image_bgr)
+        return self._wants_more()
+
+    def poll(self) -> bool:
+        return not self._shown or (not self._is_closed() and self._wants_more())
+
+    def _wants_more(self) -> bool:
+        """Lets the window draw and hear its keys; False if one of them leaves."""
         return cv2.waitKey(1) & 0xFF not in _LEAVE_KEYS
+
+    def _is_closed(self) -> bool:
+        return cv2.getWindowProperty(self._title, cv2.WND_PROP_VISIBLE) < 1
 
     def _open(self, height: int, width: int) -> None:
         cv2.namedWindow(self._title, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO)
