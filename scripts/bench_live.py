@@ -15,6 +15,7 @@ import json
 import sys
 import threading
 import time
+from collections import deque
 from itertools import islice
 from pathlib import Path
 
@@ -26,6 +27,7 @@ from rtsp_harness import RtspServer, rtsp_server_problem  # noqa: E402
 from stream_cam.config import CaptureConfig, LookConfig, ModelConfig  # noqa: E402
 from stream_cam.explain import Explainer  # noqa: E402
 from stream_cam.frame import Frame  # noqa: E402
+from stream_cam.ledger import Progress  # noqa: E402
 from stream_cam.pipeline import Pipeline  # noqa: E402
 from stream_cam.render import Renderer  # noqa: E402
 from stream_cam.sinks import NullSink  # noqa: E402
@@ -76,31 +78,22 @@ def explaining(explainer: Explainer, frames: list[Frame]) -> float:
     return watch.cpu / len(frames)
 
 
-class CountingExplainer(Explainer):
-    """Counts what it has explained, because the report has it only at the end."""
-
-    count = 0
-
-    def explain(self, *args, **kwargs):  # type: ignore[no-untyped-def]
-        self.count += 1
-        return super().explain(*args, **kwargs)
-
-
-def running(server: RtspServer, explainer: CountingExplainer, seconds: float) -> dict[str, float]:
+def running(server: RtspServer, explainer: Explainer, seconds: float) -> dict[str, float]:
     """A run into `null`, then its camera freezes."""
     found: dict[str, float] = {}
     with open_source(server.url, CaptureConfig()) as source:
         assert isinstance(source, HealingSource)
         pipeline = Pipeline(source, [NullSink()], explainer, Renderer(explainer))
+        newest: deque[Progress] = deque(maxlen=1)
 
         def measure() -> None:
             pause = threading.Event()
             pause.wait(3.0)
-            captured, explained, watch = pipeline.report.captured, explainer.count, Watch()
+            before, watch = newest[-1], Watch()
             pause.wait(seconds)
             found["run_cores"] = watch.cores
-            found["captured_fps"] = (pipeline.report.captured - captured) / watch.wall
-            found["explained_fps"] = (explainer.count - explained) / watch.wall
+            found["captured_fps"] = (newest[-1].captured - before.captured) / watch.wall
+            found["explained_fps"] = (newest[-1].explained - before.explained) / watch.wall
             server.freeze()
             deadline = time.monotonic() + AWAY_WITHIN_SECONDS
             while (away := source.status()) is None or not away.reconnecting:
@@ -114,7 +107,7 @@ def running(server: RtspServer, explainer: CountingExplainer, seconds: float) ->
             pipeline.stop("measured")
 
         threading.Thread(target=measure, daemon=True).start()
-        pipeline.run()
+        pipeline.run(newest.append)
     return found
 
 
@@ -128,8 +121,7 @@ def main() -> int:
     if problem is not None:
         print(problem, file=sys.stderr)
         return 1
-    explainer = CountingExplainer.from_config(ModelConfig(weights="demo"), LookConfig())
-    assert isinstance(explainer, CountingExplainer)
+    explainer = Explainer.from_config(ModelConfig(weights="demo"), LookConfig())
     with RtspServer(size=options.size, fps=FPS) as server:
         decode, frames = decoding(server.url, options.seconds)
         explain = explaining(explainer, frames)
