@@ -43,7 +43,7 @@ _LONGEST_WAIT_SECONDS: Final = 10.0
 _JITTER: Final = (0.75, 1.25)
 _MOST_ABANDONED: Final = 3
 """So many readers may hang at a time; beyond it no further one is started."""
-_CLOSING_SECONDS: Final = 1.0
+_CLOSING_SECONDS: Final = 0.5
 """How long a connection may take to close in order."""
 _QUIET_SECONDS: Final = 1.0
 """Without a frame for so long (or three frames' time) a picture is no longer shown as live."""
