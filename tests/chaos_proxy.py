@@ -7,8 +7,9 @@ import socket
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Literal
+
+from stream_cam.closing import Closes
 
 Fault = Literal["none", "flip", "stall", "trickle", "cut", "handshake"]
 
@@ -25,7 +26,7 @@ class Counts:
     cut: int = 0
 
 
-class ChaosProxy:
+class ChaosProxy(Closes):
     """Passes bytes to a server and back; `fault` says what it does to what the server sends.
 
     flip: one byte in each `every` is changed; stall: nothing passes; trickle: 50 bytes a tick;
@@ -48,12 +49,7 @@ class ChaosProxy:
         self._start(self._accept)
         return self
 
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
         self._closing.set()
         for thread in self._threads:
             thread.join()

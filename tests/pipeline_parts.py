@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from stream_cam.closing import Closes
 from stream_cam.errors import SinkError
 from stream_cam.explain import Explainer, Target
 from stream_cam.frame import BgrImage, Explanation, Frame
@@ -53,7 +54,7 @@ class TinyExplainer(Explainer):
         return explanation
 
 
-class Frames:
+class Frames(Closes):
     """A source that yields numbered frames, and does `before` ahead of each of them."""
 
     def __init__(
@@ -68,17 +69,6 @@ class Frames:
         self._count, self._before, self._sizes = count, before, sizes
         self.yielded = 0
         self.info = SourceInfo("frames", size_hw, Fraction(25), count, live)
-
-    def __enter__(self) -> Frames:
-        return self
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        return None
 
     def __iter__(self) -> Iterator[Frame]:
         for index in range(self._count):

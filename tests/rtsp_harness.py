@@ -9,7 +9,8 @@ import socket
 import subprocess
 import threading
 from pathlib import Path
-from types import TracebackType
+
+from stream_cam.closing import Closes
 
 SYSTEM_PYTHON = "/usr/bin/python3"
 SERVER = Path(__file__).with_name("rtsp_server.py")
@@ -36,7 +37,7 @@ def rtsp_server_problem() -> str | None:
     return None
 
 
-class RtspServer:
+class RtspServer(Closes):
     """GStreamer's RTSP server in a process of its own, always at the same port.
 
     Args:
@@ -95,12 +96,7 @@ class RtspServer:
         self.start()
         return self
 
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
         self.kill()
 
 

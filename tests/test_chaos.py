@@ -9,13 +9,13 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from types import TracebackType
 
 import pytest
 from chaos_proxy import ChaosProxy, Fault
 from frame_clock import age_ms
 from rtsp_harness import FfmpegServer, RtspServer, free_port, rtsp_server_problem
 
+from stream_cam.closing import Closes
 from stream_cam.config import CaptureConfig
 from stream_cam.errors import SourceError, SourceNotFoundError
 from stream_cam.frame import Frame
@@ -29,7 +29,7 @@ FROZEN_SECONDS = 8.0
 BRISK = CaptureConfig(open_timeout_seconds=3.0, read_timeout_seconds=1.0)
 
 
-class Viewer:
+class Viewer(Closes):
     """Reads a live source in a thread; tests wait for what it has seen."""
 
     def __init__(self, uri: str, config: CaptureConfig = BRISK) -> None:
@@ -45,12 +45,7 @@ class Viewer:
         self._thread.start()
         return self
 
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
         started = time.monotonic()
         self.source.stop()
         self._thread.join(DEADLINE_SECONDS)

@@ -195,7 +195,7 @@ def test_closing_a_live_source_from_another_thread_ends_it() -> None:
     with DemoSource(SMALL + "&fps=1&live=1") as source:
         frames = iter(source)
         next(frames)
-        timer = threading.Timer(0.1, source.__exit__, (None, None, None))
+        timer = threading.Timer(0.1, source.close)
         timer.start()
         started = time.monotonic()
         assert next(frames, None) is None

@@ -9,12 +9,12 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from fractions import Fraction
-from types import TracebackType
 
 import numpy as np
 import pytest
 from held_clock import DEADLINE_SECONDS, Even, HeldClock
 
+from stream_cam.closing import Closes
 from stream_cam.config import CaptureConfig
 from stream_cam.errors import SourceError, SourceErrorKind, UsageError
 from stream_cam.frame import Frame
@@ -24,7 +24,7 @@ from stream_cam.sources.healing import LOOKS_PERMANENT, HealingSource
 URI = "rtsp://me:s3cret@cam/stream"
 
 
-class Line:
+class Line(Closes):
     """One connection: gives what is put into it; an exception is raised, None is the end."""
 
     def __init__(
@@ -50,12 +50,7 @@ class Line:
             raise SourceError(f"cannot be opened: {self.fails}", kind=self.fails)  # type: ignore[arg-type]
         return self
 
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
         self.closed.set()
 
     def __iter__(self) -> Iterator[Frame]:

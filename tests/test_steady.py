@@ -9,7 +9,7 @@ from dataclasses import replace
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
-from types import ModuleType, TracebackType
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -20,6 +20,7 @@ from torch import nn
 
 from stream_cam.cam.cpu import scale_cam
 from stream_cam.cam.steady import SteadyMaps
+from stream_cam.closing import Closes
 from stream_cam.config import CaptureConfig, LookConfig, ModelConfig, PipelineConfig, RunConfig
 from stream_cam.explain import Explainer, Target
 from stream_cam.frame import BgrImage, Explanation, Features, FloatArray, Frame, Prediction, Region
@@ -443,7 +444,7 @@ def test_the_peak_is_on_a_shape_within_the_time_constant_of_its_jump(
 # In the pipeline.
 
 
-class Noise:
+class Noise(Closes):
     """A source of different pictures, 20 a second; live, it waits for `ready` before each."""
 
     def __init__(
@@ -455,17 +456,6 @@ class Noise:
     ) -> None:
         self._count, self._ready, self._at_end = count, ready, at_end
         self.info = SourceInfo("noise", (48, 64), Fraction(20), count, live)
-
-    def __enter__(self) -> Noise:
-        return self
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        return None
 
     def __iter__(self) -> Iterator[Frame]:
         for index in range(self._count):

@@ -12,12 +12,12 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
-from types import TracebackType
 from typing import Final, Protocol
 
 import cv2
 import numpy as np
 
+from stream_cam.closing import Closes
 from stream_cam.config import CaptureConfig
 from stream_cam.errors import SourceError, SourceErrorKind, SourceNotFoundError, UsageError
 from stream_cam.frame import BgrImage, Frame
@@ -71,7 +71,7 @@ def open_device(index: int) -> Device:
     return device
 
 
-class CameraSource:
+class CameraSource(Closes):
     """A webcam; frame times are nanoseconds since the first frame.
 
     Args:
@@ -114,12 +114,7 @@ class CameraSource:
         self._device = device
         return self
 
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
         if self._device is not None:
             self._device.release()
         self._device = self._first = None

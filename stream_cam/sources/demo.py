@@ -12,10 +12,10 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
-from types import TracebackType
 from typing import Final
 from urllib.parse import parse_qsl, urlsplit
 
+from stream_cam.closing import Closes
 from stream_cam.errors import SourceError, UsageError, unknown_name
 from stream_cam.frame import Frame
 from stream_cam.sources.base import SourceInfo
@@ -83,7 +83,7 @@ def parse_demo_uri(uri: str) -> DemoOptions:
     )
 
 
-class DemoSource:
+class DemoSource(Closes):
     """The synthetic camera as a source."""
 
     def __init__(self, uri: str) -> None:
@@ -110,12 +110,7 @@ class DemoSource:
         self._scene = Scene(options.width_px, options.height_px, options.seed)
         return self
 
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
         self._closed.set()
         self._scene = None
 

@@ -20,10 +20,10 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from fractions import Fraction
-from types import TracebackType
 from typing import Final
 
 from stream_cam.capture import EndOfStream
+from stream_cam.closing import Closes
 from stream_cam.config import CaptureConfig
 from stream_cam.errors import SourceError, SourceErrorKind
 from stream_cam.frame import Frame
@@ -64,7 +64,7 @@ class Clock:
         return changed.wait_for(ready, timeout)
 
 
-class HealingSource:
+class HealingSource(Closes):
     """A live source that reconnects; frames count on and their times are the capture clock's.
 
     Entering waits for the first frame. Iterating gives the newest frame, and waits through
@@ -124,19 +124,11 @@ class HealingSource:
         try:
             self._first = self._next()
         except BaseException:
-            self._close()
+            self.close()
             raise
         if self._info is None:
             raise SourceError(f"{self._name} was stopped before its first picture", kind="lost")
         return self
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._close()
 
     def __iter__(self) -> Iterator[Frame]:
         first, self._first = self._first, None
@@ -314,7 +306,7 @@ class HealingSource:
         with self._changed:
             self._changed.notify_all()
 
-    def _close(self) -> None:
+    def close(self) -> None:
         self.stop()
         if self._reader is not None:
             self._reader.join(_CLOSING_SECONDS)

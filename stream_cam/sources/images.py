@@ -8,13 +8,13 @@ import time
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
+from stream_cam.closing import Closes
 from stream_cam.errors import SourceError
 from stream_cam.frame import BgrImage, Frame
 from stream_cam.sources.base import SourceInfo
@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 _ONE_SECOND = Fraction(1)
 
 
-class ImagesSource:
+class ImagesSource(Closes):
     """A picture, a folder of pictures or a glob, in natural order; `frame.name` is the file's.
 
     A picture that cannot be decoded is an error if it is the only one; among several it is
@@ -66,12 +66,7 @@ class ImagesSource:
         )
         return self
 
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
         self._frames = self._first = None
 
     def __iter__(self) -> Iterator[Frame]:

@@ -7,7 +7,6 @@ import threading
 import time
 from collections.abc import Iterator
 from fractions import Fraction
-from types import TracebackType
 from typing import Final
 
 import av
@@ -15,6 +14,7 @@ import av.error
 from av.container import InputContainer
 from av.stream import Disposition
 
+from stream_cam.closing import Closes
 from stream_cam.config import CaptureConfig
 from stream_cam.errors import SourceError
 from stream_cam.frame import Frame
@@ -38,7 +38,7 @@ _RTSP_PROBING: Final = {"fpsprobesize": "1", "analyzeduration": "1000000"}
 10 fps (measured)."""
 
 
-class VideoSource:
+class VideoSource(Closes):
     """A video file or a network stream.
 
     The first frame is decoded on entering, so that `info` tells the truth about size and
@@ -76,17 +76,9 @@ class VideoSource:
         try:
             self._start(self._container)
         except BaseException:
-            self._close()
+            self.close()
             raise
         return self
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._close()
 
     def __iter__(self) -> Iterator[Frame]:
         if self._first is not None:
@@ -239,7 +231,7 @@ class VideoSource:
                 break
         raise problem  # outside the handler, for the password's sake: see _open
 
-    def _close(self) -> None:
+    def close(self) -> None:
         frames, self._frames, self._first = self._frames, None, None
         if frames is not None:
             frames.close()  # type: ignore[attr-defined]
