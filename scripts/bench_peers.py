@@ -2,10 +2,11 @@
 
 The region timed is a decoded frame in (H, W, 3) uint8 to a full-size picture with the map on it:
 preprocessing, network, map, colours, blend. The three take turns frame by frame, so that whatever
-else the machine does meets them all. The second table runs a whole video file through `stream-cam
-run`'s pipeline and compares its throughput with what its slowest stage alone allows.
+else the machine does meets them all. The second table runs whole video files through `stream-cam
+run`'s pipeline and compares its throughput with what its slowest stage alone allows, and with what
+the cores allow that all stages share.
 
-    python scripts/bench_peers.py [--frames 60] [--size 1280x720] [--video F] [--json F]
+    python scripts/bench_peers.py [--frames 60] [--size 1280x720] [--video F …] [--json F]
 """
 
 from __future__ import annotations
@@ -70,7 +71,7 @@ def main() -> None:
         "frame": options.size,
         "frames": options.frames,
         "per_frame_ms": {name: _percentiles(values) for name, values in samples.items()},
-        "file": file_throughput(options.video, options.size),
+        "files": [file_throughput(video, options.size) for video in [None, *options.video]],
     }
     _print(result)
     if options.json is not None:
@@ -168,41 +169,57 @@ def file_throughput(video: Path | None, size: str) -> dict[str, Any]:
             _run(f"demo://shapes?size={size}&fps=30&seconds=10", video, config)
         alone = stages_alone(video, folder / "encoded.mp4")
         report = _run(str(video), folder / "annotated.mp4")
-    slowest = min(alone, key=alone.__getitem__)
+    slowest = min(alone, key=lambda name: alone[name]["fps"])
+    core_ms = sum(stage["core_ms"] for stage in alone.values())
+    cores_allow = 1e3 * len(os.sched_getaffinity(0)) / core_ms
     return {
         "video": video.name,
         "frames": report.rendered,
-        "alone_fps": alone,
+        "alone": alone,
         "slowest": slowest,
         "run_fps": report.fps,
-        "of_slowest": report.fps / alone[slowest],
+        "of_slowest": report.fps / alone[slowest]["fps"],
+        "cores_allow_fps": cores_allow,
+        "of_what_cores_allow": report.fps / cores_allow,
     }
 
 
-def stages_alone(video: Path, encoded: Path) -> dict[str, float]:
-    """Frames a second of decoding, explaining, rendering, encoding; each with nothing beside it."""
+class Stage:
+    """Times what happens in its `with` block."""
+
+    def __enter__(self) -> Stage:
+        self._wall, self._cpu = time.perf_counter(), time.process_time()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._wall = time.perf_counter() - self._wall
+        self._cpu = time.process_time() - self._cpu
+
+    def figures(self, n_frames: int) -> dict[str, float]:
+        """Frames a second, and milliseconds of one core a frame."""
+        return {"fps": n_frames / self._wall, "core_ms": self._cpu * 1e3 / n_frames}
+
+
+def stages_alone(video: Path, encoded: Path) -> dict[str, dict[str, float]]:
+    """Figures of decoding, explaining, rendering, encoding; each with nothing beside it."""
     with open_source(str(video), CaptureConfig()) as source:
-        started = time.perf_counter()
-        frames = list(source)
-        decode = len(frames) / (time.perf_counter() - started)
+        with Stage() as decode:
+            frames = list(source)
         stream = StreamInfo(fps=source.info.fps, still=False, live=False)
         parallel = parallel_frames(source.info, live=False)
     explainer = Explainer.load("resnet18", weights=WEIGHTS, parallel=parallel)
     renderer = Renderer(explainer)
     with ThreadPoolExecutor(parallel) as pool:
         list(pool.map(explainer.explain, frames[:10]))
-        started = time.perf_counter()
-        explanations = list(pool.map(explainer.explain, frames))
-        explain = len(frames) / (time.perf_counter() - started)
-    started = time.perf_counter()
-    images = [renderer.render(*pair) for pair in zip(frames, explanations, strict=True)]
-    render = len(frames) / (time.perf_counter() - started)
-    started = time.perf_counter()
-    with open_sink(str(encoded), stream, overwrite=True) as sink:
+        with Stage() as explain:
+            explanations = list(pool.map(explainer.explain, frames))
+    with Stage() as render:
+        images = [renderer.render(*pair) for pair in zip(frames, explanations, strict=True)]
+    with Stage() as encode, open_sink(str(encoded), stream, overwrite=True) as sink:
         for image, frame, explanation in zip(images, frames, explanations, strict=True):
             sink.write(Picture(image, frame, explanation))
-    encode = len(frames) / (time.perf_counter() - started)
-    return {"decode": decode, "explain": explain, "render": render, "encode": encode}
+    stages = {"decode": decode, "explain": explain, "render": render, "encode": encode}
+    return {name: stage.figures(len(frames)) for name, stage in stages.items()}
 
 
 def _run(source: str, output: Path, config: PipelineConfig | None = None) -> Report:
@@ -256,22 +273,32 @@ def _print(result: dict[str, Any]) -> None:
             name, f"{times['p50']:.1f}", f"{times['p95']:.1f}", f"{times['p50'] / best:.2f}"
         )
     console.print(table)
-    file = result["file"]
+    for file in result["files"]:
+        _print_file(console, file, machine["cores"])
+
+
+def _print_file(console: Console, file: dict[str, Any], n_cores: int) -> None:
     table = Table(title=f"{file['video']}, {file['frames']} frames")
-    table.add_column("")
-    table.add_column("frames/s", justify="right")
-    for name, fps in file["alone_fps"].items():
-        table.add_row(f"{name} alone", f"{fps:.1f}")
-    table.add_row("run, all at once", f"{file['run_fps']:.1f}")
+    for column in ("", "frames/s", "ms of a core"):
+        table.add_column(column, justify="left" if not column else "right")
+    for name, stage in file["alone"].items():
+        table.add_row(f"{name} alone", f"{stage['fps']:.1f}", f"{stage['core_ms']:.1f}")
+    table.add_row("run, all at once", f"{file['run_fps']:.1f}", "")
     console.print(table)
-    console.print(f"run reaches {file['of_slowest']:.0%} of its slowest stage ({file['slowest']})")
+    console.print(
+        f"run reaches {file['of_slowest']:.0%} of its slowest stage ({file['slowest']}), and "
+        f"{file['of_what_cores_allow']:.0%} of the {file['cores_allow_fps']:.1f} frames/s that "
+        f"{n_cores} cores allow for all stages together"
+    )
 
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--frames", type=int, default=60, help="frames a contender is timed on")
     parser.add_argument("--size", default="1280x720", help="width x height of the frames")
-    parser.add_argument("--video", type=Path, help="file for the throughput; default: one is made")
+    parser.add_argument(
+        "--video", type=Path, nargs="*", default=[], help="further files for the throughput"
+    )
     parser.add_argument("--json", type=Path, help="write the figures here")
     return parser.parse_args()
 
