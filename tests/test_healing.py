@@ -180,9 +180,9 @@ def test_readers_that_hang_do_not_pile_up() -> None:
     watched = Watched(Line().give(), hanging)
     watched.frame()
     watched.clock.pass_wait(5.0)  # silence
-    for wait in (0.5, 1.0):
+    for wait, attempt in ((0.5, 4.0), (1.0, 8.0)):
         watched.clock.pass_wait(wait)  # the next attempt
-        watched.clock.pass_wait(15.0)  # which hangs
+        watched.clock.pass_wait(attempt)  # which hangs
     watched.clock.pass_wait(2.0)
     for _ in range(5):
         watched.clock.pass_wait(10.0)  # no further one: three hang
@@ -200,6 +200,23 @@ def test_readers_that_hang_do_not_pile_up() -> None:
     for line in lines[1:]:
         assert line.opening is not None
         line.opening.set()
+
+
+def test_attempts_get_twice_what_the_last_connection_took() -> None:
+    slow, hung = Line().give(), Line()
+    slow.opening, hung.opening = threading.Event(), threading.Event()
+    watched = Watched(slow, hung)
+    watched.clock.until_waited_for()
+    watched.clock.advance(6.0)
+    slow.opening.set()
+    watched.frame()
+    watched.clock.pass_wait(5.0)  # silence
+    watched.clock.pass_wait(0.5)
+    watched.clock.pass_wait(12.0)
+    watched.clock.pass_wait(1.0)
+    watched.clock.pass_wait(15.0)  # the limits that were asked for
+    watched.stop()
+    hung.opening.set()
 
 
 def test_first_connection_counts_as_any_other() -> None:

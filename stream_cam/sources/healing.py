@@ -41,6 +41,10 @@ LOOKS_PERMANENT: Final[frozenset[SourceErrorKind]] = frozenset(
 _SHORTEST_WAIT_SECONDS: Final = 0.5
 _LONGEST_WAIT_SECONDS: Final = 10.0
 _JITTER: Final = (0.75, 1.25)
+_SHORT_ATTEMPT_SECONDS: Final = 4.0
+"""So long an attempt to reconnect may take at first, then twice, and so on up to the limits that
+were asked for; or twice what the last successful one took, if that is more. A server that comes
+back may leave a connection hanging that was made too early."""
 _MOST_ABANDONED: Final = 3
 """So many readers may hang at a time; beyond it no further one is started."""
 _CLOSING_SECONDS: Final = 0.5
@@ -105,6 +109,7 @@ class HealingSource(Closes):
         self._attempt = self._failures = 0
         self._next_try_at = self._heard_at = self._clock.now()
         self._corrupt_before = 0
+        self._connecting_took = 0.0
         self.health = Health()
 
     @property
@@ -230,11 +235,17 @@ class HealingSource(Closes):
         config = self._config
         wait = config.read_timeout_seconds
         if self._failure is not None or self._info is None:
-            wait += config.open_timeout_seconds + self._opened_at - self._clock.now()
+            wait += config.open_timeout_seconds
+            if self._info is not None:
+                short = max(_SHORT_ATTEMPT_SECONDS, 2.0 * self._connecting_took)
+                wait = min(wait, short * 2.0 ** min(self._failures - 1, 9))
+            wait += self._opened_at - self._clock.now()
         return max(0.0, min([wait, *self._until_giving_up()]))
 
     def _received(self, reader: Reader, frame: Frame) -> Frame:
         now = self._clock.now()
+        if self._info is None or self._failure is not None:
+            self._connecting_took = now - self._opened_at
         self._fps = reader.info.fps if reader.info is not None else None
         if self._info is None:
             self._info = reader.info
