@@ -356,12 +356,19 @@ def test_engines_folder_follows_the_environment(
     assert engines_folder().name == "engines"
 
 
-@pytest.mark.parametrize("place", ["/proc/stream-cam", "file", "file/engines"])
-def test_a_folder_that_may_not_be_written_to_costs_one_warning(
-    place: str, tmp_path: Path, unprivileged: None, caplog: pytest.LogCaptureFixture
-) -> None:
+@pytest.fixture
+def obstacles(tmp_path: Path) -> Path:
+    """A file where a folder should be, and a folder that only its owner, root, may write to."""
     (tmp_path / "file").write_text("")
-    prepared = take_or_build(ToyBackend(), EngineStore(tmp_path / place))
+    (tmp_path / "closed").mkdir(mode=0o500)
+    return tmp_path
+
+
+@pytest.mark.parametrize("place", ["closed", "closed/engines", "file", "file/engines"])
+def test_a_folder_that_may_not_be_written_to_costs_one_warning(
+    place: str, obstacles: Path, unprivileged: None, caplog: pytest.LogCaptureFixture
+) -> None:
+    prepared = take_or_build(ToyBackend(), EngineStore(obstacles / place))
     assert prepared.built
     assert prepared.path is None
     (line,) = caplog.messages

@@ -93,7 +93,10 @@ class OpenVinoBackend:
         try:
             compiled = self._core.import_model(blob, "CPU", dict(self.key.options))
         except RuntimeError as error:
-            raise EngineError(f"OpenVINO does not take it: {_reason(error)}") from error
+            raise EngineError(
+                f"OpenVINO does not take what is kept ({_reason(error)}): `stream-cam build "
+                "--force` builds it anew"
+            ) from error
         return OpenVinoEngine(compiled, self._precision, self._parallel)
 
 

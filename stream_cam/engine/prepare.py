@@ -102,12 +102,12 @@ def take_and_verify(
     path = store.path(backend.key)
     try:
         found = store.read(backend.key)
-        if found is None:
-            raise EngineError("no such engine is kept here: leave out --verify-only to build it")
-        blob, manifest = found
-        engine = backend.revive(blob)
     except UnusableEngineError as error:
         raise EngineError(f"{path.name} is {error.kind} ({error}): give --force instead") from error
+    if found is None:
+        raise EngineError("no such engine is kept here: leave out --verify-only to build it")
+    blob, manifest = found
+    engine = backend.revive(blob)
     if on_stage is not None:
         on_stage("verifying")
     return Prepared(engine, manifest, path), verify(engine, backend.net)
@@ -124,7 +124,8 @@ def _take(backend: Backend, store: EngineStore, level: int) -> Prepared | None:
     except UnusableEngineError as error:
         logger.log(level, "a kept engine is rebuilt: %s is %s (%s)", path.name, error.kind, error)
     except EngineError as error:
-        logger.log(level, "a kept engine is rebuilt: %s (%s)", path.name, error)
+        reason = str(error).partition(": ")[0]
+        logger.log(level, "a kept engine is rebuilt: %s: %s", path.name, reason)
     return None
 
 

@@ -80,7 +80,8 @@ class EngineStore:
             UnusableEngineError: there is one, but damaged or of another key.
         """
         path = self.path(key)
-        if not path.is_dir():
+        # Path.is_dir raises where a folder above may not be entered.
+        if not os.path.isdir(path):
             return None
         manifest = read_manifest(path)
         if manifest.key != key:
@@ -145,7 +146,7 @@ class EngineStore:
             except OSError:
                 return False
             self._remove_left_overs(path.name)
-            return not path.exists()
+            return not os.path.lexists(path)
 
     def remove_left_overs(self) -> int:
         """Removes what killed builders left; returns the bytes freed."""
@@ -157,7 +158,7 @@ class EngineStore:
                 size_bytes = folder_bytes(path) if held else 0
                 if held:
                     _discard(path)
-                freed += 0 if path.exists() else size_bytes
+                freed += 0 if os.path.lexists(path) else size_bytes
         return freed
 
     def _acquire(self, lock: FileLock) -> bool:
@@ -280,7 +281,7 @@ def _read_plain(path: Path, max_bytes: int) -> bytes:
 
 
 def _discard(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
+    if os.path.isdir(path) and not os.path.islink(path):
         shutil.rmtree(path, ignore_errors=True)
     else:
         with suppress(OSError):

@@ -7,7 +7,7 @@ thinks best: as they are, and scaled to 0..1 as they are shown.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -100,35 +100,40 @@ def verify(engine: Engine, net: CamNet) -> Figures:
 
 def compare(engine: Engine, net: CamNet) -> Figures:
     """The figures, whatever they are."""
-    weight = net.weight.detach()
-    comparisons = []
-    heat_differences = []
     run = _runner(engine)
+    frames: list[tuple[float, ...]] = []
+    heats: list[Tensor] = []
     for drawn, batch in _batches(engine.info.input_shape):
         with torch.inference_mode():
-            expected = net(batch)
-            got = run(batch)
-        best = expected[0].topk(min(_N_CLASSES, weight.shape[0])).indices
-        expected_cams = class_activation_maps(expected[1], weight, best)[0]
-        cams = class_activation_maps(got[1], weight, best)[0]
-        comparisons.append(
+            (logits, cams), (expected, expected_cams) = _best_maps(net, run(batch), net(batch))
+        pairs = list(zip(cams, expected_cams, strict=True))
+        frames.append(
             (
-                _relative(got[0][0], expected[0][0]),
-                max(_relative(*pair) for pair in zip(cams, expected_cams, strict=True)),
-                min(_correlation(*pair) for pair in zip(cams, expected_cams, strict=True)),
-                float(got[0].argmax() == best[0, 0]),
+                _relative(logits, expected),
+                _worst([_relative(*pair) for pair in pairs]),
+                _worst([-_correlation(*pair) for pair in pairs]),
+                float(logits.argmax() == expected.argmax()),
             )
         )
         if drawn:
-            heat_differences.append((scale_cam(cams) - scale_cam(expected_cams)).abs().flatten())
-    logits, maps, correlations, agreements = zip(*comparisons, strict=True)
+            heats.append((scale_cam(cams) - scale_cam(expected_cams)).abs().flatten())
+    differences, cam_differences, correlations, agreements = zip(*frames, strict=True)
     return Figures(
-        logits_difference=_worst(logits),
-        cam_difference=_worst(maps),
-        cam_correlation=-_worst([-correlation for correlation in correlations]),
-        heat_difference=float(torch.cat(heat_differences).quantile(0.999)),
+        logits_difference=_worst(differences),
+        cam_difference=_worst(cam_differences),
+        cam_correlation=-_worst(correlations),
+        heat_difference=float(torch.cat(heats).quantile(0.999)),
         top1_agreement=sum(agreements) / len(agreements),
     )
+
+
+def _best_maps(net: CamNet, *outputs: tuple[Tensor, Tensor]) -> list[tuple[Tensor, Tensor]]:
+    """Logits (n_classes,) and maps (5, h, w) of each output, of the classes best in the last."""
+    best = outputs[-1][0].topk(min(_N_CLASSES, net.n_classes)).indices
+    return [
+        (logits[0], class_activation_maps(features, net.weight, best)[0])
+        for logits, features in outputs
+    ]
 
 
 def _runner(engine: Engine) -> Network:
@@ -173,6 +178,6 @@ def _correlation(got: Tensor, expected: Tensor) -> float:
     return float((centred * expected_centred).sum()) / scale if scale else 0.0
 
 
-def _worst(values: list[float] | tuple[float, ...]) -> float:
+def _worst(values: Sequence[float]) -> float:
     """The largest; NaN if there is one."""
     return float(torch.tensor(values, dtype=torch.float64).max())
