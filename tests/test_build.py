@@ -72,6 +72,7 @@ def test_build_keeps_a_real_engine_and_the_second_takes_it(
     assert "TensorRT" in said.out.splitlines()[-1]
     (path,) = EngineStore().entries()
     assert str(path) in said.out
+    assert f" {(path / BLOB).stat().st_size / 1e6:.0f} MB, built in " in said.out
 
     def not_again(*_: Any) -> None:
         raise AssertionError("converted again")

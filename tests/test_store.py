@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
 import random
@@ -35,7 +36,11 @@ DEADLINE_SECONDS = 120.0
 N_CORRUPTIONS = 1000
 
 FIGURES = Figures(1e-6, 1e-6, 1.0, 1e-5, 1.0)
-MANIFEST = Manifest(KEY, 1.5, 1_700_000_000, 12.5, FIGURES)
+
+
+def manifest_of(blob: bytes, key: EngineKey = KEY) -> Manifest:
+    sha256 = hashlib.sha256(blob).hexdigest()
+    return Manifest(key, 1.5, 1_700_000_000, 12.5, FIGURES, len(blob), sha256)
 
 
 @pytest.fixture
@@ -46,7 +51,7 @@ def engines(tmp_path: Path) -> EngineStore:
 def kept(engines: EngineStore, key: EngineKey = KEY, blob: bytes = b"blob") -> Path:
     with engines.building(key) as locked:
         assert locked
-        path = engines.publish(key, blob, MANIFEST)
+        path = engines.publish(blob, manifest_of(blob, key))
     assert path is not None
     return path
 
@@ -129,8 +134,7 @@ def test_what_is_published_is_read_again(engines: EngineStore) -> None:
     path = kept(engines)
     found = engines.read(KEY)
     assert found is not None
-    assert found[0] == b"blob"
-    assert found[1] == replace(MANIFEST, size_bytes=4, sha256=found[1].sha256)
+    assert found == (b"blob", manifest_of(b"blob"))
     assert json.loads((path / "manifest.json").read_text())["key"]["versions"]["toy"] == "1.0"
     assert left_overs(engines) == []
 
@@ -421,7 +425,8 @@ def test_a_disk_that_is_really_full(tmp_path: Path, caplog: pytest.LogCaptureFix
         engines = EngineStore(folder)
         with engines.building(KEY) as locked:
             assert locked
-            assert engines.publish(KEY, bytes(100_000), MANIFEST) is None
+            blob = bytes(100_000)
+            assert engines.publish(blob, manifest_of(blob)) is None
         assert "No space left on device" in caplog.text
         assert [path.name for path in folder.iterdir()] == [f".{engines.path(KEY).name}.lock"]
         assert take_or_build(backend, engines).path is not None

@@ -98,9 +98,9 @@ class Manifest:
     latency_p50_ms: float
     """The network alone, one call, on the machine that built it."""
     verification: Figures
-    size_bytes: int = 0
+    size_bytes: int
     """Of engine.blob."""
-    sha256: str = ""
+    sha256: str
     """Of engine.blob; 64 hex digits."""
 
     def to_json(self) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import statistics
 import time
@@ -159,11 +160,13 @@ def _build(backend: Backend, store: EngineStore | None, on_stage: OnStage) -> Pr
         built_unix_seconds=round(time.time()),
         latency_p50_ms=round(latency_p50_ms(engine), 3),
         verification=figures,
+        size_bytes=len(blob),
+        sha256=hashlib.sha256(blob).hexdigest(),
     )
     path = None
     if store is not None:
         on_stage("keeping")
-        path = store.publish(key, blob, manifest)
+        path = store.publish(blob, manifest)
     return Prepared(engine, manifest, path, built=True)
 
 

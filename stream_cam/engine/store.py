@@ -22,7 +22,6 @@ import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -113,16 +112,13 @@ class EngineStore:
             if held:
                 lock.release()
 
-    def publish(self, key: EngineKey, blob: bytes, manifest: Manifest) -> Path | None:
-        """Keeps an engine; the caller holds the lock.
+    def publish(self, blob: bytes, manifest: Manifest) -> Path | None:
+        """Keeps an engine under its manifest's key; the caller holds the lock.
 
         Returns:
             Its folder; None if it could not be kept, of which a warning told.
         """
-        path = self.path(key)
-        manifest = replace(
-            manifest, size_bytes=len(blob), sha256=hashlib.sha256(blob).hexdigest(), key=key
-        )
+        path = self.path(manifest.key)
         try:
             fresh = self._temporary(path.name)
             _write_synced(fresh / BLOB, blob)
