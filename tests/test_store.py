@@ -316,6 +316,8 @@ def test_a_builder_killed_while_publishing_publishes_nothing(
     assert engines.read(KEY) is None
     assert engines.entries() == []
     assert len(left_overs(engines)) == (2 if moment == "replace" else 1)
+    with engines.building(KEY):  # before it builds: on a full disk it needs the room
+        assert left_overs(engines) == []
     assert take_or_build(ToyBackend(), engines).built
     assert left_overs(engines) == []
     assert not take_or_build(ToyBackend(), engines).built
