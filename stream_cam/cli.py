@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from stream_cam.pipeline import Pipeline
     from stream_cam.report import Report
 
+COMMANDS = ("run", "demo", "build", "engines", "doctor")
 INTERRUPTED = 130
 TERMINATED = 143
 _CLEAR_LINE = b"\r\x1b[2K"
@@ -91,9 +92,43 @@ class Doctor:
     """Print JSON instead of a table."""
 
 
+@dataclasses.dataclass(frozen=True)
+class Build:
+    """Compile a network ahead of time: build, verify and keep its engines.
+
+    One engine is for live video, one for files, as `run` would build them at its start.
+    """
+
+    force: bool = False
+    """Build anew what is already kept."""
+    verify_only: bool = False
+    """Compare kept engines with their network again; build nothing."""
+    json: bool = False
+    """Print JSON."""
+    verbose: bool = False
+    """Log what happens, for bug reports."""
+    model: tyro.conf.OmitArgPrefixes[ModelConfig] = dataclasses.field(default_factory=ModelConfig)
+
+    def __post_init__(self) -> None:
+        if self.force and self.verify_only:
+            raise ValueError("--force builds and --verify-only does not: give one of them")
+
+
+@dataclasses.dataclass(frozen=True)
+class Engines:
+    """List the engines that are kept, and which of them serve this machine."""
+
+    prune: bool = False
+    """Remove those that cannot serve this machine."""
+    json: bool = False
+    """Print JSON instead of a table."""
+
+
 Command = (
     Annotated[Run, tyro.conf.subcommand("run")]
     | Annotated[Demo, tyro.conf.subcommand("demo")]
+    | Annotated[Build, tyro.conf.subcommand("build")]
+    | Annotated[Engines, tyro.conf.subcommand("engines")]
     | Annotated[Doctor, tyro.conf.subcommand("doctor")]
 )
 
@@ -170,11 +205,16 @@ def _obey(arguments: Sequence[str]) -> int:
         return 0
     if isinstance(command, Doctor):
         return _doctor(command)
-    with _logging_to_stderr(command.run):
+    if isinstance(command, Engines):
+        return _engines(command)
+    if isinstance(command, Build):
+        with _logging_to_stderr(command.verbose):
+            return _build(command)
+    with _logging_to_stderr(command.run.verbose):
         return _demo(command) if isinstance(command, Demo) else _run(command)
 
 
-def _parse(arguments: Sequence[str]) -> Run | Demo | Doctor | None:
+def _parse(arguments: Sequence[str]) -> Run | Demo | Build | Engines | Doctor | None:
     """What was asked for; None if that was help, which is then printed.
 
     Raises:
@@ -195,7 +235,7 @@ def _parse(arguments: Sequence[str]) -> Run | Demo | Doctor | None:
     raise _usage_error(drawn.getvalue(), shown)
 
 
-def _tyro(arguments: Sequence[str]) -> Run | Demo | Doctor:
+def _tyro(arguments: Sequence[str]) -> Run | Demo | Build | Engines | Doctor:
     return tyro.cli(
         Command,
         prog="stream-cam",
@@ -209,7 +249,7 @@ def _usage_error(drawn: str, arguments: Sequence[str]) -> UsageError:
     # A title, and a frame that is of ASCII or left out where the terminal has no better.
     lines = [line.strip("│| ") for line in drawn.splitlines()[1:]]
     said = " ".join(line for line in lines if line.strip("╰╯+-─ "))
-    commands = [name for name in ("run", "demo", "doctor") if name in arguments[:1]]
+    commands = [name for name in COMMANDS if name in arguments[:1]]
     said = re.sub(r" *(Argument helptext:|For full helptext).*", "", said)
     said = re.sub(r"Error parsing __tyro[\w.-]*: ", "", said)
     choice = re.match(
@@ -219,7 +259,7 @@ def _usage_error(drawn: str, arguments: Sequence[str]) -> UsageError:
         return unknown_name(choice[2], choice[1], re.findall(r"'(.*?)'", choice[3]))
     stray = re.match(r"Unrecognized options: (\S+?),?(?= |$)", said)
     if stray is not None and not commands:
-        return unknown_name("command", stray[1], ("run", "demo", "doctor"))
+        return unknown_name("command", stray[1], COMMANDS)
     said = re.sub(r" Perhaps you meant: (--[\w-]+).*", r"; did you mean \1?", said)
     return UsageError(f"{said}; see `stream-cam {' '.join([*commands, '--help'])}`")
 
@@ -230,7 +270,7 @@ def _complain(message: str) -> None:
 
 
 @contextmanager
-def _logging_to_stderr(run: RunConfig) -> Iterator[None]:
+def _logging_to_stderr(verbose: bool) -> Iterator[None]:
     handler = _StderrHandler()
     handler.setFormatter(_RedactingFormatter("stream-cam: %(levelname)s: %(message)s"))
     # FFmpeg's own lines too, should they be turned on: they hold URLs and credentials.
@@ -238,7 +278,7 @@ def _logging_to_stderr(run: RunConfig) -> Iterator[None]:
     levels = [logger.level for logger in loggers]
     for logger in loggers:
         logger.addHandler(handler)
-        logger.setLevel(logging.DEBUG if run.verbose else logging.WARNING)
+        logger.setLevel(logging.DEBUG if verbose else logging.WARNING)
     try:
         yield
     finally:
@@ -307,6 +347,27 @@ def _demo(command: Demo) -> int:
         "  stream-cam doctor                      what this machine can do"
     )
     return signals.exit_code
+
+
+def _build(command: Build) -> int:
+    from stream_cam.build import build_command
+    from stream_cam.session import parallel_choices
+
+    build_command(
+        command.model,
+        parallel_choices(),
+        force=command.force,
+        verify_only=command.verify_only,
+        as_json=command.json,
+    )
+    return 0
+
+
+def _engines(command: Engines) -> int:
+    from stream_cam.kept import engines_command
+
+    engines_command(remove=command.prune, as_json=command.json)
+    return 0
 
 
 def _doctor(command: Doctor) -> int:

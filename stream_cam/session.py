@@ -174,8 +174,14 @@ def _default_output() -> str:
 
 def parallel_frames(info: SourceInfo, live: bool) -> int:
     """Live video and pictures want the lowest latency, files the highest throughput."""
-    if live or info.still:
-        return 1
+    lowest_latency, *highest_throughput = parallel_choices()
+    if live or info.still or not highest_throughput:
+        return lowest_latency
+    return highest_throughput[0]
+
+
+def parallel_choices() -> tuple[int, ...]:
+    """What `parallel_frames` may say on this machine, 1 first."""
     affinity = getattr(os, "sched_getaffinity", None)
     n_cpus = len(affinity(0)) if affinity else os.cpu_count() or 1
-    return max(1, min(4, n_cpus))
+    return (1, min(4, n_cpus)) if n_cpus > 1 else (1,)

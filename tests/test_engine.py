@@ -2,31 +2,33 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from networks import untrained
 from torch import nn
 
 from stream_cam.engine import load_engine
 from stream_cam.engine.base import Engine
-from stream_cam.engine.openvino import OpenVinoEngine
-from stream_cam.engine.store import EngineStore, engines_folder
+from stream_cam.engine.openvino import OpenVinoBackend
+from stream_cam.engine.prepare import take_or_build
+from stream_cam.engine.store import EngineStore
 from stream_cam.errors import EngineError
 from stream_cam.model import CamNet
-
-KEY = {"model": "toy", "engine": "openvino", "weights_sha256": "0123"}
 
 
 @pytest.fixture(scope="module")
 def net() -> CamNet:
     module = untrained("resnet18", 13)
     return CamNet.from_module(module, name="resnet18", probe_hw=(64, 64))
+
+
+def openvino_engine(
+    net: CamNet, fingerprint: str, input_hw: tuple[int, int], *, store: EngineStore, **options: Any
+) -> Engine:
+    return take_or_build(OpenVinoBackend(net, fingerprint, input_hw, **options), store).engine
 
 
 def run(engine: Engine, batch: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -41,9 +43,7 @@ def run(engine: Engine, batch: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor
 def test_openvino_equals_eager_to_1e_3(
     net: CamNet, input_hw: tuple[int, int], parallel: int, tmp_path: Path
 ) -> None:
-    openvino = OpenVinoEngine.load(
-        net, "abc", input_hw, parallel=parallel, store=EngineStore(tmp_path)
-    )
+    openvino = openvino_engine(net, "abc", input_hw, parallel=parallel, store=EngineStore(tmp_path))
     eager = load_engine(net, "abc", input_hw, name="eager", device="cpu")
     assert openvino.info.input_shape == eager.info.input_shape == (1, 3, *input_hw)
     assert openvino.info.features_shape == eager.info.features_shape
@@ -59,10 +59,10 @@ def test_bfloat16_is_near_to_eager_where_the_processor_has_it(net: CamNet, tmp_p
     store = EngineStore(tmp_path)
     if "BF16" not in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
         with pytest.raises(EngineError, match="give --precision fp32"):
-            OpenVinoEngine.load(net, "abc", (64, 64), precision="bf16", store=store)
+            openvino_engine(net, "abc", (64, 64), precision="bf16", store=store)
         return
-    full = OpenVinoEngine.load(net, "abc", (64, 64), store=store)
-    brief = OpenVinoEngine.load(net, "abc", (64, 64), precision="bf16", store=store)
+    full = openvino_engine(net, "abc", (64, 64), store=store)
+    brief = openvino_engine(net, "abc", (64, 64), precision="bf16", store=store)
     eager = load_engine(net, "abc", (64, 64), name="eager", device="cpu")
     assert (full.info.precision, brief.info.precision) == ("fp32", "bf16")
     batch = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(5))
@@ -78,9 +78,11 @@ def test_bfloat16_is_near_to_eager_where_the_processor_has_it(net: CamNet, tmp_p
 def test_bfloat16_is_refused_where_it_is_not(
     net: CamNet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("stream_cam.engine.openvino._capabilities", lambda core: ["FP32", "INT8"])
+    monkeypatch.setattr(
+        "stream_cam.engine.openvino.openvino_capabilities", lambda core: ["FP32", "INT8"]
+    )
     with pytest.raises(EngineError, match=r"no bfloat16 arithmetic.*--precision fp32"):
-        OpenVinoEngine.load(net, "abc", (64, 64), precision="bf16", store=EngineStore(tmp_path))
+        openvino_engine(net, "abc", (64, 64), precision="bf16", store=EngineStore(tmp_path))
     with pytest.raises(EngineError, match="no bfloat16 arithmetic"):
         load_engine(net, "abc", (64, 64), precision="bf16", device="cpu")
     with pytest.raises(EngineError, match="the eager engine has no bf16"):
@@ -88,7 +90,7 @@ def test_bfloat16_is_refused_where_it_is_not(
 
 
 def test_a_session_follows_new_buffers(net: CamNet, tmp_path: Path) -> None:
-    engine = OpenVinoEngine.load(net, "abc", (64, 64), store=EngineStore(tmp_path))
+    engine = openvino_engine(net, "abc", (64, 64), store=EngineStore(tmp_path))
     session = engine.session()
     outputs = []
     for seed in (1, 2, 1):
@@ -105,17 +107,17 @@ def test_second_load_comes_from_the_store(
     net: CamNet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     batch = torch.randn(1, 3, 64, 64)
-    first = run(OpenVinoEngine.load(net, "abc", (64, 64), store=EngineStore(tmp_path)), batch)
+    first = run(openvino_engine(net, "abc", (64, 64), store=EngineStore(tmp_path)), batch)
 
     def not_again(*_: Any) -> None:
         raise AssertionError("converted again although it is in the store")
 
     monkeypatch.setattr("stream_cam.engine.openvino._convert", not_again)
-    second = run(OpenVinoEngine.load(net, "abc", (64, 64), store=EngineStore(tmp_path)), batch)
+    second = run(openvino_engine(net, "abc", (64, 64), store=EngineStore(tmp_path)), batch)
     assert torch.equal(first[0], second[0])
     assert torch.equal(first[1], second[1])
     with pytest.raises(EngineError, match="converted again"):
-        OpenVinoEngine.load(net, "other weights", (64, 64), store=EngineStore(tmp_path))
+        openvino_engine(net, "other weights", (64, 64), store=EngineStore(tmp_path))
 
 
 def test_a_damaged_kept_engine_is_built_again(
@@ -123,74 +125,14 @@ def test_a_damaged_kept_engine_is_built_again(
 ) -> None:
     batch = torch.randn(1, 3, 64, 64)
     store = EngineStore(tmp_path)
-    first = run(OpenVinoEngine.load(net, "abc", (64, 64), store=store), batch)
+    first = run(openvino_engine(net, "abc", (64, 64), store=store), batch)
     blob = next(tmp_path.glob("*/engine.blob"))
     data = bytearray(blob.read_bytes())
     data[len(data) // 2] ^= 0xFF
     blob.write_bytes(data)
-    second = run(OpenVinoEngine.load(net, "abc", (64, 64), store=store), batch)
+    second = run(openvino_engine(net, "abc", (64, 64), store=store), batch)
     assert torch.equal(first[0], second[0])
     assert "checksum" in caplog.text
-
-
-def test_store_keeps_engines_apart_by_every_part_of_the_key(tmp_path: Path) -> None:
-    store = EngineStore(tmp_path)
-    store.write(KEY, b"one")
-    store.write({**KEY, "weights_sha256": "4567"}, b"two")
-    assert store.read(KEY) == b"one"
-    assert store.read({**KEY, "weights_sha256": "4567"}) == b"two"
-    assert store.read({**KEY, "cpu": "another"}) is None
-
-
-def test_store_replaces_and_leaves_nothing_temporary(tmp_path: Path) -> None:
-    store = EngineStore(tmp_path)
-    store.write(KEY, b"one")
-    store.write(KEY, b"two")
-    assert store.read(KEY) == b"two"
-    assert [entry.name for entry in tmp_path.iterdir() if entry.name.startswith(".")] == []
-    manifest = json.loads(next(tmp_path.glob("*/manifest.json")).read_text())
-    assert manifest["key"]["weights_sha256"] == "0123"
-    assert manifest["size_bytes"] == 3
-
-
-@settings(max_examples=100, deadline=None)
-@given(position=st.integers(0, 10_000), value=st.integers(1, 255), what=st.sampled_from("bmt"))
-def test_store_never_returns_a_changed_engine(position: int, value: int, what: str) -> None:
-    import tempfile
-
-    with tempfile.TemporaryDirectory() as folder:
-        store = EngineStore(Path(folder))
-        blob = bytes(range(256)) * 8
-        store.write(KEY, blob)
-        entry = next(Path(folder).iterdir())
-        path = entry / ("manifest.json" if what == "m" else "engine.blob")
-        data = bytearray(path.read_bytes())
-        position %= len(data)
-        if what == "t":
-            del data[position:]
-        else:
-            data[position] ^= value
-        path.write_bytes(data)
-        assert store.read(KEY) in (None, blob)
-
-
-def test_store_that_cannot_be_written_costs_a_warning(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    (tmp_path / "file").write_text("")
-    store = EngineStore(tmp_path / "file" / "engines")
-    store.write(KEY, b"blob")
-    assert "not kept" in caplog.text
-    assert store.read(KEY) is None
-
-
-def test_engines_folder_follows_the_environment(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("STREAM_CAM_ENGINES", str(tmp_path / "here"))
-    assert engines_folder() == tmp_path / "here"
-    monkeypatch.delenv("STREAM_CAM_ENGINES")
-    assert engines_folder().name == "engines"
 
 
 def test_cuda_without_a_gpu_says_what_to_do(net: CamNet, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -216,7 +158,7 @@ def test_auto_falls_back_and_says_why(
     def broken(*_: Any, **__: Any) -> None:
         raise EngineError("OpenVINO cannot be imported: pip install openvino")
 
-    monkeypatch.setattr(OpenVinoEngine, "load", broken)
+    monkeypatch.setattr("stream_cam.engine.openvino.OpenVinoBackend", broken)
     engine = load_engine(net, "abc", (64, 64), device="cpu")
     assert engine.info.name == "eager"
     assert "pip install openvino" in caplog.text

@@ -25,7 +25,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("ledger",),
     ("pipeline",),
     ("terminal",),
-    ("session", "doctor"),
+    ("session", "doctor", "build", "kept"),
     ("cli",),
 )
 """A module imports only from layers above its own line here, and from its own folder."""

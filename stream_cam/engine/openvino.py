@@ -1,27 +1,103 @@
-"""CamNet compiled by OpenVINO for the CPU and kept in the store."""
+"""CamNet compiled by OpenVINO for the CPU."""
 
 from __future__ import annotations
 
-import logging
 import warnings
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from stream_cam.config import Precision
 from stream_cam.engine.base import EngineInfo, Session
-from stream_cam.engine.store import EngineStore
+from stream_cam.engine.machine import openvino_capabilities, openvino_core, openvino_machine
+from stream_cam.engine.manifest import EngineKey
 from stream_cam.errors import EngineError
 from stream_cam.model import CamNet
 
 if TYPE_CHECKING:
     import openvino
 
-logger = logging.getLogger(__name__)
-
 OUTPUTS = ("logits", "features")
+
+
+class OpenVinoBackend:
+    """Makes OpenVINO engines of one network.
+
+    Args:
+        net: on the CPU in float32.
+        fingerprint: the network's.
+        input_hw: height and width of the input in pixels.
+        parallel: how many frames will be explained at once.
+
+    Raises:
+        EngineError: OpenVINO is not here, or the processor has no such precision.
+    """
+
+    def __init__(
+        self,
+        net: CamNet,
+        fingerprint: str,
+        input_hw: tuple[int, int],
+        *,
+        precision: Precision = "fp32",
+        parallel: int = 1,
+    ) -> None:
+        self._core = openvino_core()
+        if precision == "bf16" and "BF16" not in openvino_capabilities(self._core):
+            raise EngineError(
+                "this processor has no bfloat16 arithmetic, so --precision bf16 would gain "
+                "nothing: give --precision fp32"
+            )
+        self.net = net
+        self._precision: Precision = precision
+        self._parallel = parallel
+        versions, hardware = openvino_machine(self._core)
+        self.key = EngineKey(
+            backend="openvino",
+            model=net.name,
+            network=fingerprint,
+            input_shape=(1, 3, *input_hw),
+            precision=precision,
+            options=_options(precision, parallel),
+            versions=versions,
+            hardware=hardware,
+        )
+
+    def compile(self) -> tuple[OpenVinoEngine, bytes]:
+        """Converts and compiles: seconds.
+
+        Raises:
+            EngineError: OpenVINO cannot do it.
+        """
+        with warnings.catch_warnings():
+            # torch.export and OpenVINO's frontend warn of their own deprecations.
+            warnings.simplefilter("ignore")
+            try:
+                model = _convert(self.net, self.key.input_shape)
+                compiled = self._core.compile_model(model, "CPU", dict(self.key.options))
+                blob = compiled.export_model().getvalue()
+            except Exception as error:  # whatever torch.export and OpenVINO may raise
+                raise EngineError(
+                    f"OpenVINO cannot compile {self.net.name} ({_reason(error)}); give "
+                    "--engine eager"
+                ) from error
+        return OpenVinoEngine(compiled, self._precision, self._parallel), blob
+
+    def revive(self, blob: bytes) -> OpenVinoEngine:
+        """The engine that `compile` made a blob of.
+
+        Raises:
+            EngineError: OpenVINO does not take it.
+        """
+        try:
+            compiled = self._core.import_model(blob, "CPU", dict(self.key.options))
+        except RuntimeError as error:
+            raise EngineError(
+                f"OpenVINO does not take what is kept ({_reason(error)}): `stream-cam build "
+                "--force` builds it anew"
+            ) from error
+        return OpenVinoEngine(compiled, self._precision, self._parallel)
 
 
 class OpenVinoEngine:
@@ -40,55 +116,6 @@ class OpenVinoEngine:
             features_shape=tuple(compiled.output(1).shape),
             parallel=parallel,
         )
-
-    @classmethod
-    def load(
-        cls,
-        net: CamNet,
-        fingerprint: str,
-        input_hw: tuple[int, int],
-        *,
-        precision: Precision = "fp32",
-        parallel: int = 1,
-        store: EngineStore | None = None,
-    ) -> OpenVinoEngine:
-        """From the store if it is there; otherwise converted, compiled and kept."""
-        try:
-            import openvino
-        except ImportError as error:
-            raise EngineError(
-                f"OpenVINO cannot be imported ({error}): pip install openvino"
-            ) from error
-        store = store or EngineStore()
-        core = openvino.Core()
-        if precision == "bf16" and "BF16" not in _capabilities(core):
-            raise EngineError(
-                "this processor has no bfloat16 arithmetic, so --precision bf16 would gain "
-                "nothing: give --precision fp32"
-            )
-        options = _options(precision, parallel)
-        key = {
-            "engine": "openvino",
-            "model": net.name,
-            "network": fingerprint,
-            "input_shape": [1, 3, *input_hw],
-            "options": options,
-            "openvino": openvino.__version__,
-            "torch": torch.__version__,
-            "cpu": str(core.get_property("CPU", "FULL_DEVICE_NAME")),
-            "cpu_can": _capabilities(core),
-        }
-        with warnings.catch_warnings():
-            # torch.export and OpenVINO's frontend warn of their own deprecations.
-            warnings.simplefilter("ignore")
-            try:
-                compiled = _load_or_build(core, net, input_hw, options, store, key)
-            except Exception as error:  # whatever torch.export and OpenVINO may raise
-                reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-                raise EngineError(
-                    f"OpenVINO cannot compile {net.name} ({reason}); give --engine eager"
-                ) from error
-        return cls(compiled, precision, parallel)
 
     def session(self) -> Session:
         return _OpenVinoSession(self._compiled.create_infer_request())
@@ -119,10 +146,6 @@ class _OpenVinoSession:
         self._kept = (batch, logits, features)
 
 
-def _capabilities(core: openvino.Core) -> list[str]:
-    return sorted(core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
-
-
 def _options(precision: Precision, parallel: int) -> dict[str, str]:
     """One frame at a time on all cores, or several frames at once on a core each."""
     # Without the hint OpenVINO takes bf16 where the CPU has it, and the maps would differ.
@@ -132,36 +155,16 @@ def _options(precision: Precision, parallel: int) -> dict[str, str]:
     return {"NUM_STREAMS": str(parallel), **hints}
 
 
-def _load_or_build(
-    core: openvino.Core,
-    net: CamNet,
-    input_hw: tuple[int, int],
-    options: dict[str, str],
-    store: EngineStore,
-    key: Mapping[str, Any],
-) -> openvino.CompiledModel:
-    kept = store.read(key)
-    if kept is not None:
-        try:
-            return core.import_model(kept, "CPU", options)
-        except RuntimeError as error:
-            logger.warning(
-                "a kept engine is rebuilt: OpenVINO does not take it (%s)",
-                str(error).strip().splitlines()[0],
-            )
-    logger.info("compiling %s for %d×%d with OpenVINO", net.name, *input_hw)
-    compiled = core.compile_model(_convert(net, input_hw), "CPU", options)
-    store.write(key, compiled.export_model().getvalue())
-    return compiled
-
-
-def _convert(net: CamNet, input_hw: tuple[int, int]) -> openvino.Model:
+def _convert(net: CamNet, shape: tuple[int, ...]) -> openvino.Model:
     import openvino
 
-    shape = (1, 3, *input_hw)
     exported = torch.export.export(net, (torch.zeros(shape),), strict=False)
     model = openvino.convert_model(exported)
     model.reshape(list(shape))
     for index, name in enumerate(OUTPUTS):
         model.output(index).set_names({name})
     return model
+
+
+def _reason(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

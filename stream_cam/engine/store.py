@@ -1,26 +1,52 @@
-"""Where built engines are kept: a folder an engine, named by a hash over all that matters.
+"""Where built engines are kept: a folder an engine, named by a hash over all that matters to it.
 
-<engines>/<name>-<hash>/engine.blob      what the backend reads back
-<engines>/<name>-<hash>/manifest.json    the key's parts, size, sha256 and build time
+    <engines>/<model>-<backend>-<hash>/engine.blob      what the backend reads back
+    <engines>/<model>-<backend>-<hash>/manifest.json    what it is, in plain text
+    <engines>/.<model>-<backend>-<hash>.lock            held while that engine is built
+    <engines>/.<model>-<backend>-<hash>.<random>.tmp    not yet, or no longer, an engine
+
+A folder appears under its name whole or not at all: it is written and synced under a temporary
+name, then renamed. Reading takes no lock. Only one who holds the lock publishes, replaces or
+removes. Nothing that is read is unpickled, and no path is taken from what is read.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import os
+import re
+import secrets
 import shutil
+import stat
 import tempfile
-import time
-from collections.abc import Mapping
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Literal
+
+from filelock import FileLock, Timeout
+
+from stream_cam.engine.manifest import EngineKey, Manifest, OutdatedFormatError
 
 logger = logging.getLogger(__name__)
 
-FORMAT = 1
-"""Goes into every key: raise it when what a blob means changes."""
+BLOB = "engine.blob"
+MANIFEST = "manifest.json"
+
+_PATIENCE_SECONDS = 900.0
+"""How long one process waits for another that builds the same engine; the slowest take minutes."""
+_MAX_MANIFEST_BYTES = 1_000_000
+_ENTRY_NAME = re.compile(r"[\w-]+-[0-9a-f]{16}")
+_LEFT_OVER_NAME = re.compile(r"\.([\w-]+-[0-9a-f]{16})\.\w+\.tmp")
+
+
+class UnusableEngineError(Exception):
+    """A kept engine must not be loaded; the message says why."""
+
+    def __init__(self, kind: Literal["outdated", "damaged", "foreign"], why: str) -> None:
+        super().__init__(why)
+        self.kind: Literal["outdated", "damaged", "foreign"] = kind
 
 
 def engines_folder() -> Path:
@@ -41,53 +67,230 @@ class EngineStore:
     def __init__(self, folder: Path | None = None) -> None:
         self.folder = folder or engines_folder()
 
-    def read(self, key: Mapping[str, Any]) -> bytes | None:
-        """The engine kept under `key`, or None if there is none that is whole."""
-        entry = self._entry(key)
-        if not entry.is_dir():
-            return None
-        try:
-            manifest = json.loads((entry / "manifest.json").read_text(encoding="utf-8"))
-            blob = (entry / "engine.blob").read_bytes()
-            if manifest["sha256"] != hashlib.sha256(blob).hexdigest():
-                raise ValueError("its checksum does not match")
-            return blob
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            logger.warning("a damaged engine is rebuilt: %s (%s)", entry.name, error)
-            return None
+    def path(self, key: EngineKey) -> Path:
+        """Where the engine with this key is, or would be."""
+        name = re.sub(r"[^A-Za-z0-9_-]", "_", f"{key.model[:60]}-{key.backend}")
+        return self.folder / f"{name}-{key.digest()}"
 
-    def write(self, key: Mapping[str, Any], blob: bytes) -> None:
-        """Keeps an engine; a folder that cannot be written to costs a warning, not the run."""
-        entry = self._entry(key)
-        manifest = {
-            "key": {**key, "format": FORMAT},
-            "size_bytes": len(blob),
-            "sha256": hashlib.sha256(blob).hexdigest(),
-            "built_unix_seconds": round(time.time()),
-        }
+    def read(self, key: EngineKey) -> tuple[bytes, Manifest] | None:
+        """The engine kept under `key`; None if there is none.
+
+        Raises:
+            UnusableEngineError: there is one, but damaged or of another key.
+        """
+        path = self.path(key)
+        # Path.is_dir raises where a folder above may not be entered.
+        if not os.path.isdir(path):
+            return None
+        manifest = read_manifest(path)
+        if manifest.key != key:
+            raise UnusableEngineError("foreign", f"made for another {manifest.key.difference(key)}")
+        return read_blob(path, manifest), manifest
+
+    def entries(self) -> list[Path]:
+        """All folders that are engines, whole or not; nothing else that may lie there."""
+        try:
+            found = sorted(self.folder.iterdir())
+        except OSError:
+            return []
+        return [path for path in found if _ENTRY_NAME.fullmatch(path.name) and _is_ours(path)]
+
+    @contextmanager
+    def building(self, key: EngineKey) -> Iterator[bool]:
+        """Keeps other processes from building the same engine; waits while one does.
+
+        Yields:
+            Whether the lock is held; if not, a warning said why, and nothing may be published.
+        """
+        lock = self._lock(self.path(key).name)
+        held = self._acquire(lock)
+        try:
+            if held:
+                self._remove_left_overs(self.path(key).name)
+            yield held
+        finally:
+            if held:
+                lock.release()
+
+    def publish(self, blob: bytes, manifest: Manifest) -> Path | None:
+        """Keeps an engine under its manifest's key; the caller holds the lock.
+
+        Returns:
+            Its folder; None if it could not be kept, of which a warning told.
+        """
+        path = self.path(manifest.key)
+        try:
+            fresh = self._temporary(path.name)
+            _write_synced(fresh / BLOB, blob)
+            _write_synced(fresh / MANIFEST, manifest.to_json().encode())
+            _sync_folder(fresh)
+            self._put(fresh, path)
+        except OSError as error:
+            _warn_not_kept(self.folder, error)
+            return None
+        finally:
+            self._remove_left_overs(path.name)
+        return path
+
+    def remove(self, path: Path) -> bool:
+        """Removes an engine's folder; False if it is being built or may not be removed."""
+        with self._at_once(path.name) as held:
+            if not held:
+                return False
+            try:
+                self._put_away(path)
+            except OSError:
+                return False
+            self._remove_left_overs(path.name)
+            return not os.path.lexists(path)
+
+    def remove_left_overs(self) -> int:
+        """Removes what killed builders left; returns the bytes freed."""
+        freed = 0
+        for path in self._left_overs():
+            found = _LEFT_OVER_NAME.fullmatch(path.name)
+            assert found is not None
+            with self._at_once(found[1]) as held:
+                size_bytes = folder_bytes(path) if held else 0
+                if held:
+                    _discard(path)
+                freed += 0 if os.path.lexists(path) else size_bytes
+        return freed
+
+    def _acquire(self, lock: FileLock) -> bool:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            fresh = Path(tempfile.mkdtemp(prefix=f".{entry.name}.", dir=self.folder))
-        except OSError as error:
-            logger.warning("the engine is not kept: %s (%s)", self.folder, error.strerror)
+            try:
+                lock.acquire(timeout=0)
+            except Timeout:
+                logger.warning("another process is building this engine; waiting for it")
+                lock.acquire(timeout=_PATIENCE_SECONDS)
+        except Timeout:
+            logger.warning(
+                "the engine is not kept: another process has been building it for %.0f s",
+                _PATIENCE_SECONDS,
+            )
+            return False
+        except (OSError, NotImplementedError) as error:
+            _warn_not_kept(self.folder, error)
+            return False
+        return True
+
+    @contextmanager
+    def _at_once(self, name: str) -> Iterator[bool]:
+        lock = self._lock(name)
+        try:
+            lock.acquire(timeout=0)
+        except (Timeout, OSError, NotImplementedError):
+            yield False
             return
         try:
-            _write_synced(fresh / "engine.blob", blob)
-            text = json.dumps(manifest, indent=2, ensure_ascii=False) + "\n"
-            _write_synced(fresh / "manifest.json", text.encode())
-            # A folder cannot be replaced by rename: what is there is old or damaged, or, if
-            # another process was faster, the same engine.
-            shutil.rmtree(entry, ignore_errors=True)
-            os.rename(fresh, entry)
-        except OSError as error:
-            logger.warning("the engine is not kept: %s (%s)", entry, error.strerror)
+            yield True
         finally:
-            shutil.rmtree(fresh, ignore_errors=True)
+            lock.release()
 
-    def _entry(self, key: Mapping[str, Any]) -> Path:
-        text = json.dumps({**key, "format": FORMAT}, sort_keys=True, ensure_ascii=False)
-        digest = hashlib.sha256(text.encode()).hexdigest()[:16]
-        return self.folder / f"{key['model']}-{key['engine']}-{digest}"
+    def _lock(self, name: str) -> FileLock:
+        return FileLock(self.folder / f".{name}.lock")
+
+    def _temporary(self, name: str) -> Path:
+        return Path(tempfile.mkdtemp(prefix=f".{name}.", suffix=".tmp", dir=self.folder))
+
+    def _put(self, fresh: Path, path: Path) -> None:
+        # A folder that is not empty cannot be replaced by a rename.
+        if os.path.lexists(path):
+            self._put_away(path)
+        os.rename(fresh, path)
+        _sync_folder(self.folder)
+
+    def _put_away(self, path: Path) -> None:
+        # Not into a new folder: on a full disk there could be none.
+        os.rename(path, self.folder / f".{path.name}.{secrets.token_hex(4)}.tmp")
+
+    def _left_overs(self) -> list[Path]:
+        try:
+            found = list(self.folder.iterdir())
+        except OSError:
+            return []
+        return [path for path in found if _LEFT_OVER_NAME.fullmatch(path.name)]
+
+    def _remove_left_overs(self, name: str) -> None:
+        for path in self._left_overs():
+            if path.name.startswith(f".{name}."):
+                _discard(path)
+
+
+def read_manifest(path: Path) -> Manifest:
+    """The manifest in an engine's folder.
+
+    Raises:
+        UnusableEngineError: it is missing, damaged or of another format.
+    """
+    try:
+        text = _read_plain(path / MANIFEST, _MAX_MANIFEST_BYTES).decode("utf-8")
+        return Manifest.from_json(text)
+    except OSError as error:
+        raise UnusableEngineError("damaged", f"{MANIFEST}: {_reason(error)}") from error
+    except OutdatedFormatError as error:
+        raise UnusableEngineError("outdated", str(error)) from error
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise UnusableEngineError("damaged", f"{MANIFEST} is not a manifest") from error
+
+
+def read_blob(path: Path, manifest: Manifest) -> bytes:
+    """The blob in an engine's folder, checked against its manifest.
+
+    Raises:
+        UnusableEngineError: it is missing, cut off or changed.
+    """
+    try:
+        size_bytes = (path / BLOB).stat().st_size
+        if size_bytes != manifest.size_bytes:
+            raise UnusableEngineError(
+                "damaged", f"{BLOB} has {size_bytes} bytes instead of {manifest.size_bytes}"
+            )
+        blob = _read_plain(path / BLOB, manifest.size_bytes)
+    except OSError as error:
+        raise UnusableEngineError("damaged", f"{BLOB}: {_reason(error)}") from error
+    if hashlib.sha256(blob).hexdigest() != manifest.sha256:
+        raise UnusableEngineError("damaged", f"{BLOB} does not match its checksum")
+    return blob
+
+
+def folder_bytes(path: Path) -> int:
+    """What a folder and all in it take, in bytes."""
+    total = 0
+    for file in path.rglob("*"):
+        with suppress(OSError):
+            total += file.lstat().st_size if not file.is_dir() else 0
+    return total
+
+
+def _read_plain(path: Path, max_bytes: int) -> bytes:
+    # A pipe in a file's place would never end.
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise OSError(f"{path.name} is not a file")
+    with path.open("rb") as file:
+        data = file.read(max_bytes + 1)
+    if len(data) > max_bytes:
+        raise OSError(f"{path.name} is longer than {max_bytes} bytes")
+    return data
+
+
+def _discard(path: Path) -> None:
+    if os.path.isdir(path) and not os.path.islink(path):
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with suppress(OSError):
+            path.unlink()
+
+
+def _is_ours(path: Path) -> bool:
+    """A folder that holds nothing but an engine's files: nothing else may ever be removed."""
+    try:
+        names = {entry.name for entry in path.iterdir()} if not path.is_symlink() else {"link"}
+    except OSError:
+        return False
+    return names <= {BLOB, MANIFEST}
 
 
 def _write_synced(path: Path, data: bytes) -> None:
@@ -95,3 +298,22 @@ def _write_synced(path: Path, data: bytes) -> None:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
+
+
+def _sync_folder(path: Path) -> None:
+    # Windows opens no folders; there the rename alone has to do.
+    if os.name == "nt":
+        return
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _reason(error: Exception) -> str:
+    return (getattr(error, "strerror", None) or str(error) or type(error).__name__).strip()
+
+
+def _warn_not_kept(folder: Path, error: Exception) -> None:
+    logger.warning("the engine is not kept: %s (%s)", folder, _reason(error))

@@ -1,0 +1,151 @@
+"""`stream-cam build`: engines made ahead of time."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from stream_cam.config import ModelConfig
+from stream_cam.engine import open_backend
+from stream_cam.engine.manifest import Manifest
+from stream_cam.engine.prepare import Backend, OnStage, take_and_verify, take_or_build
+from stream_cam.engine.store import EngineStore
+from stream_cam.errors import EngineError, UsageError
+from stream_cam.model import CamNet, build_network, load_parameters
+from stream_cam.weights import load_weights
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """What became of one engine."""
+
+    what: str
+    """built, kept already or verified."""
+    path: Path
+    manifest: Manifest
+
+
+def build_command(
+    model: ModelConfig,
+    parallels: Sequence[int],
+    *,
+    force: bool,
+    verify_only: bool,
+    as_json: bool,
+) -> None:
+    """Builds, verifies and keeps the engines that `run` would build, and prints what they are.
+
+    Args:
+        parallels: frames explained at once; an engine each.
+        force: builds them although they are kept.
+        verify_only: compares kept ones with their network again, and builds nothing.
+
+    Raises:
+        StreamCamError: as its message says.
+    """
+    store = EngineStore()
+    done = []
+    for backend in _backends(model, parallels):
+        with _progress(f"{backend.key.model} {backend.key.input_text}") as on_stage:
+            result = (
+                _verified_again(backend, store, on_stage)
+                if verify_only
+                else _made(backend, store, force, on_stage)
+            )
+        done.append(result)
+        if not as_json:
+            print(_told(result), flush=True)
+    if as_json:
+        print(json.dumps([_as_json(result) for result in done], indent=2, ensure_ascii=False))
+    elif not _has_gpu():
+        print("no GPU here: TensorRT, in a later version, will need an NVIDIA GPU and its driver")
+
+
+def _backends(model: ModelConfig, parallels: Sequence[int]) -> list[Backend]:
+    if model.fit == "native":
+        raise UsageError(
+            "with --fit native the input's shape is the frame's, so its engine is built at the "
+            "first frame: give another --fit"
+        )
+    if model.engine == "eager":
+        raise UsageError("the eager engine is not built: give --engine openvino, or auto")
+    loaded = load_weights(model.weights, model.model, model.labels)
+    size = loaded.input_size if model.input_size is None else model.input_size
+    if size < 32:
+        raise UsageError(f"--input-size is a side in pixels from 32, got {size}")
+    module = build_network(model.model, loaded.n_classes)
+    load_parameters(module, loaded.state_dict, loaded.name)
+    net = CamNet.from_module(module, name=model.model)
+    return [
+        open_backend(
+            net,
+            net.fingerprint(),
+            (size, size),
+            name=model.engine,
+            device=model.device,
+            precision=model.precision,
+            parallel=parallel,
+        )
+        for parallel in parallels
+    ]
+
+
+def _made(backend: Backend, store: EngineStore, force: bool, on_stage: OnStage) -> Result:
+    prepared = take_or_build(backend, store, force=force, on_stage=on_stage)
+    if prepared.path is None:
+        raise EngineError(
+            f"the engine was built but could not be kept in {store.folder}: export "
+            "STREAM_CAM_ENGINES=<a folder of yours with space>"
+        )
+    return Result("built" if prepared.built else "kept already", prepared.path, prepared.manifest)
+
+
+def _verified_again(backend: Backend, store: EngineStore, on_stage: OnStage) -> Result:
+    prepared, figures = take_and_verify(backend, store, on_stage=on_stage)
+    assert prepared.path is not None
+    manifest = dataclasses.replace(prepared.manifest, verification=figures)
+    return Result("verified", prepared.path, manifest)
+
+
+def _told(result: Result) -> str:
+    manifest = result.manifest
+    key = manifest.key
+    options = " ".join(f"{name}={value}" for name, value in key.options.items())
+    return (
+        f"{result.what}: {key.model} {key.input_text}, {key.backend} {key.precision} ({options})\n"
+        f"  {manifest.verification}\n"
+        f"  {manifest.latency_p50_ms:.1f} ms a frame, {manifest.size_bytes / 1e6:.0f} MB, built in "
+        f"{manifest.build_seconds:.1f} s\n"
+        f"  {result.path}"
+    )
+
+
+def _as_json(result: Result) -> dict[str, Any]:
+    return {
+        "what": result.what,
+        "path": str(result.path),
+        **dataclasses.asdict(result.manifest),
+    }
+
+
+@contextmanager
+def _progress(what: str) -> Iterator[OnStage]:
+    """A line on a terminal that says what is being done; nothing elsewhere."""
+    if not sys.stderr.isatty():
+        yield lambda stage: None
+        return
+    from rich.console import Console
+
+    with Console(stderr=True, highlight=False).status(what) as status:
+        yield lambda stage: status.update(f"{stage} {what}")
+
+
+def _has_gpu() -> bool:
+    import torch
+
+    return torch.cuda.is_available()

@@ -1,0 +1,92 @@
+"""What is kept in the store, and which of it can serve this machine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Literal
+
+from stream_cam.engine.machine import Machine
+from stream_cam.engine.manifest import EngineKey, Manifest, difference
+from stream_cam.engine.store import (
+    EngineStore,
+    UnusableEngineError,
+    folder_bytes,
+    read_blob,
+    read_manifest,
+)
+from stream_cam.errors import EngineError
+
+KeptStatus = Literal["usable", "outdated", "damaged", "foreign"]
+
+
+@dataclass(frozen=True)
+class KeptEngine:
+    """One folder of the store."""
+
+    path: Path
+    status: KeptStatus
+    """usable here; outdated: made by other versions; damaged; foreign: of another machine, or
+    not what its name says."""
+    why: str
+    """Why it is not usable; empty if it is."""
+    size_bytes: int
+    manifest: Manifest | None
+    """None if it cannot be read."""
+
+
+def take_stock(store: EngineStore, machine_of: Callable[[str], Machine]) -> list[KeptEngine]:
+    """All kept engines, each checked to the last byte.
+
+    Args:
+        machine_of: a backend's name → this machine; raises EngineError where it does not work.
+    """
+    machine_of = lru_cache(maxsize=None)(machine_of)
+    return [_examined(path, store, machine_of) for path in store.entries()]
+
+
+def prune(store: EngineStore, kept: list[KeptEngine]) -> tuple[list[KeptEngine], int]:
+    """Removes the engines that are not usable here, and what killed builders left.
+
+    Returns:
+        The engines removed, and how many bytes were freed in all.
+    """
+    removed = [engine for engine in kept if engine.status != "usable" and store.remove(engine.path)]
+    return removed, sum(engine.size_bytes for engine in removed) + store.remove_left_overs()
+
+
+def _examined(path: Path, store: EngineStore, machine_of: Callable[[str], Machine]) -> KeptEngine:
+    size_bytes = folder_bytes(path)
+    try:
+        manifest = read_manifest(path)
+    except UnusableEngineError as error:
+        return KeptEngine(path, error.kind, str(error), size_bytes, None)
+    status, why = _judged(path, manifest, store, machine_of)
+    return KeptEngine(path, status, why, size_bytes, manifest)
+
+
+def _judged(
+    path: Path, manifest: Manifest, store: EngineStore, machine_of: Callable[[str], Machine]
+) -> tuple[KeptStatus, str]:
+    key = manifest.key
+    try:
+        if store.path(key).name != path.name:
+            return "foreign", "its manifest is of another engine"
+        read_blob(path, manifest)
+        return _judged_here(key, *machine_of(key.backend))
+    except UnusableEngineError as error:
+        return error.kind, str(error)
+    except EngineError as error:
+        return "foreign", str(error)
+
+
+def _judged_here(
+    key: EngineKey, versions: dict[str, str], hardware: dict[str, str]
+) -> tuple[KeptStatus, str]:
+    if key.hardware != hardware:
+        return "foreign", f"another machine: {difference(key.hardware, hardware)}"
+    if key.versions != versions:
+        return "outdated", difference(key.versions, versions)
+    return "usable", ""

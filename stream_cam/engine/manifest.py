@@ -1,0 +1,175 @@
+"""What an engine was made of and what it reached, as JSON that people can read."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+FORMAT = 2
+"""Goes into every key: raise it when what a blob means changes."""
+
+
+class OutdatedFormatError(Exception):
+    """A manifest by another version of stream-cam."""
+
+
+@dataclass(frozen=True)
+class EngineKey:
+    """Everything that matters to an engine: two engines with equal keys are interchangeable."""
+
+    backend: str
+    """openvino, …"""
+    model: str
+    network: str
+    """The fingerprint of its parameters and layers (`CamNet.fingerprint`)."""
+    input_shape: tuple[int, ...]
+    """(N, 3, H, W)."""
+    precision: str
+    """fp32, bf16, fp16 or int8."""
+    options: Mapping[str, str]
+    """What the backend was told."""
+    versions: Mapping[str, str]
+    """Of the libraries that made it and read it; for GPUs the driver and TensorRT's full build."""
+    hardware: Mapping[str, str]
+    """What it runs on: a processor's name and capabilities, a GPU's name and SM."""
+    format: int = FORMAT
+
+    def digest(self) -> str:
+        """16 hex digits that change with any part."""
+        text = json.dumps(asdict(self), sort_keys=True, ensure_ascii=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    @property
+    def input_text(self) -> str:
+        """As 3×224×224."""
+        return "×".join(str(size) for size in self.input_shape[1:])
+
+    def same_purpose(self, other: EngineKey) -> bool:
+        """Whether both are the same network for the same use, maybe made or run elsewhere."""
+        parts = ("backend", "model", "network", "input_shape", "precision", "options")
+        return all(getattr(self, part) == getattr(other, part) for part in parts)
+
+    def difference(self, wanted: EngineKey) -> str:
+        """What differs first, as `openvino 2026.3 (here 2026.4)`."""
+        for part in ("versions", "hardware"):
+            if getattr(self, part) != getattr(wanted, part):
+                return difference(getattr(self, part), getattr(wanted, part))
+        for part, value in asdict(self).items():
+            if value != asdict(wanted)[part]:
+                return f"{part} {value} (here {asdict(wanted)[part]})"
+        return "nothing"
+
+
+@dataclass(frozen=True)
+class Figures:
+    """How far an engine is from its network; the worst over all frames and maps."""
+
+    logits_difference: float
+    """Largest difference of a frame's logits, as a share of its largest logit."""
+    cam_difference: float
+    """Largest difference of a map, as a share of its largest value."""
+    cam_correlation: float
+    """Least correlation of a map with the network's, -1..1; maps without relief count as 1."""
+    heat_difference: float
+    """99.9th percentile over all cells of all drawn frames' maps scaled to 0..1."""
+    top1_agreement: float
+    """Share of frames with the same best class, 0..1."""
+
+    def __str__(self) -> str:
+        return (
+            f"logits differ by {self.logits_difference:.1e}, maps by {self.cam_difference:.1e}, "
+            f"correlation {self.cam_correlation:.6f}, heat within {self.heat_difference:.4f}, "
+            f"same best class in {self.top1_agreement:.0%}"
+        )
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What `manifest.json` says of one engine."""
+
+    key: EngineKey
+    build_seconds: float
+    """Conversion and compilation."""
+    built_unix_seconds: int
+    latency_p50_ms: float
+    """The network alone, one call, on the machine that built it."""
+    verification: Figures
+    size_bytes: int
+    """Of engine.blob."""
+    sha256: str
+    """Of engine.blob; 64 hex digits."""
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self), indent=2, ensure_ascii=False) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> Manifest:
+        """What `to_json` wrote.
+
+        Raises:
+            OutdatedFormatError: another version of stream-cam wrote it.
+            ValueError, TypeError, KeyError, AttributeError, RecursionError: anything else.
+        """
+        said = json.loads(text)
+        key = said["key"]
+        if _whole(key["format"]) != FORMAT:
+            raise OutdatedFormatError(f"format {key['format']} (here {FORMAT})")
+        return cls(
+            key=_key(key),
+            build_seconds=_number(said["build_seconds"]),
+            built_unix_seconds=_whole(said["built_unix_seconds"]),
+            latency_p50_ms=_number(said["latency_p50_ms"]),
+            verification=Figures(
+                **{name: _number(value) for name, value in said["verification"].items()}
+            ),
+            size_bytes=_whole(said["size_bytes"]),
+            sha256=_text(said["sha256"]),
+        )
+
+
+def _key(said: Any) -> EngineKey:
+    return EngineKey(
+        backend=_text(said["backend"]),
+        model=_text(said["model"]),
+        network=_text(said["network"]),
+        input_shape=tuple(_whole(size) for size in said["input_shape"]),
+        precision=_text(said["precision"]),
+        options=_texts(said["options"]),
+        versions=_texts(said["versions"]),
+        hardware=_texts(said["hardware"]),
+    )
+
+
+def difference(kept: Mapping[str, str], here: Mapping[str, str]) -> str:
+    """The names whose values differ, as `openvino 2026.3 (here 2026.4)`."""
+    return ", ".join(
+        f"{name} {kept.get(name, 'none')} (here {here.get(name, 'none')})"
+        for name in sorted({*kept, *here})
+        if kept.get(name) != here.get(name)
+    )
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str) or not value.isprintable():
+        raise TypeError(f"not a text: {value!r}")
+    return value
+
+
+def _texts(value: Any) -> dict[str, str]:
+    return {_text(name): _text(text) for name, text in value.items()}
+
+
+def _whole(value: Any) -> int:
+    if type(value) is not int or not 0 <= value < 2**53:
+        raise TypeError(f"not a whole number: {value!r}")
+    return value
+
+
+def _number(value: Any) -> float:
+    if type(value) not in (int, float) or not math.isfinite(value):
+        raise TypeError(f"not a number: {value!r}")
+    return float(value)

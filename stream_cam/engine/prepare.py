@@ -1,0 +1,187 @@
+"""An engine from the store, or built, verified and kept: the one way to both."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import torch
+
+from stream_cam.engine.base import Engine
+from stream_cam.engine.manifest import EngineKey, Figures, Manifest
+from stream_cam.engine.store import EngineStore, UnusableEngineError, read_manifest
+from stream_cam.engine.verify import verify
+from stream_cam.errors import EngineError
+from stream_cam.model import CamNet
+
+logger = logging.getLogger(__name__)
+
+_LATENCY_RUNS = 15
+_LATENCY_SECONDS = 1.0
+"""Slow networks are measured with fewer runs, but three at least."""
+
+OnStage = Callable[[str], None]
+"""Gets what is being done, in a few words."""
+
+
+class Backend(Protocol):
+    """What makes engines of one network for one use."""
+
+    key: EngineKey
+    net: CamNet
+
+    def compile(self) -> tuple[Engine, bytes]:
+        """A new engine, and the blob of which `revive` makes it again."""
+        ...
+
+    def revive(self, blob: bytes) -> Engine:
+        """The engine of a blob.
+
+        Raises:
+            EngineError: the backend does not take it.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """An engine, and where it comes from."""
+
+    engine: Engine
+    manifest: Manifest
+    path: Path | None
+    """Its folder; None if it could not be kept."""
+    built: bool = False
+    """In this call."""
+
+
+def take_or_build(
+    backend: Backend,
+    store: EngineStore | None = None,
+    *,
+    force: bool = False,
+    on_stage: OnStage | None = None,
+) -> Prepared:
+    """Takes an engine from the store; builds, verifies and keeps it if it is not there.
+
+    Args:
+        force: builds it even if it is there.
+        on_stage: told what is being done while it is built.
+
+    Raises:
+        EngineError: it cannot be compiled, or is not the network it was made from.
+    """
+    store = store or EngineStore()
+    on_stage = on_stage or (lambda stage: None)
+    # Whoever publishes just now may make a good engine look damaged: the lock decides.
+    kept = None if force else _take(backend, store, logging.DEBUG)
+    if kept is not None:
+        return kept
+    with store.building(backend.key) as locked:
+        kept = None if force else _take(backend, store, logging.WARNING)
+        if kept is not None:
+            return kept
+        if not force:
+            _tell_outdated(backend.key, store)
+        return _build(backend, store if locked else None, on_stage)
+
+
+def take_and_verify(
+    backend: Backend, store: EngineStore, *, on_stage: OnStage | None = None
+) -> tuple[Prepared, Figures]:
+    """Compares a kept engine with its network again.
+
+    Raises:
+        EngineError: there is none, it is damaged, or it is not the network it was made from.
+    """
+    path = store.path(backend.key)
+    try:
+        found = store.read(backend.key)
+    except UnusableEngineError as error:
+        raise EngineError(f"{path.name} is {error.kind} ({error}): give --force instead") from error
+    if found is None:
+        raise EngineError("no such engine is kept here: leave out --verify-only to build it")
+    blob, manifest = found
+    engine = backend.revive(blob)
+    if on_stage is not None:
+        on_stage("verifying")
+    return Prepared(engine, manifest, path), verify(engine, backend.net)
+
+
+def _take(backend: Backend, store: EngineStore, level: int) -> Prepared | None:
+    path = store.path(backend.key)
+    try:
+        found = store.read(backend.key)
+        if found is None:
+            return None
+        blob, manifest = found
+        return Prepared(backend.revive(blob), manifest, path)
+    except UnusableEngineError as error:
+        logger.log(level, "a kept engine is rebuilt: %s is %s (%s)", path.name, error.kind, error)
+    except EngineError as error:
+        reason = str(error).partition(": ")[0]
+        logger.log(level, "a kept engine is rebuilt: %s: %s", path.name, reason)
+    return None
+
+
+def _tell_outdated(key: EngineKey, store: EngineStore) -> None:
+    """Says why an engine is built anew though one for the same use is kept."""
+    for path in store.entries():
+        try:
+            kept = read_manifest(path).key
+        except UnusableEngineError:
+            continue
+        if path.name == store.path(kept).name and kept != key and kept.same_purpose(key):
+            logger.warning(
+                "a kept engine is outdated and built anew: %s, %s", path.name, kept.difference(key)
+            )
+            return
+
+
+def _build(backend: Backend, store: EngineStore | None, on_stage: OnStage) -> Prepared:
+    key = backend.key
+    logger.info("compiling %s for %d×%d with %s", key.model, *key.input_shape[2:], key.backend)
+    on_stage("compiling")
+    started = time.monotonic()
+    engine, blob = backend.compile()
+    build_seconds = time.monotonic() - started
+    on_stage("verifying")
+    figures = verify(engine, backend.net)
+    on_stage("measuring")
+    manifest = Manifest(
+        key=key,
+        build_seconds=round(build_seconds, 3),
+        built_unix_seconds=round(time.time()),
+        latency_p50_ms=round(latency_p50_ms(engine), 3),
+        verification=figures,
+        size_bytes=len(blob),
+        sha256=hashlib.sha256(blob).hexdigest(),
+    )
+    path = None
+    if store is not None:
+        on_stage("keeping")
+        path = store.publish(blob, manifest)
+    return Prepared(engine, manifest, path, built=True)
+
+
+def latency_p50_ms(engine: Engine) -> float:
+    """The network alone, one call after the other, in ms."""
+    session, info = engine.session(), engine.info
+    batch = torch.zeros(info.input_shape, device=info.device)
+    logits = torch.empty(info.logits_shape, device=info.device)
+    features = torch.empty(info.features_shape, device=info.device)
+    session(batch, logits, features)
+    taken_ms: list[float] = []
+    while len(taken_ms) < 3 or (
+        len(taken_ms) < _LATENCY_RUNS and sum(taken_ms) < _LATENCY_SECONDS * 1e3
+    ):
+        started = time.perf_counter()
+        session(batch, logits, features)
+        taken_ms.append((time.perf_counter() - started) * 1e3)
+    return statistics.median(taken_ms)

@@ -1,0 +1,183 @@
+"""Is an engine the network it was made from? Asked once, before it is kept.
+
+Drawn frames of the demo's scene and random ones go through the engine and through the network in
+PyTorch, float32. Compared are the logits, and the maps of the five classes that the network itself
+thinks best: as they are, and scaled to 0..1 as they are shown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from stream_cam.cam.geometry import FitPlan
+from stream_cam.cam.reference import class_activation_maps, preprocess, scale_cam
+from stream_cam.engine.base import Engine
+from stream_cam.engine.manifest import Figures
+from stream_cam.errors import EngineError
+from stream_cam.model import CamNet
+from stream_cam.sources.demo_scene import SHAPE_SECONDS, Scene
+
+N_DRAWN = 10
+"""Drawn frames: each of the demo's ten shapes once."""
+N_RANDOM = 2
+_N_CLASSES = 5
+_SCENE_HW = (180, 320)
+_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+Network = Callable[[Tensor], tuple[Tensor, Tensor]]
+"""batch (1, 3, H, W) → logits (1, n_classes), features (1, C, h, w)."""
+
+
+@dataclass(frozen=True)
+class Gate:
+    """What an engine must reach; None: not asked for."""
+
+    most_difference: float | None = None
+    """Of logits and of maps."""
+    least_correlation: float | None = None
+    most_heat_difference: float | None = None
+    least_agreement: float | None = None
+
+    def failures(self, figures: Figures) -> list[str]:
+        """What is wrong, as `map correlation 0.98, at least 0.99 is asked for`."""
+        asked: list[tuple[str, float, float | None, bool]] = [
+            ("logits' difference", figures.logits_difference, self.most_difference, False),
+            ("maps' difference", figures.cam_difference, self.most_difference, False),
+            ("maps' correlation", figures.cam_correlation, self.least_correlation, True),
+            ("heat's difference", figures.heat_difference, self.most_heat_difference, False),
+            ("best class's agreement", figures.top1_agreement, self.least_agreement, True),
+        ]
+        return [
+            f"{name} {got:.6g}, {'at least' if least else 'at most'} {limit:.6g} is asked for"
+            for name, got, limit, least in asked
+            # Written so that NaN fails.
+            if limit is not None and not (got >= limit if least else got <= limit)
+        ]
+
+
+GATES: Mapping[str, Gate] = {
+    "fp32": Gate(most_difference=1e-3),
+    "fp16": Gate(most_difference=1e-2, least_correlation=0.9995, most_heat_difference=2 / 255),
+    # Its roundings are eight times fp16's (8 bits of precision against 11); what networks reach
+    # is in docs/engines.md.
+    "bf16": Gate(most_difference=3e-2, least_correlation=0.999, most_heat_difference=8 / 255),
+    "int8": Gate(least_correlation=0.99, least_agreement=0.98),
+}
+"""By the engine's precision."""
+
+
+def verify(engine: Engine, net: CamNet) -> Figures:
+    """Compares an engine with the network it was made from.
+
+    Args:
+        engine: for one frame at a time.
+        net: the network, on the CPU in float32.
+
+    Raises:
+        EngineError: they differ by more than the precision explains, with the figures.
+    """
+    try:
+        figures = compare(engine, net)
+    except RuntimeError as error:
+        reason = (str(error).strip() or "no reason given").splitlines()[0]
+        raise EngineError(
+            f"the {engine.info.name} engine of {net.name} does not run ({reason}): give "
+            "--engine eager"
+        ) from error
+    failures = GATES[engine.info.precision].failures(figures)
+    if failures:
+        way_out = "--engine eager" if engine.info.precision == "fp32" else "--precision fp32"
+        raise EngineError(
+            f"the {engine.info.name} engine of {net.name} in {engine.info.precision} is not the "
+            f"network it was made from ({'; '.join(failures)}); it is not used: give {way_out}"
+        )
+    return figures
+
+
+def compare(engine: Engine, net: CamNet) -> Figures:
+    """The figures, whatever they are."""
+    run = _runner(engine)
+    frames: list[tuple[float, ...]] = []
+    heats: list[Tensor] = []
+    for drawn, batch in _batches(engine.info.input_shape):
+        with torch.inference_mode():
+            (logits, cams), (expected, expected_cams) = _best_maps(net, run(batch), net(batch))
+        pairs = list(zip(cams, expected_cams, strict=True))
+        frames.append(
+            (
+                _relative(logits, expected),
+                _worst([_relative(*pair) for pair in pairs]),
+                _worst([-_correlation(*pair) for pair in pairs]),
+                float(logits.argmax() == expected.argmax()),
+            )
+        )
+        if drawn:
+            heats.append((scale_cam(cams) - scale_cam(expected_cams)).abs().flatten())
+    differences, cam_differences, correlations, agreements = zip(*frames, strict=True)
+    return Figures(
+        logits_difference=_worst(differences),
+        cam_difference=_worst(cam_differences),
+        cam_correlation=-_worst(correlations),
+        heat_difference=float(torch.cat(heats).quantile(0.999)),
+        top1_agreement=sum(agreements) / len(agreements),
+    )
+
+
+def _best_maps(net: CamNet, *outputs: tuple[Tensor, Tensor]) -> list[tuple[Tensor, Tensor]]:
+    """Logits (n_classes,) and maps (5, h, w) of each output, of the classes best in the last."""
+    best = outputs[-1][0].topk(min(_N_CLASSES, net.n_classes)).indices
+    return [
+        (logits[0], class_activation_maps(features, net.weight, best)[0])
+        for logits, features in outputs
+    ]
+
+
+def _runner(engine: Engine) -> Network:
+    session, info = engine.session(), engine.info
+    logits = torch.empty(info.logits_shape, device=info.device)
+    features = torch.empty(info.features_shape, device=info.device)
+
+    def run(batch: Tensor) -> tuple[Tensor, Tensor]:
+        session(batch.to(info.device), logits, features)
+        return logits.cpu(), features.cpu()
+
+    return run
+
+
+def _batches(input_shape: tuple[int, ...]) -> Iterator[tuple[bool, Tensor]]:
+    """(drawn or random, (1, 3, H, W) float32 normalised)."""
+    height, width = input_shape[2:]
+    plan = FitPlan(_SCENE_HW, (height, width), 0, 0, (height, width))
+    scene = Scene(_SCENE_HW[1], _SCENE_HW[0], seed=1)
+    for index in range(N_DRAWN):
+        image_bgr, _ = scene.frame(index, (index + 0.5) * SHAPE_SECONDS)
+        yield True, preprocess(torch.from_numpy(image_bgr), plan, _MEAN, _STD).contiguous()
+    random = torch.Generator().manual_seed(0)
+    for _ in range(N_RANDOM):
+        yield False, torch.randn(1, 3, height, width, generator=random)
+
+
+def _relative(got: Tensor, expected: Tensor) -> float:
+    """The largest difference as a share of the largest value expected; NaN where one is."""
+    scale = float(expected.abs().max())
+    return float((got - expected).abs().max()) / max(scale, torch.finfo(torch.float32).tiny)
+
+
+def _correlation(got: Tensor, expected: Tensor) -> float:
+    """Pearson's, of two (h, w) maps; 1 where the expected map has no relief beyond rounding."""
+    got, expected = got.double(), expected.double()
+    centred, expected_centred = got - got.mean(), expected - expected.mean()
+    flat = 1e-6 * float(expected.abs().max()) * expected.numel() ** 0.5
+    if float(expected_centred.norm()) <= flat and not torch.isnan(got).any():
+        return 1.0
+    scale = float(centred.norm()) * float(expected_centred.norm())
+    return float((centred * expected_centred).sum()) / scale if scale else 0.0
+
+
+def _worst(values: Sequence[float]) -> float:
+    """The largest; NaN if there is one."""
+    return float(torch.tensor(values, dtype=torch.float64).max())

@@ -1,0 +1,80 @@
+"""`stream-cam engines`: what is kept, and what of it serves this machine."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from stream_cam.engine.inventory import KeptEngine, prune, take_stock
+from stream_cam.engine.machine import machine_for
+from stream_cam.engine.store import EngineStore
+
+_COLOURS = {"usable": "green", "outdated": "yellow", "foreign": "yellow", "damaged": "red"}
+_PIPE_COLUMNS = 200
+
+
+def engines_command(*, remove: bool, as_json: bool) -> None:
+    """Prints what is kept; with `remove`, without what cannot serve this machine."""
+    store = EngineStore()
+    kept = take_stock(store, machine_for)
+    removed, freed_bytes = prune(store, kept) if remove else ([], 0)
+    left = [engine for engine in kept if engine not in removed]
+    if as_json:
+        print(json.dumps(_as_json(store, left, removed, freed_bytes), indent=2, ensure_ascii=False))
+        return
+    if left:
+        _print_table(left)
+    print(f"{len(left)} kept in {store.folder}, {_megabytes(left):.0f} MB")
+    if remove:
+        print(f"{len(removed)} removed, {freed_bytes / 1e6:.0f} MB freed")
+
+
+def _print_table(kept: Sequence[KeptEngine]) -> None:
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    for name in ("name", "model", "precision", "input", "MB", "ms", "built"):
+        table.add_column(name, justify="right" if name in ("MB", "ms") else "left", no_wrap=True)
+    table.add_column("status", overflow="fold")
+    for engine in kept:
+        status = f"[{_COLOURS[engine.status]}]{engine.status}[/]"
+        why = f": {escape(engine.why)}" if engine.why else " here"
+        table.add_row(escape(engine.path.name), *map(escape, _cells(engine)), status + why)
+    width = None if sys.stdout.isatty() else _PIPE_COLUMNS
+    Console(highlight=False, width=width).print(table)
+
+
+def _cells(engine: KeptEngine) -> list[str]:
+    size = f"{engine.size_bytes / 1e6:.0f}"
+    manifest = engine.manifest
+    if manifest is None:
+        return ["?", "?", "?", size, "?", "?"]
+    return [
+        manifest.key.model,
+        manifest.key.precision,
+        manifest.key.input_text,
+        size,
+        f"{manifest.latency_p50_ms:.1f}",
+        time.strftime("%Y-%m-%d %H:%M", time.localtime(manifest.built_unix_seconds)),
+    ]
+
+
+def _as_json(
+    store: EngineStore, left: list[KeptEngine], removed: list[KeptEngine], freed_bytes: int
+) -> dict[str, Any]:
+    return {
+        "folder": str(store.folder),
+        "engines": [{**dataclasses.asdict(engine), "path": str(engine.path)} for engine in left],
+        "removed": [engine.path.name for engine in removed],
+        "freed_bytes": freed_bytes,
+    }
+
+
+def _megabytes(kept: Sequence[KeptEngine]) -> float:
+    return sum(engine.size_bytes for engine in kept) / 1e6

@@ -1,0 +1,260 @@
+"""`stream-cam build` and `stream-cam engines` as people type them."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+from toy_engine import ToyBackend
+
+from stream_cam import build, session
+from stream_cam.cli import main
+from stream_cam.config import ModelConfig
+from stream_cam.engine import openvino, verify
+from stream_cam.engine.manifest import Figures
+from stream_cam.engine.store import BLOB, EngineStore
+from stream_cam.model import build_network
+
+DEADLINE_SECONDS = 120.0
+ONE = ["--weights", "tiny.safetensors", "--input-size", "64", "--engine", "openvino"]
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
+    save_file(build_network("resnet18", 4).state_dict(), path)
+    return path
+
+
+@pytest.fixture(autouse=True)
+def place(tmp_path: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder with the weights, an empty store in it, one engine to build."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("STREAM_CAM_ENGINES", str(tmp_path / "engines"))
+    monkeypatch.setattr(session, "parallel_choices", lambda: (1,))
+    (tmp_path / "tiny.safetensors").symlink_to(tiny)
+    return tmp_path
+
+
+@pytest.fixture
+def toy(monkeypatch: pytest.MonkeyPatch) -> ToyBackend:
+    """Instead of OpenVINO, what builds in no time."""
+    backend = ToyBackend()
+    monkeypatch.setattr(build, "_backends", lambda model, parallels: [backend])
+    return backend
+
+
+def complaint(capsys: pytest.CaptureFixture[str]) -> str:
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("stream-cam: ")
+    return line
+
+
+def test_build_keeps_a_real_engine_and_the_second_takes_it(
+    place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert main(["build", *ONE]) == 0
+    said = capsys.readouterr()
+    assert said.err == ""
+    assert said.out.startswith("built: resnet18 3×64×64, openvino fp32 ")
+    assert "TensorRT" in said.out.splitlines()[-1]
+    (path,) = EngineStore().entries()
+    assert str(path) in said.out
+    assert f" {(path / BLOB).stat().st_size / 1e6:.0f} MB, built in " in said.out
+
+    def not_again(*_: Any) -> None:
+        raise AssertionError("converted again")
+
+    monkeypatch.setattr(openvino, "_convert", not_again)
+    assert main(["build", *ONE, "--json"]) == 0
+    (result,) = json.loads(capsys.readouterr().out)
+    assert result["what"] == "kept already"
+    assert result["key"]["precision"] == "fp32"
+    assert main(["build", *ONE, "--verify-only"]) == 0
+    assert capsys.readouterr().out.startswith("verified: resnet18")
+    assert (
+        main(["run", "demo://shapes?size=96x64&fps=10&seconds=0.2", "null", "--quiet", *ONE]) == 0
+    )
+    assert main(["engines", "--json"]) == 0
+    (engine,) = json.loads(capsys.readouterr().out)["engines"]
+    assert engine["status"] == "usable"
+    assert main(["build", *ONE, "--force"]) == 1
+    assert "converted again" in complaint(capsys)
+
+
+def test_force_builds_anew(toy: ToyBackend, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["build"]) == 0
+    assert main(["build"]) == 0
+    assert toy.n_compiled == 1
+    assert main(["build", "--force"]) == 0
+    assert toy.n_compiled == 2
+    words = [
+        line.split(":")[0] for line in capsys.readouterr().out.splitlines() if " fp32 " in line
+    ]
+    assert words == ["built", "kept already", "built"]
+
+
+def test_a_build_that_fails_its_gate_says_what_to_do(
+    toy: ToyBackend, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def louder(logits: Tensor, features: Tensor) -> None:
+        features.mul_(1.01)
+
+    toy.change = louder
+    assert main(["build"]) == 1
+    line = complaint(capsys)
+    assert "maps' difference 0.01" in line
+    assert "--engine eager" in line
+    assert EngineStore().entries() == []
+
+
+def test_verify_only_without_an_engine(toy: ToyBackend, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["build", "--verify-only"]) == 1
+    assert "leave out --verify-only" in complaint(capsys)
+    assert toy.n_compiled == 0
+
+
+def test_verify_only_of_a_damaged_engine(
+    toy: ToyBackend, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["build"]) == 0
+    capsys.readouterr()
+    os.truncate(EngineStore().entries()[0] / BLOB, 10)
+    assert main(["build", "--verify-only"]) == 1
+    assert "damaged" in complaint(capsys)
+
+
+def test_verify_only_of_an_engine_that_is_wrong(
+    toy: ToyBackend, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert main(["build"]) == 0
+    capsys.readouterr()
+    wrong = Figures(0.5, 0.5, 0.1, 0.5, 0.0)
+    monkeypatch.setattr(verify, "compare", lambda engine, net: wrong)
+    assert main(["build", "--verify-only"]) == 1
+    assert "difference 0.5" in complaint(capsys)
+
+
+def test_a_build_that_cannot_be_kept_is_a_failure(
+    toy: ToyBackend,
+    place: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (place / "file").write_text("")
+    monkeypatch.setenv("STREAM_CAM_ENGINES", str(place / "file"))
+    assert main(["build"]) == 1
+    warning, line = capsys.readouterr().err.splitlines()
+    assert "WARNING: the engine is not kept" in warning
+    assert "STREAM_CAM_ENGINES" in line
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ("build --precision fp8", "fp32"),
+        ("build --engine eager", "is not built"),
+        ("build --fit native", "at the first frame"),
+        ("build --force --verify-only", "give one of them"),
+        ("build --forse", "did you mean --force"),
+        ("build --weights demo --input-size 3", "from 32"),
+        ("build --weights tiny.safetensors --model resnet19", "did you mean resnet1"),
+        ("engines --prone", "did you mean --prune"),
+        ("engine", "did you mean engines"),
+    ],
+)
+def test_wrong_command_lines_are_two(
+    arguments: str, expected: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments.split()) == 2
+    assert expected in complaint(capsys)
+
+
+def test_weights_that_are_not_there_are_one(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["build", "--weights", "nix.pth"]) == 1
+    assert "nix.pth" in complaint(capsys)
+
+
+def test_engines_lists_and_prunes(toy: ToyBackend, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["engines"]) == 0
+    assert capsys.readouterr().out.startswith("0 kept in ")
+    assert main(["build"]) == 0
+    capsys.readouterr()
+    assert main(["engines"]) == 0
+    table = capsys.readouterr().out
+    assert "3×64×64" in table
+    assert "foreign: this version has no toy engines" in table
+    assert main(["engines", "--prune", "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert said["engines"] == []
+    assert len(said["removed"]) == 1
+    assert said["freed_bytes"] > 1000
+    assert main(["engines", "--prune"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "0 removed, 0 MB freed"
+
+
+def test_a_hostile_manifest_does_not_paint_the_terminal(
+    toy: ToyBackend, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["build"]) == 0
+    manifest = EngineStore().entries()[0] / "manifest.json"
+    said = json.loads(manifest.read_text())
+    for model in ("[red]x[/red]", "\x1b[31mx"):
+        said["key"]["model"] = model
+        manifest.write_text(json.dumps(said))
+        capsys.readouterr()
+        assert main(["engines"]) == 0
+        assert "\x1b" not in capsys.readouterr().out
+
+
+def test_ctrl_c_while_building_is_130_and_leaves_nothing(place: Path) -> None:
+    """The lock's file tells that the build has begun."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "stream_cam.cli", "build", *ONE],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    until = time.monotonic() + DEADLINE_SECONDS
+    try:
+        while not list(place.glob("engines/.*.lock")):
+            assert process.poll() is None, process.communicate()
+            assert time.monotonic() < until
+            time.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=DEADLINE_SECONDS)
+    finally:
+        process.kill()
+    assert process.returncode == 130
+    assert err.splitlines() == ["stream-cam: interrupted"]
+    assert EngineStore().entries() == []
+    assert list(place.glob("engines/.*.tmp")) == []
+
+
+def test_help_of_the_commands_loads_nothing_heavy() -> None:
+    code = (
+        "import sys\nfrom stream_cam.cli import main\n"
+        "assert main(['build', '--help']) == main(['engines', '--help']) == 0\n"
+        "assert main(['engines']) == 0\n"
+        "assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+def test_default_options_build_what_run_would(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    monkeypatch.setattr(build, "open_backend", lambda *_, **options: asked.append(options))
+    build._backends(ModelConfig(weights="tiny.safetensors", input_size=64), (1, 2))
+    assert [options["parallel"] for options in asked] == [1, 2]
