@@ -53,7 +53,6 @@ def test_demo_model_names_shapes_of_another_painter(
             x, y = explainer.explain(picture.image_bgr, label).peak_xy()
             left, top, right_edge, bottom = picture.box_xyxy
             hits += left <= x <= right_edge and top <= y <= bottom
-    # A floor for what is shipped (92 of 110 and 94 of 100 when it was), not the 95 % that it is to
-    # reach: raise it with the next model.
-    assert right >= 0.80 * len(labels)
-    assert hits >= 0.85 * shapes
+    # A floor for what is shipped, not the 95 % that it is to reach: raise it with the next model.
+    assert right >= 0.85 * len(labels)
+    assert hits >= 0.89 * shapes
