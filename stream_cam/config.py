@@ -37,7 +37,7 @@ class ModelConfig:
     """Where the network runs; auto takes a CUDA GPU if an engine for it is there."""
     precision: Precision = "fp32"
     """fp32, or bf16: faster where the processor has it (`stream-cam doctor` says), and the maps
-    differ by a few thousandths of their range."""
+    differ by up to a hundredth of their range."""
     input_size: int | None = None
     """Side of the network's input in pixels; default: what the weights were made for."""
     fit: Fit = "stretch"
