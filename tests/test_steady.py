@@ -437,20 +437,36 @@ def test_the_map_follows_a_shape_that_moves_within_the_time_constant(
     assert moving["smooth_on_shape"] >= 0.85
 
 
-def test_the_peak_is_on_a_shape_soon_after_its_jump(
-    flicker: ModuleType, demo_explainer: Explainer
-) -> None:
+def seconds_behind_jumps(flicker: ModuleType, explainer: Explainer) -> list[float]:
+    """Of the filtered map's peak, for the first three shapes that jump far."""
     scene = flicker.Scene(320, 180, 0)
     turns = [turn for turn in range(4) if flicker.is_clear(scene, turn)]
     assert len(turns) >= 3
     caught = []
     for turn in turns[:3]:
-        seen = flicker.look(demo_explainer, flicker.jump_frames(scene, turn))
+        seen = flicker.look(explainer, flicker.jump_frames(scene, turn))
         assert flicker.caught_seconds(seen) <= 0.1
         caught.append(flicker.caught_seconds(flicker.steadied(seen, 0.3)))
-    assert sorted(caught)[1] <= 0.3 + 1e-9
+    return caught
+
+
+def test_the_peak_is_on_a_shape_soon_after_its_jump(
+    flicker: ModuleType, demo_explainer: Explainer
+) -> None:
+    caught = sorted(seconds_behind_jumps(flicker, demo_explainer))
+    assert caught[1] <= 0.3 + 1e-9
     # A map that is a third as strong at the new place is hotter there after 0.3 s · ln 4.
-    assert max(caught) <= 0.3 * math.log(4)
+    assert caught[2] <= 0.3 * math.log(4)
+
+
+@pytest.mark.xfail(
+    strict=True, reason="a first-order filter takes longer to a place where the map is weaker"
+)
+def test_the_peak_is_on_a_shape_within_the_time_constant_of_its_jump(
+    flicker: ModuleType, demo_explainer: Explainer
+) -> None:
+    """What is asked of the filter, and what the shipped model's maps do not give it yet."""
+    assert max(seconds_behind_jumps(flicker, demo_explainer)) <= 0.3 + 1e-9
 
 
 # In the pipeline.
