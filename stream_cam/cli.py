@@ -443,7 +443,3 @@ class _Signals:
     def __exit__(self, *_: object) -> None:
         for number, handler in self._previous.items():
             signal.signal(number, handler)  # type: ignore[arg-type]
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -101,16 +101,16 @@ class RtspServer(Closes):
 
 
 class FfmpegServer:
-    """The `ffmpeg` program serving MPEG-TS over HTTP to one client after another: another peer."""
+    """The `ffmpeg` program with MPEG-TS over HTTP: a peer that is not GStreamer.
 
-    def __init__(self, *, size: str = "320x240", fps: int = 25) -> None:
+    It serves one client after another, or pushes into an endpoint that listens.
+    """
+
+    def __init__(self, *, push_to: str | None = None, size: str = "320x240", fps: int = 25) -> None:
         self._size, self._fps = size, fps
-        self.port = free_port()
+        self._how = ["-listen", "1"] if push_to is None else ["-method", "POST"]
+        self.url = push_to or f"http://127.0.0.1:{free_port()}/live.ts"
         self._process: subprocess.Popen[bytes] | None = None
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}/live.ts"
 
     def start(self) -> None:
         program = shutil.which("ffmpeg")
@@ -118,7 +118,7 @@ class FfmpegServer:
         command = [program, "-v", "quiet", "-re", "-f", "lavfi"]
         command += ["-i", f"testsrc=size={self._size}:rate={self._fps}"]
         command += ["-c:v", "libx264", "-preset", "ultrafast", "-tune", "zerolatency", "-g", "10"]
-        command += ["-threads", "1", "-f", "mpegts", "-listen", "1", self.url]
+        command += ["-threads", "1", "-f", "mpegts", *self._how, self.url]
         self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL)
 
     def kill(self) -> None:

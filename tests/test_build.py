@@ -222,7 +222,7 @@ def test_a_hostile_manifest_does_not_paint_the_terminal(
 def test_ctrl_c_while_building_is_130_and_leaves_nothing(place: Path) -> None:
     """The lock's file tells that the build has begun."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "stream_cam.cli", "build", *ONE],
+        [sys.executable, "-m", "stream_cam", "build", *ONE],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 import pytest
 from chaos_proxy import ChaosProxy, Fault
 from frame_clock import age_ms
+from push_endpoint import PushEndpoint
 from rtsp_harness import FfmpegServer, RtspServer, free_port, rtsp_server_problem
 
 from stream_cam.closing import Closes
@@ -302,6 +303,28 @@ def test_ffmpeg_as_a_server_that_is_killed() -> None:
         finally:
             server.kill()
     assert viewer.source.health.recoveries == 1
+
+
+@pytest.mark.needs_ffmpeg
+def test_ffmpeg_pushes_into_an_endpoint_and_is_killed() -> None:
+    if shutil.which("ffmpeg") is None:
+        pytest.skip("the ffmpeg program is not installed (apt-get install ffmpeg)")
+    with PushEndpoint() as endpoint:
+        pusher = FfmpegServer(push_to=endpoint.url)
+        with Viewer(endpoint.url) as viewer:
+            try:
+                with reading_pauses(viewer):  # nobody pushes yet
+                    pass
+                pusher.start()
+                assert viewer.until(lambda frame: True).image_bgr.shape == (240, 320, 3)
+                with reading_pauses(viewer):
+                    pusher.kill()
+                pusher.start()
+                viewer.until(lambda frame: True)
+            finally:
+                pusher.kill()
+        assert viewer.source.health.recoveries == 1
+        assert endpoint.pushes == 2
 
 
 def test_nobody_there_can_be_left(caplog: pytest.LogCaptureFixture) -> None:

@@ -27,6 +27,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("terminal",),
     ("session", "doctor", "build", "kept"),
     ("cli",),
+    ("__main__",),
 )
 """A module imports only from layers above its own line here, and from its own folder."""
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}

@@ -1,14 +1,20 @@
 """Steady maps: a filter over time and a hold on the shown class, so that the picture is calm.
 
 A map and its range (the values drawn as cold and as hot) follow the frames' maps through a
-first-order low-pass: of each new value x at time t the filtered y takes in a share k,
+low-pass that hurries when much has changed, as the 1 € filter does (Casiez, Roussel, Vogel, CHI
+2012): the filtered y goes towards the frame's x by
 
-    y ← y + k·(x − y),    k = 1 − exp(−Δt / τ),
+    dy/dt = (x − y) · (1 + β·e²) / τ,    e = max |x − y| / (max x − min x),    β = 4.
 
-so that τ is in seconds of the scene, at any frame rate: after a jump, 1 − 1/e of it is there after
-τ. White noise of a still scene changes the filtered map √(2 − k) / k times less from frame to frame
-than the raw one (at 30 frames/s and τ = 0.3 s: 13 times), and after a jump the new place is hotter
-than the old one from τ·ln 2 on.
+For an x that stays, that has a closed solution: after Δt the share that is left of x − y is
+
+    E / √(1 + β·e²·(1 − E²)),    E = exp(−Δt / τ),
+
+so that τ is in seconds of the scene, at any frame rate. Small changes see a first-order low-pass:
+1 − 1/e of them is there after τ, and the white noise of a still scene changes the filtered map
+√(2 − k) / k times less from frame to frame than the raw one, k = 1 − E (at 30 frames/s and
+τ = 0.3 s: 13 times). After a jump to another place that is as hot, the new one is hotter than the
+old one from 0.25·τ on, and from 0.7·τ if its map is a third as strong.
 """
 
 from __future__ import annotations
@@ -25,6 +31,9 @@ _LEAST_GAP_SECONDS = 1.0
 """Maps this far apart are of two scenes, unless the user asked for longer memories."""
 _ROUNDING_SECONDS = 1e-6
 """Times are multiples of a frame's duration in floating point: 0.1 + 0.5 may exceed 0.6."""
+
+_HURRY = 4.0
+"""β above."""
 
 _Values = npt.NDArray[np.float64]
 
@@ -122,11 +131,21 @@ class SteadyMaps:
         if np.isnan(new).all():
             return new if kept is None else kept.values
         if kept is not None:
-            k = -math.expm1(-max(0.0, now - kept.seconds) / self._smooth_seconds)
-            mixed = kept.values + k * (new - kept.values)
+            left = self._share_left(new, kept.values, now - kept.seconds)
+            mixed = new + left * (kept.values - new)
             new = np.where(np.isnan(kept.values), new, np.where(np.isnan(new), kept.values, mixed))
         self._maps[index] = _SmoothMap(new, now)
         return new
+
+    def _share_left(self, new: _Values, kept: _Values, seconds: float) -> float:
+        """How much of the difference between filtered and new values outlasts some seconds."""
+        decay = math.exp(-max(0.0, seconds) / self._smooth_seconds)
+        low, high = new[:2]
+        both = np.isfinite(kept) & np.isfinite(new)
+        if not (high > low and both.any()):
+            return decay
+        change = float(np.abs(new[both] - kept[both]).max() / (high - low))
+        return decay / math.sqrt(1.0 + _HURRY * change**2 * (1.0 - decay**2))
 
 
 @dataclass(frozen=True, slots=True)
