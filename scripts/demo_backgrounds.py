@@ -221,6 +221,27 @@ def _leaves(rng: Rng, side: int) -> FloatArray:
     return np.asarray(cv2.GaussianBlur(out, (0, 0), rng.uniform(0.3, 3.0)), np.float32)
 
 
+def _confetti(rng: Rng, side: int) -> FloatArray:
+    """Hard-edged things in any colours, close together: the busiest background there is."""
+    image = np.empty((side, side, 3), np.uint8)
+    image[:] = rng.integers(0, 256, 3)
+    largest = rng.uniform(0.08, 0.3) * side
+    for _ in range(int(rng.integers(8, 45))):
+        at, radius = rng.uniform(0, side, 2), rng.uniform(0.15, 1.0) * largest
+        colour, kind = rng.integers(0, 256, 3).tolist(), rng.integers(6)
+        if kind <= 2:
+            corners = rng.normal(at, radius * 0.7, (int(rng.integers(4, 9)), 2))
+        elif kind <= 4:
+            corners = _blob(rng, radius, at)
+        else:
+            width, reach = int(rng.integers(2, 14)), rng.uniform(0.5, 3.0)
+            ends = np.stack([at, at + rng.normal(0, reach * radius, 2)]).astype(int).tolist()
+            cv2.line(image, ends[0], ends[1], colour, width, cv2.LINE_AA)
+            continue
+        cv2.fillPoly(image, [np.round(corners * 16).astype(np.int32)], colour, cv2.LINE_AA, 4)
+    return image.astype(np.float32)
+
+
 def _stripes(rng: Rng, side: int) -> FloatArray:
     """Stripes, checks, wood grain: warped waves."""
     y, x = np.mgrid[0:side, 0:side].astype(np.float32) / side
@@ -326,6 +347,7 @@ _DRAWERS: dict[str, Callable[[Rng, int], FloatArray]] = {
     "gradient": _gradient,
     "noise": _noise,
     "leaves": _leaves,
+    "confetti": _confetti,
     "stripes": _stripes,
     "bricks": _bricks,
     "paper": _paper,
@@ -337,7 +359,8 @@ _WEIGHTS = {
     "wall": 2.0,
     "gradient": 1.0,
     "noise": 2.0,
-    "leaves": 5.0,
+    "leaves": 4.5,
+    "confetti": 5.0,
     "stripes": 1.5,
     "bricks": 0.7,
     "paper": 3.0,

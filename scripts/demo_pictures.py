@@ -30,9 +30,10 @@ FULL_SIDE_PX = 224
 _NO_BOX: BoxXyxy = (0.0, 0.0, 0.0, 0.0)
 _LETTERS = "ABEFHJKLMNPRSTUWYZ2345679&#?"
 _NOISE_SIDE = 512
-_SHARES = np.array([1.75 if name == "arrow" else 1.0 for name in SHAPE_NAMES])
+_SHARES = np.array([{"arrow": 2.2, "star": 1.4}.get(name, 1.0) for name in SHAPE_NAMES])
 _SHARES /= _SHARES.sum()
-"""How often each shape is drawn; an arrow has more looks than the others, in every direction."""
+"""How often each shape is drawn; an arrow has more looks than the others, in every direction, and
+a star is the one most often overlooked."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,13 @@ class Painter:
         self._noise = noise.astype(np.float32)
 
     def paint(
-        self, rng: Rng, side_px: int = FULL_SIDE_PX, label: int | None = None, *, most: int = 1
+        self,
+        rng: Rng,
+        side_px: int = FULL_SIDE_PX,
+        label: int | None = None,
+        *,
+        most: int = 1,
+        ease: float = 0.0,
     ) -> Picture:
         """Draw one picture; a side below 224 px shows a cut-out of a 224 px picture.
 
@@ -72,24 +79,31 @@ class Painter:
             side_px: height and width of the picture.
             label: index into LABELS; None draws `nothing` one time in eight.
             most: up to so many shapes, apart from each other; one alone is as frequent as several.
+            ease: the share of pictures with a nearly plain background, nothing beside the shapes
+                and a perfect camera.
         """
+        easy = rng.random() < ease
         if label is None:
             empty = rng.random() < 0.125
             label = len(SHAPE_NAMES) if empty else int(rng.choice(len(_SHARES), p=_SHARES))
-        aspect = str(rng.choice(list(ASPECTS), p=[0.3, 0.2, 0.3, 0.05, 0.15]))
+        aspect = str(rng.choice(list(ASPECTS), p=[0.25, 0.2, 0.35, 0.05, 0.15]))
         background = self._any_background(rng)
         image = self._backdrop(rng, background, side_px)
-        if rng.random() < 0.25:
+        if easy:
+            image = _faded(rng, image)
+        elif rng.random() < 0.25:
             image = _mixed(rng, image, self._backdrop(rng, self._any_background(rng), side_px))
         shapes: list[tuple[int, BoxXyxy]] = []
-        if label == len(SHAPE_NAMES):
-            _add_distractors(rng, image, int(rng.integers(0, 9)), bold=True)
-        else:
-            _add_distractors(rng, image, _few(rng, 6), bold=rng.random() < 0.3)
+        nothing = label == len(SHAPE_NAMES)
+        if not easy:
+            count = int(rng.integers(0, 9)) if nothing else _few(rng, 6)
+            _add_distractors(rng, image, count, bold=nothing or rng.random() < 0.3)
+        if not nothing:
             shapes = self._add_shapes(rng, image, label, most, 1 / ASPECTS[aspect], background)
-            if rng.random() < 0.15:
+        if not easy:
+            if not nothing and rng.random() < 0.15:
                 _add_thin_distractor(rng, image)
-        image = self._seen_by_webcam(rng, image, ASPECTS[aspect])
+            image = self._seen_by_webcam(rng, image, ASPECTS[aspect])
         box = shapes[0][1] if shapes else _NO_BOX
         share = (box[3] - box[1]) / side_px
         return Picture(image, label, box, background.kind, aspect, share, tuple(shapes[1:]))
@@ -223,6 +237,11 @@ class Painter:
         return np.clip(image + noise * np.float32(sigma), 0, 255).astype(np.uint8)
 
 
+def _faded(rng: Rng, image: ByteArray) -> ByteArray:
+    """A background that is hardly there before a plain colour."""
+    return np.asarray(image * 0.15 + random_colour(rng) * 0.85, np.float32).astype(np.uint8)
+
+
 def _mixed(rng: Rng, first: ByteArray, second: ByteArray) -> ByteArray:
     """Two backgrounds in one: shining through each other, or each in its own region."""
     if rng.random() < 0.4:
@@ -346,8 +365,8 @@ def _paint_mask(
 
 
 def _visible_colour(rng: Rng, behind: FloatArray, opacity: float, *, dark: bool) -> FloatArray:
-    """A colour that differs from what is behind it by at least 70 levels (Euclidean, BGR)."""
-    needed = 70 if rng.random() < 0.3 else 100
+    """A colour that differs from what is behind it by at least 62 levels (Euclidean, BGR)."""
+    needed = 62 if rng.random() < 0.3 else 95
     best, best_far = random_colour(rng), -1.0
     for _ in range(12):
         colour = random_colour(rng)

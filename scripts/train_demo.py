@@ -53,6 +53,9 @@ class Phase:
     pictures: int
     most: int
     """Shapes in one picture, at the most."""
+    ease: float = 0.0
+    """The share of easy pictures, 0..1: a network from nothing learns the shapes from them in
+    minutes, and then finds them in clutter; from clutter alone it learns nothing for very long."""
 
 
 PHASES = "128:64:100000:2,224:32:70000:4,224:32:45000:1"
@@ -86,7 +89,7 @@ class Drawn(IterableDataset[Batch]):
         while True:
             yield collate(
                 [
-                    self._painter.paint(rng, phase.side_px, most=phase.most)
+                    self._painter.paint(rng, phase.side_px, most=phase.most, ease=phase.ease)
                     for _ in range(phase.batch)
                 ]
             )
@@ -297,9 +300,12 @@ def evaluate(
 
 
 def phases(text: str) -> list[Phase]:
-    """Read `side:batch:pictures:most,...`: pixels, and shapes in one picture at the most."""
+    """Read `side:batch:pictures:most[:ease],...`: the fields of `Phase`."""
     rows = [row.split(":") for row in text.split(",")]
-    return [Phase(*(int(value) for value in row)) for row in rows]
+    return [
+        Phase(*(int(value) for value in row[:4]), *(float(value) for value in row[4:]))
+        for row in rows
+    ]
 
 
 def learning_rate(share: float, peak: float) -> float:
@@ -416,7 +422,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=ASSET)
     parser.add_argument("--init", type=Path, help="go on from these weights")
     parser.add_argument(
-        "--phases", type=phases, default=PHASES, help="side:batch:pictures:shapes at most, ..."
+        "--phases", type=phases, default=PHASES, help="side:batch:pictures:most shapes[:easy], ..."
     )
     parser.add_argument("--lr", type=float, default=2e-3, help="peak learning rate")
     parser.add_argument("--alone", type=float, default=0.5, help="weight of each shape's own loss")

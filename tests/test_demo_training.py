@@ -190,7 +190,24 @@ def test_save_writes_half_precision_with_labels_and_no_partial_file(tmp_path: Pa
 
 
 def test_phases_are_read() -> None:
-    assert phases("96:64:1000:1,224:40:500:4") == [Phase(96, 64, 1000, 1), Phase(224, 40, 500, 4)]
+    assert phases("96:64:1000:1:0.7,224:40:500:4") == [
+        Phase(96, 64, 1000, 1, 0.7),
+        Phase(224, 40, 500, 4),
+    ]
+
+
+def test_easy_pictures_show_shapes_before_hardly_anything(painter: Painter) -> None:
+    """Outside the shape's box an easy picture is nearly of one colour, a hard one is not."""
+    spreads: dict[float, list[float]] = {0.0: [], 1.0: []}
+    for ease, found in spreads.items():
+        rng = np.random.default_rng(8)
+        for _ in range(20):
+            picture = painter.paint(rng, 224, label=0, ease=ease)
+            outside = np.ones((224, 224), bool)
+            x0, y0, x1, y1 = (int(side) for side in picture.box_xyxy)
+            outside[max(0, y0 - 6) : y1 + 7, max(0, x0 - 6) : x1 + 7] = False
+            found.append(float(picture.image_bgr[outside].std(axis=0).max()))
+    assert max(spreads[1.0]) < 0.5 * float(np.median(spreads[0.0]))
 
 
 def test_folder_photographs_of_an_empty_folder_is_empty(tmp_path: Path) -> None:
