@@ -19,10 +19,12 @@ from stream_cam.sinks.sheet import SheetSink
 from stream_cam.sinks.window import display_problem
 from stream_cam.sources import open_source
 from stream_cam.sources.base import Source, SourceInfo
+from stream_cam.sources.cut import cut_out
 from stream_cam.terminal import progress_on_terminal
 from stream_cam.uri import scheme_of
 
 if TYPE_CHECKING:
+    from stream_cam.explain import Explainer
     from stream_cam.pipeline import Pipeline
 
 logger = logging.getLogger(__name__)
@@ -49,10 +51,12 @@ def run_session(
         StreamCamError: as its message says; the report is still written if one was asked for.
     """
     uris = list(outputs) or [_default_output()]
-    check_outputs(uris, source=source_uri, overwrite=config.run.overwrite)
+    check_outputs(uris, source=source_uri, overwrite=config.run.overwrite, record=config.record)
     _check_report(config.run, [source_uri, *uris])
     with ExitStack() as closing:
-        source = closing.enter_context(open_source(source_uri, config.capture, config.run.live))
+        source = closing.enter_context(
+            cut_out(open_source(source_uri, config.capture, config.run.live), config.record)
+        )
         pipeline = _pipeline(source, uris, config, extra_sinks)
         if on_start is not None:
             on_start(pipeline)
@@ -86,10 +90,18 @@ def _pipeline(
 
     info, look, run = source.info, config.look, config.run
     live = info.live if run.live is None else run.live
-    stream = StreamInfo(fps=info.fps, still=info.still, live=live)
-    sinks = [open_sink(uri, stream, overwrite=run.overwrite) for uri in uris]
     explainer = Explainer.from_config(config.model, look, parallel=parallel_frames(info, live))
     targets = [explainer.resolve(target) for target in config.model.target]
+    stream = StreamInfo(
+        fps=None if info.fps is None else info.fps / config.record.every,
+        still=info.still,
+        live=live,
+        colour=info.colour,
+        file=None if live else info.file,
+        duration_seconds=info.duration_seconds,
+        description=_description(explainer, [explainer.labels[index] for index in targets]),
+    )
+    sinks = [open_sink(uri, stream, overwrite=run.overwrite, record=config.record) for uri in uris]
     return Pipeline(
         source,
         [*sinks, *extra_sinks],
@@ -101,6 +113,15 @@ def _pipeline(
         queue_frames=config.capture.queue_frames,
         steady=SteadyMaps(smooth_seconds=look.smooth, hold_seconds=look.hold),
         strict=run.strict,
+    )
+
+
+def _description(explainer: Explainer, targets: Sequence[str]) -> str:
+    """What a recording says of itself: model, weights and class."""
+    weights = explainer.weights
+    return (
+        f"{explainer.model_name} with weights {weights.name} (sha256 {weights.sha256[:16]}), "
+        f"map of {', '.join(targets) or 'the best class'}"
     )
 
 

@@ -25,7 +25,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("ledger",),
     ("pipeline",),
     ("terminal",),
-    ("session", "doctor", "build", "kept"),
+    ("session", "doctor", "build", "kept", "recover"),
     ("cli",),
     ("__main__",),
 )
