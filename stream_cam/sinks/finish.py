@@ -27,8 +27,9 @@ _AUDIO_COPIED: Final[Mapping[str, frozenset[str]]] = {
 """What players expect to hear from them; Matroska holds everything."""
 _AUDIO_ENCODERS: Final = {".webm": ("libopus", 48_000)}
 _AUDIO_ENCODER: Final = ("aac", None)
-_PRIMING_SECONDS: Final = Fraction(1, 4)
-"""How long before the first picture sound may begin: an encoder's lead-in."""
+APPLES_HEVC: Final = "hvc1"
+"""The tag of HEVC in MP4 and MOV without which Apple's players show nothing."""
+_LEAD_IN_SECONDS: Final = Fraction(1, 4)
 _KEPT_METADATA: Final = ("title", "artist", "album", "date", "creation_time", "location", "genre")
 
 
@@ -67,8 +68,12 @@ def finish(
         av.open(str(whole), "w", format=CONTAINERS[suffix], container_options=options) as out,
     ):
         video_in = pictures.streams.video[0]
-        video_out = out.add_stream_from_template(video_in)
+        # PyAV looks for an encoder of the decoder's name, and libdav1d is a decoder only.
+        decoder_only = video_in.codec_context.name == "libdav1d"
+        video_out = out.add_stream_from_template(video_in, opaque=decoder_only)
         video_out.time_base = video_in.time_base
+        if video_in.codec_context.name == "hevc" and suffix in (".mp4", ".mov"):
+            video_out.codec_context.codec_tag = APPLES_HEVC
         rows: list[Iterator[av.Packet[Any]]] = [_copied(pictures, video_in, video_out)]
         if sound is None:
             out.metadata.update(metadata)
@@ -109,7 +114,10 @@ def _sound_rows(
     name = best.codec_context.name
     if suffix not in _AUDIO_COPIED or name in _AUDIO_COPIED[suffix]:
         stream: Any = out.add_stream_from_template(best)
-        return [_moved(source, best, stream, sound)]
+        # MP4 says in an edit list that sound before 0 is an encoder's lead-in and not to be heard;
+        # Matroska would begin with it, and show the first picture late.
+        lead_in = Fraction(0) if sound.cut or suffix not in (".mp4", ".mov") else _LEAD_IN_SECONDS
+        return [_moved(source, best, stream, sound, sound.start_seconds - lead_in)]
     encoder, rate = _AUDIO_ENCODERS.get(suffix, _AUDIO_ENCODER)
     rate = rate or best.codec_context.sample_rate
     logger.info("the sound is transcoded from %s to %s: *%s cannot hold it", name, encoder, suffix)
@@ -118,12 +126,13 @@ def _sound_rows(
     return [_transcoded(source, best, stream, sound)]
 
 
-def _packets(source: InputContainer, stream: Any, sound: Sound) -> Iterator[av.Packet[Any]]:
-    """The sound's packets, with their times, that lie in the recording at least in part."""
+def _packets(
+    source: InputContainer, stream: Any, sound: Sound, earliest: Fraction
+) -> Iterator[av.Packet[Any]]:
+    """The sound's packets that last beyond `earliest` and begin before its end."""
     if sound.cut:
         source.seek(int(sound.start_seconds * av.time_base))
     base = Fraction(stream.time_base)
-    earliest = sound.start_seconds - (0 if sound.cut else _PRIMING_SECONDS)
     for packet in source.demux(stream):
         if packet.pts is None or packet.dts is None:
             continue
@@ -136,10 +145,10 @@ def _packets(source: InputContainer, stream: Any, sound: Sound) -> Iterator[av.P
 
 
 def _moved(
-    source: InputContainer, stream: Any, out_stream: Any, sound: Sound
+    source: InputContainer, stream: Any, out_stream: Any, sound: Sound, earliest: Fraction
 ) -> Iterator[av.Packet[Any]]:
     shift = round(sound.start_seconds / Fraction(stream.time_base))
-    for packet in _packets(source, stream, sound):
+    for packet in _packets(source, stream, sound, earliest):
         assert packet.pts is not None
         assert packet.dts is not None
         packet.pts, packet.dts = packet.pts - shift, packet.dts - shift
@@ -168,7 +177,7 @@ def _transcoded(
                 packet.stream = out_stream
                 yield packet
 
-    for packet in _packets(source, stream, sound):
+    for packet in _packets(source, stream, sound, sound.start_seconds):
         frames: Sequence[Any] = packet.decode()
         for frame in frames:
             yield from encoded(resampler.resample(frame))

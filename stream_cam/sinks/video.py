@@ -20,7 +20,7 @@ from stream_cam.errors import OutputExistsError, SinkError
 from stream_cam.frame import BgrImage, Colour
 from stream_cam.sinks.base import Picture, Sink, StreamInfo
 from stream_cam.sinks.encoders import CONTAINERS, check_codec, choose
-from stream_cam.sinks.finish import Sound, finish
+from stream_cam.sinks.finish import APPLES_HEVC, Sound, finish
 from stream_cam.sinks.yuv import Matrix, coefficients, letterboxed, padded_to_even, yuv420_of_bgr
 
 logger = logging.getLogger(__name__)
@@ -157,7 +157,7 @@ class VideoSink(Sink):
         assert isinstance(stream, av.VideoStream)
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         if self._codec == "hevc" and not self._is_matroska():
-            stream.codec_context.codec_tag = "hvc1"  # Apple's players take no other
+            stream.codec_context.codec_tag = APPLES_HEVC
         codec = stream.codec_context
         codec.time_base = self._time_base
         codec.gop_size = max(1, round(_KEYFRAME_SECONDS * self._fps))
