@@ -158,6 +158,14 @@ class CaptureConfig:
             raise ValueError(f"--camera-size is WIDTHxHEIGHT in pixels, got {self.camera_size!r}")
 
 
+RESULT_SUFFIXES = {
+    "predictions": (".jsonl", ".csv"),
+    "cams": (".npz",),
+    "timeline": (".svg", ".html"),
+}
+"""What results can be written as, by option."""
+
+
 @dataclass(frozen=True)
 class RecordConfig:
     """How recordings are written, and of which part of a file."""
@@ -182,6 +190,12 @@ class RecordConfig:
     """Keep a file's sound in the recording."""
     min_free: str = "500M"
     """Stop recording when the disk has less than this free, in bytes, such as 2G."""
+    predictions: Path | None = None
+    """Write a row of predictions a frame to this .jsonl or .csv file."""
+    cams: Path | None = None
+    """Write the raw maps of all frames to this .npz file."""
+    timeline: Path | None = None
+    """Draw the leading classes' probabilities over time into this .svg or .html file."""
 
     def __post_init__(self) -> None:
         if self.crf is not None and not 0 <= self.crf <= 63:
@@ -196,6 +210,10 @@ class RecordConfig:
             text = getattr(self, name)
             if text is not None:
                 _amount(f"--{name.replace('_', '-')}", text)
+        for name, suffixes in RESULT_SUFFIXES.items():
+            path = getattr(self, name)
+            if path is not None and path.suffix.lower() not in suffixes:
+                raise ValueError(f"--{name} is a file in {' or '.join(suffixes)}, got {path}")
         start, end = self.start_seconds, self.end_seconds
         if start is not None and end is not None and end <= start:
             raise ValueError(f"--end {self.end} is not after --start {self.start}")

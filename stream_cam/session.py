@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 from stream_cam.config import DemoConfig, LookConfig, ModelConfig, PipelineConfig, RunConfig
 from stream_cam.errors import OutputExistsError, SinkError, StreamCamError, UsageError
 from stream_cam.report import Report
-from stream_cam.sinks import check_outputs, open_sink
+from stream_cam.results import open_results, result_paths
+from stream_cam.sinks import check_outputs, kind_of, open_sink
 from stream_cam.sinks.base import Sink, StreamInfo
 from stream_cam.sinks.score import TruthScore
 from stream_cam.sinks.sheet import SheetSink
@@ -52,7 +53,7 @@ def run_session(
     """
     uris = list(outputs) or [_default_output()]
     check_outputs(uris, source=source_uri, overwrite=config.run.overwrite, record=config.record)
-    _check_report(config.run, [source_uri, *uris])
+    _check_files(config, [source_uri, *uris])
     with ExitStack() as closing:
         source = closing.enter_context(
             cut_out(open_source(source_uri, config.capture, config.run.live), config.record)
@@ -102,9 +103,11 @@ def _pipeline(
         description=_description(explainer, [explainer.labels[index] for index in targets]),
     )
     sinks = [open_sink(uri, stream, overwrite=run.overwrite, record=config.record) for uri in uris]
+    recording = next((Path(uri) for uri in uris if kind_of(uri) == "video"), None)
+    results = open_results(config.record, info.name, recording)
     return Pipeline(
         source,
-        [*sinks, *extra_sinks],
+        [*sinks, *results, *extra_sinks],
         explainer,
         Renderer(explainer, look.layout, hud=look.hud, n_targets=max(1, len(targets))),
         targets=targets,
@@ -155,21 +158,29 @@ def run_demo(
     return report, score
 
 
-def _check_report(run: RunConfig, taken: Sequence[str]) -> None:
-    """Finds out before the run whether its report can be written after it."""
-    path = run.report
-    if path is None or (path.exists() and not path.is_file() and not path.is_dir()):
-        return
-    for uri in taken:
-        if not scheme_of(uri) and os.path.realpath(uri) == os.path.realpath(path):
-            raise UsageError(f"--report {path} is a source or an output already; give another name")
+def _check_files(config: PipelineConfig, taken: Sequence[str]) -> None:
+    """Finds out before the run whether the report and the results can be written after it."""
+    report = config.run.report
+    named = [*result_paths(config.record), *([("--report", report)] if report else [])]
+    used = [uri for uri in taken if not scheme_of(uri)]
+    for option, path in named:
+        _check_file(option, path, used, overwrite=config.run.overwrite)
+        used.append(str(path))
+
+
+def _check_file(option: str, path: Path, taken: Sequence[str], *, overwrite: bool) -> None:
+    if path.exists() and not path.is_file() and not path.is_dir():
+        return  # /dev/stdout
+    what = "the report" if option == "--report" else f"the {option.removeprefix('--')}"
+    if any(os.path.realpath(uri) == os.path.realpath(path) for uri in taken):
+        raise UsageError(f"{option} {path} is a source or an output already; give another name")
     if path.is_dir() or not path.parent.is_dir():
         where = path if path.is_dir() else path.parent
         fault = "is a folder" if path.is_dir() else "is no folder that exists"
-        raise SinkError(f"the report cannot be written to {path}: {where} {fault}")
+        raise SinkError(f"{what} cannot be written to {path}: {where} {fault}")
     if not os.access(path.parent, os.W_OK | os.X_OK):
-        raise SinkError(f"the report cannot be written to {path}: {path.parent} is not writable")
-    if path.exists() and not run.overwrite:
+        raise SinkError(f"{what} cannot be written to {path}: {path.parent} is not writable")
+    if path.exists() and not overwrite:
         raise OutputExistsError(f"{path} exists; give --overwrite to replace it")
 
 

@@ -20,7 +20,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("model", "weights"),
     ("engine",),
     ("explain", "hud"),
-    ("render", "outlet"),
+    ("render", "outlet", "results"),
     ("painter",),
     ("ledger",),
     ("pipeline",),
