@@ -26,6 +26,7 @@ from stream_cam.config import (
     LookConfig,
     ModelConfig,
     PipelineConfig,
+    RecordConfig,
     RunConfig,
 )
 from stream_cam.errors import StreamCamError, UsageError, unknown_name
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from stream_cam.pipeline import Pipeline
     from stream_cam.report import Report
 
-COMMANDS = ("run", "demo", "build", "engines", "doctor")
+COMMANDS = ("run", "demo", "recover", "build", "engines", "doctor")
 INTERRUPTED = 130
 TERMINATED = 143
 _CLEAR_LINE = b"\r\x1b[2K"
@@ -52,7 +53,7 @@ class Run:
     Sources: 0 or /dev/video0 (camera), a video file, a picture, a folder or glob of pictures,
     rtsp://…, http(s)://…, demo://shapes.
 
-    Outputs: window, a video file (.mp4, .mkv, .mov), a picture file, a folder of pictures
+    Outputs: window, a video file (.mp4, .mkv, .mov, .webm), a picture file, a folder of pictures
     (frames/), null.
     """
 
@@ -67,6 +68,9 @@ class Run:
     run: tyro.conf.OmitArgPrefixes[RunConfig] = dataclasses.field(default_factory=RunConfig)
     capture: tyro.conf.OmitArgPrefixes[CaptureConfig] = dataclasses.field(
         default_factory=CaptureConfig
+    )
+    record: tyro.conf.OmitArgPrefixes[RecordConfig] = dataclasses.field(
+        default_factory=RecordConfig
     )
 
 
@@ -90,6 +94,20 @@ class Doctor:
 
     json: bool = False
     """Print JSON instead of a table."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Recover:
+    """Make recordings of what runs that were killed left (out.part.mp4)."""
+
+    recording: Annotated[
+        tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="RECORDING...")
+    ] = ()
+    """The recordings' names, such as out.mp4."""
+    sound_of: Path | None = None
+    """The file that was annotated, for its sound."""
+    overwrite: bool = False
+    """Replace recordings that exist."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -127,6 +145,7 @@ class Engines:
 Command = (
     Annotated[Run, tyro.conf.subcommand("run")]
     | Annotated[Demo, tyro.conf.subcommand("demo")]
+    | Annotated[Recover, tyro.conf.subcommand("recover")]
     | Annotated[Build, tyro.conf.subcommand("build")]
     | Annotated[Engines, tyro.conf.subcommand("engines")]
     | Annotated[Doctor, tyro.conf.subcommand("doctor")]
@@ -207,6 +226,11 @@ def _obey(arguments: Sequence[str]) -> int:
         return _doctor(command)
     if isinstance(command, Engines):
         return _engines(command)
+    if isinstance(command, Recover):
+        from stream_cam.recover import recover_command
+
+        recover_command(command.recording, sound_of=command.sound_of, overwrite=command.overwrite)
+        return 0
     if isinstance(command, Build):
         with _logging_to_stderr(command.verbose):
             return _build(command)
@@ -214,7 +238,7 @@ def _obey(arguments: Sequence[str]) -> int:
         return _demo(command) if isinstance(command, Demo) else _run(command)
 
 
-def _parse(arguments: Sequence[str]) -> Run | Demo | Build | Engines | Doctor | None:
+def _parse(arguments: Sequence[str]) -> Run | Demo | Recover | Build | Engines | Doctor | None:
     """What was asked for; None if that was help, which is then printed.
 
     Raises:
@@ -235,7 +259,7 @@ def _parse(arguments: Sequence[str]) -> Run | Demo | Build | Engines | Doctor | 
     raise _usage_error(drawn.getvalue(), shown)
 
 
-def _tyro(arguments: Sequence[str]) -> Run | Demo | Build | Engines | Doctor:
+def _tyro(arguments: Sequence[str]) -> Run | Demo | Recover | Build | Engines | Doctor:
     return tyro.cli(
         Command,
         prog="stream-cam",
@@ -302,7 +326,9 @@ class _RedactingFormatter(logging.Formatter):
 
 
 def _run(command: Run) -> int:
-    config = PipelineConfig(command.model, command.look, command.run, command.capture)
+    config = PipelineConfig(
+        command.model, command.look, command.run, command.capture, command.record
+    )
     outputs = [*([command.output] if command.output is not None else []), *command.sink]
     from stream_cam.session import run_session
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass, field
+from fractions import Fraction
 from pathlib import Path
 from typing import Literal
 
@@ -16,6 +17,7 @@ Upsampling = Literal["bilinear", "nearest", "bicubic"]
 Colormap = Literal["turbo", "jet", "viridis", "inferno", "magma"]
 AlphaMode = Literal["constant", "heat"]
 Layout = Literal["overlay", "side", "heatmap", "top5"]
+CodecName = Literal["h264", "hevc", "av1", "vp9"]
 
 
 @dataclass(frozen=True)
@@ -156,6 +158,109 @@ class CaptureConfig:
             raise ValueError(f"--camera-size is WIDTHxHEIGHT in pixels, got {self.camera_size!r}")
 
 
+RESULT_SUFFIXES = {
+    "predictions": (".jsonl", ".csv"),
+    "cams": (".npz",),
+    "timeline": (".svg", ".html"),
+}
+"""What results can be written as, by option."""
+
+
+@dataclass(frozen=True)
+class RecordConfig:
+    """How recordings are written, and of which part of a file."""
+
+    codec: CodecName | None = None
+    """What video files are compressed with; default: h264, in .webm vp9."""
+    crf: int | None = None
+    """Constant quality, from 0 (best); default: one that shows no loss to the eye, by codec."""
+    bitrate: str | None = None
+    """Bits per second instead of a constant quality, such as 4M or 800k."""
+    preset: str | None = None
+    """The encoder's speed, in its own words, such as veryfast; default: fast."""
+    size: str | None = None
+    """Width x height of the recording in pixels, such as 1280x720; default: the picture's."""
+    start: str | None = None
+    """Begin here in a file: seconds, or h:m:s."""
+    end: str | None = None
+    """End here in a file: seconds, or h:m:s."""
+    every: int = 1
+    """Of a file, explain and write only every n-th frame."""
+    audio: bool = True
+    """Keep a file's sound in the recording."""
+    min_free: str = "500M"
+    """Stop recording when the disk has less than this free, in bytes, such as 2G."""
+    predictions: Path | None = None
+    """Write a row of predictions a frame to this .jsonl or .csv file."""
+    cams: Path | None = None
+    """Write the raw maps of all frames to this .npz file."""
+    timeline: Path | None = None
+    """Draw the leading classes' probabilities over time into this .svg or .html file."""
+
+    def __post_init__(self) -> None:
+        if self.crf is not None and not 0 <= self.crf <= 63:
+            raise ValueError(f"--crf is a number from 0 to 63, got {self.crf}")
+        if self.crf is not None and self.bitrate is not None:
+            raise ValueError("--crf and --bitrate are two ways to say the same: give one")
+        if self.every < 1:
+            raise ValueError(f"--every is a number of frames from 1, got {self.every}")
+        if self.size is not None and not re.fullmatch(r"[1-9]\d{0,4}x[1-9]\d{0,4}", self.size):
+            raise ValueError(f"--size is WIDTHxHEIGHT in pixels, got {self.size!r}")
+        for name in ("bitrate", "min_free"):
+            text = getattr(self, name)
+            if text is not None:
+                _amount(f"--{name.replace('_', '-')}", text)
+        for name, suffixes in RESULT_SUFFIXES.items():
+            path = getattr(self, name)
+            if path is not None and path.suffix.lower() not in suffixes:
+                raise ValueError(f"--{name} is a file in {' or '.join(suffixes)}, got {path}")
+        start, end = self.start_seconds, self.end_seconds
+        if start is not None and end is not None and end <= start:
+            raise ValueError(f"--end {self.end} is not after --start {self.start}")
+
+    @property
+    def bits_a_second(self) -> int | None:
+        return None if self.bitrate is None else _amount("--bitrate", self.bitrate)
+
+    @property
+    def min_free_bytes(self) -> int:
+        return _amount("--min-free", self.min_free)
+
+    @property
+    def size_hw(self) -> tuple[int, int] | None:
+        if self.size is None:
+            return None
+        width, height = self.size.split("x")
+        return int(height), int(width)
+
+    @property
+    def start_seconds(self) -> Fraction | None:
+        return _moment("--start", self.start)
+
+    @property
+    def end_seconds(self) -> Fraction | None:
+        return _moment("--end", self.end)
+
+
+def _amount(option: str, text: str) -> int:
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([kKMGT]?)B?", text)
+    if found is None:
+        raise ValueError(f"{option} is a number with k, M or G behind it, got {text!r}")
+    factor = 1000 ** ("", "K", "M", "G", "T").index(found[2].upper())
+    return int(float(found[1]) * factor)
+
+
+def _moment(option: str, text: str | None) -> Fraction | None:
+    if text is None:
+        return None
+    if not re.fullmatch(r"(?:(?:\d+:)?\d+:)?\d+(?:\.\d+)?", text):
+        raise ValueError(f"{option} is a time in seconds or h:m:s, got {text!r}")
+    seconds = Fraction(0)
+    for part in text.split(":"):
+        seconds = 60 * seconds + Fraction(part)
+    return seconds
+
+
 @dataclass(frozen=True)
 class PipelineConfig:
     """Everything `stream-cam run` can be told, as one value."""
@@ -164,3 +269,4 @@ class PipelineConfig:
     look: LookConfig = field(default_factory=LookConfig)
     run: RunConfig = field(default_factory=RunConfig)
     capture: CaptureConfig = field(default_factory=CaptureConfig)
+    record: RecordConfig = field(default_factory=RecordConfig)

@@ -17,7 +17,6 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from fractions import Fraction
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
@@ -245,42 +244,27 @@ def _codecs() -> Findings:
     import av
     from av.codec import codecs_available
 
-    if not _encodes("libx264"):
+    from stream_cam.sinks.encoders import encodes
+
+    if not encodes("libx264"):
         advice = "pip install --force-reinstall --only-binary :all: av"
         yield Finding("video", "missing", f"PyAV {av.__version__} has no libx264", advice)
     else:
         yield Finding("video", "ok", f"PyAV {av.__version__} writes H.264 (libx264)")
-    others = {"HEVC": ("libx265",), "AV1": ("libsvtav1", "libaom-av1")}
-    writes = [name for name, codecs in others.items() if codecs_available.intersection(codecs)]
+    others = {"HEVC": "libx265", "AV1": "libsvtav1", "VP9": "libvpx-vp9"}
+    writes = [name for name, encoder in others.items() if encodes(encoder)]
     readers = {"H.264": "h264", "HEVC": "hevc", "VP9": "vp9", "AV1": "libdav1d", "MJPEG": "mjpeg"}
     reads = [name for name, codec in readers.items() if codec in codecs_available]
     yield Finding(
         "video",
         "ok",
-        f"could also write {', '.join(writes) or 'nothing'}; reads {', '.join(reads)}",
+        f"also writes {', '.join(writes) or 'nothing'}; reads {', '.join(reads)}",
     )
-    hardware = [name for name in _HARDWARE_ENCODERS if _encodes(name)]
+    hardware = [name for name in _HARDWARE_ENCODERS if encodes(name)]
     if hardware:
         yield Finding("video", "ok", f"NVENC: {', '.join(hardware)}")
     else:
         yield Finding("video", "note", "no NVENC opens here; H.264 is encoded on the CPU")
-
-
-def _encodes(name: str) -> bool:
-    """Whether an encoder really takes a picture: having its name is not enough."""
-    import av
-
-    try:
-        codec = av.CodecContext.create(name, "w")
-        assert isinstance(codec, av.VideoCodecContext)
-        codec.width, codec.height, codec.pix_fmt = 256, 256, "yuv420p"
-        codec.time_base = Fraction(1, 25)
-        frame = av.VideoFrame(256, 256, "yuv420p")
-        frame.pts = 0
-        packets = [*codec.encode(frame), *codec.encode(None)]
-    except (av.error.FFmpegError, ValueError):
-        return False
-    return bool(packets)
 
 
 def _cameras() -> Findings:

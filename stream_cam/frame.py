@@ -30,6 +30,16 @@ class Truth:
 
 
 @dataclass(frozen=True, slots=True)
+class Colour:
+    """How a video's YUV values mean colours: code points of ITU-T H.273."""
+
+    matrix: int
+    primaries: int
+    transfer: int
+    full_range: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Frame:
     """One picture and when it is from."""
 

@@ -12,17 +12,20 @@ from typing import TYPE_CHECKING
 from stream_cam.config import DemoConfig, LookConfig, ModelConfig, PipelineConfig, RunConfig
 from stream_cam.errors import OutputExistsError, SinkError, StreamCamError, UsageError
 from stream_cam.report import Report
-from stream_cam.sinks import check_outputs, open_sink
+from stream_cam.results import open_results, result_paths
+from stream_cam.sinks import check_outputs, kind_of, open_sink
 from stream_cam.sinks.base import Sink, StreamInfo
 from stream_cam.sinks.score import TruthScore
 from stream_cam.sinks.sheet import SheetSink
 from stream_cam.sinks.window import display_problem
 from stream_cam.sources import open_source
 from stream_cam.sources.base import Source, SourceInfo
+from stream_cam.sources.cut import cut_out
 from stream_cam.terminal import progress_on_terminal
 from stream_cam.uri import scheme_of
 
 if TYPE_CHECKING:
+    from stream_cam.explain import Explainer
     from stream_cam.pipeline import Pipeline
 
 logger = logging.getLogger(__name__)
@@ -49,10 +52,12 @@ def run_session(
         StreamCamError: as its message says; the report is still written if one was asked for.
     """
     uris = list(outputs) or [_default_output()]
-    check_outputs(uris, source=source_uri, overwrite=config.run.overwrite)
-    _check_report(config.run, [source_uri, *uris])
+    check_outputs(uris, source=source_uri, overwrite=config.run.overwrite, record=config.record)
+    _check_files(config, [source_uri, *uris])
     with ExitStack() as closing:
-        source = closing.enter_context(open_source(source_uri, config.capture, config.run.live))
+        source = closing.enter_context(
+            cut_out(open_source(source_uri, config.capture, config.run.live), config.record)
+        )
         pipeline = _pipeline(source, uris, config, extra_sinks)
         if on_start is not None:
             on_start(pipeline)
@@ -86,13 +91,23 @@ def _pipeline(
 
     info, look, run = source.info, config.look, config.run
     live = info.live if run.live is None else run.live
-    stream = StreamInfo(fps=info.fps, still=info.still, live=live)
-    sinks = [open_sink(uri, stream, overwrite=run.overwrite) for uri in uris]
     explainer = Explainer.from_config(config.model, look, parallel=parallel_frames(info, live))
     targets = [explainer.resolve(target) for target in config.model.target]
+    stream = StreamInfo(
+        fps=None if info.fps is None else info.fps / config.record.every,
+        still=info.still,
+        live=live,
+        colour=info.colour,
+        file=None if live else info.file,
+        duration_seconds=info.duration_seconds,
+        description=_description(explainer, [explainer.labels[index] for index in targets]),
+    )
+    sinks = [open_sink(uri, stream, overwrite=run.overwrite, record=config.record) for uri in uris]
+    recording = next((Path(uri) for uri in uris if kind_of(uri) == "video"), None)
+    results = open_results(config.record, info.name, recording)
     return Pipeline(
         source,
-        [*sinks, *extra_sinks],
+        [*sinks, *results, *extra_sinks],
         explainer,
         Renderer(explainer, look.layout, hud=look.hud, n_targets=max(1, len(targets))),
         targets=targets,
@@ -101,6 +116,15 @@ def _pipeline(
         queue_frames=config.capture.queue_frames,
         steady=SteadyMaps(smooth_seconds=look.smooth, hold_seconds=look.hold),
         strict=run.strict,
+    )
+
+
+def _description(explainer: Explainer, targets: Sequence[str]) -> str:
+    """What a recording says of itself: model, weights and class."""
+    weights = explainer.weights
+    return (
+        f"{explainer.model_name} with weights {weights.name} (sha256 {weights.sha256[:16]}), "
+        f"map of {', '.join(targets) or 'the best class'}"
     )
 
 
@@ -134,21 +158,29 @@ def run_demo(
     return report, score
 
 
-def _check_report(run: RunConfig, taken: Sequence[str]) -> None:
-    """Finds out before the run whether its report can be written after it."""
-    path = run.report
-    if path is None or (path.exists() and not path.is_file() and not path.is_dir()):
-        return
-    for uri in taken:
-        if not scheme_of(uri) and os.path.realpath(uri) == os.path.realpath(path):
-            raise UsageError(f"--report {path} is a source or an output already; give another name")
+def _check_files(config: PipelineConfig, taken: Sequence[str]) -> None:
+    """Finds out before the run whether the report and the results can be written after it."""
+    report = config.run.report
+    named = [*result_paths(config.record), *([("--report", report)] if report else [])]
+    used = [uri for uri in taken if not scheme_of(uri)]
+    for option, path in named:
+        _check_file(option, path, used, overwrite=config.run.overwrite)
+        used.append(str(path))
+
+
+def _check_file(option: str, path: Path, taken: Sequence[str], *, overwrite: bool) -> None:
+    if path.exists() and not path.is_file() and not path.is_dir():
+        return  # /dev/stdout
+    what = "the report" if option == "--report" else f"the {option.removeprefix('--')}"
+    if any(os.path.realpath(uri) == os.path.realpath(path) for uri in taken):
+        raise UsageError(f"{option} {path} is a source or an output already; give another name")
     if path.is_dir() or not path.parent.is_dir():
         where = path if path.is_dir() else path.parent
         fault = "is a folder" if path.is_dir() else "is no folder that exists"
-        raise SinkError(f"the report cannot be written to {path}: {where} {fault}")
+        raise SinkError(f"{what} cannot be written to {path}: {where} {fault}")
     if not os.access(path.parent, os.W_OK | os.X_OK):
-        raise SinkError(f"the report cannot be written to {path}: {path.parent} is not writable")
-    if path.exists() and not run.overwrite:
+        raise SinkError(f"{what} cannot be written to {path}: {path.parent} is not writable")
+    if path.exists() and not overwrite:
         raise OutputExistsError(f"{path} exists; give --overwrite to replace it")
 
 

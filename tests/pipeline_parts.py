@@ -20,11 +20,13 @@ from stream_cam.hud import HudStatus
 from stream_cam.pipeline import Pipeline
 from stream_cam.render import Renderer
 from stream_cam.report import Report
-from stream_cam.sinks.base import Picture, Sink
+from stream_cam.sinks.base import Picture, Sink, StreamInfo
 from stream_cam.sources.base import Source, SourceInfo
 
 DEADLINE_SECONDS = 20.0
 """Nothing here takes a second on a quiet machine; a hang is what this is to find."""
+
+STREAM = StreamInfo(fps=Fraction(25), still=False, live=False)
 
 
 class TinyExplainer(Explainer):

@@ -6,13 +6,13 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from fractions import Fraction
 from pathlib import Path
 
 import av
 import pytest
 from pipeline_parts import (
     DEADLINE_SECONDS,
+    STREAM,
     Failing,
     Frames,
     Kept,
@@ -174,7 +174,7 @@ def test_stop_does_not_wait_for_all_that_a_slow_network_has_before_it(
 
     explainer.before = takes(0.5)
     source, kept = Frames(1000, before=before), Kept(on_write=lambda picture: drawn.set())
-    video = VideoSink(str(path), fps=Fraction(25))
+    video = VideoSink(str(path), STREAM)
     pipeline = make_pipeline(source, [kept, video], explainer, queue_frames=8)
     stopped = stop_when(pipeline, drawn)
     if source_failed:

@@ -96,11 +96,6 @@ def test_missing_packages_are_named_with_their_command(monkeypatch: pytest.Monke
     assert "pip install opencv-python" in the_one(doctor._opencv(), "OpenCV").advice
 
 
-def test_encoders_are_really_opened() -> None:
-    assert doctor._encodes("libx264")
-    assert not doctor._encodes("no_such_encoder")
-
-
 def test_camera_that_may_not_be_used_is_told(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, unprivileged: None
 ) -> None:

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from pipeline_parts import (
     DEADLINE_SECONDS,
+    STREAM,
     Failing,
     Frames,
     Kept,
@@ -132,7 +133,7 @@ def test_demo_source_to_a_video_that_plays(explainer: TinyExplainer, tmp_path: P
     path = tmp_path / "out.mp4"
     uri = "demo://shapes?size=128x96&fps=25&seconds=0.8"
     with open_source(uri, CaptureConfig()) as source:
-        report = run(make_pipeline(source, [VideoSink(str(path), fps=Fraction(25))], explainer))
+        report = run(make_pipeline(source, [VideoSink(str(path), STREAM)], explainer))
     with av.open(str(path)) as container:
         times = [frame.time for frame in container.decode(video=0)]
     assert times == pytest.approx([index / 25 for index in range(20)])
@@ -161,7 +162,7 @@ def test_limit_is_exact(explainer: TinyExplainer, live: bool) -> None:
 def test_frame_size_may_change_midway(explainer: TinyExplainer, tmp_path: Path) -> None:
     sizes = [(48, 64)] * 3 + [(64, 48)] * 2 + [(1, 1), (31, 97)]
     folder, video = tmp_path / "frames", tmp_path / "out.mp4"
-    sinks: list[Sink] = [FolderSink(str(folder)), VideoSink(str(video), fps=Fraction(25))]
+    sinks: list[Sink] = [FolderSink(str(folder)), VideoSink(str(video), STREAM)]
     report = run(make_pipeline(Frames(7, sizes=sizes), sinks, explainer))
     assert report.rendered == 7
     assert len(list(folder.iterdir())) == 7
@@ -210,7 +211,7 @@ def test_source_that_dies_keeps_what_came_before(
             raise SourceError("the camera fell off the table")
 
     path, kept = tmp_path / "out.mp4", Kept()
-    sinks: list[Sink] = [kept, VideoSink(str(path), fps=Fraction(25))]
+    sinks: list[Sink] = [kept, VideoSink(str(path), STREAM)]
     pipeline = make_pipeline(Frames(20, before=before), sinks, explainer)
     with pytest.raises(SourceError, match="fell off the table"):
         run(pipeline)
@@ -258,7 +259,7 @@ def test_sink_that_dies_ends_a_strict_run(
     explainer: TinyExplainer, tmp_path: Path, where: str, main_thread: bool, live: bool
 ) -> None:
     dying, other = dying_sink(where, main_thread), Kept()
-    video = VideoSink(str(tmp_path / "out.mp4"), fps=Fraction(25))
+    video = VideoSink(str(tmp_path / "out.mp4"), STREAM)
     source = Frames(60, live=live)
     pipeline = make_pipeline(source, [dying, other, video], explainer, strict=True)
     with pytest.raises(SinkError, match="the disk is full"):
@@ -283,7 +284,7 @@ def test_others_go_on_without_a_sink_that_dies(
     explainer: TinyExplainer, tmp_path: Path, where: str, main_thread: bool, live: bool
 ) -> None:
     dying, other = dying_sink(where, main_thread), Kept()
-    video = VideoSink(str(tmp_path / "out.mp4"), fps=Fraction(25))
+    video = VideoSink(str(tmp_path / "out.mp4"), STREAM)
     source = Frames(60, live=live)
     pipeline = make_pipeline(source, [dying, other, video], explainer)
     with pytest.raises(SinkError, match="the disk is full"):
@@ -545,7 +546,7 @@ def test_stop_from_another_thread_finishes_what_was_read(
 ) -> None:
     path, kept = tmp_path / "out.mp4", Kept()
     source = Frames(1_000_000, live=live)
-    video = VideoSink(str(path), fps=Fraction(25))
+    video = VideoSink(str(path), STREAM)
     pipeline = make_pipeline(source, [kept, video], explainer)
     kept._on_write = lambda picture: pipeline.stop("enough") if len(kept.pictures) == 10 else None
     report = run(pipeline)
@@ -605,7 +606,7 @@ def test_source_that_never_returns_is_left_behind(
 
     path = tmp_path / "out.mp4"
     source = Frames(10, live=live, before=before)
-    video = VideoSink(str(path), fps=Fraction(25))
+    video = VideoSink(str(path), STREAM)
     pipeline = make_pipeline(source, [video], explainer)
     stopped = []
 

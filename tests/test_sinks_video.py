@@ -1,4 +1,5 @@
 import json
+import re
 import resource
 import subprocess
 from collections.abc import Iterable, Iterator
@@ -15,17 +16,27 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from material import numbered_picture, picture_at, picture_number
 
+from stream_cam.config import RecordConfig
 from stream_cam.errors import OutputExistsError, SinkError
 from stream_cam.frame import BgrImage
-from stream_cam.sinks import Picture, VideoSink
+from stream_cam.sinks import Picture, StreamInfo, VideoSink
 from stream_cam.sinks.yuv import Matrix, coefficients, letterboxed, padded_to_even, yuv420_of_bgr
 from stream_cam.sources import VideoSource
 
 SIZE_HW = (48, 64)
 
 
-def record(path: Path, pictures: Iterable[Picture], **options: Any) -> VideoSink:
-    with VideoSink(str(path), **options) as sink:
+def record(
+    path: Path,
+    pictures: Iterable[Picture],
+    *,
+    fps: Fraction | None = None,
+    stream: StreamInfo | None = None,
+    overwrite: bool = False,
+    **options: Any,
+) -> VideoSink:
+    info = stream or StreamInfo(fps=fps, still=False, live=False)
+    with VideoSink(str(path), info, RecordConfig(**options), overwrite=overwrite) as sink:
         for picture in pictures:
             assert sink.write(picture)
     return sink
@@ -246,14 +257,29 @@ def test_file_that_appears_meanwhile_is_not_replaced(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
 @pytest.mark.parametrize(("n_frames", "n_bytes"), [(3, 3000), (400, 20_000)])
-def test_full_disk_is_an_error_and_leaves_nothing_half_written(
+def test_full_disk_is_an_error_and_what_was_recorded_plays(
     tmp_path: Path, suffix: str, n_frames: int, n_bytes: int
 ) -> None:
     noise = np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)
     pictures = (picture_at(np.roll(noise, n), n) for n in range(n_frames))
-    with files_limited_to(n_bytes), pytest.raises(SinkError, match=r"cannot be written.*nothing"):
-        record(tmp_path / f"out{suffix}", pictures, preset="ultrafast")
-    assert names(tmp_path) == []
+    path = tmp_path / f"out{suffix}"
+    with files_limited_to(n_bytes), pytest.raises(SinkError, match="cannot be written") as caught:
+        record(path, pictures, preset="ultrafast")
+    kept = re.search(r"the first (\d+) pictures are in it|nothing was kept", str(caught.value))
+    assert kept is not None
+    if kept[1] is None:
+        assert names(tmp_path) == []
+    else:
+        assert names(tmp_path) == [path.name]
+        assert len(times_in(path)) == int(kept[1]) > 0
+
+
+def test_disk_that_is_nearly_full_ends_the_recording_in_order(tmp_path: Path) -> None:
+    path = tmp_path / "out.mp4"
+    with pytest.raises(SinkError, match=r"--min-free 900T.*the first 30 pictures are in it"):
+        record(path, numbered(range(40)), min_free="900T")
+    assert names(tmp_path) == ["out.mp4"]
+    assert len(times_in(path)) == 30
 
 
 def test_folder_that_vanishes_is_an_error(tmp_path: Path) -> None:

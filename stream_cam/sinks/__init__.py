@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Final, Literal
 
+from stream_cam.config import RecordConfig
 from stream_cam.errors import OutputExistsError, SinkError, UsageError, unknown_name
 from stream_cam.sinks.base import Picture, Sink, StreamInfo
+from stream_cam.sinks.encoders import CONTAINERS, check_codec
 from stream_cam.sinks.images import PICTURE_SUFFIXES, FolderSink, PictureSink
 from stream_cam.sinks.null import NullSink
-from stream_cam.sinks.video import CONTAINERS, VideoSink
+from stream_cam.sinks.video import VideoSink, part_of
 from stream_cam.sinks.window import WindowSink, display_problem
 from stream_cam.uri import redact, scheme_of
 
@@ -37,7 +40,9 @@ _PLANNED: Final = ("web", "rtsp", "rtsps")
 _STILLS_A_SECOND: Final = 1
 
 
-def open_sink(uri: str, stream: StreamInfo, *, overwrite: bool) -> Sink:
+def open_sink(
+    uri: str, stream: StreamInfo, *, overwrite: bool, record: RecordConfig | None = None
+) -> Sink:
     """Make the sink that a URI names; it writes nothing before its first picture.
 
     Args:
@@ -45,6 +50,7 @@ def open_sink(uri: str, stream: StreamInfo, *, overwrite: bool) -> Sink:
             (`frames/`, or one that exists).
         stream: what is known of the source.
         overwrite: replace what is there.
+        record: how videos are written.
 
     Raises:
         UsageError: a kind of output that is not known.
@@ -61,8 +67,9 @@ def open_sink(uri: str, stream: StreamInfo, *, overwrite: bool) -> Sink:
         return PictureSink(path, overwrite=overwrite)
     if kind == "folder":
         return FolderSink(path, overwrite=overwrite)
-    fps = Fraction(_STILLS_A_SECOND) if stream.still else stream.fps
-    return VideoSink(path, fps=fps, overwrite=overwrite)
+    if stream.still:
+        stream = replace(stream, fps=Fraction(_STILLS_A_SECOND))
+    return VideoSink(path, stream, record, overwrite=overwrite)
 
 
 def kind_of(uri: str) -> Kind:
@@ -92,10 +99,18 @@ def kind_of(uri: str) -> Kind:
     raise unknown_name("output", uri, ["window", "null", f"{uri}.mp4", f"{uri}/"])
 
 
-def check_outputs(uris: Iterable[str], *, overwrite: bool, source: str | None = None) -> None:
-    """`check_output` for all of them, and that no two are the same place."""
+def check_outputs(
+    uris: Iterable[str],
+    *,
+    overwrite: bool,
+    source: str | None = None,
+    record: RecordConfig | None = None,
+) -> None:
+    """`check_output` for all of them, that no two are the same place, and videos' codecs."""
     seen: set[str] = set()
     for uri in uris:
+        if record is not None and kind_of(uri) == "video":
+            check_codec(Path(uri).suffix.lower(), record.codec)
         check_output(uri, overwrite=overwrite, source=source)
         place = os.path.realpath(os.path.expanduser(uri))
         if place in seen and kind_of(uri) != "null":
@@ -133,6 +148,16 @@ def check_output(uri: str, *, overwrite: bool, source: str | None = None) -> Non
         _check_parent(path)
         if path.exists() and not overwrite:
             raise OutputExistsError(f"{uri} exists; give --overwrite to replace it")
+        if kind == "video" and not overwrite:
+            _check_part(uri, part_of(path))
+
+
+def _check_part(uri: str, part: Path) -> None:
+    if part.exists():
+        raise OutputExistsError(
+            f"{part} is there, what a run that was killed left: `stream-cam recover {uri}` makes "
+            "a recording of it, --overwrite replaces it"
+        )
 
 
 def _check_not_source(kind: Kind, path: Path, source: Path) -> None:

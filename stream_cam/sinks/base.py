@@ -7,7 +7,7 @@ from fractions import Fraction
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol
 
-from stream_cam.frame import BgrImage, Explanation, Frame
+from stream_cam.frame import BgrImage, Colour, Explanation, Frame
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -35,6 +35,14 @@ class StreamInfo:
     still: bool
     """True if the source is pictures, not a video."""
     live: bool
+    colour: Colour | None = None
+    """How the source's video is tagged; recordings keep it. None: not at all."""
+    file: str | None = None
+    """The source's path, if it is a video file of which sound and metadata can be kept."""
+    duration_seconds: float | None = None
+    """Of the file's video."""
+    description: str = ""
+    """What makes the pictures: the model, its weights, the class. For a recording's comment."""
 
 
 class Sink(Protocol):

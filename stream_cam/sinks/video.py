@@ -1,10 +1,11 @@
-"""Video files that play anywhere: H.264, yuv420p, the source's own times."""
+"""Video files that play anywhere, at the source's own times, with its sound."""
 
 from __future__ import annotations
 
 import errno
 import logging
 import os
+import shutil
 from fractions import Fraction
 from pathlib import Path
 from typing import Final
@@ -13,74 +14,87 @@ import av
 import av.error
 from av.container import OutputContainer
 
+from stream_cam._version import __version__
+from stream_cam.config import RecordConfig
 from stream_cam.errors import OutputExistsError, SinkError
-from stream_cam.frame import BgrImage
-from stream_cam.sinks.base import Picture, Sink
+from stream_cam.frame import BgrImage, Colour
+from stream_cam.sinks.base import Picture, Sink, StreamInfo
+from stream_cam.sinks.encoders import CONTAINERS, check_codec, choose
+from stream_cam.sinks.finish import APPLES_HEVC, Sound, finish
 from stream_cam.sinks.yuv import Matrix, coefficients, letterboxed, padded_to_even, yuv420_of_bgr
 
 logger = logging.getLogger(__name__)
 
-CONTAINERS: Final = {".mp4": "mp4", ".mkv": "matroska", ".mov": "mov"}
-
 _HD_HEIGHT: Final = 720
-_COLORSPACE: Final = {"bt709": 1, "bt601": 6}
-"""Matrix tags of ITU-T H.273; 6 is BT.601 with 525 lines, the same matrix as with 625."""
-_BT709: Final = 1
-_LIMITED_RANGE: Final = 1
+_BT709, _BT601 = 1, 6
+"""Code points of ITU-T H.273; 6 is BT.601 with 525 lines, the same matrix as with 625."""
+_MATRICES: Final[dict[int, Matrix]] = {1: "bt709", 5: "bt601", 6: "bt601", 9: "bt2020"}
+_LIMITED_RANGE, _FULL_RANGE = 1, 2
 _MATROSKA_TICK: Final = Fraction(1, 1000)
 _FINE_TICK: Final = Fraction(1, 90_000)
 _FINEST_TICK: Final = Fraction(1, 1_000_000)
 """MP4 keeps a frame's duration in 32 bits of ticks; nanoseconds would overflow after 4 s."""
 _KEYFRAME_SECONDS: Final = 2
-_LEAN: Final = {"preset": "ultrafast", "x264-params": "cabac=1:deblock=0,0"}
-"""x264's fastest preset, with its entropy coder and its deblocking put back.
-
-90 overlays of 1280×720 at crf 22 take 6.4 ms of one core each, where `veryfast` at crf 20 takes
-17.2; the file is 17 % smaller and its PSNR 0.2 dB higher (768×432 of a street: 3.3 for 7.3 ms, 5 %
-larger, 0.1 dB higher). What costs in `veryfast` is the search for what noise does not have.
-"""
 _ASSUMED_RATE: Final = Fraction(30)
+_UNKNOWN = StreamInfo(fps=None, still=False, live=False)
+_EARLY_SECONDS: Final = 0.5
+_PICTURES_A_LOOK: Final = 30
+"""So often is looked how much of the disk is free."""
+_CRASH_SAFE: Final = {
+    # Fragments of a second that play as they are; an ordinary index when the file is closed.
+    "movflags": "+hybrid_fragmented+frag_keyframe+use_metadata_tags",
+    "frag_duration": "1000000",
+}
+_CRASH_SAFE_MATROSKA: Final = {"cluster_time_limit": "1000"}
 
 
 class VideoSink(Sink):
-    """Writes an MP4, MKV or MOV.
+    """Writes an MP4, MKV, MOV or WebM.
 
     Times are the source's, variable rate included, shifted so that the recording begins at 0;
-    MKV rounds them to 1 ms, and sources that count finer than 1 µs are rounded to 1/90000 s.
-    There are no B-frames, so that every player starts at the first picture. Odd sides grow by a
-    repeated row or column, since 4:2:0 has none; a size that changes midway is letterboxed into
-    the first. Colours are BT.709 from 720 lines on, BT.601 below, and tagged.
+    MKV and WebM round them to 1 ms, and sources that count finer than 1 µs are rounded to
+    1/90000 s. There are no B-frames, so that every player starts at the first picture. Odd sides
+    grow by a repeated row or column, since 4:2:0 has none; a size that changes midway is
+    letterboxed into the first. Matrix and range are the source's; where it is not tagged, BT.709
+    from 720 lines on and BT.601 below, in limited range.
 
-    The file is written as `name.part.mp4` beside its place and takes its name when it is
-    complete. Leaving with an exception completes it as well.
+    The file is written as `name.part.mp4` beside its place: in fragments, so that whatever ends
+    the process, all but the last second plays (`stream-cam recover` makes a recording of it). On
+    closing it becomes an ordinary file with the source's sound, and takes its name. Leaving with
+    an exception completes it as well.
 
     Args:
-        path: where to; `.mp4`, `.mkv` or `.mov`.
-        fps: the nominal rate, for the header and the last frame's duration.
-        crf: x264's quality, 0 (lossless) to 51.
-        preset: x264's speed; default: settings of our own, fast and small on overlays.
-        threads: x264's threads; 0 is as many as it thinks fit.
+        path: where to; a suffix of `CONTAINERS`.
+        stream: what is known of the source; its rate is for the header and for the last frame's
+            duration, its file for sound and metadata.
+        record: codec, quality, size, sound.
+        threads: the encoder's threads; 0 is as many as it thinks fit.
+
+    Raises:
+        UsageError: the codec does not go into such a file.
     """
 
     def __init__(
         self,
         path: str,
+        stream: StreamInfo = _UNKNOWN,
+        record: RecordConfig | None = None,
         *,
-        fps: Fraction | None = None,
         overwrite: bool = False,
-        crf: int = 22,
-        preset: str | None = None,
         threads: int = 0,
     ) -> None:
         self.name = path
         self._path = Path(path)
-        self._part = self._path.with_name(f"{self._path.stem}.part{self._path.suffix}")
-        self._fps = fps or _ASSUMED_RATE
+        self._suffix = self._path.suffix.lower()
+        self._part = part_of(self._path)
+        self._config = record or RecordConfig()
+        self._codec = check_codec(self._suffix, self._config.codec)
+        self._info = stream
+        self._fps = stream.fps or _ASSUMED_RATE
         self._overwrite = overwrite
-        speed = _LEAN if preset is None else {"preset": preset}
-        self._options = {"crf": str(crf), "bf": "0", **speed}
         self._threads = threads
         self._container: OutputContainer | None = None
+        self._published = False
         self.written = 0
         """Pictures given to the encoder so far."""
         self.repaired_times = 0
@@ -94,55 +108,93 @@ class VideoSink(Sink):
             raise self._error(problem) from problem
 
     def write(self, picture: Picture) -> bool:
-        image = padded_to_even(picture.image_bgr)
+        image = picture.image_bgr
+        wanted_hw = self._config.size_hw
+        if wanted_hw is not None and image.shape[:2] != wanted_hw:
+            image = letterboxed(image, wanted_hw)
+        image = padded_to_even(image)
         try:
             if self._container is None:
                 self._open(image, picture)
             self._encode(image, picture)
-        except av.error.FFmpegError as exc:
-            self._finish(flush=False)
+            if self.written % _PICTURES_A_LOOK == 0:
+                self._check_space()
+        except (av.error.FFmpegError, _DiskNearlyFullError) as exc:
+            self._finish(flush=isinstance(exc, _DiskNearlyFullError))
             raise self._error(exc) from exc
         return True
+
+    def _check_space(self) -> None:
+        free = shutil.disk_usage(self._part.parent).free
+        if free < self._config.min_free_bytes:
+            raise _DiskNearlyFullError(
+                f"its disk has only {free / 1e6:.0f} MB free (--min-free {self._config.min_free})"
+            )
 
     def _open(self, image: BgrImage, picture: Picture) -> None:
         if self.written:
             raise SinkError(f"{self.name} is closed")
         self._refuse_to_replace()
-        height, width = image.shape[:2]
-        matrix: Matrix = "bt709" if height >= _HD_HEIGHT else "bt601"
-        self._matrix = coefficients(matrix)
-        self._size_hw = (height, width)
+        height, width = self._size_hw = image.shape[:2]
         self._time_base = self._tick_for(picture.frame.time_base)
         self._start_seconds = picture.frame.pts * picture.frame.time_base
         self._last_pts = -1
         self._packets = 0
+        encoding = choose(self._codec, self._config)
         self._container = av.open(
             str(self._part),
             "w",
-            format=CONTAINERS[self._path.suffix.lower()],
-            container_options={} if self._is_matroska() else {"movflags": "+faststart"},
+            format=CONTAINERS[self._suffix],
+            container_options={
+                "flush_packets": "1",
+                **(_CRASH_SAFE_MATROSKA if self._is_matroska() else _CRASH_SAFE),
+            },
         )
-        stream = self._container.add_stream("libx264", rate=self._fps, options=self._options)
+        self._container.metadata.update(self._metadata())
+        stream = self._container.add_stream(
+            encoding.encoder, rate=self._fps, options=dict(encoding.options)
+        )
+        assert isinstance(stream, av.VideoStream)
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        if self._codec == "hevc" and not self._is_matroska():
+            stream.codec_context.codec_tag = APPLES_HEVC
         codec = stream.codec_context
         codec.time_base = self._time_base
         codec.gop_size = max(1, round(_KEYFRAME_SECONDS * self._fps))
         codec.thread_count = self._threads
-        # PyAV asks for slices otherwise, which costs compression.
-        codec.thread_type = "FRAME"
-        codec.color_range = _LIMITED_RANGE
-        codec.colorspace = _COLORSPACE[matrix]
-        # What the pictures hold are the primaries and the transfer of screens, whatever the
-        # matrix.
-        codec.color_primaries = _BT709
-        codec.color_trc = _BT709
+        if encoding.bit_rate is not None:
+            codec.bit_rate = encoding.bit_rate
+        if encoding.encoder == "libx264":
+            # PyAV asks for slices otherwise, which costs compression.
+            codec.thread_type = "FRAME"
+        self._tag(codec, self._colour_of(height))
         self._stream = stream
         self._container.start_encoding()  # what cannot be written shows at the first picture
+
+    def _colour_of(self, height: int) -> Colour:
+        """The source's, or what players expect of untagged pictures of that height.
+
+        Primaries and transfer of what was drawn are those of screens, whatever the matrix.
+        """
+        colour = self._info.colour
+        if colour is not None and colour.matrix in _MATRICES:
+            return colour
+        full = colour is not None and colour.full_range
+        return Colour(_BT709 if height >= _HD_HEIGHT else _BT601, _BT709, _BT709, full)
+
+    def _tag(self, codec: av.VideoCodecContext, colour: Colour) -> None:
+        self._matrix = coefficients(_MATRICES[colour.matrix], full_range=colour.full_range)
+        codec.colorspace = colour.matrix
+        codec.color_primaries = colour.primaries
+        codec.color_trc = colour.transfer
+        codec.color_range = _FULL_RANGE if colour.full_range else _LIMITED_RANGE
+        self._range = int(codec.color_range)
 
     def _encode(self, image: BgrImage, picture: Picture) -> None:
         if image.shape[:2] != self._size_hw:
             image = letterboxed(picture.image_bgr, self._size_hw)
         frame = av.VideoFrame.from_ndarray(yuv420_of_bgr(image, self._matrix), "yuv420p")
+        frame.color_range = self._range
         frame.pts = self._pts_of(picture)
         frame.time_base = self._time_base
         self.written += 1
@@ -171,24 +223,35 @@ class VideoSink(Sink):
         return time_base if time_base >= _FINEST_TICK else _FINE_TICK
 
     def _is_matroska(self) -> bool:
-        return self._path.suffix.lower() == ".mkv"
+        return self._suffix in (".mkv", ".webm")
+
+    def _metadata(self) -> dict[str, str]:
+        made_by = f"stream-cam {__version__}"
+        return {"comment": f"{made_by}; {self._info.description}".rstrip("; ")}
 
     def _finish(self, *, flush: bool) -> Exception | None:
         """Complete the file and give it its name, or remove it; gives what went wrong."""
         assert self._container is not None
         problem: Exception | None = None
-        if flush:
-            try:
-                self._mux(self._stream.encode(None))
-            except av.error.FFmpegError as exc:
-                problem = exc
         container, self._container = self._container, None
         try:
+            if flush:
+                self._container = container
+                self._mux(self._stream.encode(None))
+        except av.error.FFmpegError as exc:
+            problem = exc
+        finally:
+            self._container = None
+        try:
             container.close()
+        except (av.error.FFmpegError, OSError) as exc:
+            problem = problem or exc
+        try:
             if self._packets == 0:
                 raise SinkError(f"{self.name}: no picture was encoded")
             self._refuse_to_replace()
-            os.replace(self._part, self._path)
+            self._publish(complete=problem is None)
+            self._published = True
         except OutputExistsError as exc:
             return exc
         except (av.error.FFmpegError, OSError, SinkError) as exc:
@@ -197,20 +260,70 @@ class VideoSink(Sink):
         logger.debug("%s: %d pictures", self.name, self.written)
         return problem
 
+    def _publish(self, *, complete: bool) -> None:
+        """The part file becomes the recording; if it cannot be copied, as it is."""
+        sound = self._sound()
+        if sound is None and complete and self._is_matroska():
+            os.replace(self._part, self._path)
+            return
+        whole = self._path.with_name(f".{self._path.name}.whole")
+        if n_pictures_in(self._part) == 0:
+            raise SinkError(f"{self.name}: no picture can be read from what was recorded")
+        try:
+            finish(self._part, whole, self._suffix, sound, self._metadata())
+            os.replace(whole, self._path)
+        except (av.error.FFmpegError, OSError) as exc:
+            whole.unlink(missing_ok=True)
+            logger.warning("%s is kept as it was recorded, without sound: %s", self.name, exc)
+            os.replace(self._part, self._path)
+        else:
+            self._part.unlink()
+
+    def _sound(self) -> Sound | None:
+        if self._info.file is None or not self._config.audio:
+            return None
+        start, ended = self._start_seconds, self._config.end_seconds
+        last = start + self._last_pts * self._time_base + 1 / self._fps
+        duration = self._info.duration_seconds
+        if duration is None or last < duration - _EARLY_SECONDS:
+            # Ended before the source did: sound may otherwise go on after the last picture.
+            ended = last
+        return Sound(self._info.file, start, ended, cut=self._config.start_seconds is not None)
+
     def _refuse_to_replace(self) -> None:
         if not self._overwrite and self._path.exists():
-            kept = f"; the recording is in {self._part}" if self._container is None else ""
+            kept = f"; the recording is in {self._part}" if self._part.exists() else ""
             raise OutputExistsError(f"{self.name} exists; give --overwrite to replace it{kept}")
 
     def _error(self, exc: Exception) -> SinkError:
-        if isinstance(exc, SinkError):
+        if isinstance(exc, SinkError) and not isinstance(exc, _DiskNearlyFullError):
             return exc
-        kept = (
-            f"the first {self._packets} pictures are in it"
-            if self._packets and self._path.exists() and not self._part.exists()
-            else "nothing was kept"
-        )
+        n_kept = n_pictures_in(self._path) if self._published else 0
+        kept = f"the first {n_kept} pictures are in it" if n_kept else "nothing was kept"
+        if isinstance(exc, _DiskNearlyFullError):
+            return SinkError(f"{self.name}: the recording was ended: {exc}; {kept}")
         if isinstance(exc, OSError) and exc.errno == errno.ENOSPC:
             return SinkError(f"{self.name}: the disk is full; {kept}; free some space")
         reason = getattr(exc, "strerror", None) or type(exc).__name__
         return SinkError(f"{self.name} cannot be written: {reason}; {kept}")
+
+
+class _DiskNearlyFullError(SinkError):
+    """Less is free than is to stay free."""
+
+
+def part_of(path: Path) -> Path:
+    """What a recording is called while it is made."""
+    return path.with_name(f"{path.stem}.part{path.suffix}")
+
+
+def n_pictures_in(path: Path) -> int:
+    """How many pictures can be read from a video file, also from one that is not complete."""
+    count = 0
+    try:
+        with av.open(str(path)) as container:
+            for packet in container.demux(video=0):
+                count += packet.size > 0 and not packet.is_corrupt
+    except (av.error.FFmpegError, IndexError):
+        pass  # what came before can be read
+    return count

@@ -10,23 +10,28 @@ import numpy.typing as npt
 
 from stream_cam.frame import BgrImage
 
-Matrix = Literal["bt601", "bt709"]
+Matrix = Literal["bt601", "bt709", "bt2020"]
 
 _LUMA_WEIGHTS: Final[dict[Matrix, tuple[float, float]]] = {
     "bt601": (0.299, 0.114),
     "bt709": (0.2126, 0.0722),
+    "bt2020": (0.2627, 0.0593),
 }
-"""Weights of red and blue in luma: ITU-R BT.601-7 § 2.5.1, BT.709-6 § 3.2."""
+"""Weights of red and blue in luma: ITU-R BT.601-7 § 2.5.1, BT.709-6 § 3.2, BT.2020-2 table 4."""
 
 
-def coefficients(matrix: Matrix) -> npt.NDArray[np.float32]:
-    """(3, 4) float32: (Y, Cb, Cr) in 16..235 / 16..240 = M · (B, G, R, 1), B, G, R in 0..255."""
+def coefficients(matrix: Matrix, *, full_range: bool = False) -> npt.NDArray[np.float32]:
+    """(3, 4) float32: (Y, Cb, Cr) = M · (B, G, R, 1), B, G, R in 0..255.
+
+    Y is in 16..235, Cb and Cr in 16..240; with `full_range` all are in 0..255.
+    """
     red, blue = _LUMA_WEIGHTS[matrix]
     luma = np.array([blue, 1 - red - blue, red])
     cb = (np.array([1, 0, 0]) - luma) / (2 * (1 - blue))
     cr = (np.array([0, 0, 1]) - luma) / (2 * (1 - red))
-    scaled = np.stack([luma * 219, cb * 224, cr * 224]) / 255
-    return np.hstack([scaled, [[16], [128], [128]]]).astype(np.float32)
+    levels = (255, 255, 0) if full_range else (219, 224, 16)
+    scaled = np.stack([luma * levels[0], cb * levels[1], cr * levels[1]]) / 255
+    return np.hstack([scaled, [[levels[2]], [128], [128]]]).astype(np.float32)
 
 
 def yuv420_of_bgr(image_bgr: BgrImage, matrix: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:

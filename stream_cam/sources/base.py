@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Protocol, runtime_checkable
 
 from stream_cam.errors import SourceErrorKind
-from stream_cam.frame import Frame
+from stream_cam.frame import Colour, Frame
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +29,10 @@ class SourceInfo:
     duration_seconds: float | None = None
     still: bool = False
     """True for single pictures: the frames are not a video."""
+    colour: Colour | None = None
+    """How a video is tagged; None where it is not."""
+    file: str | None = None
+    """The path of a video file."""
 
 
 class Source(Protocol):

@@ -8,7 +8,7 @@ import av
 import numpy as np
 from av.video.reformatter import VideoReformatter
 
-from stream_cam.frame import BgrImage
+from stream_cam.frame import BgrImage, Colour
 from stream_cam.sources.images import over_white
 from stream_cam.sources.orient import orientation_of_matrix, upright
 
@@ -64,6 +64,19 @@ class BgrConverter:
                 has_alpha or picture.format.has_palette,
             )
         return known
+
+
+def colour_of(picture: av.VideoFrame) -> Colour | None:
+    """How a picture is tagged; None where nothing says which matrix or range it has."""
+    matrix, range_ = int(picture.colorspace), int(picture.color_range)
+    if matrix not in _MATRICES and range_ != _FULL_RANGE:
+        return None
+    return Colour(
+        matrix=matrix if matrix in _MATRICES else _matrix_of(picture),
+        primaries=int(picture.color_primaries),
+        transfer=int(picture.color_trc),
+        full_range=range_ == _FULL_RANGE,
+    )
 
 
 def _matrix_of(picture: av.VideoFrame) -> int:

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Iterator
 from fractions import Fraction
+from functools import partial
 from typing import Final
 
 import av
@@ -17,9 +18,9 @@ from av.stream import Disposition
 from stream_cam.closing import Closes
 from stream_cam.config import CaptureConfig
 from stream_cam.errors import SourceError
-from stream_cam.frame import Frame
+from stream_cam.frame import Colour, Frame
 from stream_cam.sources.base import SourceInfo
-from stream_cam.sources.convert import BgrConverter
+from stream_cam.sources.convert import BgrConverter, colour_of
 from stream_cam.sources.ffmpeg_errors import explain_file_error, explain_network_error
 from stream_cam.sources.paths import check_readable
 from stream_cam.uri import NETWORK_SCHEMES, quoted_url, redact, scheme_of
@@ -59,6 +60,7 @@ class VideoSource(Closes):
         self._frames: Iterator[Frame] | None = None
         self._first: Frame | None = None
         self._info: SourceInfo | None = None
+        self._colour: Colour | None = None
         self._interrupted = threading.Event()
         self.corrupt_frames = 0
         """Packets and frames that could not be decoded, so far."""
@@ -86,6 +88,18 @@ class VideoSource(Closes):
             yield first
         if self._frames is not None:
             yield from self._frames
+
+    def seek(self, seconds: Fraction) -> None:
+        """Go to the last key frame at or before a time of a file; where that cannot be, go on."""
+        if self._container is None:
+            raise ValueError("the source is not open; use it in a with-statement")
+        try:
+            self._container.seek(int(seconds * av.time_base))
+        except av.error.FFmpegError as exc:
+            logger.debug("%s cannot be sought in: %s", redact(self._uri), type(exc).__name__)
+            return
+        self._first = None
+        self._frames = self._restart()
 
     def interrupt(self) -> None:
         """Ends the iteration soon, from any thread: at the next packet or time limit."""
@@ -135,7 +149,8 @@ class VideoSource(Closes):
         if live:
             stream.codec_context.flags |= _LOW_DELAY
         fps = _rate_of(stream)
-        self._frames = self._decode(container, stream, fps or _ASSUMED_RATE, live)
+        self._restart = partial(self._decode, container, stream, fps or _ASSUMED_RATE, live)
+        self._frames = self._restart()
         self._first = next(self._frames, None)
         if self._first is None:
             raise SourceError(f"{redact(self._uri)} holds a video, but no frame can be decoded")
@@ -147,6 +162,8 @@ class VideoSource(Closes):
             live=live,
             duration_seconds=duration_seconds,
             still=picture,
+            colour=self._colour,
+            file=None if self._network or live else self._uri,
         )
 
     def _video_stream(self, container: InputContainer) -> av.VideoStream:
@@ -178,6 +195,8 @@ class VideoSource(Closes):
             time_base = picture.time_base or stream.time_base or 1 / fps
             pts = times.next(picture.pts, time_base)
             self.repaired_times = times.repaired
+            if index == 0:
+                self._colour = colour_of(picture)
             yield Frame(to_bgr(picture), index, pts, Fraction(time_base), captured_ns)
         if self.corrupt_frames and not live:
             logger.warning("%s: %d damaged parts", redact(self._uri), self.corrupt_frames)

@@ -1,0 +1,90 @@
+"""`stream-cam recover`: what a run that was killed left becomes a recording."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import av.error
+
+from stream_cam.errors import OutputExistsError, SinkError, SourceError, UsageError
+from stream_cam.sinks.encoders import CONTAINERS
+from stream_cam.sinks.finish import Sound, finish
+from stream_cam.sinks.video import n_pictures_in, part_of
+
+
+def recover_command(names: Sequence[str], *, sound_of: Path | None, overwrite: bool) -> None:
+    """Finish each recording and say what is in it.
+
+    Args:
+        names: recordings (`out.mp4`) or their part files (`out.part.mp4`).
+        sound_of: the file that was annotated, for its sound.
+
+    Raises:
+        StreamCamError: as its message says; those before it are done.
+    """
+    if not names:
+        raise UsageError("which recording? give its name, such as out.mp4")
+    for name in names:
+        path, n_pictures, seconds = recover(Path(name), sound_of=sound_of, overwrite=overwrite)
+        print(f"recovered {path}: {n_pictures} pictures, {seconds:.1f} s", flush=True)
+
+
+def recover(
+    path: Path, *, sound_of: Path | None = None, overwrite: bool = False
+) -> tuple[Path, int, float]:
+    """Make an ordinary recording of what a killed run left beside it.
+
+    Args:
+        path: the recording's name, or its part file's.
+
+    Returns:
+        The recording, how many pictures are in it, and how many seconds it lasts.
+
+    Raises:
+        SourceError: there is nothing to recover, or no picture in it.
+        OutputExistsError: the recording is there as well.
+        SinkError: it cannot be written.
+    """
+    if path.stem.endswith(".part"):
+        part, path = path, path.with_name(path.stem.removesuffix(".part") + path.suffix)
+    else:
+        part = part_of(path)
+    suffix = path.suffix.lower()
+    if suffix not in CONTAINERS:
+        raise UsageError(f"{path} is not a recording: its name ends in {', '.join(CONTAINERS)}")
+    if not part.is_file():
+        raise SourceError(f"there is no {part}: nothing to recover for {path.name}")
+    if path.exists() and not overwrite:
+        raise OutputExistsError(f"{path} exists; give --overwrite to replace it")
+    n_pictures = n_pictures_in(part)
+    if not n_pictures:
+        raise SourceError(f"no picture can be read from {part}; remove it")
+    whole = path.with_name(f".{path.name}.whole")
+    try:
+        with av.open(str(part)) as container:
+            metadata = {k: v for k, v in container.metadata.items() if k.lower() == "comment"}
+        seconds = _last_second(part)
+        sound = None if sound_of is None else Sound(str(sound_of), Fraction(0), seconds)
+        finish(part, whole, suffix, sound, metadata)
+        os.replace(whole, path)
+    except (av.error.FFmpegError, OSError) as exc:
+        whole.unlink(missing_ok=True)
+        reason = getattr(exc, "strerror", None) or type(exc).__name__
+        raise SinkError(f"{path} cannot be written: {reason}; {part} is as it was") from exc
+    part.unlink()
+    return path, n_pictures, float(seconds)
+
+
+def _last_second(part: Path) -> Fraction:
+    """When the last picture ends."""
+    end = Fraction(0)
+    with av.open(str(part)) as container:
+        for packet in container.demux(video=0):
+            if packet.pts is not None and not packet.is_corrupt:
+                base = Fraction(packet.time_base)
+                end = max(end, (packet.pts + (packet.duration or 0)) * base)
+    return end

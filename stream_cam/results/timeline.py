@@ -1,0 +1,219 @@
+"""What a network thought, over time: the leading classes' probabilities as a picture or a page."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from html import escape
+from pathlib import Path
+from typing import Final
+from urllib.parse import quote
+
+from stream_cam.errors import SinkError
+from stream_cam.sinks.base import Picture, Sink
+
+N_CLASSES: Final = 6
+_COLOURS: Final = ("#3b7ddd", "#e4572e", "#2a9d6f", "#b5179e", "#c98a00", "#5b6770")
+_OTHER: Final = "#c9ced6"
+_N_POINTS: Final = 1000
+"""Points a line is drawn with, at the most: each is the mean of the frames under it."""
+_WIDTH, _HEIGHT = 1200, 360
+_LEFT, _RIGHT, _TOP, _BOTTOM = 56, 16, 56, 64
+_RIBBON = 14
+_STEPS: Final = (0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 1200, 1800, 3600, 7200)
+_MOST_MOMENTS: Final = 200
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    seconds: float
+    shown: str
+    best: dict[str, float]
+    """Probability by label, of the five best."""
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A time during which one class was shown."""
+
+    label: str
+    start_seconds: float
+    end_seconds: float
+    peak_probability: float
+    peak_seconds: float
+
+
+@dataclass
+class TimelineSink(Sink):
+    """Draws on closing: a line for each of the six leading classes, and which one was shown.
+
+    A class outside of a frame's five best counts as 0 there.
+
+    Args:
+        path: `.svg`, or `.html` with a list of the moments at which the class changed.
+        title: what was looked at.
+        recording: a video of the same run; the page's moments are links into it.
+    """
+
+    path: Path
+    title: str = ""
+    recording: Path | None = None
+    _rows: list[_Row] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.name = str(self.path)
+
+    def write(self, picture: Picture) -> bool:
+        explanation = picture.explanation
+        if explanation is not None:
+            best = {one.label: one.probability for one in explanation.predictions}
+            shown = explanation.targets[0]
+            best.setdefault(shown.label, shown.probability)
+            self._rows.append(_Row(picture.frame.pts_seconds, shown.label, best))
+        return True
+
+    def close(self) -> None:
+        if not self._rows:
+            return
+        drawing = "\n".join(self._svg())
+        text = drawing if self.path.suffix.lower() == ".svg" else "\n".join(self._page(drawing))
+        part = self.path.with_name(f".{self.path.name}.part")
+        try:
+            part.write_text(text + "\n", encoding="utf-8")
+            os.replace(part, self.path)
+        except OSError as error:
+            part.unlink(missing_ok=True)
+            raise SinkError(f"{self.path} cannot be written: {error.strerror}") from error
+
+    def spans(self) -> list[Span]:
+        """One after the other, without gaps."""
+        found: list[Span] = []
+        for number, row in enumerate(self._rows):
+            following = self._rows[min(number + 1, len(self._rows) - 1)].seconds
+            probability = row.best[row.shown]
+            last = found[-1] if found else None
+            if last is None or last.label != row.shown:
+                found.append(Span(row.shown, row.seconds, following, probability, row.seconds))
+                continue
+            higher = probability > last.peak_probability
+            found[-1] = Span(
+                row.shown,
+                last.start_seconds,
+                following,
+                probability if higher else last.peak_probability,
+                row.seconds if higher else last.peak_seconds,
+            )
+        return found
+
+    def _leading(self) -> list[str]:
+        totals: Counter[str] = Counter()
+        for row in self._rows:
+            totals.update(row.best)
+        return [label for label, _ in totals.most_common(N_CLASSES)]
+
+    def _svg(self) -> Iterator[str]:
+        leading = self._leading()
+        colour = dict(zip(leading, _COLOURS, strict=False))
+        first, last = self._rows[0].seconds, self._rows[-1].seconds
+        span = max(last - first, 1e-3)
+        wide, high = _WIDTH - _LEFT - _RIGHT, _HEIGHT - _TOP - _BOTTOM
+
+        def x(seconds: float) -> float:
+            return _LEFT + (seconds - first) / span * wide
+
+        def y(probability: float) -> float:
+            return _TOP + (1 - probability) * high
+
+        yield (
+            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" '
+            'font-family="system-ui, sans-serif" font-size="13" fill="#27313d">'
+        )
+        yield f"<title>{escape(self.title or 'Probabilities over time')}</title>"
+        yield f'<rect width="{_WIDTH}" height="{_HEIGHT}" fill="#ffffff"/>'
+        yield f'<text x="{_LEFT}" y="20" font-weight="600">{escape(self.title)}</text>'
+        at = float(_LEFT)
+        for label in leading:
+            yield f'<rect x="{at:.0f}" y="31" width="11" height="11" fill="{colour[label]}"/>'
+            yield f'<text x="{at + 16:.0f}" y="41">{escape(label)}</text>'
+            at += 34 + 7.2 * len(label)
+        for tenth in (0, 25, 50, 75, 100):
+            level = y(tenth / 100)
+            yield f'<path d="M{_LEFT} {level:.1f}h{wide}" stroke="#e4e7ec" fill="none"/>'
+            yield f'<text x="{_LEFT - 8}" y="{level + 4:.1f}" text-anchor="end">{tenth} %</text>'
+        for seconds in _ticks(first, last):
+            yield (
+                f'<text x="{x(seconds):.1f}" y="{_HEIGHT - 14}" text-anchor="middle">'
+                f"{_clock(seconds)}</text>"
+            )
+        ribbon = _TOP + high + 14
+        for shown in self.spans():
+            width = max(1.0, x(shown.end_seconds) - x(shown.start_seconds))
+            yield (
+                f'<rect x="{x(shown.start_seconds):.1f}" y="{ribbon}" width="{width:.1f}" '
+                f'height="{_RIBBON}" fill="{colour.get(shown.label, _OTHER)}"><title>'
+                f"{escape(shown.label)}: {_clock(shown.start_seconds)} to "
+                f"{_clock(shown.end_seconds)}</title></rect>"
+            )
+        for label in leading:
+            points = " ".join(f"{x(s):.1f},{y(p):.1f}" for s, p in self._line(label))
+            yield (
+                f'<polyline points="{points}" fill="none" stroke="{colour[label]}" '
+                f'stroke-width="1.8" stroke-linejoin="round"><title>{escape(label)}</title>'
+                "</polyline>"
+            )
+        yield "</svg>"
+
+    def _line(self, label: str) -> Iterator[tuple[float, float]]:
+        per_point = -(-len(self._rows) // _N_POINTS)
+        for begin in range(0, len(self._rows), per_point):
+            rows = self._rows[begin : begin + per_point]
+            mean = sum(row.best.get(label, 0.0) for row in rows) / len(rows)
+            yield sum(row.seconds for row in rows) / len(rows), mean
+
+    def _page(self, drawing: str) -> Iterator[str]:
+        title = escape(self.title or "stream-cam")
+        yield "<!doctype html>"
+        yield f'<html lang="en"><meta charset="utf-8"><title>{title}</title>'
+        yield (
+            "<style>body{font:15px/1.5 system-ui,sans-serif;max-width:76rem;margin:2rem auto;"
+            "padding:0 1rem;color:#27313d}svg{width:100%;height:auto}td{padding:.1rem 1rem .1rem 0}"
+            "td:nth-child(3){text-align:right;font-variant-numeric:tabular-nums}"
+            "video{max-width:100%}</style>"
+        )
+        yield drawing
+        href = None
+        if self.recording is not None:
+            href = quote(os.path.relpath(self.recording, self.path.parent))
+            yield f'<p><video src="{href}" controls preload="metadata"></video></p>'
+        spans = self.spans()
+        yield f"<h2>Moments at which the class changed: {len(spans)}</h2><table>"
+        for shown in spans[:_MOST_MOMENTS]:
+            when = _clock(shown.start_seconds)
+            if href is not None:
+                begin = shown.start_seconds - self._rows[0].seconds
+                when = f'<a href="{href}#t={begin:.2f}">{when}</a>'
+            yield (
+                f"<tr><td>{when}<td>{escape(shown.label)}<td>up to "
+                f"{shown.peak_probability:.0%} at {_clock(shown.peak_seconds)}"
+            )
+        yield "</table>"
+        if len(spans) > _MOST_MOMENTS:
+            yield f"<p>and {len(spans) - _MOST_MOMENTS} more"
+        yield "</html>"
+
+
+def _ticks(first: float, last: float) -> Sequence[float]:
+    step = next((step for step in _STEPS if (last - first) / step <= 10), _STEPS[-1])
+    begin = int(first // step)
+    times = [number * step for number in range(begin, begin + 200)]
+    return [seconds for seconds in times if first - 1e-9 <= seconds <= last + 1e-9]
+
+
+def _clock(seconds: float) -> str:
+    """As 1:02.5 or 2:01:02."""
+    minutes, rest = divmod(round(seconds * 10) / 10, 60)
+    hours, minutes = divmod(int(minutes), 60)
+    second = f"{rest:04.1f}".removesuffix(".0")
+    return f"{hours}:{minutes:02d}:{second}" if hours else f"{minutes}:{second}"

@@ -1,0 +1,113 @@
+"""A part of a file, or every n-th frame of it, as a source."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from dataclasses import replace
+from fractions import Fraction
+from types import TracebackType
+from typing import Protocol, runtime_checkable
+
+from stream_cam.config import RecordConfig
+from stream_cam.errors import SourceError, UsageError
+from stream_cam.frame import Frame
+from stream_cam.sources.base import Source, SourceInfo
+
+logger = logging.getLogger(__name__)
+
+
+@runtime_checkable
+class Seeks(Protocol):
+    """A source that need not read what comes before."""
+
+    def seek(self, seconds: Fraction) -> None:
+        """The next frames begin at this time at the latest, maybe earlier."""
+        ...
+
+
+def cut_out(source: Source, config: RecordConfig) -> Source:
+    """The source itself, or the part of it that is asked for."""
+    if config.start_seconds is None and config.end_seconds is None and config.every == 1:
+        return source
+    return CutSource(source, config.start_seconds, config.end_seconds, config.every)
+
+
+class CutSource:
+    """The frames from `start` to before `end`, every n-th of them; times stay the source's.
+
+    Args:
+        start, end: seconds of the source's own time, counted from its first frame; None: all.
+        every: 2 leaves out every other frame.
+    """
+
+    def __init__(
+        self, source: Source, start: Fraction | None, end: Fraction | None, every: int
+    ) -> None:
+        self._source = source
+        self._start, self._end, self._every = start or Fraction(0), end, every
+
+    @property
+    def info(self) -> SourceInfo:
+        """Of the part; how many frames it has is a guess from its duration."""
+        info = self._source.info
+        n_frames, duration = info.n_frames, info.duration_seconds
+        if duration is not None and (self._start or self._end is not None):
+            end = duration if self._end is None else min(duration, float(self._end))
+            part = max(0.0, end - float(self._start))
+            n_frames = None if info.fps is None else max(1, round(part * info.fps))
+        if n_frames is not None:
+            n_frames = -(-n_frames // self._every)
+        return replace(info, n_frames=n_frames)
+
+    def __enter__(self) -> CutSource:
+        self._source.__enter__()
+        try:
+            self._check()
+        except BaseException:
+            self._source.__exit__(None, None, None)
+            raise
+        return self
+
+    def _check(self) -> None:
+        info = self._source.info
+        if info.live:
+            raise UsageError("--start, --end and --every are for files, not for live sources")
+        duration = info.duration_seconds
+        if duration is not None and self._start >= duration:
+            raise SourceError(
+                f"{info.name} lasts {duration:.1f} s, and --start is {float(self._start):g} s"
+            )
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._source.__exit__(exc_type, exc, traceback)
+
+    def __iter__(self) -> Iterator[Frame]:
+        frames = iter(self._source)
+        first = next(frames, None)
+        if first is None:
+            return
+        begin = first.pts * first.time_base
+        if self._start and isinstance(self._source, Seeks):
+            self._source.seek(begin + self._start)
+            frames = iter(self._source)
+            first = next(frames, None)
+        count = 0
+        while first is not None:
+            seconds = first.pts * first.time_base - begin
+            if self._end is not None and seconds >= self._end:
+                return
+            if seconds >= self._start:
+                if count % self._every == 0:
+                    yield first
+                count += 1
+            first = next(frames, None)
+        if not count:
+            raise SourceError(
+                f"{self._source.info.name} has no frame from {float(self._start):g} s on"
+            )

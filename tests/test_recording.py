@@ -1,0 +1,348 @@
+"""Recordings: their sound, part, codec and colours, and what a kill leaves of them."""
+
+from __future__ import annotations
+
+import os
+import random
+import subprocess
+import sys
+from collections.abc import Sequence
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+from material import numbered_picture, picture_at, picture_number
+
+from stream_cam.cli import main
+from stream_cam.config import RecordConfig
+from stream_cam.errors import OutputExistsError, SourceError, UsageError
+from stream_cam.frame import Colour
+from stream_cam.recover import recover
+from stream_cam.sinks import Picture, StreamInfo, VideoSink
+from stream_cam.sinks.encoders import check_codec, encodes
+from stream_cam.sinks.video import n_pictures_in
+from stream_cam.sources import VideoSource
+from stream_cam.sources.cut import CutSource, cut_out
+
+FPS = 10
+SIZE_HW = (48, 64)
+KILLS = int(os.environ.get("STREAM_CAM_RECORDING_KILLS", "3"))
+"""30 are asked of a release."""
+RATE = 48_000
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three seconds of numbered pictures with half a second more of a tone, and a title."""
+    path = tmp_path_factory.mktemp("clip") / "clip.mp4"
+    with av.open(str(path), "w") as out:
+        out.metadata["title"] = "numbers"
+        video = out.add_stream("libx264", rate=FPS, options={"crf": "1", "bf": "0", "g": "5"})
+        video.width, video.height, video.pix_fmt = SIZE_HW[1], SIZE_HW[0], "yuv420p"
+        sound: Any = out.add_stream("aac", rate=RATE, layout="mono")
+        for number in range(3 * FPS):
+            picture = av.VideoFrame.from_ndarray(numbered_picture(number, SIZE_HW), "bgr24")
+            picture.pts = number
+            out.mux(video.encode(picture))
+        tone = np.sin(np.arange(int(3.5 * RATE)) / RATE * 2 * np.pi * 440).astype(np.float32)
+        for begin in range(0, len(tone), 1024):
+            piece = av.AudioFrame.from_ndarray(tone[None, begin : begin + 1024], "fltp", "mono")
+            piece.sample_rate, piece.pts = RATE, begin
+            out.mux(sound.encode(piece))
+        out.mux(video.encode(None))
+        out.mux(sound.encode(None))
+    return path
+
+
+def annotate(clip: Path, out: Path, **options: Any) -> list[Fraction]:
+    """Record the pictures of a file as they are; gives their times in the source."""
+    config = RecordConfig(**options)
+    times = []
+    with cut_out(VideoSource(str(clip)), config) as source:
+        info = source.info
+        stream = StreamInfo(
+            fps=info.fps,
+            still=False,
+            live=False,
+            colour=info.colour,
+            file=info.file,
+            duration_seconds=info.duration_seconds,
+        )
+        with VideoSink(str(out), stream, config) as sink:
+            for frame in source:
+                times.append(frame.pts * frame.time_base)
+                sink.write(Picture(frame.image_bgr, frame, None))
+    return times
+
+
+def times_in(path: Path) -> list[Fraction]:
+    with VideoSource(str(path)) as source:
+        return [frame.pts * frame.time_base for frame in source]
+
+
+def sound_of(path: Path) -> list[bytes]:
+    with av.open(str(path)) as container:
+        return [bytes(packet) for packet in container.demux(audio=0) if packet.size]
+
+
+def heard_seconds(path: Path) -> tuple[float, float]:
+    """When the sound begins and ends, by its decoded samples."""
+    with av.open(str(path)) as container:
+        frames = list(container.decode(audio=0))
+    first, last = (
+        float((frame.pts or 0) * Fraction(frame.time_base or 0))
+        for frame in (frames[0], frames[-1])
+    )
+    return first, last + frames[-1].samples / frames[-1].sample_rate
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".mov"])
+def test_sound_is_copied_packet_for_packet(clip: Path, tmp_path: Path, suffix: str) -> None:
+    out = tmp_path / f"out{suffix}"
+    times = annotate(clip, out)
+    assert times_in(out) == times
+    # Matroska has no way to say that the first packet, an encoder's lead-in, is not to be heard.
+    assert sound_of(out) == sound_of(clip)[suffix == ".mkv" :]
+    assert heard_seconds(out) == pytest.approx(heard_seconds(clip), abs=0.002)
+    assert [entry.name for entry in tmp_path.iterdir()] == [out.name]
+
+
+def test_sound_is_transcoded_where_the_container_cannot_hold_it(clip: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.webm"
+    annotate(clip, out)
+    with av.open(str(out)) as container:
+        codecs = [stream.codec_context.name for stream in container.streams]
+    assert [name.removeprefix("lib") for name in codecs] == ["vp9", "opus"]
+    assert heard_seconds(out) == pytest.approx(heard_seconds(clip), abs=0.05)
+
+
+def test_sound_can_be_left_out_and_metadata_stays(clip: Path, tmp_path: Path) -> None:
+    annotate(clip, tmp_path / "with.mp4")
+    annotate(clip, tmp_path / "without.mp4", audio=False)
+    with av.open(str(tmp_path / "without.mp4")) as container:
+        assert not container.streams.audio
+    with av.open(str(tmp_path / "with.mp4")) as container:
+        assert container.metadata["title"] == "numbers"
+        assert container.metadata["comment"].startswith("stream-cam ")
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".webm"])
+def test_a_part_has_its_own_pictures_and_sound(clip: Path, tmp_path: Path, suffix: str) -> None:
+    out = tmp_path / f"out{suffix}"
+    times = annotate(clip, out, start="0.7", end="0:01.5")
+    assert times == [Fraction(number, FPS) for number in range(7, 15)]
+    assert times_in(out)[0] == 0
+    begin, end = heard_seconds(out)
+    assert -0.05 <= begin <= 0.05
+    assert 0.75 <= end <= 0.9
+    with VideoSource(str(out)) as source:
+        assert [picture_number(frame.image_bgr) for frame in source] == [
+            n % 14 for n in range(7, 15)
+        ]
+
+
+def test_sound_ends_with_a_recording_that_is_ended_early(clip: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.mp4"
+    with VideoSource(str(clip)) as source:
+        stream = StreamInfo(None, False, False, file=str(clip), duration_seconds=3.0)
+        with VideoSink(str(out), stream) as sink:
+            for frame, _ in zip(source, range(FPS), strict=False):
+                sink.write(Picture(frame.image_bgr, frame, None))
+    assert heard_seconds(out)[1] == pytest.approx(1.0, abs=0.1)
+
+
+def test_every_third_frame_keeps_its_time(clip: Path) -> None:
+    with CutSource(VideoSource(str(clip)), None, None, 3) as source:
+        assert source.info.n_frames == FPS
+        times = [frame.pts_seconds for frame in source]
+    assert times == pytest.approx([0.3 * number for number in range(FPS)])
+
+
+def test_a_part_that_is_not_there_is_an_error(clip: Path) -> None:
+    with (
+        pytest.raises(SourceError, match=r"lasts 3\.0 s, and --start is 9 s"),
+        CutSource(VideoSource(str(clip)), Fraction(9), None, 1),
+    ):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("suffix", "codec", "found"),
+    [
+        (".mp4", "h264", "h264"),
+        (".mp4", "hevc", "hevc"),
+        (".mov", "hevc", "hevc"),
+        (".mp4", "av1", "av1"),
+        (".mkv", "av1", "av1"),
+        (".webm", "av1", "av1"),
+        (".mp4", "vp9", "vp9"),
+        (".webm", None, "vp9"),
+    ],
+)
+def test_every_codec_keeps_pictures_and_times(
+    clip: Path, tmp_path: Path, suffix: str, codec: str | None, found: str
+) -> None:
+    out = tmp_path / f"out{suffix}"
+    times = annotate(clip, out, codec=codec)
+    with av.open(str(out)) as container:
+        stream = container.streams.video[0]
+        assert stream.codec_context.name.replace("libdav1d", "av1") == found
+        if found == "hevc":
+            assert stream.codec_context.codec_tag == "hvc1"
+    assert times_in(out) == times
+    with VideoSource(str(out)) as source:
+        assert [picture_number(frame.image_bgr) for frame in source] == [
+            n % 14 for n in range(3 * FPS)
+        ]
+
+
+def test_encoders_are_really_opened() -> None:
+    assert encodes("libx264")
+    assert not encodes("no_such_encoder")
+
+
+def test_codecs_that_players_do_not_expect_are_refused() -> None:
+    with pytest.raises(UsageError, match=r"--codec vp9 does not go into \*\.mov; it goes into"):
+        check_codec(".mov", "vp9")
+
+
+@pytest.mark.parametrize(
+    "colour",
+    [Colour(1, 1, 1, True), Colour(9, 9, 16, False), Colour(6, 6, 6, True)],
+    ids=["full BT.709", "HDR10", "full BT.601"],
+)
+def test_matrix_and_range_are_kept(tmp_path: Path, colour: Colour) -> None:
+    bands = [(255, 255, 255), (0, 0, 200), (0, 180, 0), (220, 30, 0), (9, 9, 9)]
+    image = np.repeat(np.array(bands, np.uint8), 32, axis=0)
+    image = np.broadcast_to(image, (64, *image.shape)).copy()
+    out = tmp_path / "out.mp4"
+    stream = StreamInfo(None, False, False, colour=colour)
+    with VideoSink(str(out), stream, RecordConfig(crf=1)) as sink:
+        sink.write(picture_at(image))
+    with VideoSource(str(out)) as source:
+        assert source.info.colour == colour
+        shown = next(iter(source)).image_bgr.astype(int)
+    for place, band in enumerate(bands):
+        assert np.abs(shown[32, 32 * place + 16] - band).max() <= 4
+
+
+def test_size_is_the_one_asked_for(clip: Path, tmp_path: Path) -> None:
+    annotate(clip, tmp_path / "out.mp4", size="128x72")
+    with VideoSource(str(tmp_path / "out.mp4")) as source:
+        assert source.info.size_hw == (72, 128)
+
+
+# What a kill leaves.
+
+WRITER = """
+import sys
+from fractions import Fraction
+sys.path[:0] = {path!r}
+from material import numbered_picture, picture_at
+from stream_cam.sinks import StreamInfo, VideoSink
+with VideoSink({out!r}, StreamInfo(Fraction(25), False, False)) as sink:
+    for number in range(100_000):
+        sink.write(picture_at(numbered_picture(number % 200, (48, 64)), number, Fraction(1, 25)))
+        print(number / 25, flush=True)
+"""
+
+
+def killed_while_writing(out: Path, n_pictures: int) -> float:
+    """Seconds of pictures given to a sink whose process was then killed."""
+    here = str(Path(__file__).resolve().parent)
+    code = WRITER.format(path=[here, *sys.path], out=str(out))
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, text=True
+    ) as writing:
+        assert writing.stdout is not None
+        for line in writing.stdout:
+            given = float(line)
+            if given >= n_pictures / 25:
+                break
+        writing.kill()
+    return given
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+def test_what_a_kill_leaves_plays_and_recovers(tmp_path: Path, suffix: str) -> None:
+    chance = random.Random(KILLS)
+    for number in range(KILLS):
+        out = tmp_path / f"out{number}{suffix}"
+        part = tmp_path / f"out{number}.part{suffix}"
+        given = killed_while_writing(out, chance.randrange(60, 400))
+        assert times_in(part)[-1] >= given - 2.0
+        path, n_pictures, seconds = recover(out)
+        assert (path, part.exists()) == (out, False)
+        times = times_in(out)
+        assert len(times) == n_pictures
+        assert times == [Fraction(index, 25) for index in range(n_pictures)]
+        assert seconds == pytest.approx(n_pictures / 25, abs=0.05)
+        with av.open(str(out)) as container:
+            assert container.duration == pytest.approx(seconds * av.time_base, abs=1e5)
+            container.seek(int(seconds / 2 * av.time_base))
+            assert abs(next(container.decode(video=0)).time - seconds / 2) <= 2.1
+        if suffix == ".mp4":
+            data = out.read_bytes()
+            assert data.index(b"moov") < data.index(b"mdat")
+            assert b"moof" not in data
+
+
+def test_a_new_run_does_not_touch_what_a_kill_left(
+    clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out.mp4"
+    killed_while_writing(out, 30)
+    left = (tmp_path / "out.part.mp4").read_bytes()
+    assert main(["run", str(clip), str(out), "--weights", "demo"]) == 1
+    assert f"stream-cam recover {out}" in capsys.readouterr().err
+    assert (tmp_path / "out.part.mp4").read_bytes() == left
+    assert main(["recover", str(out), "--sound-of", str(clip)]) == 0
+    assert capsys.readouterr().out.startswith(f"recovered {out}: ")
+    assert len(sound_of(out)) > 10
+    assert heard_seconds(out)[1] <= float(times_in(out)[-1]) + 0.1
+
+
+def test_recovery_says_what_it_cannot_do(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match=r"nothing to recover for out\.mp4"):
+        recover(tmp_path / "out.mp4")
+    (tmp_path / "out.part.mp4").write_bytes(b"no video")
+    with pytest.raises(SourceError, match="no picture can be read"):
+        recover(tmp_path / "out.mp4")
+    (tmp_path / "out.mp4").write_bytes(b"mine")
+    with pytest.raises(OutputExistsError, match="--overwrite"):
+        recover(tmp_path / "out.part.mp4")
+    with pytest.raises(UsageError, match="is not a recording"):
+        recover(tmp_path / "out.txt")
+    assert n_pictures_in(tmp_path / "nowhere.mp4") == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--start", "5", "--end", "0:03"], "--end 0:03 is not after --start 5"),
+        (["--start", "soon"], "--start is a time in seconds or h:m:s, got 'soon'"),
+        (["--size", "wide"], "--size is WIDTHxHEIGHT in pixels, got 'wide'"),
+        (["--crf", "20", "--bitrate", "4M"], "--crf and --bitrate are two ways to say the same"),
+        (["--every", "0"], "--every is a number of frames from 1, got 0"),
+        (["--bitrate", "fast"], "--bitrate is a number with k, M or G behind it, got 'fast'"),
+        (["--codec", "vp9", "-o", "out.mov"], "--codec vp9 does not go into *.mov"),
+    ],
+)
+def test_wrong_options_are_told(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    options: Sequence[str],
+    said: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["run", "clip.mp4", "-o", "null", *options]) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_a_part_of_a_live_source_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["run", "demo://shapes?live=1", "null", "--start", "3", "--weights", "demo"]) == 2
+    assert "--start, --end and --every are for files" in capsys.readouterr().err

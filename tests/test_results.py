@@ -1,0 +1,222 @@
+"""Predictions, raw maps and timelines: what they say, and that they say it of the right frame."""
+
+from __future__ import annotations
+
+import csv
+import json
+import xml.etree.ElementTree as ET
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from stream_cam.cli import main
+from stream_cam.config import RecordConfig
+from stream_cam.errors import SinkError
+from stream_cam.frame import Explanation, FloatArray, Frame, Prediction, Region
+from stream_cam.results.hot import hot_box
+from stream_cam.results.maps import MapsSink
+from stream_cam.results.predictions import PredictionsSink
+from stream_cam.results.timeline import TimelineSink
+from stream_cam.sinks import Picture
+
+LABELS = ("cat", 'a "dog", maybe', "<bird>")
+SIZE_HW = (70, 140)
+
+
+def peaked(row: int, column: int, size_hw: tuple[int, int] = (7, 7)) -> FloatArray:
+    cam = np.zeros(size_hw, np.float32)
+    cam[row, column] = 2.0
+    return cam
+
+
+def explained(
+    cam: FloatArray, best: int = 0, index: int = 0, region: Region | None = None
+) -> Explanation:
+    """As if the network had found `best` 90 % likely in frame `index`."""
+    order = [best, *(n for n in range(3) if n != best)]
+    likely = (0.9, 0.08, 0.02)
+    predictions = tuple(
+        Prediction(LABELS[n], n, probability) for n, probability in zip(order, likely, strict=True)
+    )
+    return Explanation(
+        logits=np.zeros(3, np.float32),
+        predictions=predictions,
+        targets=predictions[:1],
+        cams=cam[None],
+        region=region or Region.whole(SIZE_HW),
+        frame_size_hw=SIZE_HW,
+        frame_index=index,
+    )
+
+
+def picture(explanation: Explanation | None, index: int) -> Picture:
+    image = np.zeros((*SIZE_HW, 3), np.uint8)
+    frame = Frame(image, index, index * 2, Fraction(1, 10), 1)
+    return Picture(image, frame, explanation)
+
+
+def test_hot_box_is_around_the_peak_where_the_map_lies() -> None:
+    # A lone cell's bilinear bump is hotter than half from the middle of one neighbour's side to
+    # the other's: as wide as the cell.
+    box = hot_box(explained(peaked(2, 3)))
+    assert box == pytest.approx((60, 20, 80, 30), abs=1.3)
+    shifted = hot_box(explained(peaked(2, 3), region=Region(35, 0, 105, 70)))
+    assert shifted == pytest.approx((65, 20, 75, 30), abs=1.3)
+
+
+def test_hot_box_ends_at_the_frame_and_is_none_without_relief() -> None:
+    letterbox = Region(0, -35, 140, 105)  # bars above and below
+    box = hot_box(explained(peaked(1, 0), region=letterbox))
+    assert box is not None
+    assert box[:2] == (0, 0)
+    assert hot_box(explained(peaked(0, 0), region=letterbox)) is None
+    assert hot_box(explained(np.ones((7, 7), np.float32))) is None
+
+
+def test_hot_box_leaves_other_hot_places_out() -> None:
+    two = peaked(2, 1) + 0.9 * peaked(5, 5)
+    box = hot_box(explained(two))
+    assert box is not None
+    assert box[2] <= 60
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".csv"])
+def test_predictions_are_a_row_a_frame(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"p{suffix}"
+    sink = PredictionsSink(path)
+    with sink:
+        sink.write(picture(None, 0))  # nothing has been explained yet
+        for number in (1, 2):
+            # Live: frame 2 is drawn with what was seen in frame 1.
+            sink.write(picture(explained(peaked(2, 3), best=1, index=1), number))
+            text = path.read_text(encoding="utf-8")  # before it is closed
+            assert len(text.splitlines()) == number + (suffix == ".csv")
+            assert text.endswith("\n")
+    text = path.read_text(encoding="utf-8")
+    if suffix == ".jsonl":
+        rows = [json.loads(line) for line in text.splitlines()]
+        assert [row["peak"] for row in rows] == [[70.0, 25.0]] * 2
+        assert rows[0]["box"] == pytest.approx([60, 20, 80, 30], abs=1.3)
+        assert [best["index"] for best in rows[0]["top"]] == [1, 0, 2]
+        assert rows[0]["top"][0] == {"label": LABELS[1], "index": 1, "probability": 0.9}
+        assert [row["v"] for row in rows] == [1, 1]
+    else:
+        rows = list(csv.DictReader(text.splitlines()))
+        assert (rows[0]["peak_x"], rows[0]["peak_y"]) == ("70.0", "25.0")
+        assert float(rows[0]["box_x0"]) == pytest.approx(60, abs=1.3)
+        assert (rows[0]["top3_label"], rows[0]["top4_label"]) == ("<bird>", "")
+    assert [int(row["frame"]) for row in rows] == [1, 2]
+    assert [float(row["time"]) for row in rows] == [0.2, 0.4]
+    assert [int(row["explained_frame"]) for row in rows] == [1, 1]
+    assert {row["label"] for row in rows} == {LABELS[1]}
+
+
+def test_maps_come_back_as_they_were(tmp_path: Path) -> None:
+    path = tmp_path / "c.npz"
+    cams = np.random.default_rng(0).normal(size=(3, 7, 12)).astype(np.float32)
+    with MapsSink(path) as sink:
+        for number, cam in enumerate(cams):
+            region = Region(0, -3.5, 140, 73.5)
+            sink.write(picture(explained(cam, best=number % 2, region=region), number + 5))
+    assert [entry.name for entry in tmp_path.iterdir()] == ["c.npz"]
+    kept = np.load(path)
+    np.testing.assert_array_equal(kept["cams"], cams.astype(np.float16))
+    assert kept["class_index"].tolist() == [0, 1, 0]
+    assert kept["labels"].tolist() == list(LABELS[:2])
+    assert kept["frame"].tolist() == [5, 6, 7]
+    assert kept["time"].tolist() == [1.0, 1.2, 1.4]
+    assert kept["region"].tolist() == [[0, -3.5, 140, 73.5]] * 3
+    assert kept["frame_size"].tolist() == [list(SIZE_HW)] * 3
+
+
+def test_maps_of_another_shape_end_the_file_with_those_before(tmp_path: Path) -> None:
+    path = tmp_path / "c.npz"
+    sink = MapsSink(path)
+    sink.write(picture(explained(peaked(1, 1)), 0))
+    with pytest.raises(SinkError, match="give --fit stretch"):
+        sink.write(picture(explained(peaked(1, 1, (7, 12))), 1))
+    sink.close()
+    assert np.load(path)["cams"].shape == (1, 7, 7)
+
+
+@pytest.mark.parametrize("name", ["p.jsonl", "c.npz", "t.svg"])
+def test_no_frames_no_file(tmp_path: Path, name: str) -> None:
+    sinks = {"p": PredictionsSink, "c": MapsSink, "t": TimelineSink}
+    with sinks[name[0]](tmp_path / name) as sink:
+        sink.write(picture(None, 0))
+    assert list(tmp_path.iterdir()) == []
+
+
+def shown_in_turn(path: Path, classes: list[int], recording: Path | None = None) -> TimelineSink:
+    with TimelineSink(path, "a & b.mp4", recording) as sink:
+        for number, best in enumerate(classes):
+            sink.write(picture(explained(peaked(1, 1), best), number))
+    return sink
+
+
+def test_timeline_has_a_line_a_class_and_a_span_a_change(tmp_path: Path) -> None:
+    path = tmp_path / "t.svg"
+    sink = shown_in_turn(path, [0, 0, 2, 2, 0])
+    assert [span.label for span in sink.spans()] == ["cat", "<bird>", "cat"]
+    times = [(span.start_seconds, span.end_seconds) for span in sink.spans()]
+    np.testing.assert_allclose(times, [(0.0, 0.4), (0.4, 0.8), (0.8, 0.8)])
+    root = ET.parse(path).getroot()
+    space = {"s": "http://www.w3.org/2000/svg"}
+    assert root.findtext("s:title", namespaces=space) == "a & b.mp4"
+    lines = {
+        line.findtext("s:title", namespaces=space): [
+            tuple(map(float, point.split(","))) for point in line.get("points", "").split()
+        ]
+        for line in root.findall("s:polyline", space)
+    }
+    assert set(lines) == set(LABELS)
+    heights = [y for _, y in lines["cat"]]
+    assert heights[0] == heights[1] < heights[2], "higher is more likely, and y points down"
+    lefts = [x for x, _ in lines["cat"]]
+    assert lefts == sorted(lefts)
+
+
+def test_long_timelines_are_averaged(tmp_path: Path) -> None:
+    path = tmp_path / "t.svg"
+    shown_in_turn(path, [0, 1] * 2500)
+    lines = ET.parse(path).getroot().findall("{http://www.w3.org/2000/svg}polyline")
+    points = [line.get("points", "").split() for line in lines]
+    assert all(len(row) == 1000 for row in points)
+    assert path.stat().st_size < 2_000_000
+
+
+def test_page_links_into_the_recording(tmp_path: Path) -> None:
+    path = tmp_path / "t.html"
+    shown_in_turn(path, [0, 2], tmp_path / "a film.mp4")
+    text = path.read_text(encoding="utf-8")
+    assert '<a href="a%20film.mp4#t=0.20">' in text
+    assert "<td>&lt;bird&gt;<td>" in text
+    assert "<bird>" not in text
+
+
+@pytest.mark.parametrize("option", ["predictions=p.txt", "cams=c.npy", "timeline=t.png"])
+def test_other_types_of_results_are_refused(option: str) -> None:
+    name, _, path = option.partition("=")
+    with pytest.raises(ValueError, match=rf"--{name} is a file in \..*, got {path}"):
+        RecordConfig(**{name: Path(path)})  # type: ignore[arg-type]
+
+
+def test_results_of_a_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    source = "demo://shapes?size=160x90&fps=5&seconds=2"
+    results = ["--predictions", "p.jsonl", "--cams", "c.npz", "--timeline", "t.html"]
+    command = ["run", source, "null", "--weights", "demo", "--engine", "eager", *results]
+    assert main(command) == 0
+    rows = [json.loads(line) for line in Path("p.jsonl").read_text().splitlines()]
+    kept = np.load("c.npz")
+    assert [row["frame"] for row in rows] == kept["frame"].tolist() == list(range(10))
+    assert [row["index"] for row in rows] == kept["class_index"].tolist()
+    capsys.readouterr()
+    assert main(command) == 1
+    assert "p.jsonl exists; give --overwrite" in capsys.readouterr().err
+    assert main([*command, "--overwrite", "--report", "p.jsonl"]) == 2
+    assert "is a source or an output already" in capsys.readouterr().err
