@@ -1,0 +1,36 @@
+"""What TensorRT says, for Python's logging and for error messages."""
+
+from __future__ import annotations
+
+import logging
+from functools import cache
+from types import ModuleType
+from typing import Any
+
+logger = logging.getLogger(__name__)
+
+NO_REASON = "no reason given"
+
+
+@cache
+def tensorrt_log(trt: ModuleType) -> Any:
+    """TensorRT's logger in this process: all to DEBUG; `last_error` is the last error's first line.
+
+    TensorRT keeps the first logger that it is given, and ignores torch-tensorrt's, which would
+    write to the terminal: so this is to be called before torch_tensorrt is imported.
+    """
+
+    class Log(trt.ILogger):  # type: ignore[name-defined, misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.last_error = NO_REASON
+
+        def log(self, severity: Any, message: str) -> None:
+            text = message.strip()
+            if text and severity in (trt.ILogger.ERROR, trt.ILogger.INTERNAL_ERROR):
+                self.last_error = text.splitlines()[0]
+            logger.debug("%s", text)
+
+    log = Log()
+    log.registered_by = trt.Runtime(log)
+    return log
