@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
@@ -22,8 +22,8 @@ class Batch:
     def __post_init__(self) -> None:
         if not 1 <= self.least <= self.best <= self.most:
             raise ValueError(
-                f"a batch is least..best..most frames from 1, got {self.least}..{self.best}.."
-                f"{self.most}"
+                "a batch is 8, 1..32 or 1..8..32 frames (least..best..most), got "
+                f"{self.least}..{self.best}..{self.most}"
             )
 
     @classmethod
@@ -67,7 +67,7 @@ class EngineInfo:
     features_shape: tuple[int, int, int, int]
     parallel: int
     """How many sessions may run at once to good effect."""
-    batch: Batch = Batch()
+    batch: Batch = field(default=Batch(), repr=False)
     """Which N it takes."""
 
 

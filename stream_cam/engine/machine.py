@@ -157,7 +157,7 @@ def _version(package: str) -> str | None:
 
 
 def _driver() -> str:
-    """NVIDIA's driver, as 580.82.07; where it does not say, the kernel, which Jetson's comes with."""
+    """NVIDIA's driver, as 580.82.07; or, where it does not say, the kernel that it came with."""
     try:
         return Path("/sys/module/nvidia/version").read_text(encoding="ascii").strip()
     except (OSError, ValueError):

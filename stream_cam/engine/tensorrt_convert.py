@@ -22,7 +22,6 @@ import torch
 
 from stream_cam.engine.base import Batch
 from stream_cam.engine.machine import TensorRt
-from stream_cam.engine.tensorrt_log import NO_REASON, tensorrt_log
 from stream_cam.engine.typed_net import TypedNet
 from stream_cam.errors import EngineError
 from stream_cam.model import CamNet
@@ -57,10 +56,8 @@ def convert(
     Raises:
         EngineError: torch-tensorrt cannot be imported, or TensorRT cannot build it.
     """
-    with _one_at_a_time, _quiet():
+    with _one_at_a_time, _quiet() as heard:
         try:
-            log = tensorrt_log(importlib.import_module(flavour.module))
-            log.last_error = NO_REASON
             torch_tensorrt = importlib.import_module("torch_tensorrt")
         except Exception as error:  # it asks for the GPU, and raises whatever that raises
             raise EngineError(
@@ -70,7 +67,7 @@ def convert(
             with _target(flavour, for_this_gpu):
                 return _converted(torch_tensorrt, TypedNet(net, precision), input_hw, batch)
         except Exception as error:  # whatever torch.export, torch-tensorrt and TensorRT may raise
-            reason = _reason(error) if log.last_error == NO_REASON else log.last_error
+            reason = heard.error or _reason(error)
             raise EngineError(
                 f"TensorRT cannot build {net.name} ({reason}): give --engine inductor"
             ) from error
@@ -134,20 +131,36 @@ def _target(flavour: TensorRt, for_this_gpu: bool) -> Iterator[None]:
         interpreter._populate_trt_builder_config = configured
 
 
+class _Heard(logging.Handler):
+    """Keeps the first line of the last error that TensorRT's builder logs."""
+
+    error = ""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.levelno >= logging.ERROR:
+            self.error = record.getMessage().strip().partition("\n")[0]
+
+
 @contextmanager
-def _quiet() -> Iterator[None]:
+def _quiet() -> Iterator[_Heard]:
     """Without torch-tensorrt's own words: whatever matters becomes an EngineError."""
+    heard = _Heard()
+    builder = logging.getLogger("torch_tensorrt [TensorRT Conversion Context]")
     loggers = [logging.getLogger(name) for name in ("torch_tensorrt", "torch", "torch.export")]
     levels = [logger.level for logger in loggers]
+    builder.addHandler(heard)
+    builder.propagate = False
     for logger in loggers:
         logger.setLevel(logging.CRITICAL)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            yield
+            yield heard
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
+        builder.propagate = True
+        builder.removeHandler(heard)
 
 
 def _reason(error: Exception) -> str:

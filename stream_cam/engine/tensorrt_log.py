@@ -9,21 +9,18 @@ from typing import Any
 
 logger = logging.getLogger(__name__)
 
-NO_REASON = "no reason given"
-
 
 @cache
 def tensorrt_log(trt: ModuleType) -> Any:
-    """TensorRT's logger in this process: all to DEBUG; `last_error` is the last error's first line.
+    """TensorRT's logger of this process: all to DEBUG; `last_error` is the last error's first line.
 
-    TensorRT keeps the first logger that it is given, and ignores torch-tensorrt's, which would
-    write to the terminal: so this is to be called before torch_tensorrt is imported.
+    One for all, because TensorRT wants one.
     """
 
     class Log(trt.ILogger):  # type: ignore[name-defined, misc]
         def __init__(self) -> None:
             super().__init__()
-            self.last_error = NO_REASON
+            self.last_error = "no reason given"
 
         def log(self, severity: Any, message: str) -> None:
             text = message.strip()
@@ -31,6 +28,4 @@ def tensorrt_log(trt: ModuleType) -> Any:
                 self.last_error = text.splitlines()[0]
             logger.debug("%s", text)
 
-    log = Log()
-    log.registered_by = trt.Runtime(log)
-    return log
+    return Log()
