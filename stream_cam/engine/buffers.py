@@ -36,6 +36,10 @@ class Buffers:
         self._last = (batch, logits, features)
         return True
 
+    def forget(self) -> None:
+        """The next ones are new, whatever they are."""
+        self._last = None
+
 
 def own_stream(device: str) -> AbstractContextManager[object]:
     """A CUDA stream that is not the default one; nothing on a CPU."""

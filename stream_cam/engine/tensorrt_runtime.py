@@ -167,6 +167,8 @@ class TensorRtSession:
 
     def _obeyed(self, done: bool) -> None:
         if not done:
+            self._buffers.forget()
+            self._n_frames = 0
             raise EngineError(f"TensorRT does not take the buffers ({self._log.last_error})")
 
 
