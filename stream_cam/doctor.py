@@ -184,7 +184,7 @@ def _tensorrt() -> Findings:
         else:
             yield Finding("TensorRT", "note", f"{what}; it would need an NVIDIA GPU")
         return
-    what = f"{flavour.module} {versions['tensorrt']}, built for by {flavour.converter} "
+    what = f"{flavour.module} {versions['tensorrt']} with {flavour.converter} "
     what += versions["torch_tensorrt"]
     if usable:
         yield Finding("TensorRT", "ok", what)

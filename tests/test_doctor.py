@@ -127,7 +127,7 @@ def test_installed_tensorrt_is_named_with_its_versions(
     monkeypatch.setattr(torch.cuda, "is_available", lambda: has_gpu)
     finding = the_one(doctor._tensorrt(), "TensorRT")
     assert finding.status == ("ok" if has_gpu else "note")
-    assert finding.what.startswith("tensorrt 10.9.0.34, built for by torch-tensorrt 2.14.0")
+    assert finding.what.startswith("tensorrt 10.9.0.34 with torch-tensorrt 2.14.0")
 
 
 def test_missing_packages_are_named_with_their_command(monkeypatch: pytest.MonkeyPatch) -> None:

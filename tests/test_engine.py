@@ -19,6 +19,7 @@ from stream_cam.engine.inductor import InductorEngine
 from stream_cam.engine.openvino import OpenVinoBackend
 from stream_cam.engine.prepare import take_or_build
 from stream_cam.engine.store import EngineStore
+from stream_cam.engine.typed_net import arithmetic
 from stream_cam.engine.verify import compare, verify
 from stream_cam.errors import EngineError
 from stream_cam.model import CamNet
@@ -300,6 +301,34 @@ def test_half_precision_keeps_the_invariant(net: CamNet) -> None:
     figures = compare(engine, net)
     # Half a unit in the last of fp16's eleven bits is 2.4e-4; twenty layers add up.
     assert 1e-5 < figures.cam_difference < 5e-3
+
+
+def test_full_precision_on_a_gpu_is_not_tf32() -> None:
+    cudnn: Any = torch.backends.cudnn
+
+    def now() -> tuple[str, str, bool]:
+        # The last one raises where the two ways to set it disagree.
+        return cudnn.conv.fp32_precision, cudnn.rnn.fp32_precision, cudnn.allow_tf32
+
+    before = now()
+    assert before[0] == "tf32"
+    exact = ("none", "none", False)
+    with arithmetic("cuda:0", "fp32"):
+        assert now() == exact
+        with arithmetic("cuda:0", "fp32"):
+            assert now() == exact
+        assert now() == exact
+    assert now() == before
+    for untouched in (("cpu", "fp32"), ("cuda:0", "fp16")):
+        with arithmetic(*untouched):
+            assert now() == before
+    cudnn.conv.fp32_precision = "ieee"
+    try:
+        with arithmetic("cuda:0", "fp32"):
+            assert cudnn.conv.fp32_precision == "ieee"
+        assert (cudnn.conv.fp32_precision, cudnn.rnn.fp32_precision) == ("ieee", before[1])
+    finally:
+        cudnn.conv.fp32_precision = "tf32"
 
 
 @pytest.mark.needs_compiler

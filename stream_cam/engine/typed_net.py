@@ -7,6 +7,7 @@ import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 
 import torch
 import torch.nn.functional as F
@@ -99,13 +100,33 @@ def arithmetic(device: str, precision: str) -> Iterator[None]:
         yield
         return
     convolutions = torch.backends.cudnn.conv  # type: ignore[attr-defined]
+    recurrent = torch.backends.cudnn.rnn  # type: ignore[attr-defined]
     with _tf32:
-        before = convolutions.fp32_precision
-        convolutions.fp32_precision = "ieee"
+        if convolutions.fp32_precision != "tf32":
+            yield
+            return
+        before = recurrent.fp32_precision
+        _set_tf32(False)
         try:
             yield
         finally:
-            convolutions.fp32_precision = before
+            _set_tf32(True)
+            recurrent.fp32_precision = before
+
+
+def _set_tf32(allowed: bool) -> None:
+    # The older of PyTorch's two ways: after the newer one, whoever reads by the older one gets an
+    # exception, PyTorch's own compiler too (pytorch/pytorch#166387).
+    _hear_its_warning()
+    torch.backends.cudnn.allow_tf32 = allowed
+
+
+@cache
+def _hear_its_warning() -> None:
+    """PyTorch says once that the newer way is preferred."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.backends.cudnn.allow_tf32 = True
 
 
 def _folded(backbone: nn.Module) -> nn.Module:
