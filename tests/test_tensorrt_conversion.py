@@ -7,6 +7,7 @@ and loads what was built, which only a GPU could.
 from __future__ import annotations
 
 import importlib
+import signal
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
@@ -43,10 +44,13 @@ class Built:
     """What they compute in."""
     profiles: list[list[tuple[int, ...]]] = field(default_factory=list)
     tf32: bool = True
+    is_interrupted: bool = False
+    """By Ctrl-C, when it begins."""
+    is_cancelled: bool = False
     blob: bytes = b""
 
 
-Convert = Callable[[CamNet, str, Batch], Built]
+Convert = Callable[..., Built]
 
 
 @pytest.fixture(scope="module")
@@ -69,8 +73,8 @@ def trt(flavour: TensorRt, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 @pytest.fixture
 def convert(flavour: TensorRt, trt: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Convert:
-    def converted(net: CamNet, precision: str, batch: Batch) -> Built:
-        built = Built()
+    def converted(net: CamNet, precision: str, batch: Batch, built: Built | None = None) -> Built:
+        built = built or Built()
         with monkeypatch.context() as patches:
             builder = trt.Builder
             patches.setattr(trt, "Builder", lambda log: WatchedBuilder(builder(log), trt, built))
@@ -111,7 +115,11 @@ class WatchedBuilder:
             [tuple(shape) for shape in profile.get_shape("batch")] for profile in self._profiles
         ]
         built.tf32 = config.get_flag(self._trt.BuilderFlag.TF32)
-        return self._builder.build_serialized_network(network, config)
+        if built.is_interrupted:
+            signal.raise_signal(signal.SIGINT)
+        engine = self._builder.build_serialized_network(network, config)
+        built.is_cancelled = engine is None
+        return engine
 
 
 class UnloadingRuntime:
@@ -197,6 +205,17 @@ def test_weights_are_in_the_engine(convert: Convert) -> None:
     different = sum(a != b for a, b in zip(first.blob[::7], changed.blob[::7], strict=True))
     # That layer's 2.36 million weights are a fifth of all; doubling changes one byte of two.
     assert different > 0.05 * len(first.blob[::7])
+
+
+def test_ctrl_c_ends_the_build(convert: Convert) -> None:
+    before = signal.getsignal(signal.SIGINT)
+    built = Built(is_interrupted=True)
+    with pytest.raises(KeyboardInterrupt):
+        convert(network("resnet18"), "fp16", Batch(), built)
+    assert built.is_cancelled, "it was built to its end"
+    assert signal.getsignal(signal.SIGINT) is before
+    interpreter = importlib.import_module("torch_tensorrt.dynamo.conversion").TRTInterpreter
+    assert interpreter._populate_trt_builder_config.__name__ == "_populate_trt_builder_config"
 
 
 def test_a_build_that_fails_is_one_line_and_leaves_nothing_changed(

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import importlib
 import logging
+import signal
 import tempfile
 import threading
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -64,7 +65,7 @@ def convert(
                 f"torch_tensorrt cannot be imported ({_reason(error)}): `stream-cam doctor`"
             ) from error
         try:
-            with _target(flavour, for_this_gpu):
+            with _configured(flavour, for_this_gpu):
                 return _converted(torch_tensorrt, TypedNet(net, precision), input_hw, batch)
         except Exception as error:  # whatever torch.export, torch-tensorrt and TensorRT may raise
             reason = heard.error or _reason(error)
@@ -106,29 +107,64 @@ def _converted(
 
 
 @contextmanager
-def _target(flavour: TensorRt, for_this_gpu: bool) -> Iterator[None]:
-    """Tells TensorRT-RTX's builder that this GPU is all it builds for."""
-    if not (flavour.is_rtx and for_this_gpu):
-        yield
-        return
+def _configured(flavour: TensorRt, for_this_gpu: bool) -> Iterator[None]:
+    """Tells the builder what torch-tensorrt has no option for: what to build for, when to stop."""
     trt = importlib.import_module(flavour.module)
     interpreter = importlib.import_module(
         "torch_tensorrt.dynamo.conversion._TRTInterpreter"
     ).TRTInterpreter
     configured = interpreter._populate_trt_builder_config
+    with ExitStack() as building:
 
-    def configured_for_this_gpu(self: Any, *args: Any, **kwargs: Any) -> Any:
-        config = configured(self, *args, **kwargs)
-        config.num_compute_capabilities = 1
-        if not config.set_compute_capability(trt.ComputeCapability.CURRENT, 0):
-            raise RuntimeError("TensorRT-RTX does not build for this GPU")
-        return config
+        def further_configured(self: Any, *args: Any, **kwargs: Any) -> Any:
+            config = configured(self, *args, **kwargs)
+            config.progress_monitor = _monitor(trt, building.enter_context(_interrupts()))
+            if flavour.is_rtx and for_this_gpu:
+                config.num_compute_capabilities = 1
+                if not config.set_compute_capability(trt.ComputeCapability.CURRENT, 0):
+                    raise RuntimeError("TensorRT-RTX does not build for this GPU")
+            return config
 
-    interpreter._populate_trt_builder_config = configured_for_this_gpu
+        interpreter._populate_trt_builder_config = further_configured
+        try:
+            yield
+        finally:
+            interpreter._populate_trt_builder_config = configured
+
+
+@contextmanager
+def _interrupts() -> Iterator[threading.Event]:
+    """Ctrl-C is noted, and obeyed at the end: an exception inside TensorRT would be a crash."""
+    noted = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield noted
+        return
+    handler = signal.signal(signal.SIGINT, lambda *_: noted.set())
     try:
-        yield
+        yield noted
     finally:
-        interpreter._populate_trt_builder_config = configured
+        signal.signal(signal.SIGINT, handler)
+        if noted.is_set():
+            signal.raise_signal(signal.SIGINT)
+
+
+def _monitor(trt: ModuleType, interrupted: threading.Event) -> Any:
+    """Asked by the builder, after each of its steps, whether to go on."""
+
+    class Monitor(trt.IProgressMonitor):  # type: ignore[name-defined, misc]
+        def __init__(self) -> None:
+            super().__init__()
+
+        def phase_start(self, phase: str, parent: str | None, n_steps: int) -> None:
+            pass
+
+        def phase_finish(self, phase: str) -> None:
+            pass
+
+        def step_complete(self, phase: str, step: int) -> bool:
+            return not interrupted.is_set()
+
+    return Monitor()
 
 
 class _Heard(logging.Handler):

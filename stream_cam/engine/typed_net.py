@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -99,19 +100,18 @@ def arithmetic(device: str, precision: str) -> Iterator[None]:
     if device == "cpu" or precision != "fp32":
         yield
         return
-    convolutions = torch.backends.cudnn.conv  # type: ignore[attr-defined]
-    recurrent = torch.backends.cudnn.rnn  # type: ignore[attr-defined]
+    cudnn: Any = torch.backends.cudnn
     with _tf32:
-        if convolutions.fp32_precision != "tf32":
+        if cudnn.conv.fp32_precision != "tf32":
             yield
             return
-        before = recurrent.fp32_precision
+        before = cudnn.rnn.fp32_precision
         _set_tf32(False)
         try:
             yield
         finally:
             _set_tf32(True)
-            recurrent.fp32_precision = before
+            cudnn.rnn.fp32_precision = before
 
 
 def _set_tf32(allowed: bool) -> None:
