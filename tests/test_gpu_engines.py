@@ -278,6 +278,7 @@ def test_tensorrt_is_kept_and_taken_again(net: CamNet, monkeypatch: pytest.Monke
 
 
 @pytest.mark.needs_tensorrt
+@pytest.mark.filterwarnings("ignore:The CUDA Graph is empty")
 def test_tensorrt_refuses_a_capture_before_its_first_call(net: CamNet) -> None:
     engine = made(net, "tensorrt", "fp16")
     buffers, session = Buffers.of(engine), engine.session()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable
 from contextlib import nullcontext
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -238,3 +240,133 @@ def test_without_tensorrt_or_a_gpu_there_is_no_machine_for_it(
     )
     with pytest.raises(EngineError, match="no CUDA GPU is usable"):
         machine_for("tensorrt")
+
+
+class Library(ModuleType):
+    """As much of TensorRT's module as is used; it takes every engine but `foreign`."""
+
+    float32 = "float32"
+
+    class ILogger:
+        ERROR, INTERNAL_ERROR = "error", "internal error"
+
+    class DynamicShapesKernelSpecializationStrategy:
+        EAGER = "eager"
+
+    def __init__(self) -> None:
+        super().__init__("tensorrt_of_these_tests")
+        self.contexts: list[Context] = []
+        self.taken_kernels: list[bytes] = []
+        self.context_of: Callable[[], Context | None] = Context
+
+    def Runtime(self, log: Any) -> Any:
+        def deserialize(blob: bytes) -> Any:
+            if blob == b"foreign":
+                log.log("error", "made for another GPU\nand more")
+                return None
+            return LoadedEngine(self)
+
+        return SimpleNamespace(deserialize_cuda_engine=deserialize)
+
+
+class LoadedEngine(Engine):
+    def __init__(self, library: Library) -> None:
+        super().__init__(-1)
+        self._library = library
+
+    def create_runtime_config(self) -> SimpleNamespace:
+        def deserialize(kernels: bytes) -> bool:
+            self._library.taken_kernels.append(kernels)
+            return True
+
+        cache = SimpleNamespace(deserialize=deserialize, serialize=lambda: b"kernels")
+        return SimpleNamespace(create_runtime_cache=lambda: cache, set_runtime_cache=lambda c: True)
+
+    def create_execution_context(self, *config: SimpleNamespace) -> Context | None:
+        for each in config:
+            assert each.dynamic_shapes_kernel_specialization_strategy == "eager"
+        context = self._library.context_of()
+        if context is not None:
+            self._library.contexts.append(context)
+        return context
+
+
+@pytest.fixture
+def library(monkeypatch: pytest.MonkeyPatch, capturing: list[bool]) -> Library:
+    library = Library()
+    monkeypatch.setitem(sys.modules, library.__name__, library)
+    return library
+
+
+class Flavour(TensorRt):
+    """Of the library of these tests; what is RTX has kernels to keep."""
+
+    rtx = False
+
+    @property
+    def is_rtx(self) -> bool:
+        return self.rtx
+
+    def versions(self) -> dict[str, str]:
+        return {}
+
+
+@pytest.fixture(params=[False, True], ids=["tensorrt", "tensorrt_rtx"])
+def backend(
+    request: pytest.FixtureRequest, library: Library, monkeypatch: pytest.MonkeyPatch
+) -> TensorRtBackend:
+    flavour = Flavour(library.__name__, "torch-tensorrt")
+    monkeypatch.setattr(Flavour, "rtx", request.param)
+    monkeypatch.setattr(tensorrt, "installed_tensorrt", lambda: flavour)
+    monkeypatch.setattr(tensorrt, "gpu_hardware", lambda device: {})
+    monkeypatch.setattr(tensorrt, "convert", lambda *_, **options: b"engine")
+    return TensorRtBackend(toy_net(), "abc", (8, 8), device="cpu", batch=Batch(1, 2, 4))
+
+
+def test_a_new_engine_and_its_revival(backend: TensorRtBackend, library: Library) -> None:
+    engine, blob = backend.compile()
+    assert engine.info == INFO
+    assert unpack(blob) == (b"engine", b"kernels" if Flavour.rtx else b"")
+    if Flavour.rtx:
+        # Its kernels are compiled by a call with each number of frames.
+        shapes = [call[2][0] for call in library.contexts[0].calls if call[0] == "shape"]
+        assert shapes == [1, 2, 4]
+    assert backend.revive(blob).info == INFO
+    assert library.taken_kernels == ([b"kernels"] if Flavour.rtx else [])
+    engine.session()(*buffers())
+    assert library.contexts[-1].calls[-1] == ("execute", STREAM)
+
+
+def test_an_engine_that_does_not_fit_the_gpu_is_refused_with_the_reason(
+    backend: TensorRtBackend,
+) -> None:
+    with pytest.raises(EngineError, match=r"this GPU \(made for another GPU\)$"):
+        backend.revive(pack(b"foreign", b""))
+
+
+def test_no_memory_for_a_session_is_an_error(backend: TensorRtBackend, library: Library) -> None:
+    engine = backend.revive(pack(b"engine", b""))
+    library.context_of = lambda: None
+    with pytest.raises(EngineError, match="smaller --batch"):
+        engine.session()
+
+
+def test_rtx_is_tried_for_this_gpu_and_then_for_all(
+    backend: TensorRtBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried: list[bool] = []
+
+    def convert(*_: Any, for_this_gpu: bool) -> bytes:
+        tried.append(for_this_gpu)
+        if for_this_gpu:
+            raise EngineError("does not build for this GPU")
+        return b"engine"
+
+    monkeypatch.setattr(tensorrt, "convert", convert)
+    if Flavour.rtx:
+        backend.compile()
+        assert tried == [True, False]
+    else:
+        with pytest.raises(EngineError, match="does not build"):
+            backend.compile()
+        assert tried == [True]

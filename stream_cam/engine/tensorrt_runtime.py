@@ -86,13 +86,18 @@ class TensorRtEngine:
             EngineError: there is not enough memory for it.
         """
         with self._lock, torch.cuda.device(self.info.device):
-            context = self._context()
+            config = self._runtime_config() if self._cache is not None else None
+            if config is None:
+                context = self._engine.create_execution_context()
+            else:
+                config.set_runtime_cache(self._cache)
+                context = self._engine.create_execution_context(config)
         if context is None:
             raise EngineError(
                 f"TensorRT cannot make room for another session ({self._log.last_error}): use a "
                 "smaller --batch"
             )
-        return TensorRtSession(context, self.info, self._log)
+        return TensorRtSession(context, self.info, self._log, (self, config))
 
     def compiled_kernels(self) -> bytes:
         """What TensorRT-RTX compiles for this GPU at first use; empty with TensorRT."""
@@ -110,13 +115,6 @@ class TensorRtEngine:
         with torch.cuda.device(info.device):
             return bytes(memoryview(self._cache.serialize()))
 
-    def _context(self) -> Any:
-        if self._cache is None:
-            return self._engine.create_execution_context()
-        config = self._runtime_config()
-        config.set_runtime_cache(self._cache)
-        return self._engine.create_execution_context(config)
-
     def _kernel_cache(self, kernels: bytes) -> Any:
         cache = self._runtime_config().create_runtime_cache()
         if kernels and not cache.deserialize(kernels):
@@ -133,9 +131,15 @@ class TensorRtEngine:
 
 
 class TensorRtSession:
-    """Tells the context where the caller's buffers are when they change, and enqueues."""
+    """Tells the context where the caller's buffers are when they change, and enqueues.
 
-    def __init__(self, context: Any, info: EngineInfo, log: Any) -> None:
+    Args:
+        context: an execution context of its own.
+        owners: what must live as long as the context.
+    """
+
+    def __init__(self, context: Any, info: EngineInfo, log: Any, owners: object = None) -> None:
+        self._owners = owners
         self._context = context
         self._info = info
         self._log = log
