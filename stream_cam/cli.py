@@ -121,6 +121,9 @@ class Build:
     """Build anew what is already kept."""
     verify_only: bool = False
     """Compare kept engines with their network again; build nothing."""
+    batch: str = "1"
+    """Frames the network takes at once, on GPUs: 8, or 1..32 (any number up to 32, fastest at 32),
+    or 1..8..32 (fastest at 8)."""
     json: bool = False
     """Print JSON."""
     verbose: bool = False
@@ -382,6 +385,7 @@ def _build(command: Build) -> int:
     build_command(
         command.model,
         parallel_choices(),
+        command.batch,
         force=command.force,
         verify_only=command.verify_only,
         as_json=command.json,

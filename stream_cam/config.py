@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Literal
 
 Device = Literal["auto", "cpu", "cuda"]
-EngineName = Literal["auto", "openvino", "eager"]
-Precision = Literal["fp32", "bf16"]
+EngineName = Literal["auto", "tensorrt", "inductor", "openvino", "eager"]
+Precision = Literal["fp32", "fp16", "bf16"]
 Fit = Literal["stretch", "crop", "letterbox", "native"]
 Upsampling = Literal["bilinear", "nearest", "bicubic"]
 Colormap = Literal["turbo", "jet", "viridis", "inferno", "magma"]
@@ -38,8 +38,8 @@ class ModelConfig:
     device: Device = "auto"
     """Where the network runs; auto takes a CUDA GPU if an engine for it is there."""
     precision: Precision = "fp32"
-    """fp32, or bf16: faster where the processor has it (`stream-cam doctor` says), and the maps
-    differ by up to a hundredth of their range."""
+    """fp32; fp16: faster on GPUs; or bf16: faster where the processor has it (`stream-cam doctor`
+    says), and the maps differ by up to a hundredth of their range."""
     input_size: int | None = None
     """Side of the network's input in pixels; default: what the weights were made for."""
     fit: Fit = "stretch"
