@@ -192,6 +192,12 @@ class Explainer:
             return next(reversed(self._lanes.values())).engine.info if self._lanes else None
 
     @property
+    def engine(self) -> Engine | None:
+        """What `engine_info` is about, for those who verify or time it by itself."""
+        with self._lock:
+            return next(reversed(self._lanes.values())).engine if self._lanes else None
+
+    @property
     def parallel(self) -> int:
         """How many threads may call `explain` at once to good effect."""
         return self._parallel
