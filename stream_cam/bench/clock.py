@@ -134,7 +134,7 @@ def measure(cases: Mapping[Key, Case], effort: Effort) -> dict[Key, Timed]:
     samples: dict[Key, list[float]] = {key: [] for key in cases}
     turns = min(effort.turns, effort.samples)
     for turn in range(turns):
-        if turn and max(map(sum, samples.values())) >= effort.seconds * 1e3:
+        if turn and max(map(sum, samples.values()), default=0.0) >= effort.seconds * 1e3:
             break  # for all: they take turns to the end
         n_calls = _share(effort.samples, turn, turns)
         for key, case in cases.items():

@@ -102,7 +102,8 @@ class _Widened:
                 session(batch, logits, features)
             except RuntimeError as error:
                 raise EngineError(
-                    f"this {self.info.name} engine takes 1 image a call, not {len(batch)}"
+                    f"this {self.info.name} engine takes 1 image a call, not {len(batch)} "
+                    f"({_first_line(error)})"
                 ) from error
 
         return run
