@@ -154,7 +154,8 @@ class BenchConfig:
     seconds: float = 2.0
     """Time that these calls may take together, in seconds."""
     budget: float | None = None
-    """Begin nothing new after so many seconds; what is left out is said."""
+    """Begin nothing new after so many seconds; what is left out is said. Engines are then timed one
+    after the other instead of in turns."""
     json: Path | None = None
     """Write all figures and samples to this JSON file."""
     plot: Path | None = None

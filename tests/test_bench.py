@@ -81,7 +81,8 @@ def spoil(monkeypatch: pytest.MonkeyPatch, how: Any) -> None:
     def load(*arguments: Any, **options: Any) -> Engine:
         return Spoilt(load_engine(*arguments, **options), how)
 
-    monkeypatch.setattr(engines, "load_engine", load)
+    for user in ("stream_cam.bench.engines", "stream_cam.explain"):
+        monkeypatch.setattr(f"{user}.load_engine", load)
 
 
 def test_engines_batches_and_stages_are_measured(
@@ -136,7 +137,6 @@ def test_wrong_engine_is_not_timed(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], place: Path
 ) -> None:
     spoil(monkeypatch, louder)
-    monkeypatch.setattr("stream_cam.explain.load_engine", engines.load_engine)
     assert main([*SMALL, "--engines", "eager", "--batch", "1", "--json", "a.json"]) == 1
     found = BenchResult.read(place / "a.json")
     assert [r.subject.name for r in found.rows] == ["decode"]
@@ -225,6 +225,17 @@ def test_input_is_what_it_was_filled_with() -> None:
     assert torch.allclose(made.features, features, atol=1e-4)
 
 
+def test_engine_that_has_no_memory_left_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(made: Bound, images: torch.Tensor) -> None:
+        if made.info.input_shape[0] == 2:
+            raise RuntimeError("out of memory\nand a long story")
+
+    monkeypatch.setattr(Bound, "fill", full)
+    found = run_bench(small(engines=("eager:fp32",), batch=(2, 1)), "c")
+    assert [r.subject.batch for r in found.rows if r.subject.group == "engine"] == [1]
+    assert [one["why"] for one in found.left_out] == ["out of memory"]
+
+
 def test_stages_that_do_not_add_up_to_a_frame_are_not_timed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -257,7 +268,7 @@ def test_time_that_is_over_leaves_out_the_rest_and_says_so() -> None:
 
 
 def test_no_figures_at_all_is_a_failure() -> None:
-    with pytest.raises(BenchError, match="eager:fp32: no time left of 0 s"):
+    with pytest.raises(BenchError, match="batch 1, 64×64: no time left of 0 s"):
         run_bench(small(engines=("eager:fp32",)), "c", budget=Budget(0.0))
 
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import importlib.util
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from bench_parts import result, row
+from material import write_video
 
+from stream_cam.bench.files import file_throughput
 from stream_cam.bench.frames import drawn_frames
 from stream_cam.bench.peers import Peer, check_peer
 from stream_cam.bench.result import BenchResult
@@ -20,7 +23,7 @@ from stream_cam.errors import BenchError
 from stream_cam.explain import Explainer
 from stream_cam.frame import BgrImage, FloatArray
 
-ROOT = Path(__file__).resolve().parent.parent
+SCRIPT = Path(__file__).resolve().parent.parent / "scripts" / "bench_peers.py"
 
 
 @pytest.fixture(scope="module")
@@ -36,6 +39,7 @@ def test_peers_and_our_frames_are_timed_in_turns() -> None:
     config = BenchConfig(
         engines=("eager:fp32",),
         batch=(1,),
+        shape=("96x96",),
         device="cpu",
         frame="320x180",
         samples=2,
@@ -57,7 +61,7 @@ def peer(heat_of: Callable[[BgrImage], FloatArray], cut: int = 0) -> Peer:
 
 def test_peer_with_our_maps_may_be_timed(explainer: Explainer) -> None:
     frames = drawn_frames("320x180", 3)
-    ours = peer(lambda frame: np.asarray(explainer.explain(frame).cam[0], np.float32))
+    ours = peer(lambda frame: np.asarray(explainer.explain(frame).cam, np.float32))
     assert check_peer(ours, explainer, frames) == pytest.approx(1.0, abs=1e-4)
 
 
@@ -82,25 +86,50 @@ def test_peer_that_draws_no_whole_picture_is_refused(explainer: Explainer) -> No
         check_peer(half, explainer, drawn_frames("320x180", 1))
 
 
-@pytest.mark.needs_peers
-def test_bench_peers_has_both_tables(tmp_path: Path) -> None:
-    for package in ("torchcam", "pytorch_grad_cam"):
-        if importlib.util.find_spec(package) is None:
-            pytest.skip(f"{package} is not installed (make peers)")
-    options = ["--samples", "2", "--seconds", "60", "--frame", "96x64", "--json", "a.json"]
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "scripts" / "bench_peers.py"), *options],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr
-    assert "whole frames beside peers" in done.stdout
-    assert "run reaches" in done.stdout
-    (file,) = BenchResult.read(tmp_path / "a.json").files
+def test_file_is_run_beside_each_of_its_stages(tmp_path: Path) -> None:
+    video = write_video(tmp_path / "clip.mp4", n_frames=12)
+    file = file_throughput(video, "96x64", "demo")
+    assert (file["video"], file["frames"]) == ("clip.mp4", 12)
     assert file["alone"].keys() == {"decode", "explain", "render", "encode"}
-    assert file["frames"] == 300
-    assert file["run_fps"] == pytest.approx(
-        file["of_slowest"] * file["alone"][file["slowest"]]["fps"]
-    )
+    assert all(stage["fps"] > 0 and stage["core_ms"] > 0 for stage in file["alone"].values())
+    slowest = min(stage["fps"] for stage in file["alone"].values())
+    assert file["alone"][file["slowest"]]["fps"] == slowest
+    assert file["of_slowest"] == pytest.approx(file["run_fps"] / slowest)
+    assert file["of_what_cores_allow"] == pytest.approx(file["run_fps"] / file["cores_allow_fps"])
+
+
+def test_bench_peers_prints_and_keeps_both(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spec = importlib.util.spec_from_file_location("bench_peers", SCRIPT)
+    assert spec is not None
+    assert spec.loader is not None
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    asked: list[BenchConfig] = []
+
+    def bench(config: BenchConfig, command: str) -> BenchResult:
+        asked.append(config)
+        return result(row(), command=command)
+
+    def files(video: Path | None, size: str, weights: str) -> dict[str, Any]:
+        return {
+            **{"video": str(video), "frames": 3, "alone": {"decode": {"fps": 9.0, "core_ms": 2.0}}},
+            **{"slowest": "decode", "run_fps": 6.0, "of_slowest": 2 / 3},
+            **{"cores_allow_fps": 12.0, "of_what_cores_allow": 0.5},
+        }
+
+    monkeypatch.setattr(script, "run_bench", bench)
+    monkeypatch.setattr(script, "file_throughput", files)
+    path = tmp_path / "a.json"
+    arguments = ["bench_peers.py", "--samples", "7", "--video", "b.mp4", "--json", str(path)]
+    monkeypatch.setattr(sys, "argv", arguments)
+    assert script.main() == 0
+    assert asked[0].peers
+    assert (asked[0].device, asked[0].samples) == ("cpu", 7)
+    said = capsys.readouterr().out
+    assert "run reaches 67% of its slowest stage (decode), and 50% of the 12.0 frames/s" in said
+    assert [file["video"] for file in BenchResult.read(path).files] == ["None", "b.mp4"]
+    monkeypatch.setattr(sys, "argv", ["bench_peers.py", "--json", str(tmp_path / "nix" / "a.json")])
+    assert script.main() == 1
+    assert "no folder that exists" in capsys.readouterr().err

@@ -130,8 +130,9 @@ def test_rows_that_only_one_has_are_named(capsys: pytest.CaptureFixture[str]) ->
 
 @pytest.mark.parametrize("part", ["batch", "input_hw", "mode", "precision", "device"])
 def test_rows_of_another_subject_are_not_compared(part: str) -> None:
-    other = {"batch": 8, "input_hw": (32, 32), "mode": "graph", "precision": "bf16"}
-    subject = replace(NETWORK, **{part: other.get(part, "cuda")})
+    other: dict[str, Any] = {"batch": 8, "input_hw": (32, 32), "mode": "graph", "precision": "bf16"}
+    changed: dict[str, Any] = {part: other.get(part, "cuda")}
+    subject = replace(NETWORK, **changed)
     with pytest.raises(BenchError, match="nothing to compare"):
         compare(result(row()), result(row(subject)), 0.1)
 

@@ -69,7 +69,7 @@ def test_bare_machine_runs_it_to_the_end(tmp_path: Path) -> None:
     ]
     assert {"preprocess", "frame"} <= {r.subject.name for r in found.rows}
     left_out = {one["what"]: one["why"] for one in found.left_out}
-    assert "OpenVINO cannot be imported" in left_out["openvino:fp32"]
+    assert "OpenVINO cannot be imported" in left_out["openvino:fp32, batch 1, 64×64"]
     assert "PyAV cannot be imported" in left_out["decode"]
     assert "| eager fp32 | cpu | 2 | 32×64 | launch |" in (out / "bench.md").read_text("utf-8")
     assert "</svg>" in (out / "bench.svg").read_text("utf-8")

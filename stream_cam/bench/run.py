@@ -81,6 +81,7 @@ class _Bench:
         self._on_stage, self._on_result, self._budget = on_stage, on_result, budget
         self._effort = Effort(config.samples, config.seconds)
         self._specs = parse_specs(config.engines)
+        self._said: set[tuple[Spec, str]] = set()
         self._frames = _frames(config)
         self._weights = load_weights(config.weights, config.model)
         self._net = CamNet.from_module(self._module(), name=config.model)
@@ -103,12 +104,10 @@ class _Bench:
 
     def run(self) -> BenchResult:
         result = self.result
-        self._specs = [spec for spec in self._specs if self._works(spec)]
         for batch in dict.fromkeys(self._config.batch):
             for input_hw in self._shapes:
                 if self._may_begin(f"batch {batch}, {size_text(input_hw)}"):
                     self._measure_engines(batch, input_hw)
-                    self._told()
         examined_after(result.machine)
         stages = list(self._measure_stages())
         if self._config.peers and self._may_begin("peers"):
@@ -129,26 +128,31 @@ class _Bench:
         self.result.leave_out(what, f"no time left of {self._budget.seconds:g} s")
         return False
 
-    def _works(self, spec: Spec) -> bool:
-        """Whether the machine has the engine at all, so that this is said once."""
-        if not self._may_begin(str(spec)):
-            return False
-        self._on_stage(f"opening {spec}")
-        try:
-            self._open(spec, 1, self._shapes[0])
-        except EngineError as error:
-            self.result.leave_out(str(spec), str(error))
-            return False
-        return True
+    def _leave_out(self, spec: Spec, what: str, error: Exception) -> None:
+        """Says once of each engine why it was not measured."""
+        why = (str(error).strip() or type(error).__name__).splitlines()[0]
+        if (spec, why) not in self._said:
+            self._said.add((spec, why))
+            self.result.leave_out(what, why)
 
     def _open(self, spec: Spec, batch: int, input_hw: tuple[int, int]) -> Engine:
         return open_engine(self._net, self._fingerprint, spec, input_hw, batch, self._config.device)
 
     def _measure_engines(self, batch: int, input_hw: tuple[int, int]) -> None:
-        """Rows of all engines for one batch and shape, which take turns."""
+        """Rows of all engines for one batch and shape."""
+        if self._budget.seconds is None:
+            self._measure_in_turns(self._specs, batch, input_hw)
+            return
+        # One after the other: figures must not wait for what another engine's building takes.
+        for spec in self._specs:
+            self._measure_in_turns([spec], batch, input_hw)
+
+    def _measure_in_turns(
+        self, specs: Sequence[Spec], batch: int, input_hw: tuple[int, int]
+    ) -> None:
         cases: dict[Subject, Case] = {}
         verified: dict[Subject, tuple[str, Figures]] = {}
-        for spec in self._specs:
+        for spec in specs:
             what = f"{spec}, batch {batch}, {size_text(input_hw)}"
             if not self._may_begin(what):
                 continue
@@ -156,7 +160,7 @@ class _Bench:
             try:
                 engine = self._open(spec, batch, input_hw)
             except EngineError as error:
-                self.result.leave_out(what, str(error))
+                self._leave_out(spec, what, error)
                 continue
             for mode, capture in modes_of(engine.info.device):
                 info = engine.info
@@ -167,16 +171,17 @@ class _Bench:
                 try:
                     bound = Bound(engine, capture)
                     figures = bound.verify(self._net)
-                except EngineError as error:
-                    self.result.leave_out(f"{what}, {mode}", str(error))
+                    bound.fill(self._batch(input_hw))
+                except (EngineError, RuntimeError) as error:  # such as no memory for the batch
+                    self._leave_out(spec, f"{what}, {mode}", error)
                     continue
-                bound.fill(self._batch(input_hw))
                 cases[subject] = Case(bound.call, bound.clock)
                 verified[subject] = region_of(mode, bound.clock), figures
         self._on_stage(f"timing batch {batch}, {size_text(input_hw)}")
         for subject, timed in measure(cases, self._effort).items():
             region, figures = verified[subject]
             self.result.rows.append(Row.of(subject, region, timed, figures))
+        self._told()
 
     def _batch(self, input_hw: tuple[int, int]) -> Tensor:
         """(8, 3, h, w) float32: the frames as the network gets them."""
@@ -213,7 +218,7 @@ class _Bench:
                 )
                 stages = FrameStages(explainer, self._net, self._frames)
             except (EngineError, BenchError) as error:
-                self.result.leave_out(f"stages with {spec}", str(error))
+                self._leave_out(spec, f"stages with {spec}", error)
                 continue
             self.result.rows += stages.rows(self._effort)
             self._told()
@@ -252,7 +257,7 @@ class _Bench:
         from stream_cam.bench.peers import check_peer
 
         try:
-            check_peer(peer, explainer, self._frames)
+            check_peer(peer, explainer, self._frames[::3])
         except BenchError as error:
             self.result.leave_out(peer.name, str(error))
             return False
