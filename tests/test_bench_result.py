@@ -149,6 +149,16 @@ def test_other_machines_networks_frames_and_versions_are_warned_of() -> None:
     assert "torch 2.0 / 3.0" in warnings[3]
 
 
+@pytest.mark.parametrize(
+    ("load", "is_said"), [(0.9, False), (1.1, True), (None, False), ("?", False)]
+)
+def test_busy_machine_is_said(load: Any, is_said: bool) -> None:
+    found = result(row())
+    found.machine["load"] = load
+    assert ("the machine was busy" in markdown(found)) is is_said
+    assert bool(compare(result(row()), found, 0.1).warnings) is is_said
+
+
 def test_table_and_markdown_have_every_row_and_what_is_left_out(
     capsys: pytest.CaptureFixture[str],
 ) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from stream_cam.bench.machine import busy
 from stream_cam.bench.result import BenchResult, Row, Subject
 from stream_cam.bench.table import milliseconds
 from stream_cam.errors import BenchError
@@ -126,6 +127,9 @@ def _warnings(old: BenchResult, new: BenchResult) -> list[str]:
         said.append(f"different frames: {old.source} / {new.source}")
     if differs := _difference(old.machine.get("versions", {}), new.machine.get("versions", {})):
         said.append(f"other versions: {differs}")
+    for where, one in (("old", old), ("new", new)):
+        if what := busy(one.machine):
+            said.append(f"in the {where} file {what}")
     return said
 
 

@@ -22,6 +22,8 @@ PACKAGES = (
     *("tensorrt", "tensorrt-rtx", "av", "opencv-python-headless", "grad-cam", "torchcam"),
 )
 _PROGRAM_SECONDS = 5.0
+_BUSY = 0.5
+"""Load a core; what starts the benchmark makes some."""
 _GPU_FIELDS = {
     "name": "name",
     "driver": "driver_version",
@@ -117,6 +119,14 @@ def described(machine: dict[str, Any]) -> list[str]:
         lines.append("GPU: none that nvidia-smi tells of")
     packages = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
     return [*lines, f"versions: {packages}", f"system: {machine['system']}, {machine['time_utc']}"]
+
+
+def busy(machine: dict[str, Any]) -> str:
+    """That something else ran before the measurement; empty if not, or if it is not known."""
+    load, cores = machine.get("load"), machine.get("cpu_cores")
+    if not isinstance(load, int | float) or not isinstance(cores, int) or load <= _BUSY * cores:
+        return ""
+    return f"the machine was busy: a load of {load:g} before the start, on {cores} cores"
 
 
 _CPUINFO = "/proc/cpuinfo"

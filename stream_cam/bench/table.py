@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from typing import Literal
 
-from stream_cam.bench.machine import described
+from stream_cam.bench.machine import busy, described
 from stream_cam.bench.result import GROUP_TITLES, GROUPS, BenchResult, Group, Row, size_text
 
 _PIPE_COLUMNS = 200
@@ -81,6 +81,8 @@ def footer(result: BenchResult) -> list[str]:
         "spread: (p90 − p10) / p50. images/s: calls one after the other, not waited for where they "
         "can be queued. Every engine was compared with its network in float32 before it was timed."
     ]
+    if what := busy(result.machine):
+        said.append(f"{what}: only ratios within this run mean something")
     return said + [f"left out: {one['what']}: {one['why']}" for one in result.left_out]
 
 
