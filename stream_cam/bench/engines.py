@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
@@ -13,10 +12,10 @@ from torch import Tensor
 from stream_cam.bench.clock import Clock, CudaClock, HostClock
 from stream_cam.bench.replay import capture_graph
 from stream_cam.config import Device, EngineName, Precision
-from stream_cam.engine import Engine, EngineInfo, Session, load_engine
+from stream_cam.engine import Engine, EngineInfo, Session, base, load_engine
 from stream_cam.engine.manifest import Figures
 from stream_cam.engine.verify import N_DRAWN, N_RANDOM, verify
-from stream_cam.errors import EngineError, unknown_name
+from stream_cam.errors import EngineError, UsageError, unknown_name
 from stream_cam.model import CamNet
 
 Mode = Literal["launch", "graph"]
@@ -72,13 +71,24 @@ def open_engine(
     Raises:
         EngineError: it does not work on this machine, or not with this batch.
     """
-    # Backends that are built for a batch are told of it; the eager engine takes any.
-    built_for = {"batch": batch} if "batch" in inspect.signature(load_engine).parameters else {}
-    options: dict[str, Any] = {"name": spec.engine, "precision": spec.precision, **built_for}
-    engine = load_engine(net, fingerprint, input_hw, device=device, **options)
+    options: dict[str, Any] = {"name": spec.engine, "precision": spec.precision, "device": device}
+    try:
+        engine = load_engine(net, fingerprint, input_hw, **options, **_batch_field(batch))
+    except UsageError as error:  # an engine that takes one image at a time
+        raise EngineError(str(error)) from error
     if engine.info.input_shape[0] == batch:
         return engine
     return _Widened(engine, batch)
+
+
+def _batch_field(n: int) -> dict[str, Any]:
+    """`batch` as engines that are built for one have it, in `load_engine` and in `EngineInfo`.
+
+    Empty where engines are built for single images only: those whose sessions nevertheless take
+    any number, as the eager one's, are `_Widened`.
+    """
+    sizes = getattr(base, "Batch", None)
+    return {} if sizes is None else {"batch": sizes(n, n, n)}
 
 
 class _Widened:
@@ -91,6 +101,7 @@ class _Widened:
             input_shape=(batch, *info.input_shape[1:]),
             logits_shape=(batch, *info.logits_shape[1:]),
             features_shape=(batch, *info.features_shape[1:]),
+            **_batch_field(batch),
         )
         self._engine = engine
 
@@ -176,6 +187,7 @@ class _OneOfBatch:
             input_shape=(1, *info.input_shape[1:]),
             logits_shape=(1, *info.logits_shape[1:]),
             features_shape=(1, *info.features_shape[1:]),
+            **_batch_field(1),
         )
 
     def session(self) -> Session:
