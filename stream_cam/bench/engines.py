@@ -153,7 +153,11 @@ class Bound:
         Raises:
             EngineError: by more than the precision explains, with the figures.
         """
-        return verify(_OneOfBatch(self), net)
+        # Verification may have a stream of its own, which knows nothing of what this one does.
+        self._wait()
+        figures = verify(_OneOfBatch(self), net)
+        self._wait()
+        return figures
 
     def fill(self, images: Tensor) -> None:
         """Sets the input.
@@ -163,6 +167,10 @@ class Bound:
         """
         n = self.info.input_shape[0]
         self.batch.copy_(images.repeat(-(-n // len(images)), 1, 1, 1)[:n])
+
+    def _wait(self) -> None:
+        if self.info.device != "cpu":
+            torch.cuda.synchronize(self.info.device)
 
     def _launch(self) -> None:
         self._session(self.batch, self.logits, self.features)
