@@ -15,12 +15,13 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, suppress
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import tyro
 
 from stream_cam._version import __version__
 from stream_cam.config import (
+    BenchConfig,
     CaptureConfig,
     DemoConfig,
     LookConfig,
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
     from stream_cam.pipeline import Pipeline
     from stream_cam.report import Report
 
-COMMANDS = ("run", "demo", "recover", "build", "engines", "doctor")
+COMMANDS = ("run", "demo", "recover", "build", "engines", "bench", "doctor")
 INTERRUPTED = 130
 TERMINATED = 143
 _CLEAR_LINE = b"\r\x1b[2K"
@@ -145,12 +146,26 @@ class Engines:
     """Print JSON instead of a table."""
 
 
+@dataclasses.dataclass(frozen=True)
+class Bench:
+    """Measure engines, batches, shapes, and the stages of a frame; compare two measurements.
+
+    Nothing is timed that was not compared with the network in float32 first.
+    """
+
+    bench: tyro.conf.OmitArgPrefixes[BenchConfig] = dataclasses.field(default_factory=BenchConfig)
+    verbose: bool = False
+    """Log what happens, for bug reports."""
+
+
+_AnyCommand: TypeAlias = "Run | Demo | Recover | Build | Engines | Bench | Doctor"
 Command = (
     Annotated[Run, tyro.conf.subcommand("run")]
     | Annotated[Demo, tyro.conf.subcommand("demo")]
     | Annotated[Recover, tyro.conf.subcommand("recover")]
     | Annotated[Build, tyro.conf.subcommand("build")]
     | Annotated[Engines, tyro.conf.subcommand("engines")]
+    | Annotated[Bench, tyro.conf.subcommand("bench")]
     | Annotated[Doctor, tyro.conf.subcommand("doctor")]
 )
 
@@ -237,11 +252,14 @@ def _obey(arguments: Sequence[str]) -> int:
     if isinstance(command, Build):
         with _logging_to_stderr(command.verbose):
             return _build(command)
+    if isinstance(command, Bench):
+        with _logging_to_stderr(command.verbose):
+            return _bench(command, arguments)
     with _logging_to_stderr(command.run.verbose):
         return _demo(command) if isinstance(command, Demo) else _run(command)
 
 
-def _parse(arguments: Sequence[str]) -> Run | Demo | Recover | Build | Engines | Doctor | None:
+def _parse(arguments: Sequence[str]) -> _AnyCommand | None:
     """What was asked for; None if that was help, which is then printed.
 
     Raises:
@@ -262,7 +280,7 @@ def _parse(arguments: Sequence[str]) -> Run | Demo | Recover | Build | Engines |
     raise _usage_error(drawn.getvalue(), shown)
 
 
-def _tyro(arguments: Sequence[str]) -> Run | Demo | Recover | Build | Engines | Doctor:
+def _tyro(arguments: Sequence[str]) -> _AnyCommand:
     return tyro.cli(
         Command,
         prog="stream-cam",
@@ -397,6 +415,13 @@ def _engines(command: Engines) -> int:
     from stream_cam.kept import engines_command
 
     engines_command(remove=command.prune, as_json=command.json)
+    return 0
+
+
+def _bench(command: Bench, arguments: Sequence[str]) -> int:
+    from stream_cam.bench.command import bench_command
+
+    bench_command(command.bench, arguments)
     return 0
 
 

@@ -183,7 +183,8 @@ def a_gpu(monkeypatch: pytest.MonkeyPatch) -> Found:
 
     def load(name: str, place: str, wanted: Any) -> Engine:
         assert place == "cuda:3"
-        if isinstance(outcome := found[name], EngineError):
+        outcome = found.get(f"{name} {wanted.precision}", found[name])
+        if isinstance(outcome, EngineError):
             raise outcome
         return outcome
 
@@ -201,16 +202,28 @@ def test_auto_on_a_gpu_falls_back_with_one_line(
     a_gpu["tensorrt"] = EngineError("torch-tensorrt is not installed: pip install it")
     load_engine(toy_net(), "abc", (64, 64), precision="fp16")
     (line,) = caplog.messages
-    assert "slower inductor engine (tensorrt: torch-tensorrt is not installed: pip" in line
+    assert "slower inductor engine in fp16 (tensorrt: torch-tensorrt is not installed" in line
     caplog.clear()
     a_gpu["inductor"] = EngineError("no C compiler")
     load_engine(toy_net(), "abc", (64, 64))
     (line,) = caplog.messages
-    assert "slower eager engine (tensorrt: " in line
+    assert "slower eager engine in fp16 (tensorrt: " in line
     assert line.endswith("; inductor: no C compiler)")
     a_gpu["eager"] = EngineError("it differs")
     with pytest.raises(EngineError, match="it differs"):
         load_engine(toy_net(), "abc", (64, 64))
+
+
+def test_auto_on_a_gpu_is_fp16_or_where_maps_do_not_survive_that_fp32(
+    a_gpu: Found, caplog: pytest.LogCaptureFixture
+) -> None:
+    fp32 = EagerEngine(toy_net(), (64, 64))
+    a_gpu["tensorrt fp32"] = fp32
+    assert load_engine(toy_net(), "abc", (64, 64), name="tensorrt") is a_gpu["tensorrt"]
+    a_gpu["tensorrt"] = EngineError("correlation 0.9, at least 0.9995 is asked for")
+    assert load_engine(toy_net(), "abc", (64, 64), name="tensorrt") is fp32
+    (line,) = caplog.messages
+    assert "slower tensorrt engine in fp32 (tensorrt: correlation 0.9, at least" in line
 
 
 @pytest.mark.parametrize("name", ["tensorrt", "inductor", "eager"])

@@ -38,7 +38,7 @@ def load_engine(
     *,
     name: EngineName = "auto",
     device: Device = "auto",
-    precision: Precision = "fp32",
+    precision: Precision = "auto",
     parallel: int = 1,
     batch: Batch | None = None,
 ) -> Engine:
@@ -51,25 +51,35 @@ def load_engine(
         name: which engine; `auto` takes the fastest that works here, and logs what a faster one
             lacked.
         device: `auto` takes CUDA if it is there.
-        precision: `fp16` is for GPUs, `bf16` for OpenVINO on processors that have it.
+        precision: `fp16` is for GPUs, `bf16` for OpenVINO on processors that have it; `auto` is
+            fp16 on GPUs, or fp32 where the network's maps do not survive that, and fp32 on CPUs.
         parallel: how many frames will be explained at once: 1 for the lowest latency.
         batch: how many frames the network takes at once, on GPUs; default: one.
 
     Raises:
         EngineError: the engine asked for does not work on this machine.
     """
-    wanted = Wanted(net, fingerprint, input_hw, precision, parallel, batch or Batch())
     place = _place(name, device)
-    names = _candidates(name, place, precision)
+    ways = [
+        (candidate, Wanted(net, fingerprint, input_hw, one, parallel, batch or Batch()))
+        for one in _precisions(precision, place)
+        for candidate in _candidates(name, place, one)
+    ]
     lacking: list[str] = []
-    for candidate in names[:-1]:
+    for candidate, wanted in ways[:-1]:
         engine = _load_or_tell(candidate, place, wanted, lacking)
         if engine is not None:
             break
     else:
-        candidate, engine = names[-1], _load(names[-1], place, wanted)
+        candidate, wanted = ways[-1]
+        engine = _load(candidate, place, wanted)
     if lacking:
-        logger.warning("falling back to the slower %s engine (%s)", candidate, "; ".join(lacking))
+        logger.warning(
+            "falling back to the slower %s engine in %s (%s)",
+            candidate,
+            wanted.precision,
+            "; ".join(lacking),
+        )
     return engine
 
 
@@ -80,7 +90,7 @@ def open_backend(
     *,
     name: EngineName = "auto",
     device: Device = "auto",
-    precision: Precision = "fp32",
+    precision: Precision = "auto",
     parallel: int = 1,
     batch: Batch | None = None,
 ) -> Backend:
@@ -94,9 +104,10 @@ def open_backend(
         raise UsageError(
             f"the {name} engine is not built ahead: give --engine tensorrt, openvino or auto"
         )
-    wanted = Wanted(net, fingerprint, input_hw, precision, parallel, batch or Batch())
     place = _place(name, device)
-    return _backend(_candidates(name, place, precision)[0], place, wanted)
+    best = _precisions(precision, place)[0]
+    wanted = Wanted(net, fingerprint, input_hw, best, parallel, batch or Batch())
+    return _backend(_candidates(name, place, best)[0], place, wanted)
 
 
 @dataclass(frozen=True)
@@ -111,10 +122,17 @@ class Wanted:
     batch: Batch
 
 
+def _precisions(precision: Precision, place: str) -> tuple[Precision, ...]:
+    """What to compute in on a device, the best first."""
+    if precision not in ("auto", "fp32", "fp16", "bf16"):
+        raise unknown_name("precision", precision, ("auto", "fp32", "fp16", "bf16"))
+    if precision != "auto":
+        return (precision,)
+    return ("fp32",) if place == "cpu" else ("fp16", "fp32")
+
+
 def _candidates(name: EngineName, place: str, precision: Precision) -> tuple[str, ...]:
     """Engines to try on a device, in their order."""
-    if precision not in ("fp32", "fp16", "bf16"):
-        raise unknown_name("precision", precision, ("fp32", "fp16", "bf16"))
     kind = place.partition(":")[0]
     names = _ORDER[kind] if name == "auto" else (name,)
     able = tuple(one for one in names if precision in _PRECISIONS[one, kind])
