@@ -12,12 +12,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from stream_cam.cam.cpu import CpuOverlay, CpuPreprocessor, scale_cam
 from stream_cam.cam.geometry import FitPlan, plan_fit
 from stream_cam.config import Device, EngineName, Fit, LookConfig, ModelConfig, Precision
-from stream_cam.engine import Engine, EngineInfo, load_engine
+from stream_cam.engine import Engine, EngineInfo, Session, load_engine
 from stream_cam.errors import UsageError, unknown_name
 from stream_cam.frame import (
     BgrImage,
@@ -355,14 +355,13 @@ class _Lane:
         info = engine.info
         self._weights = weights
         self._session = engine.session()
-        self._on_device = info.device != "cpu"
-        self._batch = torch.empty(info.input_shape, dtype=torch.float32)
         self._preprocessors: OrderedDict[FitPlan, CpuPreprocessor] = OrderedDict()
-        self._device = info.device
-        self._device_logits = torch.empty(info.logits_shape, device=info.device)
-        self._device_features = torch.empty(info.features_shape, device=info.device)
-        self.logits = self._device_logits
-        self.features = self._device_features
+        on_gpu = info.device != "cpu"
+        self._batch, self.logits, self.features = (
+            torch.empty(shape, pin_memory=on_gpu)
+            for shape in (info.input_shape, info.logits_shape, info.features_shape)
+        )
+        self._gpu = _GpuCopies(info) if on_gpu else None
 
     def run(self, image: BgrImage, plan: FitPlan) -> None:
         preprocessor = self._preprocessors.get(plan)
@@ -372,11 +371,30 @@ class _Lane:
             )
             _remember(self._preprocessors, plan, preprocessor, _MAX_PLANS)
         preprocessor(image, self._batch[0].numpy())
-        batch = self._batch.to(self._device)
-        self._session(batch, self._device_logits, self._device_features)
-        if self._on_device:
-            self.logits = self._device_logits.cpu()
-            self.features = self._device_features.cpu()
+        if self._gpu is None:
+            self._session(self._batch, self.logits, self.features)
+        else:
+            self._gpu.run(self._session, self._batch, self.logits, self.features)
+
+
+class _GpuCopies:
+    """An engine's tensors on its GPU, and a stream of its own between the host's pinned ones."""
+
+    def __init__(self, info: EngineInfo) -> None:
+        self._batch, self._logits, self._features = (
+            torch.empty(shape, device=info.device)
+            for shape in (info.input_shape, info.logits_shape, info.features_shape)
+        )
+        self._stream = torch.cuda.Stream(info.device)  # type: ignore[no-untyped-call]
+
+    def run(self, session: Session, batch: Tensor, logits: Tensor, features: Tensor) -> None:
+        """Up, through the network, down; returns when the results are there."""
+        with torch.cuda.stream(self._stream):
+            self._batch.copy_(batch, non_blocking=True)
+            session(self._batch, self._logits, self._features)
+            logits.copy_(self._logits, non_blocking=True)
+            features.copy_(self._features, non_blocking=True)
+        self._stream.synchronize()
 
 
 class _LanePool:
