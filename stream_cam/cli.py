@@ -15,12 +15,13 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, suppress
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import tyro
 
 from stream_cam._version import __version__
 from stream_cam.config import (
+    BatchConfig,
     CaptureConfig,
     DemoConfig,
     LookConfig,
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
     from stream_cam.pipeline import Pipeline
     from stream_cam.report import Report
 
-COMMANDS = ("run", "demo", "recover", "build", "engines", "doctor")
+COMMANDS = ("run", "batch", "demo", "recover", "build", "engines", "doctor")
 INTERRUPTED = 130
 TERMINATED = 143
 _CLEAR_LINE = b"\r\x1b[2K"
@@ -69,6 +70,26 @@ class Run:
     capture: tyro.conf.OmitArgPrefixes[CaptureConfig] = dataclasses.field(
         default_factory=CaptureConfig
     )
+    record: tyro.conf.OmitArgPrefixes[RecordConfig] = dataclasses.field(
+        default_factory=RecordConfig
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Batch:
+    """Annotate many videos into a folder; those that are there already are left as they are.
+
+    In --predictions, --cams and --timeline, {name} stands for each video's name.
+    """
+
+    source: Annotated[
+        tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="SOURCE...")
+    ] = ()
+    """Videos, folders of videos, patterns in quotes."""
+    batch: tyro.conf.OmitArgPrefixes[BatchConfig] = dataclasses.field(default_factory=BatchConfig)
+    model: tyro.conf.OmitArgPrefixes[ModelConfig] = dataclasses.field(default_factory=ModelConfig)
+    look: tyro.conf.OmitArgPrefixes[LookConfig] = dataclasses.field(default_factory=LookConfig)
+    run: tyro.conf.OmitArgPrefixes[RunConfig] = dataclasses.field(default_factory=RunConfig)
     record: tyro.conf.OmitArgPrefixes[RecordConfig] = dataclasses.field(
         default_factory=RecordConfig
     )
@@ -142,8 +163,10 @@ class Engines:
     """Print JSON instead of a table."""
 
 
+_AnyCommand: TypeAlias = "Run | Batch | Demo | Recover | Build | Engines | Doctor"
 Command = (
     Annotated[Run, tyro.conf.subcommand("run")]
+    | Annotated[Batch, tyro.conf.subcommand("batch")]
     | Annotated[Demo, tyro.conf.subcommand("demo")]
     | Annotated[Recover, tyro.conf.subcommand("recover")]
     | Annotated[Build, tyro.conf.subcommand("build")]
@@ -235,10 +258,14 @@ def _obey(arguments: Sequence[str]) -> int:
         with _logging_to_stderr(command.verbose):
             return _build(command)
     with _logging_to_stderr(command.run.verbose):
+        if isinstance(command, Batch):
+            return _batch(command)
         return _demo(command) if isinstance(command, Demo) else _run(command)
 
 
-def _parse(arguments: Sequence[str]) -> Run | Demo | Recover | Build | Engines | Doctor | None:
+def _parse(
+    arguments: Sequence[str],
+) -> Run | Batch | Demo | Recover | Build | Engines | Doctor | None:
     """What was asked for; None if that was help, which is then printed.
 
     Raises:
@@ -259,7 +286,7 @@ def _parse(arguments: Sequence[str]) -> Run | Demo | Recover | Build | Engines |
     raise _usage_error(drawn.getvalue(), shown)
 
 
-def _tyro(arguments: Sequence[str]) -> Run | Demo | Recover | Build | Engines | Doctor:
+def _tyro(arguments: Sequence[str]) -> _AnyCommand:
     return tyro.cli(
         Command,
         prog="stream-cam",
@@ -347,6 +374,15 @@ def _run(command: Run) -> int:
             on_start=begin,
             on_end=None if quiet else _summarise,
         )
+    return signals.exit_code
+
+
+def _batch(command: Batch) -> int:
+    config = PipelineConfig(command.model, command.look, command.run, record=command.record)
+    from stream_cam.batch import batch_command
+
+    with _Signals() as signals:
+        batch_command(command.source, config, command.batch, on_start=signals.watch)
     return signals.exit_code
 
 

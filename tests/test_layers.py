@@ -26,6 +26,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("pipeline",),
     ("terminal",),
     ("session", "doctor", "build", "kept", "recover"),
+    ("batch",),
     ("cli",),
     ("__main__",),
 )
