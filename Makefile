@@ -5,13 +5,17 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 
-.PHONY: demo test lint format peers bench clean
+.PHONY: demo test test-tensorrt lint format peers bench clean
 
 demo: $(VENV)/.installed
 	$(BIN)/stream-cam demo --overwrite
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest
+
+# Torch-tensorrt wants an older PyTorch, hence its own environment: 6 GB, no GPU needed.
+test-tensorrt: $(VENV)-tensorrt/.installed
+	$(VENV)-tensorrt/bin/python -m pytest tests/test_tensorrt_conversion.py
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
@@ -45,5 +49,10 @@ $(VENV)/.peers: $(VENV)/.dev
 	$(PIP) install --no-deps grad-cam
 	@touch $@
 
+$(VENV)-tensorrt/.installed: pyproject.toml
+	@test -x $(VENV)-tensorrt/bin/python || $(PYTHON) -m venv $(VENV)-tensorrt
+	$(VENV)-tensorrt/bin/python -m pip --disable-pip-version-check -q install -e ".[tensorrt-rtx]" pytest
+	@touch $@
+
 clean:
-	rm -rf $(VENV) demo.mp4 demo.png
+	rm -rf $(VENV) $(VENV)-tensorrt demo.mp4 demo.png

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import glob
 import logging
+import multiprocessing
 import os
+import signal
 import sys
 import threading
 from collections import Counter
@@ -22,6 +24,8 @@ from stream_cam.sinks.video import part_of, unfinished_of
 from stream_cam.sources.paths import VIDEO_SUFFIXES, is_pattern, natural_key
 
 if TYPE_CHECKING:
+    from multiprocessing.connection import Connection
+
     from stream_cam.pipeline import Pipeline
 
 logger = logging.getLogger(__name__)
@@ -41,7 +45,10 @@ class Job:
     output: Path
     fate: Fate = "to do"
     reason: str = ""
-    pipeline: Pipeline | None = None
+    begun: bool = False
+    n_frames: int | None = None
+    """How many it has, as far as its file says so."""
+    n_rendered: int = 0
 
     @property
     def unfinished(self) -> Path:
@@ -56,6 +63,9 @@ class Job:
 @dataclass
 class Batch:
     """Annotates videos into a folder; those that are there already are left as they are.
+
+    Each is annotated in a process of its own: torch traces one network at a time in a process, and
+    what crashes ends with its own video.
 
     A recording has its name once it is complete: what was stopped or failed is called
     `name.unfinished.mp4` and made anew the next time. One failure does not end the others.
@@ -102,12 +112,9 @@ class Batch:
                     f"such as {path.with_name(NAME + path.suffix)}"
                 )
 
-    def stop(self, reason: str) -> None:
+    def stop(self, _reason: str) -> None:
         """Ends the videos on their way, and begins no other; from any thread."""
         self._stopped.set()
-        for job in self.jobs:
-            if job.pipeline is not None:
-                job.pipeline.stop(reason)
 
     def run(self, on_end: Callable[[Job], None], on_tick: Callable[[], None]) -> None:
         """Do what is missing.
@@ -143,13 +150,8 @@ class Batch:
         run = replace(self.config.run, quiet=True, overwrite=overwrite)
         config = replace(self.config, run=run, record=_named(self.config.record, job.source.stem))
 
-        def begin(pipeline: Pipeline) -> None:
-            job.pipeline = pipeline
-            if self._stopped.is_set():
-                pipeline.stop("interrupted")
-
         try:
-            run_session(str(job.source), [str(job.unfinished)], config, on_start=begin)
+            self._do_elsewhere(job, config)
             if self._stopped.is_set():
                 job.fate = "stopped"
                 return
@@ -159,6 +161,83 @@ class Batch:
             job.fate, job.reason = "failed", " ".join(str(error).split())
         except OSError as error:
             job.fate, job.reason = "failed", f"{job.output}: {error.strerror}"
+
+    def _do_elsewhere(self, job: Job, config: PipelineConfig) -> None:
+        """Run one video in a new process, and wait for it.
+
+        Raises:
+            SinkError: it failed, with its own words, or its process died.
+        """
+        context = multiprocessing.get_context("spawn")
+        ours, theirs = context.Pipe()
+        process = context.Process(
+            target=_work, args=(theirs, str(job.source), str(job.unfinished), config), daemon=True
+        )
+        process.start()
+        theirs.close()
+        told_to_stop = False
+        try:
+            while True:
+                if self._stopped.is_set() and not told_to_stop:
+                    ours.send("stop")
+                    told_to_stop = True
+                if not ours.poll(_TICK_SECONDS):
+                    continue
+                said: _Said = ours.recv()
+                if said.ended:
+                    break
+                job.begun, job.n_frames, job.n_rendered = True, said.n_frames, said.n_rendered
+        except (EOFError, OSError) as exc:
+            process.join()
+            raise SinkError(f"{job.source}: its process died ({process.exitcode})") from exc
+        process.join()
+        if said.error:
+            raise SinkError(said.error)
+
+
+@dataclass(frozen=True)
+class _Said:
+    """What the process of a video tells of itself."""
+
+    n_frames: int | None = None
+    n_rendered: int = 0
+    ended: bool = False
+    error: str = ""
+
+
+def _work(pipe: Connection[_Said, str], source: str, output: str, config: PipelineConfig) -> None:
+    """In a process of its own: one video from begin to end."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C is for all; the first process tells us
+    ended = threading.Event()
+
+    def watch(pipeline: Pipeline) -> None:
+        try:
+            while not ended.is_set():
+                pipe.send(_Said(pipeline.info.n_frames, pipeline.report.rendered))
+                if pipe.poll(_TICK_SECONDS):
+                    pipe.recv()
+                    break
+            else:
+                return
+        except (EOFError, OSError):
+            pass  # the first process was killed
+        pipeline.stop("interrupted")
+
+    watching: list[threading.Thread] = []
+
+    def begin(pipeline: Pipeline) -> None:
+        watching.append(threading.Thread(target=watch, args=(pipeline,), daemon=True))
+        watching[0].start()
+
+    error = ""
+    try:
+        run_session(source, [output], config, on_start=begin)
+    except StreamCamError as exc:
+        error = " ".join(str(exc).split())
+    ended.set()
+    for thread in watching:
+        thread.join()
+    pipe.send(_Said(ended=True, error=error))
 
 
 def batch_command(
@@ -266,11 +345,11 @@ def _progress(
 
         def on_tick() -> None:
             for number, job in enumerate(batch.jobs):
-                if job.pipeline is None or job.fate != "to do":
+                if not job.begun or job.fate != "to do":
                     continue
                 if number not in tasks:
-                    tasks[number] = bars.add_task(job.source.name, total=job.pipeline.info.n_frames)
-                bars.update(tasks[number], completed=job.pipeline.report.rendered)
+                    tasks[number] = bars.add_task(job.source.name, total=job.n_frames)
+                bars.update(tasks[number], completed=job.n_rendered)
 
         def on_end(job: Job) -> None:
             task = tasks.pop(batch.jobs.index(job), None)

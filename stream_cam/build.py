@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from stream_cam.config import ModelConfig
-from stream_cam.engine import open_backend
+from stream_cam.engine import Batch, open_backend
+from stream_cam.engine.machine import TENSORRT_INSTALL
 from stream_cam.engine.manifest import Manifest
 from stream_cam.engine.prepare import Backend, OnStage, take_and_verify, take_or_build
 from stream_cam.engine.store import EngineStore
@@ -33,6 +34,7 @@ class Result:
 def build_command(
     model: ModelConfig,
     parallels: Sequence[int],
+    batch: str,
     *,
     force: bool,
     verify_only: bool,
@@ -41,7 +43,8 @@ def build_command(
     """Builds, verifies and keeps the engines that `run` would build, and prints what they are.
 
     Args:
-        parallels: frames explained at once; an engine each.
+        parallels: frames explained at once; an engine each, where that makes a difference.
+        batch: as `Batch.parse` takes it.
         force: builds them although they are kept.
         verify_only: compares kept ones with their network again, and builds nothing.
 
@@ -50,7 +53,7 @@ def build_command(
     """
     store = EngineStore()
     done = []
-    for backend in _backends(model, parallels):
+    for backend in _backends(model, parallels, _batch(batch)):
         with _progress(f"{backend.key.model} {backend.key.input_text}") as on_stage:
             result = (
                 _verified_again(backend, store, on_stage)
@@ -63,17 +66,31 @@ def build_command(
     if as_json:
         print(json.dumps([_as_json(result) for result in done], indent=2, ensure_ascii=False))
     elif not _has_gpu():
-        print("no GPU here: TensorRT, in a later version, will need an NVIDIA GPU and its driver")
+        print(
+            "no GPU is usable here: a TensorRT engine needs an NVIDIA GPU with its driver, and "
+            f"{TENSORRT_INSTALL}"
+        )
 
 
-def _backends(model: ModelConfig, parallels: Sequence[int]) -> list[Backend]:
+def _batch(text: str) -> Batch:
+    try:
+        return Batch.parse(text)
+    except ValueError as error:
+        raise UsageError(f"--batch: {error}") from error
+
+
+def _backends(model: ModelConfig, parallels: Sequence[int], batch: Batch) -> list[Backend]:
+    """One for each engine: on a GPU, how many frames are explained at once makes no other."""
     if model.fit == "native":
         raise UsageError(
             "with --fit native the input's shape is the frame's, so its engine is built at the "
             "first frame: give another --fit"
         )
-    if model.engine == "eager":
-        raise UsageError("the eager engine is not built: give --engine openvino, or auto")
+    if model.engine in ("eager", "inductor"):
+        raise UsageError(
+            f"the {model.engine} engine is not built ahead: give --engine tensorrt, openvino or "
+            "auto"
+        )
     loaded = load_weights(model.weights, model.model, model.labels)
     size = loaded.input_size if model.input_size is None else model.input_size
     if size < 32:
@@ -81,7 +98,7 @@ def _backends(model: ModelConfig, parallels: Sequence[int]) -> list[Backend]:
     module = build_network(model.model, loaded.n_classes)
     load_parameters(module, loaded.state_dict, loaded.name)
     net = CamNet.from_module(module, name=model.model)
-    return [
+    backends = [
         open_backend(
             net,
             net.fingerprint(),
@@ -90,9 +107,11 @@ def _backends(model: ModelConfig, parallels: Sequence[int]) -> list[Backend]:
             device=model.device,
             precision=model.precision,
             parallel=parallel,
+            batch=batch,
         )
         for parallel in parallels
     ]
+    return list({backend.key.digest(): backend for backend in backends}.values())
 
 
 def _made(backend: Backend, store: EngineStore, force: bool, on_stage: OnStage) -> Result:
@@ -116,11 +135,12 @@ def _told(result: Result) -> str:
     manifest = result.manifest
     key = manifest.key
     options = " ".join(f"{name}={value}" for name, value in key.options.items())
+    what_ms = "frame" if key.input_shape[0] == 1 else f"call of {key.input_shape[0]} frames"
     return (
         f"{result.what}: {key.model} {key.input_text}, {key.backend} {key.precision} ({options})\n"
         f"  {manifest.verification}\n"
-        f"  {manifest.latency_p50_ms:.1f} ms a frame, {manifest.size_bytes / 1e6:.0f} MB, built in "
-        f"{manifest.build_seconds:.1f} s\n"
+        f"  {manifest.latency_p50_ms:.3g} ms a {what_ms}, {manifest.size_bytes / 1e6:.0f} MB, "
+        f"built in {manifest.build_seconds:.1f} s\n"
         f"  {result.path}"
     )
 

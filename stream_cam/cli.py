@@ -22,6 +22,7 @@ import tyro
 from stream_cam._version import __version__
 from stream_cam.config import (
     BatchConfig,
+    BenchConfig,
     CaptureConfig,
     DemoConfig,
     LookConfig,
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
     from stream_cam.pipeline import Pipeline
     from stream_cam.report import Report
 
-COMMANDS = ("run", "batch", "demo", "recover", "build", "engines", "doctor")
+COMMANDS = ("run", "batch", "demo", "recover", "build", "engines", "bench", "doctor")
 INTERRUPTED = 130
 TERMINATED = 143
 _CLEAR_LINE = b"\r\x1b[2K"
@@ -142,6 +143,9 @@ class Build:
     """Build anew what is already kept."""
     verify_only: bool = False
     """Compare kept engines with their network again; build nothing."""
+    batch: str = "1"
+    """Frames the network takes at once, on GPUs: 8, or 1..32 (any number up to 32, fastest at 32),
+    or 1..8..32 (fastest at 8)."""
     json: bool = False
     """Print JSON."""
     verbose: bool = False
@@ -163,7 +167,19 @@ class Engines:
     """Print JSON instead of a table."""
 
 
-_AnyCommand: TypeAlias = "Run | Batch | Demo | Recover | Build | Engines | Doctor"
+@dataclasses.dataclass(frozen=True)
+class Bench:
+    """Measure engines, batches, shapes, and the stages of a frame; compare two measurements.
+
+    Nothing is timed that was not compared with the network in float32 first.
+    """
+
+    bench: tyro.conf.OmitArgPrefixes[BenchConfig] = dataclasses.field(default_factory=BenchConfig)
+    verbose: bool = False
+    """Log what happens, for bug reports."""
+
+
+_AnyCommand: TypeAlias = "Run | Batch | Demo | Recover | Build | Engines | Bench | Doctor"
 Command = (
     Annotated[Run, tyro.conf.subcommand("run")]
     | Annotated[Batch, tyro.conf.subcommand("batch")]
@@ -171,6 +187,7 @@ Command = (
     | Annotated[Recover, tyro.conf.subcommand("recover")]
     | Annotated[Build, tyro.conf.subcommand("build")]
     | Annotated[Engines, tyro.conf.subcommand("engines")]
+    | Annotated[Bench, tyro.conf.subcommand("bench")]
     | Annotated[Doctor, tyro.conf.subcommand("doctor")]
 )
 
@@ -257,15 +274,16 @@ def _obey(arguments: Sequence[str]) -> int:
     if isinstance(command, Build):
         with _logging_to_stderr(command.verbose):
             return _build(command)
+    if isinstance(command, Bench):
+        with _logging_to_stderr(command.verbose):
+            return _bench(command, arguments)
     with _logging_to_stderr(command.run.verbose):
         if isinstance(command, Batch):
             return _batch(command)
         return _demo(command) if isinstance(command, Demo) else _run(command)
 
 
-def _parse(
-    arguments: Sequence[str],
-) -> Run | Batch | Demo | Recover | Build | Engines | Doctor | None:
+def _parse(arguments: Sequence[str]) -> _AnyCommand | None:
     """What was asked for; None if that was help, which is then printed.
 
     Raises:
@@ -418,6 +436,7 @@ def _build(command: Build) -> int:
     build_command(
         command.model,
         parallel_choices(),
+        command.batch,
         force=command.force,
         verify_only=command.verify_only,
         as_json=command.json,
@@ -429,6 +448,13 @@ def _engines(command: Engines) -> int:
     from stream_cam.kept import engines_command
 
     engines_command(remove=command.prune, as_json=command.json)
+    return 0
+
+
+def _bench(command: Bench, arguments: Sequence[str]) -> int:
+    from stream_cam.bench.command import bench_command
+
+    bench_command(command.bench, arguments)
     return 0
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Literal
 
 Device = Literal["auto", "cpu", "cuda"]
-EngineName = Literal["auto", "openvino", "eager"]
-Precision = Literal["fp32", "bf16"]
+EngineName = Literal["auto", "tensorrt", "inductor", "openvino", "eager"]
+Precision = Literal["auto", "fp32", "fp16", "bf16"]
 Fit = Literal["stretch", "crop", "letterbox", "native"]
 Upsampling = Literal["bilinear", "nearest", "bicubic"]
 Colormap = Literal["turbo", "jet", "viridis", "inferno", "magma"]
@@ -37,9 +37,9 @@ class ModelConfig:
     """What runs the network; auto takes the fastest that works here."""
     device: Device = "auto"
     """Where the network runs; auto takes a CUDA GPU if an engine for it is there."""
-    precision: Precision = "fp32"
-    """fp32, or bf16: faster where the processor has it (`stream-cam doctor` says), and the maps
-    differ by up to a hundredth of their range."""
+    precision: Precision = "auto"
+    """auto: fp16 on GPUs, fp32 on CPUs; bf16: faster on processors that have it (`stream-cam
+    doctor` says), and the maps differ by up to a hundredth of their range."""
     input_size: int | None = None
     """Side of the network's input in pixels; default: what the weights were made for."""
     fit: Fit = "stretch"
@@ -124,6 +124,63 @@ class DemoConfig:
     """Another seed, another scene."""
     engine: EngineName = "auto"
     """What runs the network; auto takes the fastest that works here."""
+
+
+@dataclass(frozen=True)
+class BenchConfig:
+    """What is measured, how long, and where the figures go."""
+
+    engines: tuple[str, ...] = ()
+    """Which engines, such as `eager`, or `openvino:bf16` for one precision of one; none: all that
+    this machine can run."""
+    batch: tuple[int, ...] = (1, 8)
+    """Images in one call of the network."""
+    shape: tuple[str, ...] = ()
+    """Height x width of the network's input in pixels, such as 224x384; none: what the weights were
+    made for."""
+    model: str = "resnet18"
+    """A torchvision classifier that ends in global average pooling and one linear layer."""
+    weights: str = "demo"
+    """imagenet (downloaded once), demo (shipped, resnet18), or a .pth/.pt/.safetensors file."""
+    device: Device = "auto"
+    """Where engines run; auto lets each take the fastest place that it knows."""
+    frame: str = "1280x720"
+    """Width x height in pixels of the drawn frames that a --source is not given for."""
+    source: str | None = None
+    """A video file to decode and explain; default: drawn scenes, coded as H.264."""
+    peers: bool = False
+    """Also time torch-cam and pytorch-grad-cam on the same frames (pip install
+    'stream-cam[bench]')."""
+    samples: int = 200
+    """Timed calls for one figure, at most."""
+    seconds: float = 2.0
+    """Time that these calls may take together, in seconds."""
+    budget: float | None = None
+    """Begin nothing new after so many seconds; what is left out is said. Engines are then timed one
+    after the other instead of in turns."""
+    json: Path | None = None
+    """Write all figures and samples to this JSON file."""
+    plot: Path | None = None
+    """Draw the distributions into this SVG file."""
+    compare: tuple[Path, Path] | None = None
+    """Measure nothing: say what became slower from the first JSON file to the second."""
+    tolerance: float = 0.1
+    """With --compare: end with 1 if a median grew by more than this share of it, 0 or more."""
+
+    def __post_init__(self) -> None:
+        if not self.batch or min(self.batch) < 1:
+            raise ValueError(f"--batch is a number of images from 1, got {list(self.batch)}")
+        for shape in self.shape:
+            if not re.fullmatch(r"[1-9]\d{1,3}x[1-9]\d{1,3}", shape):
+                raise ValueError(f"--shape is HEIGHTxWIDTH in pixels from 10, got {shape!r}")
+        if self.samples < 1:
+            raise ValueError(f"--samples is a number of calls from 1, got {self.samples}")
+        for name in ("seconds", "budget"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < math.inf:
+                raise ValueError(f"--{name} is a time in seconds above 0, got {value:g}")
+        if not 0 <= self.tolerance < math.inf:
+            raise ValueError(f"--tolerance is a share from 0, got {self.tolerance:g}")
 
 
 @dataclass(frozen=True)

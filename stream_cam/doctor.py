@@ -16,6 +16,7 @@ import subprocess
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
@@ -23,6 +24,7 @@ from pathlib import Path
 from typing import Literal
 
 from stream_cam._version import __version__
+from stream_cam.errors import EngineError
 
 Status = Literal["ok", "missing", "note"]
 
@@ -163,27 +165,36 @@ def _gpu() -> Findings:
 
 def _tensorrt() -> Findings:
     # torch_tensorrt must not be imported: without a GPU that fails.
-    modules = [name for name in ("tensorrt", "tensorrt_rtx") if find_spec(name) is not None]
-    packages = ("tensorrt", "tensorrt-rtx", "torch-tensorrt", "torch-tensorrt-rtx")
-    there = {name: found for name in packages if (found := _version(name)) is not None}
-    if not there and not modules:
-        yield Finding("TensorRT", "note", "not installed; this version does not use it")
+    import torch
+
+    from stream_cam.engine.machine import installed_tensorrt
+
+    converters = [_version(name) for name in ("torch-tensorrt", "torch-tensorrt-rtx")]
+    usable = torch.cuda.is_available()
+    try:
+        flavour = installed_tensorrt()
+        versions = flavour.versions()
+    except EngineError as error:
+        what, _, advice = str(error).partition(": ")
+        if any(converters):
+            yield Finding("TensorRT", "missing", what, advice)
+        elif usable:
+            yield Finding("TensorRT", "note", f"{what}; slower engines serve this GPU", advice)
+        else:
+            yield Finding("TensorRT", "note", f"{what}; it would need an NVIDIA GPU")
         return
-    what = ", ".join(f"{name} {found}" for name, found in there.items()) or ", ".join(modules)
-    if {"torch-tensorrt", "torch-tensorrt-rtx"} <= there.keys():
-        advice = "both own torch_tensorrt: pip uninstall one, pip install --force-reinstall other"
-        yield Finding("TensorRT", "missing", what, advice)
-    elif "0.0.1" in there.values():
-        advice = "0.0.1 is an empty placeholder: pip install 'torch-tensorrt>=2.14'"
-        yield Finding("TensorRT", "missing", what, advice)
+    what = f"{flavour.module} {versions['tensorrt']} with {flavour.converter} "
+    what += versions["torch_tensorrt"]
+    if usable:
+        yield Finding("TensorRT", "ok", what)
     else:
-        yield Finding("TensorRT", "note", f"{what}; this version does not use it")
+        yield Finding("TensorRT", "note", f"{what}; no GPU here that it could use")
 
 
 def _triton() -> Findings:
     found = _version("triton")
     if found is None:
-        yield Finding("Triton", "note", "not installed; this version does not use it")
+        yield Finding("Triton", "note", "not installed; the inductor engine needs it on a GPU")
     else:
         yield Finding("Triton", "ok", found)
 
@@ -228,7 +239,7 @@ def _engines() -> Findings:
     if find_spec("openvino") is not None:
         usable.insert(0, "openvino on the CPU")
     if torch.cuda.is_available():
-        usable.insert(0, "eager on the GPU")
+        usable = [f"{name} on the GPU" for name in _gpu_engines()] + usable
     yield Finding("engines", "ok", f"can run here: {', '.join(usable)}")
     folder = engines_folder()
     kept = list(folder.glob("*/manifest.json")) if folder.is_dir() else []
@@ -238,6 +249,18 @@ def _engines() -> Findings:
     if not os.access(existing, os.W_OK | os.X_OK):
         advice = "export STREAM_CAM_ENGINES=<a folder of yours>: else each start compiles anew"
         yield Finding("engines", "missing", f"{existing} may not be written to", advice)
+
+
+def _gpu_engines() -> list[str]:
+    from stream_cam.engine.machine import installed_tensorrt
+
+    names = ["eager"]
+    if find_spec("triton") is not None:
+        names.insert(0, "inductor")
+    with suppress(EngineError):
+        installed_tensorrt()
+        names.insert(0, "tensorrt")
+    return names
 
 
 def _codecs() -> Findings:

@@ -9,7 +9,8 @@
     ├── ModelError                       a network cannot be used
     │   └── NoCamError                   a network without GAP and one linear layer has no CAM
     ├── WeightsError                     parameters or labels cannot be had or do not fit
-    └── EngineError                      a network cannot be compiled or run on this machine
+    ├── EngineError                      a network cannot be compiled or run on this machine
+    └── BenchError                       a benchmark has no figures, or its file is not one
 
 Every message says what was wrong, what was got and what to do next, in one line.
 """
@@ -85,6 +86,10 @@ class WeightsError(StreamCamError):
 
 class EngineError(StreamCamError):
     """A network cannot be compiled or run on this machine."""
+
+
+class BenchError(StreamCamError):
+    """A benchmark has no figures to show, or a file of figures cannot be read or written."""
 
 
 def unknown_name(kind: str, got: str, known: Iterable[str]) -> UsageError:

@@ -56,7 +56,7 @@ class Explainer:
         *,
         engine: EngineName = "auto",
         device: Device = "auto",
-        precision: Precision = "fp32",
+        precision: Precision = "auto",
         fit: Fit = "stretch",
         input_size: int | None = None,
         look: LookConfig | None = None,
@@ -95,7 +95,7 @@ class Explainer:
         labels: Path | str | None = None,
         engine: EngineName = "auto",
         device: Device = "auto",
-        precision: Precision = "fp32",
+        precision: Precision = "auto",
         fit: Fit = "stretch",
         input_size: int | None = None,
         look: LookConfig | None = None,
@@ -109,7 +109,7 @@ class Explainer:
             labels: a file with the class names, for weights from a file.
             engine: `auto`, `openvino` or `eager`.
             device: `auto`, `cpu` or `cuda`.
-            precision: `fp32`, or `bf16` where the processor has it.
+            precision: `auto` is fp32 on CPUs, fp16 on GPUs; `bf16` where the processor has it.
             fit: `stretch`, `crop`, `letterbox` or `native`.
             input_size: side of the network's input in pixels; default: the weights' own.
             look: how `overlay` draws.
@@ -161,7 +161,7 @@ class Explainer:
         input_size: int = 224,
         engine: EngineName = "auto",
         device: Device = "auto",
-        precision: Precision = "fp32",
+        precision: Precision = "auto",
         fit: Fit = "stretch",
         look: LookConfig | None = None,
         parallel: int = 1,
@@ -190,6 +190,12 @@ class Explainer:
         """What runs the network; None before the first frame with `fit="native"`."""
         with self._lock:
             return next(reversed(self._lanes.values())).engine.info if self._lanes else None
+
+    @property
+    def engine(self) -> Engine | None:
+        """What `engine_info` is about, for those who verify or time it by itself."""
+        with self._lock:
+            return next(reversed(self._lanes.values())).engine if self._lanes else None
 
     @property
     def parallel(self) -> int:

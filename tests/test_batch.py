@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from pathlib import Path
 
@@ -95,8 +96,7 @@ def test_what_was_stopped_has_not_its_name_and_is_made_anew(clips: Path) -> None
     ended: list[Job] = []
 
     def stop_in_the_middle() -> None:
-        pipeline = batch.jobs[0].pipeline
-        if pipeline is not None and pipeline.report.rendered > 3:
+        if batch.jobs[0].n_rendered > 3:
             batch.stop("interrupted")
 
     batch.run(ended.append, stop_in_the_middle)
@@ -112,14 +112,24 @@ def test_what_was_stopped_has_not_its_name_and_is_made_anew(clips: Path) -> None
 def test_as_many_run_at_once_as_are_asked_for(clips: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     together = threading.Barrier(2, timeout=20)
 
-    def session(source: str, outputs: list[str], *_: object, **__: object) -> None:
+    def elsewhere(batch: Batch, job: Job, config: PipelineConfig) -> None:
         together.wait()
-        Path(outputs[0]).write_bytes(b"video")
+        job.unfinished.write_bytes(b"video")
 
-    monkeypatch.setattr("stream_cam.batch.run_session", session)
+    monkeypatch.setattr(Batch, "_do_elsewhere", elsewhere)
     batch = Batch(["clips"], CONFIG, BatchConfig(Path("out"), jobs=2))
     batch.run(lambda job: None, lambda: None)
     assert [job.fate for job in batch.jobs] == ["done", "done"]
+
+
+def test_a_process_that_dies_is_a_failure_of_its_video(
+    clips: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stream_cam.batch._work", os._exit)  # not with such arguments
+    batch = Batch(["clips/b9.mp4"], CONFIG, BatchConfig(Path("out")))
+    batch.run(lambda job: None, lambda: None)
+    assert batch.jobs[0].fate == "failed"
+    assert "its process died (1)" in batch.jobs[0].reason
 
 
 def test_mistakes_are_told_before_anything_is_done(

@@ -20,7 +20,8 @@ from toy_engine import ToyBackend
 from stream_cam import build, session
 from stream_cam.cli import main
 from stream_cam.config import ModelConfig
-from stream_cam.engine import openvino, verify
+from stream_cam.engine import Batch, openvino, verify
+from stream_cam.engine.machine import TENSORRT_INSTALL
 from stream_cam.engine.manifest import Figures
 from stream_cam.engine.store import BLOB, EngineStore
 from stream_cam.model import build_network
@@ -51,7 +52,7 @@ def place(tmp_path: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def toy(monkeypatch: pytest.MonkeyPatch) -> ToyBackend:
     """Instead of OpenVINO, what builds in no time."""
     backend = ToyBackend()
-    monkeypatch.setattr(build, "_backends", lambda model, parallels: [backend])
+    monkeypatch.setattr(build, "_backends", lambda model, parallels, batch: [backend])
     return backend
 
 
@@ -69,7 +70,7 @@ def test_build_keeps_a_real_engine_and_the_second_takes_it(
     said = capsys.readouterr()
     assert said.err == ""
     assert said.out.startswith("built: resnet18 3×64×64, openvino fp32 ")
-    assert "TensorRT" in said.out.splitlines()[-1]
+    assert TENSORRT_INSTALL in said.out.splitlines()[-1]
     (path,) = EngineStore().entries()
     assert str(path) in said.out
     assert f" {(path / BLOB).stat().st_size / 1e6:.0f} MB, built in " in said.out
@@ -166,6 +167,9 @@ def test_a_build_that_cannot_be_kept_is_a_failure(
     [
         ("build --precision fp8", "fp32"),
         ("build --engine eager", "is not built"),
+        ("build --engine inductor", "is not built"),
+        ("build --batch 32..1", "1..32 or 1..8..32"),
+        ("build --batch many", "1..32 or 1..8..32"),
         ("build --fit native", "at the first frame"),
         ("build --force --verify-only", "give one of them"),
         ("build --forse", "did you mean --force"),
@@ -255,6 +259,27 @@ def test_help_of_the_commands_loads_nothing_heavy() -> None:
 
 def test_default_options_build_what_run_would(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
-    monkeypatch.setattr(build, "open_backend", lambda *_, **options: asked.append(options))
-    build._backends(ModelConfig(weights="tiny.safetensors", input_size=64), (1, 2))
+
+    def opened(*_: Any, **options: Any) -> ToyBackend:
+        asked.append(options)
+        return ToyBackend()
+
+    monkeypatch.setattr(build, "open_backend", opened)
+    model, batch = ModelConfig(weights="tiny.safetensors", input_size=64), Batch(1, 8, 32)
+    backends = build._backends(model, (1, 2), batch)
     assert [options["parallel"] for options in asked] == [1, 2]
+    assert [options["batch"] for options in asked] == [batch, batch]
+    assert len(backends) == 1, "engines with the same key are one engine"
+
+
+def test_a_batch_is_for_gpus(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["build", *ONE, "--batch", "1..8"]) == 2
+    assert "--batch is for tensorrt" in complaint(capsys)
+
+
+def test_without_a_gpu_tensorrt_says_what_it_needs(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert main(["build", *ONE[:-1], "tensorrt"]) == 1
+    assert "needs an NVIDIA GPU" in complaint(capsys)

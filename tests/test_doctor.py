@@ -3,13 +3,16 @@ from __future__ import annotations
 import dataclasses
 import importlib.metadata
 import sys
+import types
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
 from stream_cam import doctor
 from stream_cam.doctor import Finding, examine, print_table
+from stream_cam.engine import machine
 from stream_cam.sources import camera
 
 
@@ -71,6 +74,7 @@ def fake_versions(monkeypatch: pytest.MonkeyPatch, **found: str) -> None:
         return found[name]
 
     monkeypatch.setattr(doctor, "version", version)
+    monkeypatch.setattr(machine, "version", version)
 
 
 def test_both_opencvs_are_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -82,9 +86,48 @@ def test_both_opencvs_are_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_placeholder_and_rival_tensorrts_are_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
     fake_versions(monkeypatch, torch_tensorrt="0.0.1")
-    assert "placeholder" in the_one(doctor._tensorrt(), "TensorRT").advice
+    finding = the_one(doctor._tensorrt(), "TensorRT")
+    assert (finding.status, "placeholder" in finding.what) == ("missing", True)
+    assert finding.advice == machine.TENSORRT_INSTALL
     fake_versions(monkeypatch, torch_tensorrt="2.14.0", torch_tensorrt_rtx="2.14.0")
-    assert "both" in the_one(doctor._tensorrt(), "TensorRT").advice
+    finding = the_one(doctor._tensorrt(), "TensorRT")
+    assert (finding.status, "same files" in finding.what) == ("missing", True)
+    assert "uninstall both" in finding.advice
+
+
+def test_tensorrt_that_cannot_be_imported_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake_versions(monkeypatch, torch_tensorrt_rtx="2.14.0")
+    monkeypatch.setattr(machine, "find_spec", lambda name: None)
+    finding = the_one(doctor._tensorrt(), "TensorRT")
+    assert "but not tensorrt_rtx" in finding.what
+    assert finding.advice == "pip install --force-reinstall torch-tensorrt-rtx"
+
+
+@pytest.mark.parametrize("has_gpu", [False, True])
+def test_tensorrt_is_advised_where_there_is_a_gpu(
+    monkeypatch: pytest.MonkeyPatch, has_gpu: bool
+) -> None:
+    fake_versions(monkeypatch)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: has_gpu)
+    finding = the_one(doctor._tensorrt(), "TensorRT")
+    assert finding.status == "note"
+    assert finding.advice == (machine.TENSORRT_INSTALL if has_gpu else "")
+    assert ("slower engines" in finding.what) == has_gpu
+
+
+@pytest.mark.parametrize("has_gpu", [False, True])
+def test_installed_tensorrt_is_named_with_its_versions(
+    monkeypatch: pytest.MonkeyPatch, has_gpu: bool
+) -> None:
+    fake_versions(monkeypatch, torch_tensorrt="2.14.0", torch="2.14.1")
+    library = types.ModuleType("tensorrt")
+    library.__version__ = "10.9.0.34"  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "tensorrt", library)
+    monkeypatch.setattr(machine, "find_spec", lambda name: library)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: has_gpu)
+    finding = the_one(doctor._tensorrt(), "TensorRT")
+    assert finding.status == ("ok" if has_gpu else "note")
+    assert finding.what.startswith("tensorrt 10.9.0.34 with torch-tensorrt 2.14.0")
 
 
 def test_missing_packages_are_named_with_their_command(monkeypatch: pytest.MonkeyPatch) -> None:

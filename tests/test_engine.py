@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +10,17 @@ import pytest
 import torch
 from networks import untrained
 from torch import nn
+from toy_engine import toy_net
 
 from stream_cam.engine import load_engine
-from stream_cam.engine.base import Engine
+from stream_cam.engine.base import Batch, Engine
+from stream_cam.engine.eager import EagerEngine
+from stream_cam.engine.inductor import InductorEngine
 from stream_cam.engine.openvino import OpenVinoBackend
 from stream_cam.engine.prepare import take_or_build
 from stream_cam.engine.store import EngineStore
+from stream_cam.engine.typed_net import arithmetic
+from stream_cam.engine.verify import compare, verify
 from stream_cam.errors import EngineError
 from stream_cam.model import CamNet
 
@@ -166,15 +172,228 @@ def test_auto_falls_back_and_says_why(
         load_engine(net, "abc", (64, 64), name="openvino", device="cpu")
 
 
-@pytest.mark.needs_gpu
-def test_eager_on_cuda_equals_the_cpu(net: CamNet) -> None:
-    if not torch.cuda.is_available():
-        pytest.skip("no CUDA GPU")
-    cuda = load_engine(net, "abc", (64, 64), name="eager", device="cuda")
-    cpu = load_engine(net, "abc", (64, 64), name="eager", device="cpu")
-    batch = torch.randn(1, 3, 64, 64)
-    logits = torch.empty(cuda.info.logits_shape, device="cuda")
-    features = torch.empty(cuda.info.features_shape, device="cuda")
-    cuda.session()(batch.cuda(), logits, features)
-    for got, expected in zip((logits, features), run(cpu, batch), strict=True):
-        assert (got.cpu() - expected).abs().max() <= 1e-2 * expected.abs().max()
+Found = dict[str, EngineError | Engine]
+
+
+@pytest.fixture
+def a_gpu(monkeypatch: pytest.MonkeyPatch) -> Found:
+    """A pretended GPU, and what each engine does there: works, or raises."""
+    works = EagerEngine(toy_net(), (64, 64))
+    found: Found = {"tensorrt": works, "inductor": works, "eager": works}
+
+    def load(name: str, place: str, wanted: Any) -> Engine:
+        assert place == "cuda:3"
+        outcome = found.get(f"{name} {wanted.precision}", found[name])
+        if isinstance(outcome, EngineError):
+            raise outcome
+        return outcome
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 3)
+    monkeypatch.setattr("stream_cam.engine._load", load)
+    return found
+
+
+def test_auto_on_a_gpu_falls_back_with_one_line(
+    a_gpu: Found, caplog: pytest.LogCaptureFixture
+) -> None:
+    load_engine(toy_net(), "abc", (64, 64))
+    assert caplog.messages == []
+    a_gpu["tensorrt"] = EngineError("torch-tensorrt is not installed: pip install it")
+    load_engine(toy_net(), "abc", (64, 64), precision="fp16")
+    (line,) = caplog.messages
+    assert "slower inductor engine in fp16 (tensorrt: torch-tensorrt is not installed" in line
+    caplog.clear()
+    a_gpu["inductor"] = EngineError("no C compiler")
+    load_engine(toy_net(), "abc", (64, 64))
+    (line,) = caplog.messages
+    assert "slower eager engine in fp16 (tensorrt: " in line
+    assert line.endswith("; inductor: no C compiler)")
+    a_gpu["eager"] = EngineError("it differs")
+    with pytest.raises(EngineError, match="it differs"):
+        load_engine(toy_net(), "abc", (64, 64))
+
+
+def test_auto_on_a_gpu_is_fp16_or_where_maps_do_not_survive_that_fp32(
+    a_gpu: Found, caplog: pytest.LogCaptureFixture
+) -> None:
+    fp32 = EagerEngine(toy_net(), (64, 64))
+    a_gpu["tensorrt fp32"] = fp32
+    assert load_engine(toy_net(), "abc", (64, 64), name="tensorrt") is a_gpu["tensorrt"]
+    a_gpu["tensorrt"] = EngineError("correlation 0.9, at least 0.9995 is asked for")
+    assert load_engine(toy_net(), "abc", (64, 64), name="tensorrt") is fp32
+    (line,) = caplog.messages
+    assert "slower tensorrt engine in fp32 (tensorrt: correlation 0.9, at least" in line
+
+
+@pytest.mark.parametrize("name", ["tensorrt", "inductor", "eager"])
+def test_an_engine_asked_for_by_name_never_falls_back(
+    a_gpu: Found, name: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    a_gpu[name] = EngineError("does not work")
+    with pytest.raises(EngineError, match="does not work"):
+        load_engine(toy_net(), "abc", (64, 64), name=name)
+    assert caplog.messages == []
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"precision": "bf16"}, "--precision fp32 or fp16, or --engine openvino --device cpu"),
+        ({"precision": "fp16", "device": "cpu"}, "--precision fp32 or bf16; fp16 is for GPUs"),
+        ({"precision": "fp16", "name": "eager", "device": "cpu"}, "--precision fp32; fp16"),
+        ({"name": "tensorrt", "device": "cpu"}, "tensorrt engine runs on GPUs"),
+        ({"name": "inductor", "device": "cpu"}, "inductor engine runs on GPUs"),
+        ({"name": "openvino", "device": "cuda"}, "openvino engine runs on the CPU"),
+    ],
+)
+def test_what_does_not_go_together_says_what_to_do(
+    a_gpu: Found, options: dict[str, Any], expected: str
+) -> None:
+    with pytest.raises(EngineError, match=expected):
+        load_engine(toy_net(), "abc", (64, 64), **options)
+
+
+@pytest.mark.parametrize("name", ["tensorrt", "inductor"])
+def test_gpu_engines_without_a_gpu_say_what_they_need(
+    net: CamNet, name: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(EngineError, match="needs an NVIDIA GPU with its driver"):
+        load_engine(net, "abc", (64, 64), name=name)
+
+
+def test_a_batch_gives_what_its_frames_give_alone(net: CamNet) -> None:
+    engine = EagerEngine(net, (64, 64), batch=Batch(1, 2, 4))
+    one = EagerEngine(net, (64, 64)).session()
+    session = engine.session()
+    assert engine.info.input_shape == (2, 3, 64, 64)
+    for n_frames in (1, 3, 4):
+        batch = torch.randn(n_frames, 3, 64, 64)
+        logits = torch.full((n_frames, 13), torch.nan)
+        features = torch.full((n_frames, 512, 2, 2), torch.nan)
+        session(batch, logits, features)
+        for place in range(n_frames):
+            alone = torch.empty(1, 13), torch.empty(1, 512, 2, 2)
+            one(batch[place, None], *alone)
+            # Another number of frames is summed in another order.
+            for got, expected in zip((logits, features), alone, strict=True):
+                assert (got[place] - expected[0]).abs().max() <= 1e-5 * expected.abs().max()
+
+
+@pytest.mark.parametrize(
+    ("spoil", "expected"),
+    [
+        (lambda b, x, f: (b.double(), x, f), "batch is .* got .* torch.float64"),
+        (lambda b, x, f: (b, x[:, :-1], f), r"logits is \(2, 13\) .* got \(2, 12\)"),
+        (lambda b, x, f: (b, x, f.transpose(2, 3)), "features is .* not contiguous"),
+        (lambda b, x, f: (b, x.to("meta"), f), "logits is .* on cpu .* on meta"),
+        (lambda b, x, f: (b[:1], x, f), r"logits is \(1, 13\) .* got \(2, 13\)"),
+        (lambda b, x, f: (torch.cat([b, b]), x, f), "takes 1..2..3 frames at once, got 4"),
+    ],
+)
+def test_buffers_that_do_not_fit_are_refused(net: CamNet, spoil: Any, expected: str) -> None:
+    session = EagerEngine(net, (64, 64), batch=Batch(1, 2, 3)).session()
+    fitting = torch.zeros(2, 3, 64, 64), torch.empty(2, 13), torch.empty(2, 512, 2, 2)
+    session(*fitting)
+    with pytest.raises(ValueError, match=expected):
+        session(*spoil(*fitting))
+    session(*fitting)
+
+
+def test_half_precision_keeps_the_invariant(net: CamNet) -> None:
+    """Its head is float32: the maps' means plus bias are the logits to float32's rounding."""
+    engine = EagerEngine(net, (64, 64), "cpu", "fp16")
+    assert engine.info.precision == "fp16"
+    logits, features = run(engine, torch.randn(1, 3, 64, 64))
+    maps = torch.einsum("ck,khw->chw", net.weight.double(), features[0].double())
+    torch.testing.assert_close(
+        logits[0].double(), maps.mean((1, 2)) + net.bias.double(), rtol=1e-5, atol=1e-5
+    )
+    assert torch.equal(features, features.half().float())
+    figures = compare(engine, net)
+    # Half a unit in the last of fp16's eleven bits is 2.4e-4; twenty layers add up.
+    assert 1e-5 < figures.cam_difference < 5e-3
+
+
+def test_full_precision_on_a_gpu_is_not_tf32() -> None:
+    cudnn: Any = torch.backends.cudnn
+
+    def now() -> tuple[str, str, bool]:
+        # The last one raises where the two ways to set it disagree.
+        return cudnn.conv.fp32_precision, cudnn.rnn.fp32_precision, cudnn.allow_tf32
+
+    before = now()
+    assert before[0] == "tf32"
+    exact = ("none", "none", False)
+    with arithmetic("cuda:0", "fp32"):
+        assert now() == exact
+        with arithmetic("cuda:0", "fp32"):
+            assert now() == exact
+        assert now() == exact
+    assert now() == before
+    for untouched in (("cpu", "fp32"), ("cuda:0", "fp16")):
+        with arithmetic(*untouched):
+            assert now() == before
+    cudnn.conv.fp32_precision = "ieee"
+    try:
+        with arithmetic("cuda:0", "fp32"):
+            assert cudnn.conv.fp32_precision == "ieee"
+        assert (cudnn.conv.fp32_precision, cudnn.rnn.fp32_precision) == ("ieee", before[1])
+    finally:
+        cudnn.conv.fp32_precision = "tf32"
+
+
+@pytest.mark.needs_compiler
+def test_inductor_equals_the_network() -> None:
+    if shutil.which("g++") is None:
+        pytest.skip("no C++ compiler (apt-get install g++)")
+    engine = InductorEngine(toy_net(), (64, 64), "cpu", "fp32", Batch(2, 2, 2))
+    verify(engine, toy_net())
+    other = InductorEngine(untrained_toy(), (64, 64), "cpu", "fp32", Batch(2, 2, 2))
+    verify(other, untrained_toy())
+    verify(engine, toy_net())
+
+
+def test_inductor_says_what_it_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_compiler(*_: Any, **__: Any) -> None:
+        try:
+            raise RuntimeError("Failed to find C compiler.\nPlease specify one")
+        except RuntimeError as error:
+            raise ValueError("backend failed") from error
+
+    monkeypatch.setattr(torch, "compile", no_compiler)
+    with pytest.raises(
+        EngineError, match=r"toy \(Failed to find C compiler.\).*apt-get install gcc"
+    ):
+        InductorEngine(toy_net(), (64, 64), "cpu", "fp32")
+    with pytest.raises(EngineError, match=r"one number of frames, got --batch 1\.\.4\.\.8"):
+        InductorEngine(toy_net(), (64, 64), "cpu", "fp32", Batch(1, 4, 8))
+
+
+@pytest.mark.parametrize(
+    ("text", "batch", "shown"),
+    [
+        ("1", Batch(), "1"),
+        ("8", Batch(8, 8, 8), "8"),
+        ("1..32", Batch(1, 32, 32), "1..32..32"),
+        ("1..8..32", Batch(1, 8, 32), "1..8..32"),
+    ],
+)
+def test_batches_are_read_as_they_are_shown(text: str, batch: Batch, shown: str) -> None:
+    assert Batch.parse(text) == batch == Batch.parse(str(batch))
+    assert str(batch) == shown
+
+
+@pytest.mark.parametrize("text", ["", "0", "8..1", "1..64..32", "1..2..3..4", "-1", "1-8", "1.."])
+def test_other_batches_are_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=r"8, 1\.\.32 or 1\.\.8\.\.32"):
+        Batch.parse(text)
+
+
+def untrained_toy() -> CamNet:
+    """Of the toy network's class and shape, with other weights."""
+    net = toy_net()
+    for parameter in net.parameters():
+        parameter.mul_(-1.5)
+    return net

@@ -26,7 +26,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("pipeline",),
     ("terminal",),
     ("session", "doctor", "build", "kept", "recover"),
-    ("batch",),
+    ("session", "doctor", "build", "kept", "recover"),
+    ("batch", "bench"),
     ("cli",),
     ("__main__",),
 )
@@ -95,9 +96,14 @@ def loaded_by(code: str) -> set[str]:
 HEAVY = {"torch", "torchvision", "cv2", "av", "openvino"}
 
 
-def test_help_loads_nothing_heavy() -> None:
-    code = "from stream_cam.cli import main\nassert main(['run', '--help']) == 0"
+@pytest.mark.parametrize("command", ["run", "bench"])
+def test_help_loads_nothing_heavy(command: str) -> None:
+    code = f"from stream_cam.cli import main\nassert main(['{command}', '--help']) == 0"
     assert not HEAVY & loaded_by(code)
+
+
+def test_drawn_scenes_need_no_video_library() -> None:
+    assert "av" not in loaded_by("import stream_cam.sources.demo")
 
 
 def test_import_of_the_package_loads_nothing_heavy() -> None:

@@ -13,6 +13,7 @@ from networks import untrained
 from torch import Tensor
 from toy_engine import KEY, Change, ToyBackend, ToyEngine, toy_net
 
+from stream_cam.engine.base import Batch
 from stream_cam.engine.manifest import Figures
 from stream_cam.engine.openvino import OpenVinoBackend
 from stream_cam.engine.prepare import take_or_build
@@ -150,6 +151,43 @@ def test_verification_sees_as_many_frames_as_it_says() -> None:
     compare(spoilt(lambda logits, features: calls.append(logits.clone())), toy_net())
     assert len(calls) == N_DRAWN + N_RANDOM
     assert len({float(logits[0, 0]) for logits in calls}) == len(calls)
+
+
+class BatchEngine(ToyEngine):
+    """Takes several frames at once, and spoils those at one place of one size of batch."""
+
+    def __init__(self, batch: Batch, spoilt_size: int) -> None:
+        super().__init__(toy_net())
+        self.info = replace(self.info, batch=batch, input_shape=(batch.best, 3, 64, 64))
+        self.sizes: list[int] = []
+        self._spoilt_size = spoilt_size
+
+    def _run(self, batch: Tensor, logits: Tensor, features: Tensor) -> None:
+        super()._run(batch, logits, features)
+        self.sizes.append(len(batch))
+        if len(batch) == self._spoilt_size:
+            features[-1] = features[-1].flip(0)
+
+
+def test_batches_are_verified_at_their_least_best_and_most() -> None:
+    engine = BatchEngine(Batch(1, 5, 7), spoilt_size=0)
+    figures = compare(engine, toy_net())
+    n_frames = N_DRAWN + N_RANDOM
+    assert [engine.sizes.count(size) for size in (1, 5, 7)] == [n_frames, 3, 2]
+    # Batches of other sizes are summed in another order.
+    assert figures.cam_difference < 1e-5
+    for size in (1, 5, 7):
+        with pytest.raises(EngineError, match="it is not used"):
+            verify(BatchEngine(Batch(1, 5, 7), spoilt_size=size), toy_net())
+
+
+def test_frames_that_an_engine_leaves_unwritten_fail() -> None:
+    class FirstOnly(BatchEngine):
+        def _run(self, batch: Tensor, logits: Tensor, features: Tensor) -> None:
+            super()._run(batch[:1], logits[:1], features[:1])
+
+    with pytest.raises(EngineError, match="difference nan"):
+        verify(FirstOnly(Batch(2, 2, 2), spoilt_size=0), toy_net())
 
 
 def test_openvino_passes_and_its_figures_are_kept(tmp_path: Path) -> None:

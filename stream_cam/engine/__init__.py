@@ -3,19 +3,32 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from stream_cam.config import Device, EngineName, Precision
-from stream_cam.engine.base import Engine, EngineInfo, Session
+from stream_cam.engine.base import Batch, Engine, EngineInfo, Session
 from stream_cam.errors import EngineError, UsageError, unknown_name
 
 if TYPE_CHECKING:
     from stream_cam.engine.prepare import Backend
     from stream_cam.model import CamNet
 
-__all__ = ["Engine", "EngineInfo", "Session", "load_engine", "open_backend"]
+__all__ = ["Batch", "Engine", "EngineInfo", "Session", "load_engine", "open_backend"]
 
 logger = logging.getLogger(__name__)
+
+
+_ORDER = {"cuda": ("tensorrt", "inductor", "eager"), "cpu": ("openvino", "eager")}
+"""By the kind of device; fastest first."""
+_PRECISIONS = {
+    ("tensorrt", "cuda"): ("fp32", "fp16"),
+    ("inductor", "cuda"): ("fp32", "fp16"),
+    ("eager", "cuda"): ("fp32", "fp16"),
+    ("openvino", "cpu"): ("fp32", "bf16"),
+    ("eager", "cpu"): ("fp32",),
+}
+"""What an engine computes in, by its name and the kind of device."""
 
 
 def load_engine(
@@ -25,8 +38,9 @@ def load_engine(
     *,
     name: EngineName = "auto",
     device: Device = "auto",
-    precision: Precision = "fp32",
+    precision: Precision = "auto",
     parallel: int = 1,
+    batch: Batch | None = None,
 ) -> Engine:
     """Compiles a network, or takes what was compiled before from the store.
 
@@ -34,27 +48,39 @@ def load_engine(
         net: the network, on the CPU in float32.
         fingerprint: its parameters' and its graph's, for the store (`CamNet.fingerprint`).
         input_hw: height and width of the input in pixels.
-        name: which engine; `auto` falls back to the next one and logs why.
+        name: which engine; `auto` takes the fastest that works here, and logs what a faster one
+            lacked.
         device: `auto` takes CUDA if it is there.
-        precision: `bf16` is for the openvino engine on processors that have it.
+        precision: `fp16` is for GPUs, `bf16` for OpenVINO on processors that have it; `auto` is
+            fp16 on GPUs, or fp32 where the network's maps do not survive that, and fp32 on CPUs.
         parallel: how many frames will be explained at once: 1 for the lowest latency.
+        batch: how many frames the network takes at once, on GPUs; default: one.
 
     Raises:
         EngineError: the engine asked for does not work on this machine.
     """
-    place = _place(name, device, precision)
-    if place == "cuda" or name == "eager":
-        return _eager(net, input_hw, place)
-    from stream_cam.engine.prepare import take_or_build
-
-    try:
-        backend = _openvino(net, fingerprint, input_hw, precision, parallel)
-        return take_or_build(backend).engine
-    except EngineError as error:
-        if name == "openvino" or precision != "fp32":
-            raise
-        logger.warning("OpenVINO is not used (%s); falling back to the slower eager engine", error)
-        return _eager(net, input_hw, place)
+    place = _place(name, device)
+    ways = [
+        (candidate, Wanted(net, fingerprint, input_hw, one, parallel, batch or Batch()))
+        for one in _precisions(precision, place)
+        for candidate in _candidates(name, place, one)
+    ]
+    lacking: list[str] = []
+    for candidate, wanted in ways[:-1]:
+        engine = _load_or_tell(candidate, place, wanted, lacking)
+        if engine is not None:
+            break
+    else:
+        candidate, wanted = ways[-1]
+        engine = _load(candidate, place, wanted)
+    if lacking:
+        logger.warning(
+            "falling back to the slower %s engine in %s (%s)",
+            candidate,
+            wanted.precision,
+            "; ".join(lacking),
+        )
+    return engine
 
 
 def open_backend(
@@ -64,8 +90,9 @@ def open_backend(
     *,
     name: EngineName = "auto",
     device: Device = "auto",
-    precision: Precision = "fp32",
+    precision: Precision = "auto",
     parallel: int = 1,
+    batch: Batch | None = None,
 ) -> Backend:
     """What `load_engine` would build with, for the same arguments.
 
@@ -73,60 +100,128 @@ def open_backend(
         UsageError: it would build nothing.
         EngineError: the engine asked for does not work on this machine.
     """
-    place = _place(name, device, precision)
-    if name == "eager":
-        raise UsageError("the eager engine is not built: give --engine openvino, or auto")
-    if place == "cuda":
-        raise UsageError("on a GPU this version runs the eager engine: give --device cpu")
-    return _openvino(net, fingerprint, input_hw, precision, parallel)
-
-
-def _place(name: EngineName, device: Device, precision: Precision) -> str:
-    """cpu or cuda, for names that are checked."""
-    if name not in ("auto", "openvino", "eager"):
-        raise unknown_name("engine", name, ("auto", "openvino", "eager"))
-    if precision not in ("fp32", "bf16"):
-        raise unknown_name("precision", precision, ("fp32", "bf16"))
-    place = _resolve_device(device, name)
-    if (name == "eager" or place == "cuda") and precision != "fp32":
-        raise EngineError(
-            f"the eager engine has no {precision}: give --precision fp32, or --engine openvino "
-            "--device cpu"
+    if name in ("eager", "inductor"):
+        raise UsageError(
+            f"the {name} engine is not built ahead: give --engine tensorrt, openvino or auto"
         )
-    return place
+    place = _place(name, device)
+    best = _precisions(precision, place)[0]
+    wanted = Wanted(net, fingerprint, input_hw, best, parallel, batch or Batch())
+    return _backend(_candidates(name, place, best)[0], place, wanted)
 
 
-def _openvino(
-    net: CamNet,
-    fingerprint: str,
-    input_hw: tuple[int, int],
-    precision: Precision,
-    parallel: int,
-) -> Backend:
+@dataclass(frozen=True)
+class Wanted:
+    """A network and what its engine is for."""
+
+    net: CamNet
+    fingerprint: str
+    input_hw: tuple[int, int]
+    precision: Precision
+    parallel: int
+    batch: Batch
+
+
+def _precisions(precision: Precision, place: str) -> tuple[Precision, ...]:
+    """What to compute in on a device, the best first."""
+    if precision not in ("auto", "fp32", "fp16", "bf16"):
+        raise unknown_name("precision", precision, ("auto", "fp32", "fp16", "bf16"))
+    if precision != "auto":
+        return (precision,)
+    return ("fp32",) if place == "cpu" else ("fp16", "fp32")
+
+
+def _candidates(name: EngineName, place: str, precision: Precision) -> tuple[str, ...]:
+    """Engines to try on a device, in their order."""
+    kind = place.partition(":")[0]
+    names = _ORDER[kind] if name == "auto" else (name,)
+    able = tuple(one for one in names if precision in _PRECISIONS[one, kind])
+    if not able:
+        has = " or ".join(_PRECISIONS[names[0], kind])
+        elsewhere = {"bf16": ", or --engine openvino --device cpu", "fp16": "; fp16 is for GPUs"}
+        raise EngineError(
+            f"the {names[0]} engine has no {precision} on {place}: give --precision {has}"
+            f"{elsewhere[precision]}"
+        )
+    return able
+
+
+def _load_or_tell(name: str, place: str, wanted: Wanted, lacking: list[str]) -> Engine | None:
+    try:
+        return _load(name, place, wanted)
+    except EngineError as error:
+        lacking.append(f"{name}: {error}")
+        return None
+
+
+def _load(name: str, place: str, wanted: Wanted) -> Engine:
+    if name in ("tensorrt", "openvino"):
+        from stream_cam.engine.prepare import take_or_build
+
+        return take_or_build(_backend(name, place, wanted)).engine
+    net, options = wanted.net, (wanted.input_hw, place, wanted.precision, wanted.batch)
+    engine: Engine
+    if name == "inductor":
+        from stream_cam.engine.inductor import InductorEngine
+
+        engine = InductorEngine(net, *options)
+    else:
+        from stream_cam.engine.eager import EagerEngine
+
+        engine = EagerEngine(net, *options)
+    if place != "cpu":
+        from stream_cam.engine.verify import verify
+
+        # What is not kept is compared at every start.
+        verify(engine, net)
+    return engine
+
+
+def _backend(name: str, place: str, wanted: Wanted) -> Backend:
+    net, fingerprint, input_hw = wanted.net, wanted.fingerprint, wanted.input_hw
+    precision, batch = wanted.precision, wanted.batch
+    if name == "tensorrt":
+        from stream_cam.engine.tensorrt import TensorRtBackend
+
+        return TensorRtBackend(
+            net, fingerprint, input_hw, device=place, precision=precision, batch=batch
+        )
     from stream_cam.engine.openvino import OpenVinoBackend
 
-    return OpenVinoBackend(net, fingerprint, input_hw, precision=precision, parallel=parallel)
+    if batch != Batch():
+        raise UsageError("the openvino engine takes one frame at a time: --batch is for tensorrt")
+    return OpenVinoBackend(
+        net, fingerprint, input_hw, precision=precision, parallel=wanted.parallel
+    )
 
 
-def _eager(net: CamNet, input_hw: tuple[int, int], device: str) -> Engine:
-    from stream_cam.engine.eager import EagerEngine
-
-    return EagerEngine(net, input_hw, device)
-
-
-def _resolve_device(device: Device, engine: EngineName) -> str:
+def _place(name: EngineName, device: Device) -> str:
+    """cpu or cuda:N, for names that are checked."""
+    engines = ("auto", "tensorrt", "inductor", "openvino", "eager")
+    if name not in engines:
+        raise unknown_name("engine", name, engines)
     if device not in ("auto", "cpu", "cuda"):
         raise unknown_name("device", device, ("auto", "cpu", "cuda"))
-    if device == "cuda" and engine == "openvino":
+    if device == "cuda" and name == "openvino":
         raise EngineError(
             "the openvino engine runs on the CPU: give --device cpu or --engine eager"
         )
-    if device == "cpu" or engine == "openvino":
+    if device == "cpu" and name in ("tensorrt", "inductor"):
+        raise EngineError(
+            f"the {name} engine runs on GPUs: give --device cuda, or --engine openvino"
+        )
+    if device == "cpu" or name == "openvino":
         return "cpu"
     import torch
 
     if torch.cuda.is_available():
-        return "cuda"
+        return f"cuda:{torch.cuda.current_device()}"
+    if name in ("tensorrt", "inductor"):
+        raise EngineError(
+            f"the {name} engine needs an NVIDIA GPU with its driver, and none is usable here "
+            "(torch.cuda.is_available() is false): give --engine openvino, or see `stream-cam "
+            "doctor`"
+        )
     if device == "cuda":
         raise EngineError(
             "no CUDA GPU is usable here (torch.cuda.is_available() is false): give --device cpu, "

@@ -1,8 +1,15 @@
-"""What of this machine matters to an engine; nothing here needs PyTorch."""
+"""What of this machine matters to an engine; PyTorch is imported only to ask it for a GPU."""
 
 from __future__ import annotations
 
-from importlib.metadata import version
+import importlib
+import platform
+import shutil
+import subprocess
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stream_cam.errors import EngineError
@@ -13,6 +20,77 @@ if TYPE_CHECKING:
 Machine = tuple[dict[str, str], dict[str, str]]
 """Versions of libraries, and hardware, as in the keys of engines that are built here and now."""
 
+TENSORRT_INSTALL = 'pip install "torch-tensorrt>=2.14,<2.15" "torch>=2.14,<2.15" torchvision'
+"""For GeForce and RTX cards torch-tensorrt-rtx, which is smaller, does as well."""
+
+_PLACEHOLDER = "0.0.1"
+_DRIVER_SECONDS = 5.0
+
+
+@dataclass(frozen=True)
+class TensorRt:
+    """Which TensorRT is installed."""
+
+    module: str
+    """tensorrt or tensorrt_rtx: what runs engines."""
+    converter: str
+    """torch-tensorrt or torch-tensorrt-rtx: the package that makes them; both are imported as
+    torch_tensorrt."""
+
+    @property
+    def is_rtx(self) -> bool:
+        return self.module == "tensorrt_rtx"
+
+    def versions(self) -> dict[str, str]:
+        """What made and reads its engines, to the full build.
+
+        Raises:
+            EngineError: TensorRT itself cannot be imported.
+        """
+        try:
+            build = str(importlib.import_module(self.module).__version__)
+        except (ImportError, OSError, AttributeError) as error:
+            raise EngineError(
+                f"{self.module} cannot be imported ({error}): pip install --force-reinstall "
+                f"{self.converter}"
+            ) from error
+        return {
+            "tensorrt": build,
+            "flavour": self.module,
+            "torch": version("torch"),
+            "torch_tensorrt": version(self.converter),
+        }
+
+
+def installed_tensorrt() -> TensorRt:
+    """The flavour of TensorRT that is installed, by its packages; imports nothing.
+
+    Raises:
+        EngineError: none, both, or what only looks like one; the message says what to install.
+    """
+    flavours = (
+        TensorRt("tensorrt", "torch-tensorrt"),
+        TensorRt("tensorrt_rtx", "torch-tensorrt-rtx"),
+    )
+    found = [(flavour, _version(flavour.converter)) for flavour in flavours]
+    there = [(flavour, kept) for flavour, kept in found if kept is not None]
+    if not there:
+        raise EngineError(f"torch-tensorrt is not installed: {TENSORRT_INSTALL}")
+    if len(there) > 1:
+        raise EngineError(
+            "torch-tensorrt and torch-tensorrt-rtx own the same files: pip uninstall both, then "
+            f"{TENSORRT_INSTALL}"
+        )
+    ((flavour, kept),) = there
+    if kept == _PLACEHOLDER:
+        raise EngineError(f"{flavour.converter} {kept} is an empty placeholder: {TENSORRT_INSTALL}")
+    if find_spec(flavour.module) is None:
+        raise EngineError(
+            f"{flavour.converter} {kept} is here, but not {flavour.module}: pip install "
+            f"--force-reinstall {flavour.converter}"
+        )
+    return flavour
+
 
 def machine_for(backend: str) -> Machine:
     """This machine, as a backend sees it.
@@ -20,9 +98,25 @@ def machine_for(backend: str) -> Machine:
     Raises:
         EngineError: this version has no such backend, or it does not work here.
     """
+    if backend == "tensorrt":
+        return installed_tensorrt().versions(), gpu_hardware()
     if backend != "openvino":
         raise EngineError(f"this version has no {backend} engines")
     return openvino_machine(openvino_core())
+
+
+def gpu_hardware(device: str = "cuda") -> dict[str, str]:
+    """The name and compute capability of a GPU, and its driver.
+
+    Raises:
+        EngineError: there is no CUDA GPU that PyTorch can use.
+    """
+    import torch
+
+    if not torch.cuda.is_available():
+        raise EngineError("no CUDA GPU is usable here (torch.cuda.is_available() is false)")
+    gpu = torch.cuda.get_device_properties(torch.device(device))
+    return {"gpu": gpu.name, "sm": f"{gpu.major}.{gpu.minor}", "driver": _driver()}
 
 
 def openvino_core() -> openvino.Core:
@@ -53,3 +147,29 @@ def openvino_machine(core: openvino.Core) -> Machine:
 def openvino_capabilities(core: openvino.Core) -> list[str]:
     """What OpenVINO can compute in on this processor: FP32, BF16, INT8, …"""
     return sorted(core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _driver() -> str:
+    """NVIDIA's driver, as 580.82.07; or, where it does not say, the kernel that it came with."""
+    try:
+        return Path("/sys/module/nvidia/version").read_text(encoding="ascii").strip()
+    except (OSError, ValueError):
+        pass
+    program = shutil.which("nvidia-smi")
+    if program is not None:
+        command = [program, "--query-gpu=driver_version", "--format=csv,noheader"]
+        try:
+            done = subprocess.run(
+                command, capture_output=True, text=True, timeout=_DRIVER_SECONDS, check=True
+            )
+            return done.stdout.split()[0]
+        except (OSError, subprocess.SubprocessError, IndexError):
+            pass
+    return f"of kernel {platform.release()}"

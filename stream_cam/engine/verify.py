@@ -7,7 +7,7 @@ thinks best: as they are, and scaled to 0..1 as they are shown.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -16,6 +16,7 @@ from torch import Tensor
 from stream_cam.cam.geometry import FitPlan
 from stream_cam.cam.reference import class_activation_maps, preprocess, scale_cam
 from stream_cam.engine.base import Engine
+from stream_cam.engine.buffers import own_stream
 from stream_cam.engine.manifest import Figures
 from stream_cam.errors import EngineError
 from stream_cam.model import CamNet
@@ -28,8 +29,8 @@ _N_CLASSES = 5
 _SCENE_HW = (180, 320)
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
-Network = Callable[[Tensor], tuple[Tensor, Tensor]]
-"""batch (1, 3, H, W) → logits (1, n_classes), features (1, C, h, w)."""
+Outputs = tuple[Tensor, Tensor]
+"""Logits (1, n_classes) and features (1, C, h, w) of one frame, on the CPU."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,8 @@ def verify(engine: Engine, net: CamNet) -> Figures:
     """Compares an engine with the network it was made from.
 
     Args:
-        engine: for one frame at a time.
+        engine: one that takes several frames at once is checked with the least, the best and the
+            most it takes.
         net: the network, on the CPU in float32.
 
     Raises:
@@ -91,6 +93,8 @@ def verify(engine: Engine, net: CamNet) -> Figures:
     failures = GATES[engine.info.precision].failures(figures)
     if failures:
         way_out = "--engine eager" if engine.info.precision == "fp32" else "--precision fp32"
+        if (engine.info.name, way_out) == ("eager", "--engine eager"):
+            way_out = "--device cpu"
         raise EngineError(
             f"the {engine.info.name} engine of {net.name} in {engine.info.precision} is not the "
             f"network it was made from ({'; '.join(failures)}); it is not used: give {way_out}"
@@ -100,12 +104,14 @@ def verify(engine: Engine, net: CamNet) -> Figures:
 
 def compare(engine: Engine, net: CamNet) -> Figures:
     """The figures, whatever they are."""
-    run = _runner(engine)
     frames: list[tuple[float, ...]] = []
     heats: list[Tensor] = []
-    for drawn, batch in _batches(engine.info.input_shape):
-        with torch.inference_mode():
-            (logits, cams), (expected, expected_cams) = _best_maps(net, run(batch), net(batch))
+    batches = list(_batches(engine.info.input_shape))
+    with torch.inference_mode():
+        references = [net(batch) for _, batch in batches]
+    for number, outputs in _run_all(engine, [batch for _, batch in batches]):
+        drawn = batches[number][0]
+        (logits, cams), (expected, expected_cams) = _best_maps(net, outputs, references[number])
         pairs = list(zip(cams, expected_cams, strict=True))
         frames.append(
             (
@@ -127,7 +133,7 @@ def compare(engine: Engine, net: CamNet) -> Figures:
     )
 
 
-def _best_maps(net: CamNet, *outputs: tuple[Tensor, Tensor]) -> list[tuple[Tensor, Tensor]]:
+def _best_maps(net: CamNet, *outputs: Outputs) -> list[tuple[Tensor, Tensor]]:
     """Logits (n_classes,) and maps (5, h, w) of each output, of the classes best in the last."""
     best = outputs[-1][0].topk(min(_N_CLASSES, net.n_classes)).indices
     return [
@@ -136,16 +142,27 @@ def _best_maps(net: CamNet, *outputs: tuple[Tensor, Tensor]) -> list[tuple[Tenso
     ]
 
 
-def _runner(engine: Engine) -> Network:
+def _run_all(engine: Engine, frames: Sequence[Tensor]) -> list[tuple[int, Outputs]]:
+    """Every frame's number and outputs, in each size of batch; the last batch begins anew."""
     session, info = engine.session(), engine.info
-    logits = torch.empty(info.logits_shape, device=info.device)
-    features = torch.empty(info.features_shape, device=info.device)
-
-    def run(batch: Tensor) -> tuple[Tensor, Tensor]:
-        session(batch.to(info.device), logits, features)
-        return logits.cpu(), features.cpu()
-
-    return run
+    outputs: list[tuple[int, Outputs]] = []
+    with own_stream(info.device):
+        for size in info.batch.sizes:
+            batch, logits, features = (
+                torch.empty(size, *shape[1:], device=info.device)
+                for shape in (info.input_shape, info.logits_shape, info.features_shape)
+            )
+            for first in range(0, len(frames), size):
+                numbers = [(first + place) % len(frames) for place in range(size)]
+                batch.copy_(torch.cat([frames[number] for number in numbers]))
+                # What a session leaves unwritten fails every gate.
+                logits.fill_(torch.nan)
+                features.fill_(torch.nan)
+                session(batch, logits, features)
+                on_cpu = (logits.to("cpu", copy=True), features.to("cpu", copy=True))
+                for place, number in enumerate(numbers):
+                    outputs.append((number, (on_cpu[0][place, None], on_cpu[1][place, None])))
+    return outputs
 
 
 def _batches(input_shape: tuple[int, ...]) -> Iterator[tuple[bool, Tensor]]:

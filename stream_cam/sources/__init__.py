@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
 from stream_cam.config import CaptureConfig
@@ -13,8 +14,10 @@ from stream_cam.sources.camera import CameraSource, camera_index, check_camera, 
 from stream_cam.sources.healing import HealingSource
 from stream_cam.sources.images import ImagesSource
 from stream_cam.sources.paths import check_readable, is_pattern, is_picture
-from stream_cam.sources.video import VideoSource
 from stream_cam.uri import NETWORK_SCHEMES, quoted_url, remember_secrets, scheme_of
+
+if TYPE_CHECKING:
+    from stream_cam.sources.video import VideoSource
 
 _RECORDINGS = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".webm")
 
@@ -29,6 +32,15 @@ __all__ = [
     "list_cameras",
     "open_source",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    # PyAV is not everywhere: engines are verified on drawn scenes, and need no video.
+    if name == "VideoSource":
+        from stream_cam.sources.video import VideoSource
+
+        return VideoSource
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def open_source(uri: str, config: CaptureConfig | None = None, live: bool | None = None) -> Source:
@@ -57,6 +69,8 @@ def open_source(uri: str, config: CaptureConfig | None = None, live: bool | None
 
         return DemoSource(uri)
     if scheme in NETWORK_SCHEMES:
+        from stream_cam.sources.video import VideoSource
+
         recording = scheme in ("http", "https") and _names_a_recording(uri)
         if live is False or (recording and not live):
             return VideoSource(uri, config, live)
@@ -84,4 +98,6 @@ def _open_path(path: str, config: CaptureConfig, live: bool | None) -> Source:
     mode = check_readable(path).st_mode
     if stat.S_ISDIR(mode) or (stat.S_ISREG(mode) and is_picture(path)):
         return ImagesSource(path)
+    from stream_cam.sources.video import VideoSource
+
     return VideoSource(path, config, live)

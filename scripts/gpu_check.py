@@ -1,0 +1,167 @@
+"""On a machine with a GPU: all GPU tests, and every engine measured, in one call and in time.
+
+    python scripts/gpu_check.py --out FOLDER [--budget 450] [--device cuda]
+
+Runs the tests that are marked `needs_gpu`, then measures each engine that the machine can run at
+batch 1 and 8, 224×224 and 224×384, as launched and as a CUDA graph, and the stages of a frame.
+FOLDER gets tests.txt, bench.json, bench.svg and bench.md, complete after each part: whatever stops
+the rest, they hold what was done. Needs PyTorch, torchvision, OpenCV, safetensors, rich and pytest;
+nothing else of what stream-cam can use must be there.
+
+Ends with 1 if a test failed, or nothing was measured, or the time did not suffice.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from stream_cam.bench.clock import Budget  # noqa: E402
+from stream_cam.bench.command import save  # noqa: E402
+from stream_cam.bench.result import BenchResult, write_text  # noqa: E402
+from stream_cam.bench.run import run_bench  # noqa: E402
+from stream_cam.bench.table import markdown  # noqa: E402
+from stream_cam.config import BenchConfig  # noqa: E402
+from stream_cam.errors import StreamCamError  # noqa: E402
+
+_TESTS_SHARE = 0.5
+"""Of the budget, that the tests may take."""
+_GRACE_SHARE = 0.1
+"""Of the budget, that is kept for a build or a figure that has begun when the rest is spent."""
+_NO_TESTS_RAN = 5
+"""pytest's exit code."""
+
+
+def main() -> int:
+    started = time.monotonic()
+    options = _options()
+    options.out.mkdir(parents=True, exist_ok=True)
+    import torch
+
+    if options.device == "cuda" and not torch.cuda.is_available():
+        print("gpu_check: no CUDA GPU is usable here: give --device cpu, or see nvidia-smi")
+        return 1
+    good = options.skip_tests or tests_pass(options.out, options.budget * _TESTS_SHARE)
+    try:
+        config = BenchConfig(
+            engines=tuple(options.engines),
+            batch=tuple(options.batch),
+            shape=tuple(options.shape),
+            device=options.device,
+            frame=options.frame,
+            samples=options.samples,
+            seconds=options.seconds,
+        )
+    except ValueError as error:
+        print(f"gpu_check: {error}")
+        return 2
+    return 0 if measured(config, options.out, options.budget, started) and good else 1
+
+
+def tests_pass(out: Path, seconds: float) -> bool:
+    """Runs the tests marked `needs_gpu`; tests.txt and the terminal get what pytest says."""
+    marked = [
+        str(path.relative_to(ROOT))
+        for path in sorted((ROOT / "tests").glob("test_*.py"))
+        if "mark.needs_gpu" in path.read_text(encoding="utf-8")
+    ]
+    command = [sys.executable, "-m", "pytest", "-q", "-rs", "-m", "needs_gpu", *marked]
+    # Modules that cannot be imported here hold no test that could run here: they are said, and
+    # the others still run.
+    command += ["--continue-on-collection-errors", "-p", "no:cacheprovider"]
+    path = os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), str(ROOT)]))
+    print(f"tests: {shlex.join(command[1:])}", flush=True)
+    try:
+        done = subprocess.run(
+            command,
+            cwd=ROOT,
+            env={**os.environ, "PYTHONPATH": path},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=seconds,
+        )
+        said, good = done.stdout, done.returncode in (0, _NO_TESTS_RAN)
+    except subprocess.TimeoutExpired as late:
+        said = late.stdout.decode(errors="replace") if isinstance(late.stdout, bytes) else ""
+        said += f"\nleft out: the tests were stopped after {seconds:.0f} s\n"
+        good = False
+    write_text(out / "tests.txt", said)
+    print("\n".join(said.splitlines()[-25:]), flush=True)
+    return good
+
+
+def measured(config: BenchConfig, out: Path, budget_seconds: float, started: float) -> bool:
+    """Measures, and writes the figures after each part; whether there are any, and in time."""
+    found: list[BenchResult] = []
+
+    def keep(result: BenchResult) -> None:
+        found[:] = [result]
+        save(result, out / "bench.json", out / "bench.svg" if result.rows else None)
+        write_text(out / "bench.md", markdown(result))
+
+    def late() -> None:
+        print(f"gpu_check: stopped: {budget_seconds:g} s are over; see {out}", flush=True)
+        if found:
+            found[0].leave_out("what was being done, and all after it", "the time was over")
+            keep(found[0])
+            print(markdown(found[0]), flush=True)
+        os._exit(1)
+
+    left = max(1.0, budget_seconds - (time.monotonic() - started))
+    watchdog = threading.Timer(left, late)
+    watchdog.daemon = True
+    watchdog.start()
+    command = shlex.join(["python", "scripts/gpu_check.py", *sys.argv[1:]])
+    try:
+        result = run_bench(
+            config,
+            command,
+            on_stage=_said_after(started),
+            on_result=keep,
+            budget=Budget(max(0.0, left - budget_seconds * _GRACE_SHARE)),
+        )
+    except StreamCamError as error:
+        print(f"gpu_check: {error}")
+        return False
+    finally:
+        watchdog.cancel()
+    keep(result)
+    print(markdown(result))
+    return not any("no time left" in one["why"] for one in result.left_out)
+
+
+def _said_after(started: float) -> Callable[[str], None]:
+    def say(stage: str) -> None:
+        print(f"{time.monotonic() - started:5.0f} s  {stage}", flush=True)
+
+    return say
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--out", type=Path, required=True, help="folder for what is found")
+    parser.add_argument("--budget", type=float, default=450.0, help="for everything, in seconds")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="cuda")
+    parser.add_argument("--engines", nargs="*", default=[], help="such as eager, openvino:bf16")
+    parser.add_argument("--batch", type=int, nargs="*", default=[1, 8])
+    parser.add_argument("--shape", nargs="*", default=["224x224", "224x384"])
+    parser.add_argument("--frame", default="1280x720", help="width x height of the frames")
+    parser.add_argument("--samples", type=int, default=300, help="timed calls for one figure")
+    parser.add_argument("--seconds", type=float, default=1.0, help="that these may take together")
+    parser.add_argument("--skip-tests", action="store_true", help="measure only")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

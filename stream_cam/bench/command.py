@@ -1,0 +1,118 @@
+"""`stream-cam bench`: measure and show, or compare what was measured."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from stream_cam.config import BenchConfig
+from stream_cam.errors import BenchError, EngineError, UsageError
+from stream_cam.uri import redact
+
+if TYPE_CHECKING:
+    from stream_cam.bench.result import BenchResult
+    from stream_cam.bench.run import OnStage
+
+
+def bench_command(config: BenchConfig, arguments: Sequence[str]) -> None:
+    """Does what `config` asks for, and prints it.
+
+    Args:
+        arguments: the command line, for the header.
+
+    Raises:
+        BenchError: something became slower; a file is no benchmark's, or cannot be written.
+        EngineError: an engine that was asked for by name has no figures, with the reason.
+        StreamCamError: as its message says.
+    """
+    if config.compare is not None:
+        _compare(*config.compare, config.tolerance)
+        return
+    outputs = [path for path in (config.json, config.plot) if path is not None]
+    for path in outputs:
+        check_writable(path)
+    if len({os.path.realpath(path) for path in outputs}) < len(outputs):
+        raise UsageError(f"--json and --plot are both {outputs[0]}; give another name")
+    from stream_cam.bench.run import run_bench
+    from stream_cam.bench.table import print_result
+
+    command = shlex.join(["stream-cam", *map(redact, arguments)])
+    with _progress() as on_stage:
+        result = run_bench(config, command, on_stage=on_stage)
+    print_result(result)
+    save(result, config.json, config.plot)
+    _require_asked(config, result)
+
+
+def save(result: BenchResult, json: Path | None, plot: Path | None) -> None:
+    """Writes the figures and their picture.
+
+    Raises:
+        BenchError: one cannot be written.
+    """
+    if json is not None:
+        result.write(json)
+    if plot is not None:
+        from stream_cam.bench.plot import write_plot
+
+        write_plot(result, plot)
+
+
+def check_writable(path: Path) -> None:
+    """Finds out before the measurement whether its file can be written after it.
+
+    Raises:
+        BenchError: it cannot.
+    """
+    if path.exists() and not path.is_file() and not path.is_dir():
+        return
+    if path.is_dir() or not path.parent.is_dir():
+        where = path if path.is_dir() else path.parent
+        fault = "is a folder" if path.is_dir() else "is no folder that exists"
+        raise BenchError(f"{path} cannot be written: {where} {fault}")
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        raise BenchError(f"{path} cannot be written: {path.parent} is not writable")
+
+
+def _compare(old: Path, new: Path, tolerance: float) -> None:
+    from stream_cam.bench.compare import compare, print_comparison
+    from stream_cam.bench.result import BenchResult
+
+    comparison = compare(BenchResult.read(old), BenchResult.read(new), tolerance)
+    print_comparison(comparison)
+    if comparison.slower:
+        worst = max(comparison.slower, key=lambda change: change.ratio)
+        raise BenchError(
+            f"{len(comparison.slower)} of {len(comparison.changes)} became slower by more than "
+            f"{tolerance:.0%}, most of all {worst.new.subject} ({worst.ratio:.2f} times)"
+        )
+
+
+def _require_asked(config: BenchConfig, result: BenchResult) -> None:
+    """An engine that was asked for by name either has figures, or its failure is the command's."""
+    for name in config.engines:
+        engine, _, precision = name.partition(":")
+        there = any(
+            row.subject.engine == engine and precision in ("", row.subject.precision)
+            for row in result.rows
+        )
+        if not there:
+            reasons = [one["why"] for one in result.left_out if one["what"].startswith(name)]
+            raise EngineError(f"{name} has no figures: {'; '.join(dict.fromkeys(reasons))}")
+
+
+@contextmanager
+def _progress() -> Iterator[OnStage]:
+    """A line on a terminal that says what is being done; nothing elsewhere."""
+    if not sys.stderr.isatty():
+        yield lambda stage: None
+        return
+    from rich.console import Console
+
+    with Console(stderr=True, highlight=False).status("loading") as status:
+        yield status.update

@@ -1,0 +1,147 @@
+"""Two files of figures: what became slower, what faster, what cannot be compared."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from stream_cam.bench.machine import busy
+from stream_cam.bench.result import BenchResult, Row, Subject
+from stream_cam.bench.table import milliseconds
+from stream_cam.errors import BenchError
+
+Verdict = Literal["slower", "faster", "same", "within drift"]
+_COLOURS = {"slower": "red", "faster": "green", "same": "dim", "within drift": "yellow"}
+_PIPE_COLUMNS = 200
+
+
+@dataclass(frozen=True)
+class Change:
+    """One subject in both files."""
+
+    old: Row
+    new: Row
+    tolerance: float
+
+    @property
+    def ratio(self) -> float:
+        """New median by old median: above 1 is slower."""
+        return self.new.p50_ms / self.old.p50_ms
+
+    @property
+    def drift(self) -> float:
+        """The larger of both files' drifts: what a repetition alone may change."""
+        return max(self.old.drift, self.new.drift)
+
+    @property
+    def verdict(self) -> Verdict:
+        """Slower or faster only beyond the tolerance, and beyond the drift."""
+        factor = max(self.ratio, 1 / self.ratio)
+        if factor <= 1 + self.tolerance:
+            return "same"
+        if factor <= 1 + self.drift:
+            return "within drift"
+        return "slower" if self.ratio > 1 else "faster"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    changes: tuple[Change, ...]
+    only_old: tuple[Subject, ...]
+    only_new: tuple[Subject, ...]
+    warnings: tuple[str, ...]
+    """Why a ratio may say nothing of the code."""
+
+    @property
+    def slower(self) -> tuple[Change, ...]:
+        return tuple(change for change in self.changes if change.verdict == "slower")
+
+
+def compare(old: BenchResult, new: BenchResult, tolerance: float) -> Comparison:
+    """Sets equal subjects side by side.
+
+    Raises:
+        BenchError: there are none.
+    """
+    before = {row.subject: row for row in old.rows}
+    after = {row.subject: row for row in new.rows}
+    changes = tuple(
+        Change(before[subject], row, tolerance)
+        for subject, row in after.items()
+        if subject in before
+    )
+    if not changes:
+        raise BenchError("the two files have no figure in common, so there is nothing to compare")
+    return Comparison(
+        changes,
+        tuple(subject for subject in before if subject not in after),
+        tuple(subject for subject in after if subject not in before),
+        tuple(_warnings(old, new)),
+    )
+
+
+def print_comparison(comparison: Comparison) -> None:
+    """As a table on stdout, the largest ratio first."""
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else _PIPE_COLUMNS)
+    for warning in comparison.warnings:
+        console.print(f"[yellow]{escape(warning)}[/]", soft_wrap=True)
+    table = Table(box=None, pad_edge=False)
+    for column in ("", "old p50 ms", "new p50 ms", "ratio", "p90", "p99", "drift", ""):
+        table.add_column(column, justify="right" if column else "left", no_wrap=True)
+    for change in sorted(comparison.changes, key=lambda change: -change.ratio):
+        old, new = change.old, change.new
+        table.add_row(
+            escape(f"{old.subject.group}: {old.subject}"),
+            milliseconds(old.p50_ms),
+            milliseconds(new.p50_ms),
+            f"{change.ratio:.2f}",
+            f"{new.p90_ms / old.p90_ms:.2f}",
+            f"{new.p99_ms / old.p99_ms:.2f}",
+            f"{change.drift:.0%}",
+            f"[{_COLOURS[change.verdict]}]{change.verdict}[/]",
+        )
+    console.print(table)
+    for where, subjects in (("old", comparison.only_old), ("new", comparison.only_new)):
+        for subject in subjects:
+            console.print(escape(f"only in the {where} file: {subject.group}: {subject}"))
+    ratios = [math.log(change.ratio) for change in comparison.changes]
+    mean = math.exp(sum(ratios) / len(ratios))
+    print(f"{len(ratios)} compared, {len(comparison.slower)} slower; geometric mean {mean:.2f}")
+
+
+def _warnings(old: BenchResult, new: BenchResult) -> list[str]:
+    said = []
+    machines = [_identity(one.machine) for one in (old, new)]
+    if differs := _difference(*machines):
+        said.append(f"different machines, so ratios say nothing of the code: {differs}")
+    if differs := _difference(old.network, new.network):
+        said.append(f"different networks: {differs}")
+    if old.source != new.source:
+        said.append(f"different frames: {old.source} / {new.source}")
+    if differs := _difference(old.machine.get("versions", {}), new.machine.get("versions", {})):
+        said.append(f"other versions: {differs}")
+    for where, one in (("old", old), ("new", new)):
+        if what := busy(one.machine):
+            said.append(f"in the {where} file {what}")
+    return said
+
+
+def _identity(machine: Mapping[str, Any]) -> dict[str, Any]:
+    names = ("cpu", "cpu_cores", "cpu_governor", "torch_threads")
+    gpus = [gpu.get("name") for gpu in machine.get("gpus", [])]
+    return {**{name: machine.get(name) for name in names}, "gpus": ", ".join(map(str, gpus))}
+
+
+def _difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
+    return ", ".join(
+        f"{name} {old.get(name, 'none')} / {new.get(name, 'none')}"
+        for name in dict.fromkeys([*old, *new])
+        if old.get(name) != new.get(name)
+    )

@@ -1,0 +1,206 @@
+"""Every engine that this machine can run: opened, verified, and only then timed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+from stream_cam.bench.clock import Clock, CudaClock, HostClock
+from stream_cam.bench.replay import capture_graph
+from stream_cam.config import Device, EngineName, Precision
+from stream_cam.engine import Engine, EngineInfo, Session, load_engine
+from stream_cam.engine.base import Batch
+from stream_cam.engine.manifest import Figures
+from stream_cam.engine.verify import N_DRAWN, N_RANDOM, verify
+from stream_cam.errors import EngineError, UsageError, unknown_name
+from stream_cam.model import CamNet
+
+Mode = Literal["launch", "graph"]
+Capture = Callable[[Callable[[], None], str], Callable[[], None]]
+"""A call and its device → what replays it."""
+
+ENGINES: tuple[EngineName, ...] = tuple(
+    # What is not built first: if the time runs out, there are figures.
+    sorted((name for name in get_args(EngineName) if name != "auto"), key=lambda n: n != "eager")
+)
+PRECISIONS: tuple[Precision, ...] = tuple(name for name in get_args(Precision) if name != "auto")
+
+
+@dataclass(frozen=True)
+class Spec:
+    """One engine in one precision."""
+
+    engine: EngineName
+    precision: Precision
+
+    def __str__(self) -> str:
+        return f"{self.engine}:{self.precision}"
+
+
+def parse_specs(names: Sequence[str]) -> list[Spec]:
+    """What `--engines` asks for; none: everything that there could be.
+
+    Raises:
+        UsageError: an unknown engine or precision.
+    """
+    specs = []
+    for name in names or ENGINES:
+        engine, _, precision = name.partition(":")
+        if engine not in ENGINES:
+            raise unknown_name("engine", engine, ENGINES)
+        if precision and precision not in PRECISIONS:
+            raise unknown_name("precision", precision, PRECISIONS)
+        # `openvino` alone: those of its precisions that work.
+        specs += [Spec(engine, one) for one in PRECISIONS if precision in ("", one)]
+    return list(dict.fromkeys(specs))
+
+
+def open_engine(
+    net: CamNet,
+    fingerprint: str,
+    spec: Spec,
+    input_hw: tuple[int, int],
+    batch: int = 1,
+    device: Device = "auto",
+) -> Engine:
+    """One engine; never another in its place.
+
+    Raises:
+        EngineError: it does not work on this machine, or not with this batch.
+    """
+    try:
+        return load_engine(
+            net,
+            fingerprint,
+            input_hw,
+            name=spec.engine,
+            precision=spec.precision,
+            device=device,
+            batch=Batch(batch, batch, batch),
+        )
+    except UsageError as error:  # an engine that takes one image at a time
+        raise EngineError(str(error)) from error
+
+
+class Bound:
+    """An engine's session on buffers of its own: what is verified is what is timed.
+
+    Args:
+        engine: for a batch of N images.
+        capture: makes a replay of the call; default: none, the call itself is timed.
+    """
+
+    def __init__(self, engine: Engine, capture: Capture | None = None) -> None:
+        info = engine.info
+        self.info = info
+        self.batch = torch.zeros(info.input_shape, device=info.device)
+        self.logits = torch.zeros(info.logits_shape, device=info.device)
+        self.features = torch.zeros(info.features_shape, device=info.device)
+        self._session = engine.session()
+        self.call: Callable[[], None] = self._launch
+        if capture is not None:
+            try:
+                self.call = capture(self._launch, info.device)
+            except RuntimeError as error:
+                reason = _first_line(error)
+                raise EngineError(f"it cannot be captured in a graph ({reason})") from error
+
+    @property
+    def clock(self) -> Clock:
+        return HostClock() if self.info.device == "cpu" else CudaClock()
+
+    def verify(self, net: CamNet) -> Figures:
+        """Compares with the network, each image of the batch in its place.
+
+        Raises:
+            EngineError: by more than the precision explains, with the figures.
+        """
+        # Verification may have a stream of its own, which knows nothing of what this one does.
+        self._wait()
+        figures = verify(_OneOfBatch(self), net)
+        self._wait()
+        return figures
+
+    def fill(self, images: Tensor) -> None:
+        """Sets the input.
+
+        Args:
+            images: (M, 3, H, W) normalised, on the CPU; repeated or cut to the batch.
+        """
+        n = self.info.input_shape[0]
+        self.batch.copy_(images.repeat(-(-n // len(images)), 1, 1, 1)[:n])
+
+    def _wait(self) -> None:
+        if self.info.device != "cpu":
+            torch.cuda.synchronize(self.info.device)
+
+    def _launch(self) -> None:
+        self._session(self.batch, self.logits, self.features)
+
+
+class _OneOfBatch:
+    """A batch's engine as one for a single image, which verification asks for.
+
+    The image is in other places at every call, between random ones, and the outputs are NaN before
+    it: what mixes images up, leaves one out or shows an older result cannot pass.
+    """
+
+    def __init__(self, bound: Bound) -> None:
+        self._bound = bound
+        info = bound.info
+        self._n = info.input_shape[0]
+        self._step = min(self._n, N_DRAWN + N_RANDOM)
+        self._calls = 0
+        self._random = torch.Generator().manual_seed(1)
+        self.info: EngineInfo = replace(
+            info,
+            input_shape=(1, *info.input_shape[1:]),
+            logits_shape=(1, *info.logits_shape[1:]),
+            features_shape=(1, *info.features_shape[1:]),
+            batch=Batch(),
+        )
+
+    def session(self) -> Session:
+        return self._run
+
+    def _run(self, batch: Tensor, logits: Tensor, features: Tensor) -> None:
+        bound = self._bound
+        images = torch.randn(bound.info.input_shape, generator=self._random)
+        places = list(range(self._calls % self._step, self._n, self._step))
+        images[places] = batch.cpu()
+        bound.batch.copy_(images)
+        for output in (bound.logits, bound.features):
+            output.fill_(torch.nan)
+        bound.call()
+        worst = _farthest(bound.logits[places])
+        logits.copy_(bound.logits[[places[worst]]])
+        features.copy_(bound.features[[places[worst]]])
+        self._calls += 1
+
+
+def _farthest(logits: Tensor) -> int:
+    """The row of (M, n_classes) that is farthest from the first; one that has NaN before all."""
+    distance = (logits - logits[0]).abs().amax(1)
+    return int(distance.nan_to_num(torch.inf).argmax())
+
+
+def modes_of(device: str) -> Iterable[tuple[Mode, Capture | None]]:
+    """How an engine can be called there."""
+    yield "launch", None
+    if device != "cpu":
+        yield "graph", capture_graph
+
+
+def region_of(mode: Mode, clock: Clock) -> str:
+    """What is timed, in words."""
+    return (
+        f"{'one replay' if mode == 'graph' else 'one call'}: batch → logits, features; {clock.name}"
+    )
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -1,0 +1,161 @@
+"""What figures were measured on: processor, GPU, clocks, power, driver, versions, load."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import shutil
+import subprocess
+from collections.abc import Callable
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from stream_cam.report import versions
+
+Ask = Callable[[list[str]], str]
+"""A program's arguments → what it prints; empty if it cannot be asked."""
+
+PACKAGES = (
+    *("torch", "torchvision", "triton", "openvino", "nncf", "torch-tensorrt", "torch-tensorrt-rtx"),
+    *("tensorrt", "tensorrt-rtx", "av", "opencv-python-headless", "grad-cam", "torchcam"),
+)
+_PROGRAM_SECONDS = 5.0
+_BUSY = 0.5
+"""Load a core; what starts the benchmark makes some."""
+_GPU_FIELDS = {
+    "name": "name",
+    "driver": "driver_version",
+    "pstate": "pstate",
+    "sm_mhz": "clocks.sm",
+    "sm_max_mhz": "clocks.max.sm",
+    "memory_mhz": "clocks.mem",
+    "power_w": "power.draw",
+    "power_limit_w": "power.limit",
+    "temperature_c": "temperature.gpu",
+    "memory_mib": "memory.total",
+}
+
+
+def examined() -> dict[str, Any]:
+    """This machine before anything is measured."""
+    import torch
+
+    affinity = getattr(os, "sched_getaffinity", None)
+    found: dict[str, Any] = {
+        "time_utc": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "cpu": cpu_name(),
+        "cpu_cores": len(affinity(0)) if affinity else os.cpu_count() or 1,
+        "cpu_mhz": cpu_mhz(),
+        "cpu_governor": _read("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
+        "load": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
+        "torch_threads": torch.get_num_threads(),
+        "system": platform.platform(),
+        "gpus": gpus(),
+        "cuda": torch.version.cuda if torch.cuda.is_available() else None,
+        "versions": versions(PACKAGES),
+    }
+    return found
+
+
+def examined_after(machine: dict[str, Any]) -> None:
+    """Adds the clocks, power and load as they are right after work."""
+    machine["after"] = {
+        "cpu_mhz": cpu_mhz(),
+        "load": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
+        "gpus": gpus(),
+    }
+
+
+def cpu_name() -> str:
+    """The processor's name, or its architecture where the system does not tell."""
+    return _of_cpuinfo("model name") or platform.processor() or platform.machine()
+
+
+def cpu_mhz() -> float | None:
+    """The fastest core's clock at this moment; None where the system does not tell."""
+    found = [float(value) for value in re.findall(r"cpu MHz\s*: ([\d.]+)", _read(_CPUINFO) or "")]
+    return max(found, default=None)
+
+
+def gpus(ask: Ask | None = None) -> list[dict[str, Any]]:
+    """Each NVIDIA GPU as nvidia-smi tells it at this moment; numbers where they are some."""
+    if ask is None:
+        if shutil.which("nvidia-smi") is None:
+            return []
+        ask = _said
+    lines = ask(
+        [
+            "nvidia-smi",
+            f"--query-gpu={','.join(_GPU_FIELDS.values())}",
+            "--format=csv,noheader,nounits",
+        ]
+    ).splitlines()
+    rows = [[cell.strip() for cell in line.split(",")] for line in lines]
+    return [
+        dict(zip(_GPU_FIELDS, map(_number_or_text, row), strict=True))
+        for row in rows
+        if len(row) == len(_GPU_FIELDS)
+    ]
+
+
+def described(machine: dict[str, Any]) -> list[str]:
+    """The machine in lines for people."""
+    clock = f" at {machine['cpu_mhz']:.0f} MHz" if machine.get("cpu_mhz") else ""
+    lines = [
+        f"CPU: {machine['cpu']}, cores: {machine['cpu_cores']}{clock}, load {machine['load']}, "
+        f"threads of torch: {machine['torch_threads']}"
+    ]
+    after = (machine.get("after") or {}).get("gpus") or []
+    for number, gpu in enumerate(machine["gpus"]):
+        busy = after[number] if number < len(after) else gpu
+        lines.append(
+            f"GPU: {gpu['name']}, driver {gpu['driver']}, SM {gpu['sm_mhz']} MHz before and "
+            f"{busy['sm_mhz']} after (at most {gpu['sm_max_mhz']}), memory {busy['memory_mhz']} "
+            f"MHz, {busy['power_w']} of {gpu['power_limit_w']} W, {busy['temperature_c']} °C"
+        )
+    if not machine["gpus"]:
+        lines.append("GPU: none that nvidia-smi tells of")
+    packages = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
+    return [*lines, f"versions: {packages}", f"system: {machine['system']}, {machine['time_utc']}"]
+
+
+def busy(machine: dict[str, Any]) -> str:
+    """That something else ran before the measurement; empty if not, or if it is not known."""
+    load, cores = machine.get("load"), machine.get("cpu_cores")
+    if not isinstance(load, int | float) or not isinstance(cores, int) or load <= _BUSY * cores:
+        return ""
+    return f"the machine was busy: a load of {load:g} before the start, on {cores} cores"
+
+
+_CPUINFO = "/proc/cpuinfo"
+
+
+def _of_cpuinfo(field: str) -> str | None:
+    found = re.search(rf"^{field}\s*: (.+)$", _read(_CPUINFO) or "", re.MULTILINE)
+    return found[1].strip() if found else None
+
+
+def _read(path: str) -> str | None:
+    try:
+        return Path(path).read_text(encoding="utf-8", errors="replace").strip()
+    except OSError:
+        return None
+
+
+def _number_or_text(text: str) -> float | str:
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
+def _said(command: list[str]) -> str:
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=_PROGRAM_SECONDS, check=True
+        )
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return done.stdout

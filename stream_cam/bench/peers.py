@@ -1,0 +1,172 @@
+"""pytorch-grad-cam and torch-cam on the same frames, network and weights, as their READMEs show.
+
+What is timed is a decoded frame in (H, W, 3) uint8 to a full-size picture with the map on it:
+preprocessing, network, map, colours, blend. All take turns frame by frame, so that whatever else
+the machine does meets them all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import cycle
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from torch import nn
+
+from stream_cam.bench.clock import Case, Effort, measure
+from stream_cam.bench.result import Row, Subject
+from stream_cam.bench.stages import FrameStages
+from stream_cam.cam.reference import scale_cam
+from stream_cam.errors import BenchError
+from stream_cam.explain import Explainer
+from stream_cam.frame import BgrImage, FloatArray
+from stream_cam.weights import Weights
+
+_LEAST_CORRELATION = 0.8
+"""Of a peer's map with ours, on the frames where both name the same class: its README's resize does
+not smooth as torchvision's does, so that its network sees other pixels."""
+REGION = "decoded frame → picture, host to host; host clock"
+
+
+class Peer:
+    """One peer; `heat` is the map of the last frame, scaled to 0..1, of any size."""
+
+    def __init__(self, name: str, draw: Callable[[BgrImage], tuple[BgrImage, FloatArray]]) -> None:
+        self.name = name
+        self._draw = draw
+        self.heat: FloatArray = np.zeros((1, 1), np.float32)
+
+    def __call__(self, frame_bgr: BgrImage) -> BgrImage:
+        picture, self.heat = self._draw(frame_bgr)
+        return picture
+
+
+def grad_cam(module: nn.Module, layer: nn.Module, weights: Weights, device: str) -> Peer:
+    """preprocess_image, GradCAM, show_cam_on_image."""
+    from pytorch_grad_cam import GradCAM
+    from pytorch_grad_cam.utils.image import preprocess_image, show_cam_on_image
+
+    extractor = GradCAM(model=module.to(device), target_layers=[layer])
+    side = weights.input_size
+
+    def draw(frame_bgr: BgrImage) -> tuple[BgrImage, FloatArray]:
+        rgb = cv2.cvtColor(frame_bgr, cv2.COLOR_BGR2RGB)
+        small = cv2.resize(rgb, (side, side)).astype(np.float32) / 255.0
+        batch = preprocess_image(small, mean=list(weights.mean), std=list(weights.std)).to(device)
+        heat = extractor(input_tensor=batch, targets=None)[0]
+        full = cv2.resize(heat, (rgb.shape[1], rgb.shape[0]))
+        picture = show_cam_on_image(rgb.astype(np.float32) / 255.0, full, use_rgb=True)
+        return np.asarray(cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), np.uint8), heat
+
+    return Peer("pytorch-grad-cam", draw)
+
+
+def torch_cam(module: nn.Module, layer: nn.Module, weights: Weights, device: str) -> Peer:
+    """CAM, to_pil_image, overlay_mask."""
+    from PIL import Image
+    from torchcam.methods import CAM
+    from torchcam.utils import overlay_mask
+    from torchvision.transforms.v2.functional import normalize, resize, to_pil_image
+
+    module = module.to(device)
+    extractor = CAM(module, target_layer=layer, fc_layer="fc")
+    size = [weights.input_size] * 2
+
+    def draw(frame_bgr: BgrImage) -> tuple[BgrImage, FloatArray]:
+        rgb = cv2.cvtColor(frame_bgr, cv2.COLOR_BGR2RGB)
+        image = torch.from_numpy(rgb).permute(2, 0, 1)
+        batch = normalize(
+            resize(image, size).float() / 255.0, list(weights.mean), list(weights.std)
+        )
+        with torch.no_grad():
+            scores = module(batch[None].to(device))
+            heat = extractor(int(scores.argmax()), scores)[0].cpu()
+        mask = to_pil_image(heat[0], mode="F")
+        picture = overlay_mask(Image.fromarray(rgb), mask, alpha=0.6)
+        return np.asarray(cv2.cvtColor(np.asarray(picture), cv2.COLOR_RGB2BGR), np.uint8), heat[
+            0
+        ].numpy()
+
+    return Peer("torch-cam", draw)
+
+
+def open_peers(new_module: Callable[[], nn.Module], weights: Weights, device: str) -> list[Peer]:
+    """Both peers, each with a network of its own.
+
+    Raises:
+        BenchError: they are not installed, or do not know where the network's features are.
+    """
+    peers = []
+    for make in (grad_cam, torch_cam):
+        module = new_module().eval()
+        layer: Any = getattr(module, "layer4", None)
+        if layer is None:
+            raise BenchError("--peers knows the last layer of ResNets only: give --model resnet18")
+        try:
+            peers.append(make(module, layer[-1] if make is grad_cam else layer, weights, device))
+        except ImportError as error:
+            raise BenchError(
+                f"the peers are not installed ({error}): pip install 'stream-cam[bench]'"
+            ) from error
+    return peers
+
+
+def check_peer(peer: Peer, explainer: Explainer, frames: Sequence[BgrImage]) -> float:
+    """The median correlation of a peer's maps with ours.
+
+    Raises:
+        BenchError: it draws no picture of the frame's size, or another network's maps.
+    """
+    found = []
+    for frame in frames:
+        picture = peer(frame)
+        if picture.shape != frame.shape or picture.dtype != np.uint8:
+            raise BenchError(f"{peer.name} gave {picture.shape} {picture.dtype}; it is not timed")
+        heat = torch.from_numpy(np.asarray(peer.heat, np.float32))[None, None]
+        cam = torch.from_numpy(explainer.explain(frame).cam)[None]
+        ours = scale_cam(cam, relu=peer.name == "pytorch-grad-cam")
+        theirs = nn.functional.interpolate(heat, ours.shape[1:], mode="area")[0]
+        both = torch.stack([ours.flatten(), theirs.flatten()])
+        found.append(float(torch.corrcoef(both)[0, 1].nan_to_num(0.0)))
+    correlation = float(np.median(found))
+    if not correlation >= _LEAST_CORRELATION:
+        raise BenchError(
+            f"the maps of {peer.name} are not this network's (correlation {correlation:.2f} with "
+            f"ours, at least {_LEAST_CORRELATION:g} is asked for); it is not timed"
+        )
+    return correlation
+
+
+def peer_rows(
+    peers: Sequence[Peer],
+    ours: Sequence[FrameStages],
+    frames: Sequence[BgrImage],
+    effort: Effort,
+    device: str,
+) -> list[Row]:
+    """Times whole frames: the peers and our verified engines in turns, frame by frame."""
+    frame_hw = (frames[0].shape[0], frames[0].shape[1])
+    cases: dict[Subject, Case] = {}
+    verifications = {}
+    for peer in peers:
+        subject = Subject("peer", peer.name, "", device, "fp32", 1, None, frame_hw, "launch")
+        turns = cycle(frames)
+        cases[subject] = Case(lambda peer=peer, turns=turns: peer(next(turns)))  # type: ignore[misc]
+    for stages in ours:
+        info = stages.info
+        input_hw = (info.input_shape[2], info.input_shape[3])
+        subject = Subject(
+            *("peer", "stream-cam", info.name, info.device, info.precision, 1),
+            *(input_hw, frame_hw, "launch"),
+        )
+        cases[subject] = stages.cases()["frame"]
+        verifications[subject] = stages.verification
+    # One frame each in turn, all as warm as they are in such a turn.
+    in_turns = Effort(effort.samples, effort.seconds, effort.warm_ups, effort.samples, settle=0)
+    timed = measure(cases, in_turns)
+    return [
+        Row.of(subject, REGION, timed[subject], verifications.get(subject)) for subject in cases
+    ]

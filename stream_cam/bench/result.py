@@ -1,0 +1,241 @@
+"""Figures as values, and as JSON that `--compare` and others read. docs/bench.md has the schema."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from stream_cam.bench.clock import Timed
+from stream_cam.engine.manifest import Figures
+from stream_cam.errors import BenchError
+
+FORMAT = "stream-cam bench"
+VERSION = 1
+"""Raised when a field changes its meaning or goes."""
+_MAX_BYTES = 256 << 20
+
+_NUMBERS = (
+    *("n", "p50_ms", "p90_ms", "p99_ms", "min_ms", "max_ms", "mean_ms"),
+    *("spread", "drift", "images_per_second"),
+)
+
+Group = Literal["engine", "stage", "peer"]
+GROUPS: tuple[Group, ...] = ("engine", "stage", "peer")
+GROUP_TITLES: Mapping[str, str] = {
+    "engine": "the network alone",
+    "stage": "the stages of one frame",
+    "peer": "whole frames beside peers, in turns",
+}
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What a row is about: rows of two files with equal subjects can be compared."""
+
+    group: Group
+    name: str
+    """network; a stage; a peer."""
+    engine: str
+    """openvino, eager, …; empty where no engine has a part."""
+    device: str
+    """cpu, cuda, cuda:0, …: where it runs."""
+    precision: str
+    """fp32, bf16, fp16, int8; empty where no engine has a part."""
+    batch: int
+    """Images a call."""
+    input_hw: tuple[int, int] | None
+    """The network's input in pixels; None where it has no part."""
+    frame_hw: tuple[int, int] | None
+    """The frame in pixels; None where it has no part."""
+    mode: str
+    """launch: the engine's own call; graph: the replay of a CUDA graph of it."""
+
+    def __str__(self) -> str:
+        parts = [self.name, f"{self.engine}:{self.precision}".strip(":"), self.device]
+        if self.batch > 1:
+            parts.append(f"batch {self.batch}")
+        parts += [size_text(self.input_hw), "graph" if self.mode == "graph" else ""]
+        return " ".join(part for part in parts if part)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One subject's figures."""
+
+    subject: Subject
+    region: str
+    """What lies between the start and the end of the time, and whose clock it is."""
+    n: int
+    p50_ms: float
+    p90_ms: float
+    p99_ms: float
+    min_ms: float
+    max_ms: float
+    mean_ms: float
+    spread: float
+    """(p90 − p10) / p50."""
+    drift: float
+    """Between the medians of the earlier and the later half of the samples, as a share of p50."""
+    images_per_second: float
+    """One call after the other; where calls can be queued, without waiting for each."""
+    verification: Figures | None
+    """How far the engine that was timed is from its network; None where there is none."""
+    samples_ms: tuple[float, ...]
+    """In the order of time."""
+
+    @classmethod
+    def of(
+        cls, subject: Subject, region: str, timed: Timed, verification: Figures | None = None
+    ) -> Row:
+        values = np.array(timed.samples_ms)
+        p10, p50, p90, p99 = (float(value) for value in np.percentile(values, [10, 50, 90, 99]))
+        early, late = np.array_split(values, 2)
+        drift = abs(float(np.median(late) - np.median(early))) / p50 if late.size and p50 else 0.0
+        return cls(
+            subject=subject,
+            region=region,
+            n=values.size,
+            p50_ms=p50,
+            p90_ms=p90,
+            p99_ms=p99,
+            min_ms=float(values.min()),
+            max_ms=float(values.max()),
+            mean_ms=float(values.mean()),
+            spread=(p90 - p10) / p50 if p50 else 0.0,
+            drift=drift,
+            images_per_second=timed.calls_per_second * subject.batch,
+            verification=verification,
+            samples_ms=tuple(round(value, 6) for value in timed.samples_ms),
+        )
+
+
+@dataclass
+class BenchResult:
+    """Everything one benchmark found out."""
+
+    command: str
+    machine: dict[str, Any]
+    """`stream_cam.bench.machine.examined`."""
+    network: dict[str, Any]
+    """model, weights, weights_sha256, n_classes."""
+    source: str
+    """Where the frames came from."""
+    rows: list[Row] = field(default_factory=list)
+    left_out: list[dict[str, str]] = field(default_factory=list)
+    """`what` was not measured, and `why`."""
+    files: list[dict[str, Any]] = field(default_factory=list)
+    """Throughput of whole files (`scripts/bench_peers.py`)."""
+    seconds: float = 0.0
+
+    def leave_out(self, what: str, why: str) -> None:
+        self.left_out.append({"what": what, "why": why})
+
+    def to_json(self) -> str:
+        said = {"format": FORMAT, "version": VERSION, **asdict(self)}
+        return json.dumps(said, indent=1, ensure_ascii=False) + "\n"
+
+    def write(self, path: Path) -> None:
+        """Writes JSON, whole or not at all.
+
+        Raises:
+            BenchError: it cannot be written.
+        """
+        write_text(path, self.to_json())
+
+    @classmethod
+    def read(cls, path: Path) -> BenchResult:
+        """What `write` wrote.
+
+        Raises:
+            BenchError: it cannot be read, or is no such file.
+        """
+        try:
+            if path.stat().st_size > _MAX_BYTES:
+                raise BenchError(f"{path} has more than {_MAX_BYTES >> 20} MiB; no benchmark does")
+            said = json.loads(path.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise BenchError(f"{path} cannot be read: {error.strerror}") from error
+        except (ValueError, RecursionError) as error:
+            raise _no_bench_file(path, "it is not JSON") from error
+        if not isinstance(said, dict) or said.get("format") != FORMAT:
+            raise _no_bench_file(path, f'it does not say "format": "{FORMAT}"')
+        if said.get("version") != VERSION:
+            raise _no_bench_file(path, f"its version is {said.get('version')}, here {VERSION}")
+        try:
+            return cls._of(said)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise _no_bench_file(path, f"a field is missing or wrong: {error}") from error
+
+    @classmethod
+    def _of(cls, said: Mapping[str, Any]) -> BenchResult:
+        return cls(
+            command=str(said["command"]),
+            machine={**said["machine"], "gpus": [dict(gpu) for gpu in said["machine"]["gpus"]]},
+            network=dict(said["network"]),
+            source=str(said["source"]),
+            rows=[_row(row) for row in said["rows"]],
+            left_out=[{"what": one["what"], "why": one["why"]} for one in said["left_out"]],
+            files=[dict(file) for file in said["files"]],
+            seconds=_number(said["seconds"]),
+        )
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a file whole or not at all.
+
+    Raises:
+        BenchError: it cannot be written.
+    """
+    special = path.exists() and not path.is_file()  # /dev/stdout must not be replaced
+    part = path if special else path.with_name(f".{path.name}.part")
+    try:
+        part.write_text(text, encoding="utf-8")
+        if not special:
+            os.replace(part, path)
+    except OSError as error:
+        if not special:
+            with suppress(OSError):
+                part.unlink()
+        raise BenchError(f"{path} cannot be written: {error.strerror}") from error
+
+
+def size_text(size_hw: Sequence[int] | None) -> str:
+    """As 224×384 (height × width); empty for None."""
+    return "" if size_hw is None else "×".join(str(side) for side in size_hw)
+
+
+def _row(said: Mapping[str, Any]) -> Row:
+    known = {name: said[name] for name in Row.__dataclass_fields__}
+    subject = {name: said["subject"][name] for name in Subject.__dataclass_fields__}
+    for name in ("input_hw", "frame_hw"):
+        subject[name] = None if subject[name] is None else tuple(map(int, subject[name]))
+    if subject["group"] not in GROUPS:
+        raise ValueError(f"group {subject['group']!r}")
+    for name in _NUMBERS:
+        known[name] = _number(known[name])
+    known["samples_ms"] = tuple(_number(value) for value in said["samples_ms"])
+    if not known["samples_ms"] or not known["p50_ms"] > 0:
+        raise ValueError(f"no samples of {subject['name']}")
+    verification = said["verification"]
+    known["verification"] = None if verification is None else Figures(**verification)
+    return Row(**{**known, "subject": Subject(**subject)})
+
+
+def _number(value: Any) -> float:
+    if type(value) not in (int, float) or not math.isfinite(value) or value < 0:
+        raise TypeError(f"{value!r} is no measured number")
+    return float(value)
+
+
+def _no_bench_file(path: Path, why: str) -> BenchError:
+    return BenchError(
+        f"{path} is no file of `stream-cam bench --json` that this version reads ({why})"
+    )

@@ -1,0 +1,285 @@
+"""The whole benchmark: engines × batches × shapes, stages, peers; verified first, in a budget."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from stream_cam.bench.clock import Budget, Case, Effort, measure
+from stream_cam.bench.engines import (
+    Bound,
+    Spec,
+    modes_of,
+    open_engine,
+    parse_specs,
+    region_of,
+)
+from stream_cam.bench.frames import Decoding, coded_file, drawn_frames, source_frames
+from stream_cam.bench.machine import examined, examined_after
+from stream_cam.bench.result import BenchResult, Row, Subject, size_text
+from stream_cam.bench.stages import REGIONS, FrameStages
+from stream_cam.cam.cpu import CpuPreprocessor
+from stream_cam.cam.geometry import FitPlan
+from stream_cam.config import BenchConfig
+from stream_cam.engine import Engine
+from stream_cam.engine.manifest import Figures
+from stream_cam.errors import BenchError, EngineError, StreamCamError
+from stream_cam.explain import Explainer
+from stream_cam.frame import BgrImage
+from stream_cam.model import CamNet, build_network, load_parameters
+from stream_cam.uri import redact
+from stream_cam.weights import load_weights
+
+if TYPE_CHECKING:
+    from stream_cam.bench.peers import Peer
+
+OnStage = Callable[[str], None]
+"""Gets what is being done, in a few words."""
+OnResult = Callable[[BenchResult], None]
+"""Gets the figures so far, after each part."""
+_PEERS_SECONDS = 5
+"""Times `--seconds`: one turn of all peers takes as long as many calls of an engine."""
+
+
+def run_bench(
+    config: BenchConfig,
+    command: str,
+    *,
+    on_stage: OnStage = lambda stage: None,
+    on_result: OnResult = lambda result: None,
+    budget: Budget | None = None,
+) -> BenchResult:
+    """Measures what `config` asks for, except files and comparisons.
+
+    Args:
+        command: what was typed, as it is to be shown.
+        budget: default: a new one of `config.budget` seconds.
+
+    Raises:
+        UsageError: an unknown name, or a source that is none.
+        BenchError: nothing could be measured, with the reasons.
+        StreamCamError: the network or the frames cannot be had.
+    """
+    # Not a GPU's default stream: it waits for all others, and TensorRT synchronises there.
+    stream = torch.cuda.Stream() if torch.cuda.is_available() else None  # type: ignore[no-untyped-call]
+    with torch.cuda.stream(stream):
+        return _Bench(config, command, on_stage, on_result, budget or Budget(config.budget)).run()
+
+
+class _Bench:
+    def __init__(
+        self,
+        config: BenchConfig,
+        command: str,
+        on_stage: OnStage,
+        on_result: OnResult,
+        budget: Budget,
+    ) -> None:
+        self._config = config
+        self._on_stage, self._on_result, self._budget = on_stage, on_result, budget
+        self._effort = Effort(config.samples, config.seconds)
+        self._specs = parse_specs(config.engines)
+        self._said: set[tuple[Spec, str]] = set()
+        self._frames = _frames(config)
+        self._weights = load_weights(config.weights, config.model)
+        self._net = CamNet.from_module(self._module(), name=config.model)
+        self._fingerprint = self._net.fingerprint()
+        side = self._weights.input_size
+        self._shapes = [_size_hw(shape) for shape in config.shape] or [(side, side)]
+        source = "drawn scenes" if config.source is None else redact(config.source)
+        height, width = self._frames[0].shape[:2]
+        self.result = BenchResult(
+            command=command,
+            machine=examined(),
+            network={
+                "model": config.model,
+                "weights": self._weights.name,
+                "weights_sha256": self._weights.sha256,
+                "n_classes": self._weights.n_classes,
+            },
+            source=f"{source}, {width}x{height}",
+        )
+
+    def run(self) -> BenchResult:
+        result = self.result
+        for batch in dict.fromkeys(self._config.batch):
+            for input_hw in self._shapes:
+                if self._may_begin(f"batch {batch}, {size_text(input_hw)}"):
+                    self._measure_engines(batch, input_hw)
+        examined_after(result.machine)
+        stages = list(self._measure_stages())
+        if self._config.peers and self._may_begin("peers"):
+            self._measure_peers(stages)
+        self._told()
+        if not result.rows:
+            reasons = "; ".join(f"{one['what']}: {one['why']}" for one in result.left_out)
+            raise BenchError(f"nothing could be measured ({reasons})")
+        return result
+
+    def _told(self) -> None:
+        self.result.seconds = round(self._budget.spent_seconds, 3)
+        self._on_result(self.result)
+
+    def _may_begin(self, what: str) -> bool:
+        if not self._budget.is_spent:
+            return True
+        self.result.leave_out(what, f"no time left of {self._budget.seconds:g} s")
+        return False
+
+    def _leave_out(self, spec: Spec, what: str, error: Exception) -> None:
+        """Says once of each engine why it was not measured."""
+        why = (str(error).strip() or type(error).__name__).splitlines()[0]
+        if (spec, why) not in self._said:
+            self._said.add((spec, why))
+            self.result.leave_out(what, why)
+
+    def _open(self, spec: Spec, batch: int, input_hw: tuple[int, int]) -> Engine:
+        return open_engine(self._net, self._fingerprint, spec, input_hw, batch, self._config.device)
+
+    def _measure_engines(self, batch: int, input_hw: tuple[int, int]) -> None:
+        """Rows of all engines for one batch and shape."""
+        if self._budget.seconds is None:
+            self._measure_in_turns(self._specs, batch, input_hw)
+            return
+        # One after the other: figures must not wait for what another engine's building takes.
+        for spec in self._specs:
+            self._measure_in_turns([spec], batch, input_hw)
+
+    def _measure_in_turns(
+        self, specs: Sequence[Spec], batch: int, input_hw: tuple[int, int]
+    ) -> None:
+        cases: dict[Subject, Case] = {}
+        verified: dict[Subject, tuple[str, Figures]] = {}
+        for spec in specs:
+            what = f"{spec}, batch {batch}, {size_text(input_hw)}"
+            if not self._may_begin(what):
+                continue
+            self._on_stage(f"verifying {what}")
+            try:
+                engine = self._open(spec, batch, input_hw)
+            except EngineError as error:
+                self._leave_out(spec, what, error)
+                continue
+            for mode, capture in modes_of(engine.info.device):
+                info = engine.info
+                subject = Subject(
+                    *("engine", "network", info.name, info.device, info.precision),
+                    *(batch, input_hw, None, mode),
+                )
+                try:
+                    bound = Bound(engine, capture)
+                    figures = bound.verify(self._net)
+                    bound.fill(self._batch(input_hw))
+                except (EngineError, RuntimeError) as error:  # such as no memory for the batch
+                    self._leave_out(spec, f"{what}, {mode}", error)
+                    continue
+                cases[subject] = Case(bound.call, bound.clock)
+                verified[subject] = region_of(mode, bound.clock), figures
+        self._on_stage(f"timing batch {batch}, {size_text(input_hw)}")
+        for subject, timed in measure(cases, self._effort).items():
+            region, figures = verified[subject]
+            self.result.rows.append(Row.of(subject, region, timed, figures))
+        self._told()
+
+    def _batch(self, input_hw: tuple[int, int]) -> Tensor:
+        """(8, 3, h, w) float32: the frames as the network gets them."""
+        frames = self._frames[:: max(1, len(self._frames) // 8)][:8]
+        plan = FitPlan(_hw(frames[0]), input_hw, 0, 0, input_hw)
+        weights = self._weights
+        preprocess = CpuPreprocessor(plan, weights.mean, weights.std, weights.interpolation)
+        batch = np.empty((len(frames), 3, *input_hw), np.float32)
+        for frame, out in zip(frames, batch, strict=True):
+            preprocess(frame, out)
+        return torch.from_numpy(batch)
+
+    def _measure_stages(self) -> Iterator[FrameStages]:
+        """Rows of decoding, and of every stage with every engine."""
+        config = self._config
+        if self._may_begin("decode"):
+            self._on_stage("timing decode")
+            try:
+                self.result.rows.append(self._decode_row())
+            except StreamCamError as error:
+                self.result.leave_out("decode", str(error))
+        for spec in self._specs:
+            if not self._may_begin(f"stages with {spec}"):
+                continue
+            self._on_stage(f"timing a frame's stages with {spec}")
+            try:
+                explainer = Explainer(
+                    self._net,
+                    self._weights,
+                    engine=spec.engine,
+                    device=config.device,
+                    precision=spec.precision,
+                    input_size=next((side for side, wide in self._shapes if side == wide), None),
+                )
+                stages = FrameStages(explainer, self._net, self._frames)
+            except (EngineError, BenchError) as error:
+                self._leave_out(spec, f"stages with {spec}", error)
+                continue
+            self.result.rows += stages.rows(self._effort)
+            self._told()
+            yield stages
+
+    def _decode_row(self) -> Row:
+        config = self._config
+        with coded_file(config.source, config.frame) as uri, Decoding(uri) as decoding:
+            case = Case(decoding.decode, before=decoding.ready)
+            timed = measure({"decode": case}, self._effort)["decode"]
+        subject = Subject(
+            *("stage", "decode", "", "cpu", "", 1, None),
+            *(_hw(self._frames[0]), "launch"),
+        )
+        return Row.of(subject, f"{REGIONS['decode']}; {case.clock.name}", timed)
+
+    def _measure_peers(self, stages: Sequence[FrameStages]) -> None:
+        from stream_cam.bench.peers import open_peers, peer_rows
+
+        if not stages:
+            self.result.leave_out("peers", "there is no verified engine to compare them with")
+            return
+        self._on_stage("timing peers")
+        on_gpu = self._config.device != "cpu" and torch.cuda.is_available()
+        device = "cuda" if on_gpu else "cpu"
+        checked = [
+            peer
+            for peer in open_peers(self._module, self._weights, device)
+            if self._is_ours(peer, stages[0].explainer)
+        ]
+        effort = replace(self._effort, seconds=self._effort.seconds * _PEERS_SECONDS)
+        self.result.rows += peer_rows(checked, stages, self._frames, effort, device)
+
+    def _is_ours(self, peer: Peer, explainer: Explainer) -> bool:
+        """Whether a peer draws this network's maps."""
+        from stream_cam.bench.peers import check_peer
+
+        try:
+            check_peer(peer, explainer, self._frames[::3])
+        except BenchError as error:
+            self.result.leave_out(peer.name, str(error))
+            return False
+        return True
+
+    def _module(self) -> torch.nn.Module:
+        module = build_network(self._config.model, self._weights.n_classes)
+        load_parameters(module, self._weights.state_dict, self._weights.name)
+        return module
+
+
+def _frames(config: BenchConfig) -> list[BgrImage]:
+    return drawn_frames(config.frame) if config.source is None else source_frames(config.source)
+
+
+def _hw(frame: BgrImage) -> tuple[int, int]:
+    return frame.shape[0], frame.shape[1]
+
+
+def _size_hw(text: str) -> tuple[int, int]:
+    height, width = text.split("x")
+    return int(height), int(width)

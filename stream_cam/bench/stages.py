@@ -1,0 +1,158 @@
+"""What one frame goes through, stage by stage, and as a whole.
+
+The stages are those of `Explainer`: the same classes, on the same buffers. Before anything is
+timed, the engine is verified, and the stages one after the other must give the picture that the
+explainer gives.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import cycle
+
+import numpy as np
+import torch
+
+from stream_cam.bench.clock import Case, Clock, Effort, HostClock, measure
+from stream_cam.bench.engines import Bound
+from stream_cam.bench.result import Row, Subject
+from stream_cam.cam.cpu import CpuOverlay, CpuPreprocessor, scale_cam
+from stream_cam.cam.geometry import plan_fit
+from stream_cam.config import LookConfig
+from stream_cam.engine.manifest import Figures
+from stream_cam.errors import BenchError
+from stream_cam.explain import Explainer
+from stream_cam.frame import BgrImage, FloatArray
+from stream_cam.model import CamNet
+
+_MOST_LEVELS = 2
+"""Of 255, by which the stages' picture may differ from the explainer's: the class map of a float16
+or bfloat16 engine may round once more where it is computed elsewhere."""
+
+REGIONS = {
+    "decode": "next frame of the file → BGR in memory",
+    "preprocess": "BGR frame → normalised batch in host memory",
+    "upload": "batch: host → GPU",
+    "network": "batch → logits, features",
+    "download": "logits, features: GPU → host",
+    "cam+overlay": "logits, features → class, map, colours, picture",
+    "frame": "decoded frame → picture, host to host",
+}
+
+
+class FrameStages:
+    """One explainer's stages on frames of one size.
+
+    Args:
+        explainer: with `fit="stretch"`.
+        net: its network, on the CPU in float32.
+        frames: (H, W, 3) uint8 BGR, all of one size; taken in turns.
+
+    Raises:
+        EngineError: its engine is not the network.
+        BenchError: the stages do not add up to what the explainer does.
+    """
+
+    def __init__(self, explainer: Explainer, net: CamNet, frames: Sequence[BgrImage]) -> None:
+        engine = explainer.engine
+        if engine is None:
+            raise BenchError("an explainer with --fit native has no engine before its first frame")
+        weights, info = explainer.weights, engine.info
+        self.info = info
+        frame_hw = (frames[0].shape[0], frames[0].shape[1])
+        self.frame_hw = frame_hw
+        plan = plan_fit("stretch", frame_hw, info.input_shape[2])
+        self.explainer = explainer
+        self._preprocess = CpuPreprocessor(plan, weights.mean, weights.std, weights.interpolation)
+        self._bound = Bound(engine)
+        self._batch = torch.zeros(info.input_shape)
+        self._logits, self._features = self._bound.logits.cpu(), self._bound.features.cpu()
+        self._class_weight = net.weight.detach().numpy()
+        cam_hw = (info.features_shape[2], info.features_shape[3])
+        self._overlay = CpuOverlay(frame_hw, cam_hw, plan.region, LookConfig())
+        self._picture = np.empty_like(frames[0])
+        self._frames = cycle(frames)
+        self._frame = frames[0]
+        self.verification: Figures = self._bound.verify(net)
+        for frame in frames[:3]:
+            self._check(frame)
+
+    def rows(self, effort: Effort) -> list[Row]:
+        """Times all stages, in turns."""
+        cases = self.cases()
+        timed = measure(cases, effort)
+        return [
+            Row.of(
+                self._subject(name),
+                f"{REGIONS[name]}; {cases[name].clock.name}",
+                timed[name],
+                self.verification if name in ("network", "frame") else None,
+            )
+            for name in cases
+        ]
+
+    def cases(self) -> dict[str, Case]:
+        """Stages by their names, in the order of a frame's way; the whole frame last."""
+        host, device = HostClock(), self._bound.clock
+        stages: dict[str, tuple[Callable[[], object], Clock]] = {
+            "preprocess": (self.preprocess, host),
+            "upload": (self.upload, device),
+            "network": (self._bound.call, device),
+            "download": (self.download, device),
+            "cam+overlay": (self.cam_overlay, host),
+            "frame": (self.frame, host),
+        }
+        if not device.queues:
+            del stages["upload"], stages["download"]
+        return {name: Case(call, clock, self._next_frame) for name, (call, clock) in stages.items()}
+
+    def preprocess(self) -> None:
+        self._preprocess(self._frame, self._batch[0].numpy())
+
+    def upload(self) -> None:
+        self._bound.batch.copy_(self._batch)
+
+    def download(self) -> None:
+        self._logits.copy_(self._bound.logits)
+        self._features.copy_(self._bound.features)
+
+    def cam_overlay(self) -> BgrImage:
+        features = self._features[0].numpy()
+        best = int(self._logits[0].numpy().argmax())
+        cam: FloatArray = np.dot(self._class_weight[best], features.reshape(len(features), -1))
+        scaled = scale_cam(cam.reshape(features.shape[1:]))
+        return self._overlay.blend(self._frame, scaled, self._picture)
+
+    def frame(self) -> BgrImage:
+        explainer = self.explainer
+        return explainer.overlay(self._frame, explainer.explain(self._frame), out=self._picture)
+
+    def _next_frame(self) -> None:
+        self._frame = next(self._frames)
+
+    def _check(self, frame: BgrImage) -> None:
+        self._frame = frame
+        whole = self.frame().copy()
+        for stage in (self.preprocess, self.upload, self._bound.call, self.download):
+            stage()
+        by_stages = self.cam_overlay()
+        difference = int(np.abs(by_stages.astype(np.int16) - whole).max())
+        if difference > _MOST_LEVELS:
+            raise BenchError(
+                f"the stages of {self.info.name} do not add up to a frame: their picture differs "
+                f"from the explainer's by {difference} of 255 levels; please report it"
+            )
+
+    def _subject(self, name: str) -> Subject:
+        info = self.info
+        return Subject(
+            group="stage",
+            name=name,
+            engine=info.name,
+            device=info.device if name in ("upload", "network", "download", "frame") else "cpu",
+            precision=info.precision,
+            batch=1,
+            input_hw=(info.input_shape[2], info.input_shape[3]),
+            frame_hw=None if name in ("upload", "network", "download") else self.frame_hw,
+            mode="launch",
+        )

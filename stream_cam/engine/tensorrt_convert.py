@@ -1,0 +1,203 @@
+"""A network becomes one serialized TensorRT engine, by torch.export and torch-tensorrt.
+
+Everything here takes seconds with TensorRT-RTX, which compiles its kernels later, where the engine
+is loaded, and up to minutes with TensorRT, which tries kernels on the GPU. Torch-tensorrt's own
+engine cache is left off: its key leaves out weights and versions (the store's does not).
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import signal
+import tempfile
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+
+from stream_cam.engine.base import Batch
+from stream_cam.engine.machine import TensorRt
+from stream_cam.engine.typed_net import TypedNet
+from stream_cam.errors import EngineError
+from stream_cam.model import CamNet
+
+INPUT = "batch"
+OUTPUTS = ("logits", "features")
+
+OPTIONS = {"tf32": "off"}
+"""What the builder is told: part of every key, as the batch is."""
+
+_one_at_a_time = threading.Lock()
+"""Torch-tensorrt's settings are the process's."""
+
+
+def convert(
+    net: CamNet,
+    input_hw: tuple[int, int],
+    precision: str,
+    batch: Batch,
+    flavour: TensorRt,
+    *,
+    for_this_gpu: bool = True,
+) -> bytes:
+    """The engine, with input `batch` and outputs `logits` and `features`, all float32.
+
+    Args:
+        net: on the CPU in float32.
+        precision: fp32 or fp16.
+        for_this_gpu: TensorRT-RTX would build for all GPUs from Ampere on, and for no older one;
+            without a GPU that is all it can.
+
+    Raises:
+        EngineError: torch-tensorrt cannot be imported, or TensorRT cannot build it.
+    """
+    with _one_at_a_time, _quiet() as heard:
+        try:
+            torch_tensorrt = importlib.import_module("torch_tensorrt")
+        except Exception as error:  # it asks for the GPU, and raises whatever that raises
+            raise EngineError(
+                f"torch_tensorrt cannot be imported ({_reason(error)}): `stream-cam doctor`"
+            ) from error
+        try:
+            with _configured(flavour, for_this_gpu):
+                return _converted(torch_tensorrt, TypedNet(net, precision), input_hw, batch)
+        except Exception as error:  # whatever torch.export, torch-tensorrt and TensorRT may raise
+            reason = heard.error or _reason(error)
+            raise EngineError(
+                f"TensorRT cannot build {net.name} ({reason}): give --engine inductor"
+            ) from error
+
+
+def _converted(
+    torch_tensorrt: ModuleType, typed: TypedNet, input_hw: tuple[int, int], batch: Batch
+) -> bytes:
+    example = torch.zeros(batch.best, 3, *input_hw)
+    dynamic, asked = None, example
+    if not batch.is_fixed:
+        # An example of one frame would make torch.export take 1 for a constant.
+        example = torch.zeros(max(batch.best, 2), 3, *input_hw)
+        frames = torch.export.Dim("frames", min=batch.least, max=batch.most)
+        dynamic = ({0: frames},)
+        asked = torch_tensorrt.Input(
+            min_shape=(batch.least, 3, *input_hw),
+            opt_shape=(batch.best, 3, *input_hw),
+            max_shape=(batch.most, 3, *input_hw),
+            dtype=torch.float32,
+        )
+    exported = torch.export.export(typed, (example,), dynamic_shapes=dynamic, strict=False)
+    with tempfile.TemporaryDirectory() as private:
+        engine: bytes = torch_tensorrt.dynamo.convert_exported_program_to_serialized_trt_engine(
+            exported,
+            arg_inputs=[asked],
+            arg_input_binding_names=(INPUT,),
+            output_binding_names=OUTPUTS,
+            # Strong typing: the network's own types decide the precision.
+            disable_tf32=True,
+            immutable_weights=True,
+            # By default one file for all of the machine's users, not written atomically.
+            timing_cache_path=str(Path(private) / "timing.cache"),
+        )
+    return engine
+
+
+@contextmanager
+def _configured(flavour: TensorRt, for_this_gpu: bool) -> Iterator[None]:
+    """Tells the builder what torch-tensorrt has no option for: what to build for, when to stop."""
+    trt = importlib.import_module(flavour.module)
+    interpreter = importlib.import_module(
+        "torch_tensorrt.dynamo.conversion._TRTInterpreter"
+    ).TRTInterpreter
+    configured = interpreter._populate_trt_builder_config
+    with ExitStack() as building:
+
+        def further_configured(self: Any, *args: Any, **kwargs: Any) -> Any:
+            config = configured(self, *args, **kwargs)
+            config.progress_monitor = _monitor(trt, building.enter_context(_interrupts()))
+            if flavour.is_rtx and for_this_gpu:
+                config.num_compute_capabilities = 1
+                if not config.set_compute_capability(trt.ComputeCapability.CURRENT, 0):
+                    raise RuntimeError("TensorRT-RTX does not build for this GPU")
+            return config
+
+        interpreter._populate_trt_builder_config = further_configured
+        try:
+            yield
+        finally:
+            interpreter._populate_trt_builder_config = configured
+
+
+@contextmanager
+def _interrupts() -> Iterator[threading.Event]:
+    """Ctrl-C is noted, and obeyed at the end: an exception inside TensorRT would be a crash."""
+    noted = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield noted
+        return
+    handler = signal.signal(signal.SIGINT, lambda *_: noted.set())
+    try:
+        yield noted
+    finally:
+        signal.signal(signal.SIGINT, handler)
+        if noted.is_set():
+            signal.raise_signal(signal.SIGINT)
+
+
+def _monitor(trt: ModuleType, interrupted: threading.Event) -> Any:
+    """Asked by the builder, after each of its steps, whether to go on."""
+
+    class Monitor(trt.IProgressMonitor):  # type: ignore[name-defined, misc]
+        def __init__(self) -> None:
+            super().__init__()
+
+        def phase_start(self, phase: str, parent: str | None, n_steps: int) -> None:
+            pass
+
+        def phase_finish(self, phase: str) -> None:
+            pass
+
+        def step_complete(self, phase: str, step: int) -> bool:
+            return not interrupted.is_set()
+
+    return Monitor()
+
+
+class _Heard(logging.Handler):
+    """Keeps the first line of the last error that TensorRT's builder logs."""
+
+    error = ""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.levelno >= logging.ERROR:
+            self.error = record.getMessage().strip().partition("\n")[0]
+
+
+@contextmanager
+def _quiet() -> Iterator[_Heard]:
+    """Without torch-tensorrt's own words: whatever matters becomes an EngineError."""
+    heard = _Heard()
+    builder = logging.getLogger("torch_tensorrt [TensorRT Conversion Context]")
+    loggers = [logging.getLogger(name) for name in ("torch_tensorrt", "torch", "torch.export")]
+    levels = [logger.level for logger in loggers]
+    builder.addHandler(heard)
+    builder.propagate = False
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield heard
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+        builder.propagate = True
+        builder.removeHandler(heard)
+
+
+def _reason(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -1,0 +1,138 @@
+"""A network in the precision of a GPU engine."""
+
+from __future__ import annotations
+
+import copy
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, fx, nn
+from torch.fx.experimental.optimization import fuse
+
+from stream_cam.engine.base import Batch, EngineInfo
+from stream_cam.errors import EngineError
+from stream_cam.model import CamNet
+
+DTYPES = {"fp32": torch.float32, "fp16": torch.float16}
+"""What GPU engines compute in, by precision."""
+
+_tf32 = threading.RLock()
+
+
+class TypedNet(nn.Module):
+    """float32 in and out; convolutions in `dtype`, pooling and the linear layer in float32.
+
+    So the logits are the maps' means plus bias (Zhou et al., CVPR 2016, eq. 1-2) to float32's
+    rounding at every precision: what rounds is what both are made of. Batch normalisation is
+    folded into the convolutions before them.
+
+    Args:
+        net: on the CPU in float32; copied.
+        precision: fp32 or fp16.
+        channels_last: the layout that PyTorch's half precision convolutions want.
+    """
+
+    weight: Tensor
+    bias: Tensor
+
+    def __init__(self, net: CamNet, precision: str, *, channels_last: bool = False) -> None:
+        super().__init__()
+        self.dtype = DTYPES[precision]
+        self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
+        backbone = _folded(net.backbone)
+        self.backbone = backbone.to(dtype=self.dtype).to(memory_format=self.memory_format)
+        self.register_buffer("weight", net.weight.detach().clone())
+        self.register_buffer("bias", net.bias.detach().clone())
+        self.eval().requires_grad_(False)
+
+    def forward(self, batch_nchw: Tensor) -> tuple[Tensor, Tensor]:
+        """(N, 3, H, W) float32 → logits (N, n_classes) and features (N, C, h, w), float32."""
+        if self.dtype != torch.float32 or self.memory_format != torch.contiguous_format:
+            batch_nchw = batch_nchw.to(dtype=self.dtype, memory_format=self.memory_format)
+        features = self.backbone(batch_nchw)
+        if self.dtype != torch.float32:
+            features = features.float()
+        return F.linear(features.mean((2, 3)), self.weight, self.bias), features
+
+
+def made_for(
+    name: str, device: str, precision: str, batch: Batch, input_hw: tuple[int, int], net: nn.Module
+) -> EngineInfo:
+    """What an engine of PyTorch's is, by running it once on zeros.
+
+    Raises:
+        EngineError: the network does not take that input.
+    """
+    zeros = torch.zeros(batch.best, 3, *input_hw, device=device)
+    try:
+        with torch.inference_mode():
+            logits, features = net(zeros)
+    except RuntimeError as error:
+        raise EngineError(
+            f"the network does not take an input of {input_hw[0]}×{input_hw[1]} pixels "
+            f"({str(error).splitlines()[0]}); give a larger --input-size"
+        ) from error
+    return EngineInfo(
+        name=name,
+        device=device,
+        precision=precision,
+        input_shape=(batch.best, 3, *input_hw),
+        logits_shape=(batch.best, logits.shape[1]),
+        features_shape=(batch.best, features.shape[1], features.shape[2], features.shape[3]),
+        parallel=1,
+        batch=batch,
+    )
+
+
+@contextmanager
+def arithmetic(device: str, precision: str) -> Iterator[None]:
+    """In fp32 on CUDA: convolutions in float32, not in TF32, which cuDNN takes by default.
+
+    TF32 keeps 11 bits of precision, as fp16 does, and would miss the gate of fp32. The setting is
+    one for the whole process, so one thread at a time holds it, while it launches.
+    """
+    if device == "cpu" or precision != "fp32":
+        yield
+        return
+    cudnn: Any = torch.backends.cudnn
+    with _tf32:
+        if cudnn.conv.fp32_precision != "tf32":
+            yield
+            return
+        before = cudnn.rnn.fp32_precision
+        _set_tf32(False)
+        try:
+            yield
+        finally:
+            _set_tf32(True)
+            cudnn.rnn.fp32_precision = before
+
+
+def _set_tf32(allowed: bool) -> None:
+    # The older of PyTorch's two ways: after the newer one, whoever reads by the older one gets an
+    # exception, PyTorch's own compiler too (pytorch/pytorch#166387).
+    _hear_its_warning()
+    torch.backends.cudnn.allow_tf32 = allowed
+
+
+@cache
+def _hear_its_warning() -> None:
+    """PyTorch says once that the newer way is preferred."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.backends.cudnn.allow_tf32 = True
+
+
+def _folded(backbone: nn.Module) -> nn.Module:
+    if not isinstance(backbone, fx.GraphModule):
+        return copy.deepcopy(backbone)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of its own deprecations
+        folded: nn.Module = fuse(backbone)
+    return folded

@@ -1,0 +1,348 @@
+"""`stream-cam bench` for real, small, on the CPU; and what it must not print."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from bench_parts import DECODE, NETWORK, Spoilt, last_left_out, louder, mixed_up, result, row, stale
+from material import write_video
+from networks import untrained
+from safetensors.torch import save_file
+from toy_engine import ToyEngine, toy_net
+
+from stream_cam.bench import engines, stages
+from stream_cam.bench.clock import Budget
+from stream_cam.bench.engines import Bound, Spec, open_engine, parse_specs
+from stream_cam.bench.result import BenchResult
+from stream_cam.bench.run import run_bench
+from stream_cam.cli import main
+from stream_cam.config import BenchConfig
+from stream_cam.engine import load_engine
+from stream_cam.engine.base import Engine
+from stream_cam.errors import BenchError, EngineError
+from stream_cam.model import CamNet, build_network
+
+SMALL = ["bench", "--weights", "tiny.safetensors", "--device", "cpu", "--frame", "96x64"]
+SMALL += ["--shape", "64x64", "--samples", "4", "--seconds", "60"]
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
+    save_file(build_network("resnet18", 4).state_dict(), path)
+    return path
+
+
+@pytest.fixture(autouse=True)
+def place(
+    tmp_path: Path,
+    tiny: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Path:
+    """An empty folder with the weights in it; engines are kept for the module."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("STREAM_CAM_ENGINES", str(tiny.parent / "engines"))
+    (tmp_path / "tiny.safetensors").symlink_to(tiny)
+    return tmp_path
+
+
+def small(**changes: Any) -> BenchConfig:
+    options: dict[str, Any] = {
+        "engines": ("eager",),
+        "batch": (1,),
+        "shape": ("64x64",),
+        "weights": "tiny.safetensors",
+        "device": "cpu",
+        "frame": "96x64",
+        "samples": 2,
+        "seconds": 60.0,
+    }
+    return BenchConfig(**{**options, **changes})
+
+
+def complaint(capsys: pytest.CaptureFixture[str]) -> str:
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("stream-cam: ")
+    return line
+
+
+def spoil(monkeypatch: pytest.MonkeyPatch, how: Any) -> None:
+    """Makes every engine that is opened wrong in one way."""
+
+    def load(*arguments: Any, **options: Any) -> Engine:
+        return Spoilt(load_engine(*arguments, **options), how)
+
+    for user in ("stream_cam.bench.engines", "stream_cam.explain"):
+        monkeypatch.setattr(f"{user}.load_engine", load)
+
+
+def test_engines_batches_and_stages_are_measured(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = ["--engines", "eager", "openvino:fp32", "--batch", "1", "2"]
+    assert main([*SMALL, *asked, "--json", "a.json", "--plot", "a.svg"]) == 0
+    found = BenchResult.read(place / "a.json")
+    about = [r.subject for r in found.rows]
+    subjects = {(each.group, each.name, each.engine, each.batch) for each in about}
+    per_engine = ("preprocess", "network", "cam+overlay", "frame")
+    assert subjects == {
+        *(("engine", "network", engine, 1) for engine in ("eager", "openvino")),
+        ("engine", "network", "eager", 2),
+        ("stage", "decode", "", 1),
+        *(("stage", name, engine, 1) for name in per_engine for engine in ("eager", "openvino")),
+    }
+    printed = capsys.readouterr().out
+    for r in found.rows:
+        assert r.n == len(r.samples_ms) == 4
+        assert 0 < r.min_ms <= r.p50_ms <= r.p90_ms <= r.p99_ms <= r.max_ms
+        assert r.images_per_second == pytest.approx(4e3 * r.subject.batch / sum(r.samples_ms), 1e-3)
+        assert "host clock" in r.region
+        assert r.region in " ".join(printed.split())
+        if r.subject.name in ("network", "frame"):
+            assert r.verification is not None
+            assert r.verification.cam_difference <= 1e-3
+    assert re.search(r"openvino:fp32, batch 2, 64×64.*: .* takes (1 image|one frame)", printed)
+    assert found.command.startswith("stream-cam bench --weights tiny.safetensors")
+    assert found.command in printed
+    assert found.machine["cpu_cores"] >= 1
+    assert found.machine["versions"]["torch"]
+    assert "</svg>" in (place / "a.svg").read_text(encoding="utf-8")
+
+
+def test_precisions_that_do_not_work_are_left_out_with_the_reason() -> None:
+    found = run_bench(small(), "c")
+    assert {r.subject.precision for r in found.rows if r.subject.engine} == {"fp32"}
+    assert any("eager:bf16" in one["what"] for one in found.left_out)
+
+
+def test_engine_asked_for_by_name_that_does_not_work_is_a_failure(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main([*SMALL, "--engines", "eager:fp32", "eager:bf16", "--batch", "1"]) == 1
+    said = capsys.readouterr()
+    assert "eager fp32" in said.out
+    assert "eager:bf16 has no figures: the eager engine has no bf16" in said.err
+
+
+def test_wrong_engine_is_not_timed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], place: Path
+) -> None:
+    spoil(monkeypatch, louder)
+    assert main([*SMALL, "--engines", "eager", "--batch", "1", "--json", "a.json"]) == 1
+    found = BenchResult.read(place / "a.json")
+    assert [r.subject.name for r in found.rows] == ["decode"]
+    said = capsys.readouterr()
+    assert "maps' difference 0.01" in said.out
+    assert not re.search(r"^eager", said.out, re.MULTILINE)
+    assert "eager has no figures" in said.err
+
+
+@pytest.mark.parametrize("how", [mixed_up, last_left_out])
+def test_batch_in_which_one_image_is_wrong_is_not_timed(
+    monkeypatch: pytest.MonkeyPatch, how: Any
+) -> None:
+    def only_in_batches(before: Any, logits: torch.Tensor, features: torch.Tensor) -> None:
+        if len(logits) > 1:
+            how(before, logits, features)
+
+    spoil(monkeypatch, only_in_batches)
+    found = run_bench(small(engines=("eager:fp32",), batch=(1, 3)), "c")
+    assert [r.subject.batch for r in found.rows if r.subject.group == "engine"] == [1]
+    (left_out,) = found.left_out
+    assert "batch 3" in left_out["what"]
+    assert "is not the network" in left_out["why"]
+
+
+def bound(how: Any = None, capture: Any = None) -> tuple[Bound, CamNet]:
+    net = toy_net()
+    engine: Engine = ToyEngine(net)
+    return Bound(engine if how is None else Spoilt(engine, how), capture), net
+
+
+def test_replay_is_what_is_verified_and_what_is_timed() -> None:
+    replays = 0
+
+    def capture(call: Callable[[], None], device: str) -> Callable[[], None]:
+        assert device == "cpu"
+        call()
+
+        def replay() -> None:
+            nonlocal replays
+            replays += 1
+            call()
+
+        return replay
+
+    made, net = bound(capture=capture)
+    assert made.verify(net).cam_difference <= 1e-6
+    assert replays == 12
+    made.call()
+    assert replays == 13
+
+
+def test_replay_that_does_nothing_is_refused() -> None:
+    made, net = bound(capture=lambda call, device: lambda: None)
+    with pytest.raises(EngineError, match="nan"):
+        made.verify(net)
+
+
+def test_engine_that_writes_nothing_is_refused() -> None:
+    made, net = bound(stale)
+    with pytest.raises(EngineError, match="nan"):
+        made.verify(net)
+
+
+def test_call_that_cannot_be_captured_is_told() -> None:
+    def capture(call: Callable[[], None], device: str) -> Callable[[], None]:
+        raise RuntimeError("operation not permitted when stream is capturing\nmore")
+
+    with pytest.raises(
+        EngineError, match=r"captured in a graph \(operation not permitted [^\n]*\)$"
+    ):
+        bound(capture=capture)
+
+
+def test_input_is_what_it_was_filled_with() -> None:
+    net = CamNet.from_module(untrained("resnet18", 5), probe_hw=(64, 64))
+    engine = open_engine(net, "abc", Spec("eager", "fp32"), (64, 64), 5, "cpu")
+    made = Bound(engine)
+    images = torch.randn(2, 3, 64, 64)
+    made.fill(images)
+    assert torch.equal(made.batch, images[[0, 1, 0, 1, 0]])
+    made.call()
+    with torch.inference_mode():
+        logits, features = net(made.batch)
+    assert torch.allclose(made.logits, logits, atol=1e-4)
+    assert torch.allclose(made.features, features, atol=1e-4)
+
+
+def test_engine_that_has_no_memory_left_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(made: Bound, images: torch.Tensor) -> None:
+        if made.info.input_shape[0] == 2:
+            raise RuntimeError("out of memory\nand a long story")
+
+    monkeypatch.setattr(Bound, "fill", full)
+    found = run_bench(small(engines=("eager:fp32",), batch=(2, 1)), "c")
+    assert [r.subject.batch for r in found.rows if r.subject.group == "engine"] == [1]
+    assert [one["why"] for one in found.left_out] == ["out of memory"]
+
+
+def test_stages_that_do_not_add_up_to_a_frame_are_not_timed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(stages, "scale_cam", lambda cam: 1.0 - cam / np.abs(cam).max())
+    found = run_bench(small(engines=("eager:fp32",)), "c")
+    assert {r.subject.name for r in found.rows} == {"network", "decode"}
+    assert "do not add up" in found.left_out[-1]["why"]
+
+
+def test_time_that_is_over_leaves_out_the_rest_and_says_so() -> None:
+    seconds = 0.0
+    parts: list[int] = []
+
+    def at_first_figures(found: BenchResult) -> None:
+        nonlocal seconds
+        seconds = 100.0
+        parts.append(len(found.rows))
+
+    found = run_bench(
+        small(engines=("eager:fp32",), batch=(1, 2)),
+        "c",
+        budget=Budget(10.0, lambda: seconds),
+        on_result=at_first_figures,
+    )
+    assert [r.subject.batch for r in found.rows] == [1]
+    assert parts[0] == 1
+    left_out = {one["what"]: one["why"] for one in found.left_out}
+    assert left_out.keys() == {"batch 2, 64×64", "decode", "stages with eager:fp32"}
+    assert set(left_out.values()) == {"no time left of 10 s"}
+
+
+def test_no_figures_at_all_is_a_failure() -> None:
+    with pytest.raises(BenchError, match="batch 1, 64×64: no time left of 0 s"):
+        run_bench(small(engines=("eager:fp32",)), "c", budget=Budget(0.0))
+
+
+def test_frames_and_decoding_can_be_a_files(place: Path) -> None:
+    images = [np.full((48, 80, 3), value, np.uint8) for value in (40, 90, 200)]
+    write_video(place / "clip.mp4", images=images)
+    found = run_bench(small(engines=("eager:fp32",), source="clip.mp4"), "c")
+    assert found.source == "clip.mp4, 80x48"
+    decoded = [r.subject.frame_hw for r in found.rows if r.subject.name == "decode"]
+    assert decoded == [(48, 80)]
+
+
+def test_without_pyav_decoding_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "av", None)
+    found = run_bench(small(engines=("eager:fp32",)), "c")
+    assert [one["what"] for one in found.left_out] == ["decode"]
+    assert "pip install av" in found.left_out[0]["why"]
+    assert {r.subject.name for r in found.rows} >= {"network", "frame"}
+
+
+def test_specs_are_engines_in_their_precisions() -> None:
+    assert parse_specs(["openvino:bf16"]) == [Spec("openvino", "bf16")]
+    assert parse_specs(["eager", "eager:fp32"])[0] == Spec("eager", "fp32")
+    everything = parse_specs([])
+    assert everything[0].engine == "eager"  # needs no building: first, should time run out
+    assert {spec.engine for spec in everything} == set(engines.ENGINES)
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "word"),
+    [
+        (["--engines", "openvin"], 2, "did you mean openvino"),
+        (["--engines", "eager:fp31"], 2, "did you mean bf16, fp16, fp32"),
+        (["--shape", "224"], 2, "HEIGHTxWIDTH"),
+        (["--batch", "0"], 2, "--batch"),
+        (["--samples", "0"], 2, "--samples"),
+        (["--seconds", "nan"], 2, "--seconds"),
+        (["--budget", "-1"], 2, "--budget"),
+        (["--tolerance", "-1"], 2, "--tolerance"),
+        (["--frame", "1x1"], 2, "size"),
+        (["--weights", "nix.safetensors"], 1, "nix.safetensors"),
+        (["--source", "nix.mp4"], 1, "nix.mp4"),
+        (["--source", "demo://shapes?live=1&size=96x64"], 2, "is live"),
+        (["--json", "nix/a.json"], 1, "no folder that exists"),
+        (["--plot", "."], 1, "is a folder"),
+        (["--json", "a", "--plot", "./a"], 2, "another name"),
+        (["--compare", "nix.json", "nix.json"], 1, "No such file"),
+        (["--compare", "tiny.safetensors", "tiny.safetensors"], 1, "not JSON"),
+    ],
+)
+def test_bad_input_is_one_line(
+    options: list[str], code: int, word: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*SMALL, *options]) == code
+    assert word in complaint(capsys)
+
+
+def test_compare_ends_with_1_if_something_became_slower(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    result(row(), row(DECODE, 5.0)).write(place / "old.json")
+    result(row(), row(DECODE, 6.0)).write(place / "new.json")
+    assert main(["bench", "--compare", "old.json", "new.json"]) == 1
+    said = capsys.readouterr()
+    assert re.search(r"stage: decode cpu +5 +6 +1\.20 .*slower", said.out)
+    assert "1 of 2 became slower by more than 10%, most of all decode cpu (1.20 times)" in said.err
+    assert main(["bench", "--compare", "new.json", "old.json"]) == 0
+    assert "faster" in capsys.readouterr().out
+    assert main(["bench", "--compare", "old.json", "new.json", "--tolerance", "0.3"]) == 0
+
+
+def test_json_of_one_run_is_compared_with_itself(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    result(row(NETWORK)).write(place / "a.json")
+    assert main(["bench", "--compare", "a.json", "a.json", "--tolerance", "0"]) == 0
+    assert "1 compared, 0 slower; geometric mean 1.00" in capsys.readouterr().out

@@ -1,0 +1,232 @@
+"""Figures, their file, their comparison, their pictures."""
+
+from __future__ import annotations
+
+import json
+import xml.etree.ElementTree as ElementTree
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from bench_parts import DECODE, NETWORK, PEER, result, row
+
+from stream_cam.bench.clock import Timed
+from stream_cam.bench.compare import compare, print_comparison
+from stream_cam.bench.machine import described, gpus
+from stream_cam.bench.plot import svg, ticks_ms
+from stream_cam.bench.result import BenchResult, Row
+from stream_cam.bench.table import markdown, milliseconds, print_result
+from stream_cam.errors import BenchError
+
+
+def test_row_has_the_percentiles_of_its_samples() -> None:
+    samples = tuple(float(value) for value in range(1, 102))
+    made = Row.of(replace(NETWORK, batch=4), "region", Timed(samples, 20.0))
+    assert (made.n, made.p50_ms, made.p90_ms, made.p99_ms) == (101, 51.0, 91.0, 100.0)
+    assert (made.min_ms, made.max_ms, made.mean_ms) == (1.0, 101.0, 51.0)
+    assert made.spread == pytest.approx((91 - 11) / 51)
+    assert made.drift == pytest.approx((76.5 - 26) / 51)
+    assert made.images_per_second == 80.0
+
+
+def test_one_sample_is_a_row() -> None:
+    made = Row.of(NETWORK, "region", Timed((2.0,), 500.0))
+    assert (made.p50_ms, made.p99_ms, made.spread, made.drift) == (2.0, 2.0, 0.0, 0.0)
+
+
+def test_what_is_written_is_read_again(tmp_path: Path) -> None:
+    found = result(row(), row(DECODE, 1.0, 2.0), row(PEER, 30.0), seconds=1.5)
+    found.leave_out("eager:bf16", "no such thing")
+    found.write(tmp_path / "a.json")
+    assert BenchResult.read(tmp_path / "a.json") == found
+    assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
+
+
+def test_file_has_the_documented_fields(tmp_path: Path) -> None:
+    said = json.loads(result(row()).to_json())
+    documented = (Path(__file__).parent.parent / "docs" / "bench.md").read_text(encoding="utf-8")
+    fields = [*said, *said["rows"][0], *said["rows"][0]["subject"]]
+    assert [name for name in fields if f"`{name}`" not in documented] == []
+    assert (said["format"], said["version"]) == ("stream-cam bench", 1)
+
+
+def broken(**changes: Any) -> str:
+    return json.dumps({**json.loads(result(row()).to_json()), **changes})
+
+
+def broken_row(**changes: Any) -> str:
+    said = json.loads(result(row()).to_json())
+    said["rows"][0].update(changes)
+    return json.dumps(said)
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("", "not JSON"),
+        ("[" * 100_000, "not JSON"),
+        ("[]", '"format"'),
+        ('{"a": 1}', '"format"'),
+        (broken(version=2), "version is 2"),
+        (broken(rows=7), "field"),
+        (broken(rows=[{}]), "field"),
+        (broken(machine={}), "field"),
+        (broken(machine={"gpus": [3]}), "field"),
+        (broken(left_out=[{}]), "field"),
+        (broken(seconds="x"), "field"),
+        (broken_row(p50_ms=0.0), "field"),
+        (broken_row(p90_ms="1"), "field"),
+        (broken_row(mean_ms=float("nan")), "field"),
+        (broken_row(samples_ms=[]), "field"),
+        (broken_row(samples_ms=[-1.0]), "field"),
+        (broken_row(verification={"nonsense": 1}), "field"),
+        (broken_row(subject={"group": "engine"}), "field"),
+        (broken_row(drift=None), "field"),
+    ],
+)
+def test_what_is_no_such_file_is_told_in_one_line(tmp_path: Path, text: str, why: str) -> None:
+    path = tmp_path / "a.json"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(BenchError, match=why) as caught:
+        BenchResult.read(path)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_file_that_is_not_there_is_told(tmp_path: Path) -> None:
+    with pytest.raises(BenchError, match="No such file"):
+        BenchResult.read(tmp_path / "a.json")
+
+
+def test_slower_faster_and_same() -> None:
+    old = result(row(), row(DECODE, *[5.0] * 4), row(PEER, *[100.0] * 4))
+    new = result(row(), row(DECODE, *[5.6] * 4), row(PEER, *[80.0] * 4))
+    comparison = compare(old, new, tolerance=0.1)
+    verdicts = {change.new.subject.name: change.verdict for change in comparison.changes}
+    assert verdicts == {"network": "same", "decode": "slower", "torch-cam": "faster"}
+    assert [change.ratio for change in comparison.slower] == [pytest.approx(1.12)]
+    assert comparison.warnings == ()
+    assert not compare(old, new, tolerance=0.13).slower
+
+
+def test_what_one_file_differs_in_itself_is_no_change() -> None:
+    old, new = result(row(DECODE, *[5.0] * 4)), result(row(DECODE, 5.0, 5.0, 7.0, 7.0))
+    (change,) = compare(old, new, tolerance=0.1).changes
+    assert change.verdict == "within drift"
+    (change,) = compare(old, result(row(DECODE, *[9.0] * 4)), tolerance=0.1).changes
+    assert change.verdict == "slower"
+
+
+def test_rows_that_only_one_has_are_named(capsys: pytest.CaptureFixture[str]) -> None:
+    comparison = compare(result(row(), row(DECODE, 5.0)), result(row(), row(PEER, 9.0)), 0.1)
+    assert comparison.only_old == (DECODE,)
+    assert comparison.only_new == (PEER,)
+    print_comparison(comparison)
+    said = capsys.readouterr().out
+    assert "only in the old file: stage: decode" in said
+    assert "only in the new file: peer: torch-cam" in said
+
+
+@pytest.mark.parametrize("part", ["batch", "input_hw", "mode", "precision", "device"])
+def test_rows_of_another_subject_are_not_compared(part: str) -> None:
+    other: dict[str, Any] = {"batch": 8, "input_hw": (32, 32), "mode": "graph", "precision": "bf16"}
+    changed: dict[str, Any] = {part: other.get(part, "cuda")}
+    subject = replace(NETWORK, **changed)
+    with pytest.raises(BenchError, match="nothing to compare"):
+        compare(result(row()), result(row(subject)), 0.1)
+
+
+def test_other_machines_networks_frames_and_versions_are_warned_of() -> None:
+    old = result(row())
+    machine = {**old.machine, "cpu": "other cpu", "gpus": [{"name": "H"}]}
+    machine["versions"] = {"torch": "3.0"}
+    new = result(row(), machine=machine, network={**old.network, "model": "m"}, source="else")
+    warnings = compare(old, new, 0.1).warnings
+    assert len(warnings) == 4
+    assert "toy cpu / other cpu" in warnings[0]
+    assert "gpus  / H" in warnings[0]
+    assert "torch 2.0 / 3.0" in warnings[3]
+
+
+@pytest.mark.parametrize(
+    ("load", "is_said"), [(0.9, False), (1.1, True), (None, False), ("?", False)]
+)
+def test_busy_machine_is_said(load: Any, is_said: bool) -> None:
+    found = result(row())
+    found.machine["load"] = load
+    assert ("the machine was busy" in markdown(found)) is is_said
+    assert bool(compare(result(row()), found, 0.1).warnings) is is_said
+
+
+def test_table_and_markdown_have_every_row_and_what_is_left_out(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    found = result(row(), row(DECODE, 5.25), row(PEER, 123.4))
+    found.leave_out("openvino:fp32", "it is [not] here")
+    print_result(found)
+    printed = capsys.readouterr().out
+    for text in (printed, markdown(found)):
+        for value in ("10.0", "5.25", "123", "eager fp32", "one call; host clock", "toy cpu"):
+            assert value in text
+        assert "left out: openvino:fp32: it is [not] here" in text
+    assert "| torch-cam | fp32 | cpu | 1 | 123 |" in markdown(found)
+
+
+def test_three_digits_count() -> None:
+    assert [milliseconds(value) for value in (0.01234, 1.234, 12.34, 123.4, 1234.5)] == [
+        *("0.0123", "1.23", "12.3", "123", "1234")
+    ]
+
+
+def test_plot_is_an_svg_with_every_row_and_sample() -> None:
+    found = result(row(), row(DECODE, *[5.0 + i / 10 for i in range(1000)]), row(PEER, 1e4))
+    found.network["model"] = "<toy> & 'co'"
+    picture = ElementTree.fromstring(svg(found))
+    space = "{http://www.w3.org/2000/svg}"
+    texts = [text.text or "" for text in picture.iter(f"{space}text")]
+    for label in ("network eager:fp32 cpu 64×64", "decode cpu", "torch-cam fp32 cpu"):
+        assert label in texts
+    assert any("<toy> & 'co'" in text for text in texts)
+    circles = list(picture.iter(f"{space}circle"))
+    assert len(circles) == 4 + 250 + 1
+    width, height = float(picture.attrib["width"]), float(picture.attrib["height"])
+    for circle in circles:
+        assert 300 <= float(circle.attrib["cx"]) <= width - 110
+        assert 0 < float(circle.attrib["cy"]) < height
+
+
+def test_plot_of_equal_samples_has_a_scale() -> None:
+    ElementTree.fromstring(svg(result(row(NETWORK, 3.0, 3.0))))
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "expected"),
+    [(0.9, 6.0, [1, 2, 5]), (3.0, 4.0, [pytest.approx(12**0.5)]), (0.05, 150, [0.1, 1, 10, 100])],
+)
+def test_ticks_are_round_numbers(low: float, high: float, expected: list[float]) -> None:
+    assert ticks_ms(low, high) == expected
+
+
+GPU = "NVIDIA H200, 580.1, P0, 1980, 1980, 3201, 410.55, 700.00, [N/A], 143771\n"
+
+
+def test_gpus_are_read_as_nvidia_smi_tells_them() -> None:
+    asked: list[list[str]] = []
+
+    def ask(command: list[str]) -> str:
+        asked.append(command)
+        return GPU * 2 + "something else\n"
+
+    found = gpus(ask)
+    assert len(found) == 2
+    assert found[0]["name"] == "NVIDIA H200"
+    assert (found[0]["sm_mhz"], found[0]["power_w"]) == (1980.0, 410.55)
+    assert found[0]["temperature_c"] == "[N/A]"
+    assert not {"-pm", "-r", "-lgc"} & set(asked[0])  # asks, and sets nothing
+    (line,) = [text for text in described({**result().machine, "gpus": found[:1]}) if "GPU" in text]
+    assert "NVIDIA H200, driver 580.1" in line
+
+
+def test_nvidia_smi_that_fails_tells_of_no_gpu() -> None:
+    assert gpus(lambda command: "") == []
