@@ -21,6 +21,7 @@ import tyro
 
 from stream_cam._version import __version__
 from stream_cam.config import (
+    BatchConfig,
     BenchConfig,
     CaptureConfig,
     DemoConfig,
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
     from stream_cam.pipeline import Pipeline
     from stream_cam.report import Report
 
-COMMANDS = ("run", "demo", "recover", "build", "engines", "bench", "doctor")
+COMMANDS = ("run", "batch", "demo", "recover", "build", "engines", "bench", "doctor")
 INTERRUPTED = 130
 TERMINATED = 143
 _CLEAR_LINE = b"\r\x1b[2K"
@@ -70,6 +71,26 @@ class Run:
     capture: tyro.conf.OmitArgPrefixes[CaptureConfig] = dataclasses.field(
         default_factory=CaptureConfig
     )
+    record: tyro.conf.OmitArgPrefixes[RecordConfig] = dataclasses.field(
+        default_factory=RecordConfig
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Batch:
+    """Annotate many videos into a folder; those that are there already are left as they are.
+
+    In --predictions, --cams and --timeline, {name} stands for each video's name.
+    """
+
+    source: Annotated[
+        tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="SOURCE...")
+    ] = ()
+    """Videos, folders of videos, patterns in quotes."""
+    batch: tyro.conf.OmitArgPrefixes[BatchConfig] = dataclasses.field(default_factory=BatchConfig)
+    model: tyro.conf.OmitArgPrefixes[ModelConfig] = dataclasses.field(default_factory=ModelConfig)
+    look: tyro.conf.OmitArgPrefixes[LookConfig] = dataclasses.field(default_factory=LookConfig)
+    run: tyro.conf.OmitArgPrefixes[RunConfig] = dataclasses.field(default_factory=RunConfig)
     record: tyro.conf.OmitArgPrefixes[RecordConfig] = dataclasses.field(
         default_factory=RecordConfig
     )
@@ -158,9 +179,10 @@ class Bench:
     """Log what happens, for bug reports."""
 
 
-_AnyCommand: TypeAlias = "Run | Demo | Recover | Build | Engines | Bench | Doctor"
+_AnyCommand: TypeAlias = "Run | Batch | Demo | Recover | Build | Engines | Bench | Doctor"
 Command = (
     Annotated[Run, tyro.conf.subcommand("run")]
+    | Annotated[Batch, tyro.conf.subcommand("batch")]
     | Annotated[Demo, tyro.conf.subcommand("demo")]
     | Annotated[Recover, tyro.conf.subcommand("recover")]
     | Annotated[Build, tyro.conf.subcommand("build")]
@@ -256,6 +278,8 @@ def _obey(arguments: Sequence[str]) -> int:
         with _logging_to_stderr(command.verbose):
             return _bench(command, arguments)
     with _logging_to_stderr(command.run.verbose):
+        if isinstance(command, Batch):
+            return _batch(command)
         return _demo(command) if isinstance(command, Demo) else _run(command)
 
 
@@ -368,6 +392,15 @@ def _run(command: Run) -> int:
             on_start=begin,
             on_end=None if quiet else _summarise,
         )
+    return signals.exit_code
+
+
+def _batch(command: Batch) -> int:
+    config = PipelineConfig(command.model, command.look, command.run, record=command.record)
+    from stream_cam.batch import batch_command
+
+    with _Signals() as signals:
+        batch_command(command.source, config, command.batch, on_start=signals.watch)
     return signals.exit_code
 
 

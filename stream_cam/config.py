@@ -319,6 +319,24 @@ def _moment(option: str, text: str | None) -> Fraction | None:
 
 
 @dataclass(frozen=True)
+class BatchConfig:
+    """How many videos are annotated."""
+
+    output: Path = Path("annotated")
+    """The folder that the recordings go into; it is made if it is not there."""
+    container: Literal["mp4", "mkv", "mov", "webm"] = "mp4"
+    """The recordings' type."""
+    jobs: int = 1
+    """So many videos at once."""
+    dry_run: bool = False
+    """Only say what would be done."""
+
+    def __post_init__(self) -> None:
+        if self.jobs < 1:
+            raise ValueError(f"--jobs is a number of videos from 1, got {self.jobs}")
+
+
+@dataclass(frozen=True)
 class PipelineConfig:
     """Everything `stream-cam run` can be told, as one value."""
 

@@ -41,7 +41,7 @@ from stream_cam.painter import Painter
 from stream_cam.render import Renderer
 from stream_cam.report import Report
 from stream_cam.sinks.base import Sink
-from stream_cam.sources.base import Heals, Source
+from stream_cam.sources.base import Heals, Source, SourceInfo
 from stream_cam.uri import hide
 
 logger = logging.getLogger(__name__)
@@ -119,6 +119,11 @@ class Pipeline:
             live,
         )
         self.report = self._ledger.report
+
+    @property
+    def info(self) -> SourceInfo:
+        """Of the source."""
+        return self._source.info
 
     def run(self, on_tick: Callable[[Progress], None] | None = None) -> Report:
         """Runs to the source's end, the limit, a stop or a failure; returns what was done.

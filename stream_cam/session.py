@@ -17,6 +17,7 @@ from stream_cam.sinks import check_outputs, kind_of, open_sink
 from stream_cam.sinks.base import Sink, StreamInfo
 from stream_cam.sinks.score import TruthScore
 from stream_cam.sinks.sheet import SheetSink
+from stream_cam.sinks.video import finished_of
 from stream_cam.sinks.window import display_problem
 from stream_cam.sources import open_source
 from stream_cam.sources.base import Source, SourceInfo
@@ -103,8 +104,8 @@ def _pipeline(
         description=_description(explainer, [explainer.labels[index] for index in targets]),
     )
     sinks = [open_sink(uri, stream, overwrite=run.overwrite, record=config.record) for uri in uris]
-    recording = next((Path(uri) for uri in uris if kind_of(uri) == "video"), None)
-    results = open_results(config.record, info.name, recording)
+    videos = [finished_of(Path(uri)) for uri in uris if kind_of(uri) == "video"]
+    results = open_results(config.record, info.name, videos[0] if videos else None)
     return Pipeline(
         source,
         [*sinks, *results, *extra_sinks],

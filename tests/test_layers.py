@@ -26,7 +26,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("pipeline",),
     ("terminal",),
     ("session", "doctor", "build", "kept", "recover"),
-    ("bench",),
+    ("session", "doctor", "build", "kept", "recover"),
+    ("batch", "bench"),
     ("cli",),
     ("__main__",),
 )

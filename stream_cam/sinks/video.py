@@ -317,6 +317,19 @@ def part_of(path: Path) -> Path:
     return path.with_name(f"{path.stem}.part{path.suffix}")
 
 
+_UNFINISHED = ".unfinished"
+
+
+def unfinished_of(path: Path) -> Path:
+    """What a recording is called that waits for its name until its whole source is in it."""
+    return path.with_name(f"{path.stem}{_UNFINISHED}{path.suffix}")
+
+
+def finished_of(path: Path) -> Path:
+    """The name for which `unfinished_of` stands; other paths as they are."""
+    return path.with_name(path.stem.removesuffix(_UNFINISHED) + path.suffix)
+
+
 def n_pictures_in(path: Path) -> int:
     """How many pictures can be read from a video file, also from one that is not complete."""
     count = 0

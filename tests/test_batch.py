@@ -1,0 +1,148 @@
+"""Many videos: only what is missing is done, and one failure does not end the others."""
+
+from __future__ import annotations
+
+import os
+import threading
+from pathlib import Path
+
+import pytest
+from material import write_video
+
+from stream_cam.batch import Batch, Job, find_videos
+from stream_cam.cli import main
+from stream_cam.config import BatchConfig, ModelConfig, PipelineConfig
+from stream_cam.errors import SourceNotFoundError, UsageError
+from stream_cam.sources import VideoSource
+
+OPTIONS = ["--weights", "demo", "--engine", "eager"]
+CONFIG = PipelineConfig(ModelConfig(weights="demo", engine="eager"))
+
+
+@pytest.fixture
+def clips(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with two videos and something else, beside which we are."""
+    folder = tmp_path / "clips"
+    folder.mkdir()
+    for name in ("b10.mkv", "b9.mp4"):
+        write_video(folder / name, n_frames=4)
+    (folder / "notes.txt").write_text("no video")
+    monkeypatch.chdir(tmp_path)
+    return folder
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(entry.name for entry in folder.iterdir())
+
+
+def n_frames(path: Path) -> int:
+    with VideoSource(str(path)) as source:
+        return sum(1 for _ in source)
+
+
+def test_videos_are_found_in_the_order_in_which_people_count(clips: Path) -> None:
+    expected = [clips / "b9.mp4", clips / "b10.mkv"]
+    assert find_videos([str(clips)]) == expected
+    assert find_videos([str(clips / "b*.m*"), str(clips / "b9.mp4")]) == expected
+    with pytest.raises(SourceNotFoundError, match="there are no videos in"):
+        find_videos([str(clips / "*.txt")])
+    with pytest.raises(UsageError, match="which videos"):
+        find_videos([])
+
+
+def test_a_second_run_does_only_what_is_missing(
+    clips: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["batch", "clips", "--output", "out", "--jobs", "2", *OPTIONS]
+    results = ["--predictions", "out/{name}.jsonl"]
+    assert main([*command, *results]) == 0
+    out = Path("out")
+    assert names(out) == ["b10.jsonl", "b10.mp4", "b9.jsonl", "b9.mp4"]
+    assert [n_frames(out / name) for name in ("b9.mp4", "b10.mp4")] == [4, 4]
+    assert len((out / "b9.jsonl").read_text().splitlines()) == 4
+    assert "2 done" in capsys.readouterr().out
+    (out / "b9.mp4").unlink()
+    before = (out / "b10.mp4").stat().st_mtime_ns
+    assert main(command) == 0
+    said = capsys.readouterr().out
+    assert f"there already: {Path('clips/b10.mkv')} → {out / 'b10.mp4'}" in said
+    assert "1 there already, 1 done" in said or "1 done, 1 there already" in said
+    assert (out / "b10.mp4").stat().st_mtime_ns == before
+    assert n_frames(out / "b9.mp4") == 4
+
+
+def test_one_that_fails_does_not_end_the_others(
+    clips: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (clips / "a.mp4").write_bytes(b"no video at all")
+    assert main(["batch", "clips", "--output", "out", *OPTIONS]) == 1
+    said = capsys.readouterr()
+    assert "1 of 3 videos failed: " in said.err
+    assert "a.mp4" in said.err
+    assert "failed: clips/a.mp4 → out/a.mp4 (" in said.out
+    assert names(Path("out")) == ["b10.mp4", "b9.mp4"]
+
+
+def test_dry_run_writes_nothing(clips: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["batch", "clips", "--output", "out", "--dry-run"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines == ["to do: clips/b9.mp4 → out/b9.mp4", "to do: clips/b10.mkv → out/b10.mp4"]
+    assert names(clips.parent) == ["clips"]
+
+
+def test_what_was_stopped_has_not_its_name_and_is_made_anew(clips: Path) -> None:
+    write_video(clips / "b9.mp4", n_frames=200)
+    batch = Batch(["clips"], CONFIG, BatchConfig(Path("out")))
+    ended: list[Job] = []
+
+    def stop_in_the_middle() -> None:
+        if batch.jobs[0].n_rendered > 3:
+            batch.stop("interrupted")
+
+    batch.run(ended.append, stop_in_the_middle)
+    assert [job.fate for job in ended] == ["stopped", "stopped"]
+    assert names(Path("out")) == ["b9.unfinished.mp4"]
+    assert 0 < n_frames(Path("out/b9.unfinished.mp4")) < 200
+    again = Batch(["clips"], CONFIG, BatchConfig(Path("out")))
+    again.run(ended.append, lambda: None)
+    assert names(Path("out")) == ["b10.mp4", "b9.mp4"]
+    assert n_frames(Path("out/b9.mp4")) == 200
+
+
+def test_as_many_run_at_once_as_are_asked_for(clips: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    together = threading.Barrier(2, timeout=20)
+
+    def elsewhere(batch: Batch, job: Job, config: PipelineConfig) -> None:
+        together.wait()
+        job.unfinished.write_bytes(b"video")
+
+    monkeypatch.setattr(Batch, "_do_elsewhere", elsewhere)
+    batch = Batch(["clips"], CONFIG, BatchConfig(Path("out"), jobs=2))
+    batch.run(lambda job: None, lambda: None)
+    assert [job.fate for job in batch.jobs] == ["done", "done"]
+
+
+def test_a_process_that_dies_is_a_failure_of_its_video(
+    clips: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stream_cam.batch._work", os._exit)  # not with such arguments
+    batch = Batch(["clips/b9.mp4"], CONFIG, BatchConfig(Path("out")))
+    batch.run(lambda job: None, lambda: None)
+    assert batch.jobs[0].fate == "failed"
+    assert "its process died (1)" in batch.jobs[0].reason
+
+
+def test_mistakes_are_told_before_anything_is_done(
+    clips: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_video(clips / "b9.mkv", n_frames=1)
+    with pytest.raises(UsageError, match=r"would both become out/b9\.mp4"):
+        Batch(["clips"], CONFIG, BatchConfig(Path("out")))
+    (clips / "b9.mkv").unlink()
+    with pytest.raises(UsageError, match="is a source; give another folder"):
+        Batch(["clips"], CONFIG, BatchConfig(clips))
+    assert main(["batch", "clips", "--predictions", "p.jsonl"]) == 2
+    assert "put {name} into it, such as {name}.jsonl" in capsys.readouterr().err
+    assert main(["batch", "clips", "--jobs", "0"]) == 2
+    assert "--jobs is a number of videos from 1" in capsys.readouterr().err
+    assert names(clips.parent) == ["clips"]
