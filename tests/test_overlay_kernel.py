@@ -23,7 +23,7 @@ from stream_cam.frame import Region
 pytest.importorskip("triton", reason="no Triton for this system")
 
 from stream_cam.cam.maps import class_maps, class_maps_reference, scale_maps
-from stream_cam.cam.overlay import overlay, overlay_reference
+from stream_cam.cam.overlay import _SHIFT, overlay, overlay_reference
 from stream_cam.cam.overlay_plan import OverlayPlan, overlay_table, plan_overlay
 
 COLORMAPS: tuple[Colormap, ...] = ("turbo", "jet", "viridis", "inferno", "magma")
@@ -282,6 +282,11 @@ def test_a_blend_never_carries_from_one_colour_into_the_next() -> None:
         # The table's own colours are not white: the worst that a colour could be.
         most = round(256 * float(alpha) * 255) + 128 + 255 * int(entries[0] >> 48)
         assert most <= 0xFFFF
+
+
+def test_any_32_bits_are_a_place_in_the_table() -> None:
+    """The kernel reads it without a mask, also for what lies beyond the end of a walk."""
+    assert overlay_table(device="cpu").entries.numel() == 1 << (32 - _SHIFT.value)
 
 
 def test_plans_and_launchers_say_what_is_wrong() -> None:

@@ -22,6 +22,7 @@ pytest.importorskip("triton", reason="no Triton for this system")
 from stream_cam.cam.preprocess import (
     Interpolation,
     PreprocessPlan,
+    _is_aligned,
     plan_preprocess,
     preprocess,
     preprocess_reference,
@@ -35,13 +36,18 @@ step of numbers from 2 to 4."""
 
 
 def frames(
-    n: int, size_hw: tuple[int, int], pitch: int | None = None, offset: int = 0, seed: int = 0
+    n: int,
+    size_hw: tuple[int, int],
+    pitch: int | None = None,
+    offset: int = 0,
+    margin: int = 0,
+    seed: int = 0,
 ) -> Tensor:
-    """Random frames whose rows begin every `pitch` bytes, at the end of their buffer."""
+    """Random frames whose rows begin every `pitch` bytes, `margin` bytes before a buffer's end."""
     height, width = size_hw
     pitch = pitch or 3 * width
     rng = np.random.default_rng(seed)
-    size = offset + (n * height - 1) * pitch + 3 * width
+    size = offset + (n * height - 1) * pitch + 3 * width + margin
     buffer = torch.from_numpy(rng.integers(0, 256, size, np.uint8))
     return buffer.as_strided((n, height, width, 3), (height * pitch, pitch, 3, 1), offset)
 
@@ -70,6 +76,7 @@ class Case:
     channels_last: bool = False
     pitch: int | None = None
     offset: int = 0
+    margin: int = 0
     n: int = 1
 
 
@@ -85,6 +92,7 @@ class Case:
         Case((3, 2), input_size=5),  # larger
         Case((3, 2), input_size=5, interpolation="bicubic"),
         Case((23, 31), pitch=96),
+        Case((23, 31), pitch=96, margin=3),  # rows end in the middle of a word
         Case((23, 31), pitch=97, offset=1),
         Case((23, 32), offset=4, dtype=torch.float16),
         Case((31, 23), "crop", resize_size=7, interpolation="bicubic"),
@@ -97,7 +105,7 @@ class Case:
     ids=str,
 )
 def test_preprocess_equals_the_reference(case: Case, run_kernel: RunKernel) -> None:
-    frame = frames(case.n, case.size_hw, case.pitch, case.offset)
+    frame = frames(case.n, case.size_hw, case.pitch, case.offset, case.margin)
     fit = plan_fit(case.fit, case.size_hw, case.input_size, case.resize_size)
     plan = planned(fit, case.interpolation)
     got, expected = results(plan, case.n, case.dtype, channels_last=case.channels_last)
@@ -177,6 +185,15 @@ def test_preprocess_takes_views_with_any_stride(view: Any, run_kernel: RunKernel
     run_kernel(preprocess, frame_bgr=frame, plan=plan, out=got)
     preprocess_reference(frame, plan, out=expected)
     assert (got - expected).abs().max() <= TOLERANCE[torch.float32]
+
+
+def test_words_are_not_read_beyond_the_end_of_the_buffer() -> None:
+    assert _is_aligned(frames(2, (5, 8)))
+    assert _is_aligned(frames(2, (5, 7), pitch=24, margin=3))
+    assert not _is_aligned(frames(2, (5, 7), pitch=24, margin=2))
+    assert not _is_aligned(frames(2, (5, 7)))
+    assert not _is_aligned(frames(2, (5, 8), offset=2))
+    assert not _is_aligned(frames(1, (5, 16))[:, :, ::2])
 
 
 def test_preprocess_says_what_is_wrong() -> None:

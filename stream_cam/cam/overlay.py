@@ -12,7 +12,7 @@ time for about 41 a pixel while it moves those bytes. Hence:
   rounding half and the colour's product come out of the table.
 - A thread walks down rows. Between two map rows the heat of a column grows by the same step from
   row to row, so the interpolation is done once a column, and then costs one addition a pixel, in
-  fixed point (8.22 bits: exacter than float32). Rows between other map rows begin a new walk.
+  fixed point (9.23 bits: exacter than float32). Rows between other map rows begin a new walk.
 - Frames whose rows are not aligned to 4 bytes, or whose pixels are not packed, go byte by byte, and
   so do the last columns of those whose width is no multiple.
 
@@ -34,11 +34,11 @@ from stream_cam.cam import reference
 from stream_cam.cam.overlay_plan import OUTSIDE, OverlayPlan, OverlayTable
 from stream_cam.cam.pixels import load_pixels, store_pixels
 
-_SHIFT = tl.constexpr(22)
-"""Bits behind the point of a heat in 0..256."""
-_FULL_HEAT = tl.constexpr(float(255 << 22))
-_HALF = tl.constexpr(1 << 21)
-_OUTSIDE_HEAT = tl.constexpr(OUTSIDE << 22)
+_SHIFT = tl.constexpr(23)
+"""Bits behind the point of a heat, which is unsigned."""
+_FULL_HEAT = tl.constexpr(float(255 << 23))
+_HALF = tl.constexpr(1 << 22)
+_OUTSIDE_HEAT = tl.constexpr(OUTSIDE << 23)
 
 
 @triton.jit
@@ -72,13 +72,14 @@ def _walk(
     bottom = _map_row(scaled_ptr, row_cells >> 16, left, right, t, n_map_columns, inside)
     heat = ((top + row_t * (bottom - top)) * _FULL_HEAT).to(tl.int32) + _HALF
     step = (row_step * (bottom - top) * _FULL_HEAT).to(tl.int32)
-    return tl.where(inside, heat, _OUTSIDE_HEAT), tl.where(inside, step, 0)
+    heat = tl.where(inside, heat.to(tl.uint32, bitcast=True), _OUTSIDE_HEAT)
+    return heat, tl.where(inside, step, 0).to(tl.uint32, bitcast=True)
 
 
 @triton.jit
 def _mixed(pixel, heat, table_ptr):
     """Pixels as 0x??RRGGBB under the colours of their heat, as 0x00RRGGBB."""
-    # No mask: by the above a heat is 0..256 before the point, and the table has 257 entries.
+    # No mask, which would cost an instruction a pixel: whatever 32 bits hold is in the table.
     entry = tl.load(table_ptr + (heat >> _SHIFT))
     red_blue = entry.to(tl.uint32)
     green = (entry >> 32).to(tl.uint32)

@@ -19,7 +19,8 @@ from stream_cam.frame import Region
 Int32Array = npt.NDArray[np.int32]
 
 OUTSIDE = 256
-"""The table's entry for pixels that the map does not cover."""
+"""The table's entries from here on are for pixels that the map does not cover."""
+_N_ENTRIES = 512
 _MAX_CELLS = 1 << 15
 """Two cell numbers are packed into 32 bits."""
 
@@ -72,7 +73,8 @@ def plan_overlay(
     )
     last_of_run = np.flatnonzero(np.append(row_cells[1:] != row_cells[:-1], True)) + 1
     row_end = last_of_run[np.searchsorted(last_of_run, np.arange(frame_hw[0]), side="right")]
-    step = cam_hw[0] / (region.y1 - region.y0) if upsampling == "bilinear" else 0.0
+    # Above 1, rows skip map rows and no step is taken.
+    step = min(cam_hw[0] / (region.y1 - region.y0), 1.0) if upsampling == "bilinear" else 0.0
     return OverlayPlan(
         frame_hw=frame_hw,
         cam_hw=cam_hw,
@@ -114,7 +116,7 @@ class OverlayTable:
     """What each heat does to a pixel."""
 
     entries: Tensor
-    """(257,) int64 on the frames' device, the last one for pixels outside the region. From the low
+    """(512,) int64 on the frames' device, from 256 on for pixels outside the region. From the low
     end, 16 bits each: blue, red, green of the colour times its weight times 256, plus the half that
     rounds; and the weight of the frame, 0..256. A pixel becomes (frame · weight + colour) >> 8."""
     keeps_outside: bool
@@ -147,4 +149,5 @@ def overlay_table(
     # Half down: were both rounded up, white on white would be more than 16 bits hold.
     keep = np.ceil(256.0 * (1.0 - weight) - 0.5).astype(np.int64)
     entries = mixed[:, 0] | mixed[:, 2] << 16 | mixed[:, 1] << 32 | keep << 48
+    entries = np.append(entries, np.repeat(entries[OUTSIDE:], _N_ENTRIES - entries.size))
     return OverlayTable(torch.from_numpy(entries).to(device), keeps_outside=outside_alpha == 0.0)
