@@ -62,7 +62,7 @@ def results(
     """Room for what is got and what is expected, filled with not-a-number."""
     layout = torch.channels_last if channels_last else torch.contiguous_format
     got = torch.full((n, 3, *plan.fit.input_hw), torch.nan, dtype=dtype).to(memory_format=layout)
-    return got, got.float()
+    return got, torch.full_like(got, torch.nan, dtype=torch.float32)
 
 
 @dataclass(frozen=True)

@@ -133,9 +133,13 @@ def preprocess(
         (1, 3, h, w) float32, RGB, normalised.
     """
     rgb = frame_bgr.flip(-1).permute(2, 0, 1)[None].float() / 255.0
-    resized = F.interpolate(
-        rgb, plan.resized_hw, mode=interpolation, antialias=True, align_corners=False
-    ).clamp(0.0, 1.0)
+    size_hw = plan.resized_hw
+    if size_hw[1] == 1:
+        # Torch 2.15 gives every row of a picture one pixel wide the values of the first one: two.
+        across = F.interpolate(rgb, (plan.frame_hw[0], 1), mode=interpolation, antialias=True)
+        rgb, size_hw = across.repeat(1, 1, 1, 2), (size_hw[0], 2)
+    resized = F.interpolate(rgb, size_hw, mode=interpolation, antialias=True, align_corners=False)
+    resized = resized[..., : plan.resized_hw[1]].clamp(0.0, 1.0)
     normalised = (resized - torch.tensor(mean)[:, None, None]) / torch.tensor(std)[:, None, None]
     height, width = plan.input_hw
     bottom = height - (plan.resized_hw[0] - plan.top)
