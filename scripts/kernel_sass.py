@@ -40,6 +40,7 @@ _TYPES = {
     torch.int32: "*i32",
     torch.int64: "*i64",
     torch.float16: "*fp16",
+    torch.bfloat16: "*bf16",
     torch.float32: "*fp32",
 }
 

@@ -8,17 +8,32 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
+import torch
 
 pytest.importorskip("triton", reason="no Triton for this system")
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "scripts"))
-from kernel_sass import ARCHITECTURES, FRAME_HW, LAUNCHES, count  # noqa: E402
+from kernel_sass import (  # noqa: E402
+    ARCHITECTURES,
+    FRAME_HW,
+    LAUNCHES,
+    Launch,
+    count,
+    disassemble,
+    recorded,
+)
+
+from stream_cam.cam import maps, overlay, preprocess  # noqa: E402
+from stream_cam.cam.geometry import plan_fit  # noqa: E402
+from stream_cam.cam.overlay_plan import overlay_table, plan_overlay  # noqa: E402
+from stream_cam.frame import Region  # noqa: E402
 
 if TYPE_CHECKING:
     from kernel_sass import Figures
@@ -68,6 +83,70 @@ def test_no_kernel_spills(name: str) -> None:
     figures = count(name, ARCHITECTURES[0])
     print(figures)
     assert faults(figures) == []
+
+
+def overlay_launches(n: int, n_targets: int, size_hw: tuple[int, int], pitch: int) -> list[Launch]:
+    height, width = size_hw
+    frame = torch.empty(n * height * pitch, dtype=torch.uint8)
+    frame = frame.as_strided((n, height, width, 3), (height * pitch, pitch, 3, 1))
+    plane = height * pitch
+    out = torch.empty_strided(
+        (n, n_targets, height, width, 3), (n_targets * plane, plane, pitch, 3, 1), dtype=torch.uint8
+    )
+    plan = plan_overlay(size_hw, (1, 1), Region.whole(size_hw), device="cpu")
+    table, scaled = overlay_table(device="cpu"), torch.empty(n, n_targets, 1, 1)
+    return recorded(
+        overlay, "_overlay_kernel", lambda: overlay.overlay(frame, scaled, plan, table, out=out)
+    )
+
+
+def maps_launches(**options: Any) -> list[Launch]:
+    dtype = torch.bfloat16
+    scaled = torch.empty(1, 1, 1, 1)
+    features, weight = torch.empty(1, 1, 1, 1, dtype=dtype), torch.empty(1, 1, dtype=dtype)
+    classes = torch.zeros((1, 1), dtype=torch.int32)
+    return [
+        *recorded(
+            maps, "_maps_kernel", lambda: maps.scale_maps(features, scaled=scaled, **options)
+        ),
+        *recorded(
+            maps,
+            "_maps_kernel",
+            lambda: maps.class_maps(features, weight, classes, scaled=scaled, **options),
+        ),
+    ]
+
+
+def preprocess_launches(size_hw: tuple[int, int], input_size: int) -> list[Launch]:
+    frame = torch.empty((1, *size_hw, 3), dtype=torch.uint8)
+    fit = plan_fit("letterbox", size_hw, input_size)
+    plan = preprocess.plan_preprocess(fit, (0.5,) * 3, (0.2,) * 3, device="cpu")
+    out = torch.empty((1, 3, *fit.input_hw))
+    return recorded(
+        preprocess,
+        "_preprocess_kernel",
+        lambda: preprocess.preprocess(frame, plan, out=out),
+    )
+
+
+@pytest.mark.parametrize(
+    "launches",
+    [
+        lambda: overlay_launches(1, 1, (1, 1), 3),
+        lambda: overlay_launches(2, 3, (5, 6), 20),
+        lambda: maps_launches(),
+        lambda: maps_launches(relu=True, ranges=torch.zeros(1, 1, 2)),
+        lambda: preprocess_launches((1, 1), 1),
+        lambda: preprocess_launches((33, 35), 8),
+    ],
+    ids=["one-pixel", "words-and-tail", "maps", "maps-in-ranges", "one-pixel-in", "unaligned"],
+)
+def test_unusual_launches_compile(launches: Callable[[], list[Launch]]) -> None:
+    """The interpreter takes what the compiler might not: a size of 1 is a constant to it."""
+    found = launches()
+    assert found
+    for one in found:
+        assert disassemble(one, 90).stack_bytes == 0
 
 
 def test_a_broken_budget_is_found() -> None:
