@@ -317,6 +317,10 @@ def test_plans_and_launchers_say_what_is_wrong() -> None:
     for name, value, message in wrong:
         with pytest.raises(ValueError, match=message):
             overlay(**{**good, name: value})
+    two = frames(2, (4, 8))
+    repeated = two[:1].expand(2, 4, 8, 3)[:, None]
+    with pytest.raises(ValueError, match="in place there is one map a frame"):
+        overlay(**{**good, "frame_bgr": two, "scaled": maps(2, 1, (2, 2)), "out": repeated})
 
 
 # --- maps

@@ -223,7 +223,8 @@ def overlay(
     _check(frame_bgr, scaled, plan, table, out)
     (n, n_targets), (height, width) = scaled.shape[:2], plan.frame_hw
     in_place = out.data_ptr() == frame_bgr.data_ptr()
-    if in_place and (n_targets > 1 or out.stride()[2:] != frame_bgr.stride()[1:]):
+    same_strides = (out.stride(0), *out.stride()[2:]) == frame_bgr.stride()
+    if in_place and (n_targets > 1 or not same_strides):
         raise ValueError("in place there is one map a frame, and out has the frame's strides")
     if in_place and table.keeps_outside:
         rows, columns = plan.covered
