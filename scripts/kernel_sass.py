@@ -17,7 +17,7 @@ import re
 import subprocess
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -66,9 +66,10 @@ class Figures:
     instructions: int
     """In the whole kernel."""
     loop_instructions: int | None = None
-    """In the innermost loop that stores pixels."""
+    """In the innermost loop that works on pixels."""
     loop_pixels: int | None = None
-    """Pixels that a thread works on in one round of it."""
+    """Pixels that a thread works on in one round of it; for `preprocess` those of the frame, each
+    of which lies under about four of the network's."""
     instructions_per_pixel: float | None = None
     with_walk_per_pixel: float | None = None
     """With what a walk down the rows of a program costs before its loop, shared by its pixels."""
@@ -221,6 +222,16 @@ def count(name: str, architecture: int) -> Figures:
         local_instructions=sum(bool(re.search(r"\b(LDL|STL)\b", text)) for _, text in sass.code),
         instructions=sum(not re.match(r"(NOP|BRA 0x)", text) for _, text in sass.code),
     )
+    if name == "preprocess":
+        loop = next(one for one in sass.loops() if any("LDG" in text for text in one))
+        pixels = 4 * launch.options["QUADS"]
+        return replace(
+            figures,
+            loop_instructions=len(loop),
+            loop_pixels=pixels,
+            instructions_per_pixel=round(len(loop) / pixels, 2),
+            loop_loads=_kinds(loop, "LDG"),
+        )
     if not name.startswith("overlay"):
         return figures
     loop, walk = [one for one in sass.loops() if any("STG" in text for text in one)][:2]
@@ -229,8 +240,8 @@ def count(name: str, architecture: int) -> Figures:
     lanes = constants["GROUPS"] // (32 * constants["num_warps"])
     pixels = unit * lanes * constants["AHEAD"]
     before = (len(walk) - len(loop)) / (unit * lanes * constants["ROWS"])
-    return Figures(
-        **{key: value for key, value in asdict(figures).items() if value is not None},
+    return replace(
+        figures,
         loop_instructions=len(loop),
         loop_pixels=pixels,
         instructions_per_pixel=round(len(loop) / pixels, 2),
