@@ -58,7 +58,7 @@ class Phase:
     minutes, and then finds them in clutter; from clutter alone it learns nothing for very long."""
 
 
-PHASES = "128:64:100000:2,224:32:70000:4,224:32:45000:1"
+PHASES = "64:64:60000:1:0.7,96:64:60000:2:0.4,128:64:60000:2:0.15,224:32:65000:3,224:32:35000:1"
 PADDING = -1
 """The label of a shape that is not there."""
 

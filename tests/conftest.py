@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from kernel_runner import RunKernel, interpreter, run_on_gpu
 from required import pytest_configure, pytest_runtest_makereport
 
 __all__ = ["pytest_configure", "pytest_runtest_makereport"]
@@ -52,6 +54,25 @@ def unprivileged() -> Iterator[None]:
         yield
     finally:
         os.seteuid(0)
+
+
+@pytest.fixture(scope="session")
+def interpreted() -> Iterator[RunKernel]:
+    """Runs Triton kernels in the interpreter; skips where there is no Triton."""
+    pytest.importorskip("triton", reason="no Triton for this system")
+    with interpreter() as run:
+        yield run
+
+
+@pytest.fixture(params=["interpreter", pytest.param("gpu", marks=pytest.mark.needs_gpu)])
+def run_kernel(request: pytest.FixtureRequest) -> RunKernel:
+    """Runs Triton kernels in the interpreter, and once more on the GPU if there is one."""
+    if request.param == "interpreter":
+        run: RunKernel = request.getfixturevalue("interpreted")
+        return run
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA GPU")
+    return run_on_gpu
 
 
 @pytest.fixture

@@ -110,6 +110,22 @@ def test_preprocess_fills_the_letterbox_with_the_mean_colour() -> None:
     assert np.abs(got[:, 49:175]).min(axis=0).max() > 0.0
 
 
+@pytest.mark.parametrize("width", [1, 2])
+def test_preprocess_to_one_pixel_of_width_keeps_rows_apart(width: int) -> None:
+    frame = np.repeat(np.arange(250, dtype=np.uint8)[:, None, None], 3, axis=2).repeat(width, 1)
+    plan = plan_fit("letterbox", (250, width), 50)
+    assert plan.resized_hw == (50, 1)
+    levels = np.arange(50) * 5.0 + 2.0  # the mean of the rows under each
+    expected = (levels / 255.0 - MEAN[0]) / STD[0]
+    inner = slice(1, 49)  # a triangle reaches over the frame's edge, where it is not symmetric
+    for got in (
+        preprocess(frame, plan),
+        reference.preprocess(torch.from_numpy(frame), plan, MEAN, STD)[0].numpy(),
+    ):
+        column = got[0, :, -plan.left]
+        assert np.abs(column - expected)[inner].max() * STD[0] * 255.0 <= 1.1
+
+
 def test_preprocess_takes_views_with_any_stride() -> None:
     frame = random_frame((120, 200))
     plan = plan_fit("stretch", (60, 100), 224)

@@ -116,6 +116,18 @@ def test_mistakes_in_names_are_told_before_torch_is_loaded() -> None:
     assert "torch" not in loaded_by(code)
 
 
+def test_what_the_cpu_needs_loads_without_triton() -> None:
+    """Triton comes with torch on Linux only."""
+    loaded = loaded_by("import sys\nsys.modules['triton'] = None\nimport stream_cam.pipeline")
+    assert "stream_cam.explain" in loaded
+
+
+@pytest.mark.needs_triton
+def test_triton_is_here_for_the_tests_of_the_kernels() -> None:
+    """They skip as whole files, which STREAM_CAM_REQUIRE cannot see."""
+    pytest.importorskip("triton", reason="no Triton for this system")
+
+
 def test_public_names_are_held() -> None:
     assert sorted(PUBLIC) == sorted(stream_cam.__all__)
     assert dir(stream_cam) == stream_cam.__all__

@@ -104,16 +104,18 @@ class CpuPreprocessor:
             out[channel][self._target] = self._normalised[..., 2 - channel]
 
     def _resize(self, pixels: torch.Tensor) -> torch.Tensor:
-        # Torch 2.15 resizes uint8 wrongly to a width of one pixel; float32 is right there.
-        narrow = self.plan.resized_hw[1] == 1
-        resized = F.interpolate(
-            pixels.float() if narrow else pixels,
-            self.plan.resized_hw,
-            mode=self._interpolation,
-            antialias=True,
-            align_corners=False,
+        size_hw = self.plan.resized_hw
+        if size_hw[1] > 1:
+            return self._interpolate(pixels, size_hw)
+        # Torch 2.15 gives every row of a picture one pixel wide the values of the first one.
+        across = self._interpolate(pixels.float(), (self.plan.frame_hw[0], 1))
+        resized = self._interpolate(across.repeat(1, 1, 1, 2), (size_hw[0], 2))[..., :1]
+        return resized.round().clamp(0, 255).to(torch.uint8)
+
+    def _interpolate(self, pixels: torch.Tensor, size_hw: tuple[int, int]) -> torch.Tensor:
+        return F.interpolate(
+            pixels, size_hw, mode=self._interpolation, antialias=True, align_corners=False
         )
-        return resized.round().clamp(0, 255).to(torch.uint8) if narrow else resized
 
 
 class CpuOverlay:

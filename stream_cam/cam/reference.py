@@ -32,10 +32,14 @@ def class_activation_maps(features: Tensor, weight: Tensor, classes: Tensor) -> 
     return torch.einsum("nkc,nchw->nkhw", chosen, features.float())
 
 
-def scale_cam(cam: Tensor, *, relu: bool = False) -> Tensor:
-    """Each (..., h, w) map scaled to 0..1 float32 by its own range; a constant map becomes zeros.
+def scale_cam(cam: Tensor, *, relu: bool = False, ranges: Tensor | None = None) -> Tensor:
+    """Each (..., h, w) map scaled to 0..1 float32; a constant map becomes zeros.
 
     Not-a-number counts as the map's minimum, so that a broken cell is cold, never NaN.
+
+    Args:
+        relu: negative values count as 0 first, in the maps and in `ranges`.
+        ranges: (..., 2), the values that become 0 and 1; None: each map's minimum and maximum.
     """
     cam = cam.float()
     finite = torch.isfinite(cam)
@@ -43,9 +47,15 @@ def scale_cam(cam: Tensor, *, relu: bool = False) -> Tensor:
     cam = torch.where(finite, cam, torch.where(torch.isfinite(low), low, 0.0))
     if relu:
         cam = cam.clamp(min=0.0)
-    low = cam.amin(dim=(-2, -1), keepdim=True)
-    span = cam.amax(dim=(-2, -1), keepdim=True) - low
-    return torch.where(span > 0, (cam - low) / torch.where(span > 0, span, 1.0), 0.0)
+    if ranges is None:
+        low = cam.amin(dim=(-2, -1), keepdim=True)
+        high = cam.amax(dim=(-2, -1), keepdim=True)
+    else:
+        ranges = ranges.clamp(min=0.0) if relu else ranges
+        low, high = ranges[..., 0, None, None], ranges[..., 1, None, None]
+    span = high - low
+    scaled = (cam - low) / torch.where(span > 0, span, 1.0)
+    return torch.where(span > 0, scaled.clamp(0.0, 1.0), 0.0)
 
 
 def upsample_heat(
@@ -123,9 +133,13 @@ def preprocess(
         (1, 3, h, w) float32, RGB, normalised.
     """
     rgb = frame_bgr.flip(-1).permute(2, 0, 1)[None].float() / 255.0
-    resized = F.interpolate(
-        rgb, plan.resized_hw, mode=interpolation, antialias=True, align_corners=False
-    ).clamp(0.0, 1.0)
+    size_hw = plan.resized_hw
+    if size_hw[1] == 1:
+        # Torch 2.15 gives every row of a picture one pixel wide the values of the first one: two.
+        across = F.interpolate(rgb, (plan.frame_hw[0], 1), mode=interpolation, antialias=True)
+        rgb, size_hw = across.repeat(1, 1, 1, 2), (size_hw[0], 2)
+    resized = F.interpolate(rgb, size_hw, mode=interpolation, antialias=True, align_corners=False)
+    resized = resized[..., : plan.resized_hw[1]].clamp(0.0, 1.0)
     normalised = (resized - torch.tensor(mean)[:, None, None]) / torch.tensor(std)[:, None, None]
     height, width = plan.input_hw
     bottom = height - (plan.resized_hw[0] - plan.top)

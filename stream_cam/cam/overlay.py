@@ -1,0 +1,358 @@
+"""Triton: scaled maps are upsampled, coloured and blended onto uint8 BGR frames in one pass.
+
+    heat(x, y) = the map, bilinear (or nearest) with half-pixel centres, on the plan's region
+    out        = (keep[heat]·frame + colour[heat]) >> 8        tables: `overlay_plan.overlay_table`
+
+A 1920×1080 frame costs 6.2 MB read and 6.2 MB written, and nothing else of that size: the heatmap
+exists in registers only, a few rows of it. What limits such a kernel is instructions: an H200 has
+time for about 41 a pixel while it moves those bytes. Hence:
+
+- Pixels are read and written as 32-bit words, 16 pixels a thread as three 128-bit vectors (4 as
+  three words where rows are aligned to 4 bytes only). Blue and red of a pixel are one product, the
+  rounding half and the colour's product come out of the table.
+- A thread walks down rows. Between two map rows the heat of a column grows by the same step from
+  row to row, so the interpolation is done once a column, and then costs one addition a pixel, in
+  fixed point (9.23 bits: exacter than float32). Rows between other map rows begin a new walk.
+- Frames whose rows are not aligned to 4 bytes, or whose pixels are not packed, go byte by byte, and
+  so do the last columns of those whose width is no multiple.
+
+Measured offline is the number of instructions (docs/gpu.md); time is not measured yet.
+"""
+
+# Triton has no types, and no unpacking into tuples.
+# mypy: disable-error-code="no-untyped-def, untyped-decorator, assignment"
+# ruff: noqa: RUF005
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from stream_cam.cam import reference
+from stream_cam.cam.overlay_plan import OUTSIDE, OverlayPlan, OverlayTable
+from stream_cam.cam.pixels import load_pixels, store_pixels
+
+_SHIFT = tl.constexpr(23)
+"""Bits behind the point of a heat, which is unsigned."""
+_FULL_HEAT = tl.constexpr(float(255 << 23))
+_HALF = tl.constexpr(1 << 22)
+_OUTSIDE_HEAT = tl.constexpr(OUTSIDE << 23)
+
+
+@triton.jit
+def _map_row(scaled_ptr, row, left, right, t, n_map_columns, mask):
+    """A row of the map, interpolated at columns; 0..1 whatever the map holds."""
+    a = tl.load(scaled_ptr + row * n_map_columns + left, mask=mask, other=0.0)
+    b = tl.load(scaled_ptr + row * n_map_columns + right, mask=mask, other=0.0)
+    value = a + t * (b - a)
+    return tl.where(value > 0.0, tl.minimum(value, 1.0), 0.0)
+
+
+@triton.jit
+def _walk(
+    scaled_ptr,
+    column_cells_ptr,
+    column_t_ptr,
+    column,
+    row_cells,
+    row_t,
+    row_step,
+    n_columns,
+    n_map_columns,
+):
+    """The heat of columns in a row, and what it grows by a row, in fixed point."""
+    cells = tl.load(column_cells_ptr + column, mask=column < n_columns, other=-1)
+    t = tl.load(column_t_ptr + column, mask=column < n_columns, other=0.0)
+    inside = (cells | row_cells) >= 0
+    left = cells & 0xFFFF
+    right = cells >> 16
+    top = _map_row(scaled_ptr, row_cells & 0xFFFF, left, right, t, n_map_columns, inside)
+    bottom = _map_row(scaled_ptr, row_cells >> 16, left, right, t, n_map_columns, inside)
+    heat = ((top + row_t * (bottom - top)) * _FULL_HEAT).to(tl.int32) + _HALF
+    step = (row_step * (bottom - top) * _FULL_HEAT).to(tl.int32)
+    heat = tl.where(inside, heat.to(tl.uint32, bitcast=True), _OUTSIDE_HEAT)
+    return heat, tl.where(inside, step, 0).to(tl.uint32, bitcast=True)
+
+
+@triton.jit
+def _mixed(pixel, heat, table_ptr):
+    """Pixels as 0x??RRGGBB under the colours of their heat, as 0x00RRGGBB."""
+    # No mask, which would cost an instruction a pixel: whatever 32 bits hold is in the table.
+    entry = tl.load(table_ptr + (heat >> _SHIFT))
+    red_blue = entry.to(tl.uint32)
+    green = (entry >> 32).to(tl.uint32)
+    keep = green >> 16
+    red_blue += (pixel & 0x00FF00FF) * keep
+    green += ((pixel >> 8) & 0xFF) * keep
+    return ((red_blue >> 8) & 0x00FF00FF) | (green & 0xFF00)
+
+
+@triton.jit
+def _overlay_kernel(
+    frame_ptr,
+    out_ptr,
+    scaled_ptr,
+    table_ptr,
+    column_cells_ptr,
+    column_t_ptr,
+    row_cells_ptr,
+    row_t_ptr,
+    row_end_ptr,
+    frame_batch_stride,
+    frame_row_stride,
+    frame_column_stride,
+    frame_channel_stride,
+    out_batch_stride,
+    out_target_stride,
+    out_row_stride,
+    out_column_stride,
+    out_channel_stride,
+    row_step,
+    n_targets,
+    n_columns,
+    n_map_rows,
+    n_map_columns,
+    first_row,
+    end_row,
+    first_group,
+    end_group,
+    QUADS: tl.constexpr,
+    GROUPS: tl.constexpr,
+    ROWS: tl.constexpr,
+    AHEAD: tl.constexpr,
+):
+    """`ROWS` rows of `GROUPS` groups of 4·`QUADS` packed pixels, or of one pixel of any strides.
+
+    Batch, target and row strides are in units of `QUADS` words (so that Triton sees how rows are
+    aligned), or in bytes.
+    """
+    UNIT: tl.constexpr = max(1, 4 * QUADS)
+    group = first_group + tl.program_id(0) * GROUPS + tl.arange(0, GROUPS)
+    picture = tl.program_id(2)
+    batch = (picture // n_targets).to(tl.int64)
+    target = (picture % n_targets).to(tl.int64)
+    scaled_ptr += picture * n_map_rows * n_map_columns
+    frame_ptr += batch * frame_batch_stride * UNIT
+    out_ptr += (batch * out_batch_stride + target * out_target_stride) * UNIT
+    row = first_row + tl.program_id(1) * ROWS
+    stop = tl.minimum(row + ROWS, end_row)
+    while row < stop:
+        row_cells = tl.load(row_cells_ptr + row)
+        row_t = tl.load(row_t_ptr + row)
+        end = tl.minimum(tl.load(row_end_ptr + row), stop)
+        heats = ()
+        steps = ()
+        for place in tl.static_range(UNIT):
+            heat, step = _walk(
+                scaled_ptr,
+                column_cells_ptr,
+                column_t_ptr,
+                group * UNIT + place,
+                row_cells,
+                row_t,
+                row_step,
+                n_columns,
+                n_map_columns,
+            )
+            heats = heats + (heat,)
+            steps = steps + (step,)
+        frame_row_ptr = frame_ptr + row.to(tl.int64) * frame_row_stride * UNIT
+        out_row_ptr = out_ptr + row.to(tl.int64) * out_row_stride * UNIT
+        for down in range(0, end - row, AHEAD):
+            # `AHEAD` rows are asked for before the first one is written: the compiler may not move
+            # a load over a store that could be to the same place.
+            rows = ()
+            masks = ()
+            for ahead in tl.static_range(AHEAD):
+                mask = group < tl.where(row + down + ahead < end, end_group, 0)
+                pixels = load_pixels(
+                    frame_row_ptr + (down + ahead) * frame_row_stride * UNIT,
+                    group,
+                    frame_column_stride,
+                    frame_channel_stride,
+                    mask,
+                    QUADS,
+                )
+                rows = rows + (pixels,)
+                masks = masks + (mask,)
+            for ahead in tl.static_range(AHEAD):
+                mixed = ()
+                grown = ()
+                for place in tl.static_range(UNIT):
+                    pixel = _mixed(rows[ahead][place], heats[place], table_ptr)
+                    mixed = mixed + (pixel,)
+                    grown = grown + (heats[place] + steps[place],)
+                heats = grown
+                store_pixels(
+                    out_row_ptr + (down + ahead) * out_row_stride * UNIT,
+                    group,
+                    mixed,
+                    out_column_stride,
+                    out_channel_stride,
+                    masks[ahead],
+                    QUADS,
+                )
+        row = end
+
+
+_SHAPES = {4: (32, 4, 2, 1), 1: (128, 8, 2, 4), 0: (128, 8, 2, 4)}
+"""Quads → groups and rows a program, rows ahead, warps. A 1920×1080 frame is 1080 programs of one
+warp, 8 for each multiprocessor of an H200."""
+
+
+def overlay(
+    frame_bgr: Tensor,
+    scaled: Tensor,
+    plan: OverlayPlan,
+    table: OverlayTable,
+    *,
+    out: Tensor,
+) -> None:
+    """Blends coloured maps onto frames; at most two launches, which nobody waits for.
+
+    Args:
+        frame_bgr: (N, H, W, 3) uint8, any strides; fastest with packed pixels and rows that begin
+            at multiples of 16 bytes.
+        scaled: (N, n_targets, h, w) float32 in 0..1, contiguous, from `maps.class_maps`.
+        plan, table: where the maps lie, and how they colour; on the frames' device.
+        out: (N, n_targets, H, W, 3) uint8, any strides: a picture for each map. May be the frames
+            themselves (`frame_bgr[:, None]`) if there is one map; else it must not overlap them.
+    """
+    _check(frame_bgr, scaled, plan, table, out)
+    (n, n_targets), (height, width) = scaled.shape[:2], plan.frame_hw
+    in_place = out.data_ptr() == frame_bgr.data_ptr()
+    same_strides = (out.stride(0), *out.stride()[2:]) == frame_bgr.stride()
+    if in_place and (n_targets > 1 or not same_strides):
+        raise ValueError("in place there is one map a frame, and out has the frame's strides")
+    if in_place and table.keeps_outside:
+        rows, columns = plan.covered
+    else:
+        rows, columns = slice(0, height), slice(0, width)
+    if not (n and n_targets and rows.stop > rows.start and columns.stop > columns.start):
+        return
+    quads = _quads(frame_bgr, out)
+    first = columns.start
+    if quads:
+        unit = 4 * quads
+        end = min(-(-columns.stop // unit), width // unit) * unit
+        _launch(frame_bgr, scaled, plan, table, out, quads, rows, first // unit, end // unit)
+        first = max(first, end)
+    _launch(frame_bgr, scaled, plan, table, out, 0, rows, first, columns.stop)
+
+
+def _launch(
+    frame_bgr: Tensor,
+    scaled: Tensor,
+    plan: OverlayPlan,
+    table: OverlayTable,
+    out: Tensor,
+    quads: int,
+    rows: slice,
+    first_group: int,
+    end_group: int,
+) -> None:
+    if first_group >= end_group:
+        return
+    n, n_targets = scaled.shape[:2]
+    groups, n_rows, ahead, warps = _SHAPES[quads]
+    unit = max(1, 4 * quads)
+    grid = (
+        triton.cdiv(end_group - first_group, groups),
+        triton.cdiv(rows.stop - rows.start, n_rows),
+        n * n_targets,
+    )
+    frame_strides, out_strides = frame_bgr.stride(), out.stride()
+    with torch.cuda.device_of(frame_bgr):  # type: ignore[no-untyped-call]
+        _overlay_kernel[grid](
+            frame_bgr,
+            out,
+            scaled,
+            table.entries,
+            plan.column_cells,
+            plan.column_t,
+            plan.row_cells,
+            plan.row_t,
+            plan.row_end,
+            *(stride // unit for stride in frame_strides[:2]),
+            *frame_strides[2:],
+            *(stride // unit for stride in out_strides[:3]),
+            *out_strides[3:],
+            plan.row_step,
+            n_targets,
+            plan.frame_hw[1],
+            *plan.cam_hw,
+            rows.start,
+            rows.stop,
+            first_group,
+            end_group,
+            QUADS=quads,
+            GROUPS=groups,
+            ROWS=n_rows,
+            AHEAD=ahead,
+            num_warps=warps,
+            enable_fp_fusion=True,
+        )
+
+
+def _quads(frame_bgr: Tensor, out: Tensor) -> int:
+    """How many quadruples of pixels a thread may take: 4, 1, or 0 for single bytes."""
+    if frame_bgr.stride()[2:] != (3, 1) or out.stride()[3:] != (3, 1):
+        return 0
+    steps = (frame_bgr.data_ptr(), out.data_ptr(), *frame_bgr.stride()[:2], *out.stride()[:3])
+    return next((quads for quads in (4, 1) if not any(step % (4 * quads) for step in steps)), 0)
+
+
+def _check(
+    frame_bgr: Tensor, scaled: Tensor, plan: OverlayPlan, table: OverlayTable, out: Tensor
+) -> None:
+    if (
+        frame_bgr.ndim != 4
+        or frame_bgr.dtype != torch.uint8
+        or frame_bgr.shape[1:] != (*plan.frame_hw, 3)
+    ):
+        raise ValueError(
+            f"frames are (N, {plan.frame_hw[0]}, {plan.frame_hw[1]}, 3) uint8 for this plan, "
+            f"got {tuple(frame_bgr.shape)} {frame_bgr.dtype}"
+        )
+    n = frame_bgr.shape[0]
+    if (
+        scaled.ndim != 4
+        or (scaled.shape[0], *scaled.shape[2:]) != (n, *plan.cam_hw)
+        or scaled.dtype != torch.float32
+        or not scaled.is_contiguous()
+    ):
+        raise ValueError(
+            f"maps are ({n}, n_targets, {plan.cam_hw[0]}, {plan.cam_hw[1]}) float32, contiguous, "
+            f"got {tuple(scaled.shape)} {scaled.dtype}"
+        )
+    if out.dtype != torch.uint8 or out.shape != (n, scaled.shape[1], *frame_bgr.shape[1:]):
+        raise ValueError(
+            f"out is {(n, scaled.shape[1], *frame_bgr.shape[1:])} uint8, "
+            f"got {tuple(out.shape)} {out.dtype}"
+        )
+    for tensor in (scaled, plan.row_end, table.entries, out):
+        if tensor.device != frame_bgr.device:
+            raise ValueError(f"tensors are on {frame_bgr.device} and {tensor.device}")
+
+
+def overlay_reference(
+    frame_bgr: Tensor,
+    scaled: Tensor,
+    plan: OverlayPlan,
+    table: OverlayTable,
+    *,
+    out: Tensor,
+) -> None:
+    """`overlay` in plain torch, with the full-size heatmap that it does without."""
+    entries = table.entries.cpu()
+    color = torch.stack([entries, entries >> 32, entries >> 16], dim=-1) & 0xFFFF
+    for n in range(scaled.shape[0]):
+        frame = frame_bgr[n].cpu().long()
+        for target in range(scaled.shape[1]):
+            heat, inside = reference.upsample_heat(
+                scaled[n, target].cpu(), plan.frame_hw, plan.region, plan.upsampling
+            )
+            index = torch.where(inside, (heat * 255.0).round().long(), OUTSIDE)
+            out[n, target] = (frame * (entries >> 48)[index][..., None] + color[index]) >> 8
