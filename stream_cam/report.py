@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 import platform
 import threading
 from collections.abc import Iterable
-from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -16,6 +14,7 @@ import numpy as np
 
 from stream_cam._version import __version__
 from stream_cam.errors import SinkError
+from stream_cam.whole import write_whole
 
 _KEPT_SAMPLES = 100_000
 """Of each clock, the newest; an hour at 25 fps."""
@@ -132,16 +131,9 @@ class Report:
             "explained_fps": self._per_second(self.explained),
         }
         text = json.dumps({**asdict(self), **rates}, indent=2, ensure_ascii=False) + "\n"
-        special = path.exists() and not path.is_file()  # /dev/stdout must not be replaced
-        part = path if special else path.with_name(f".{path.name}.part")
         try:
-            part.write_text(text, encoding="utf-8")
-            if not special:
-                os.replace(part, path)
+            write_whole(path, text.encode())
         except OSError as error:
-            if not special:
-                with suppress(OSError):
-                    part.unlink()
             raise SinkError(f"the report cannot be written to {path}: {error.strerror}") from error
 
 

@@ -14,7 +14,7 @@ import stream_cam
 PACKAGE = Path(stream_cam.__file__).parent
 
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("_version", "errors", "config", "uri", "closing"),
+    ("_version", "errors", "config", "uri", "closing", "whole"),
     ("frame", "fingerprint", "labels", "head", "capture"),
     ("report", "checkpoint", "torchvision_models", "sources", "sinks", "cam"),
     ("model", "weights"),

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -16,6 +14,7 @@ import numpy as np
 from stream_cam.bench.clock import Timed
 from stream_cam.engine.manifest import Figures
 from stream_cam.errors import BenchError
+from stream_cam.whole import write_whole
 
 FORMAT = "stream-cam bench"
 VERSION = 1
@@ -194,16 +193,9 @@ def write_text(path: Path, text: str) -> None:
     Raises:
         BenchError: it cannot be written.
     """
-    special = path.exists() and not path.is_file()  # /dev/stdout must not be replaced
-    part = path if special else path.with_name(f".{path.name}.part")
     try:
-        part.write_text(text, encoding="utf-8")
-        if not special:
-            os.replace(part, path)
+        write_whole(path, text.encode())
     except OSError as error:
-        if not special:
-            with suppress(OSError):
-                part.unlink()
         raise BenchError(f"{path} cannot be written: {error.strerror}") from error
 
 

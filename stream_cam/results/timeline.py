@@ -13,6 +13,7 @@ from urllib.parse import quote
 
 from stream_cam.errors import SinkError
 from stream_cam.sinks.base import Picture, Sink
+from stream_cam.whole import write_whole
 
 N_CLASSES: Final = 6
 _COLOURS: Final = ("#3b7ddd", "#e4572e", "#2a9d6f", "#b5179e", "#c98a00", "#5b6770")
@@ -79,12 +80,9 @@ class TimelineSink(Sink):
             return
         drawing = "\n".join(self._svg())
         text = drawing if self.path.suffix.lower() == ".svg" else "\n".join(self._page(drawing))
-        part = self.path.with_name(f".{self.path.name}.part")
         try:
-            part.write_text(text + "\n", encoding="utf-8")
-            os.replace(part, self.path)
+            write_whole(self.path, f"{text}\n".encode())
         except OSError as error:
-            part.unlink(missing_ok=True)
             raise SinkError(f"{self.path} cannot be written: {error.strerror}") from error
 
     def spans(self) -> list[Span]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
@@ -12,6 +11,7 @@ import cv2
 from stream_cam.errors import OutputExistsError, SinkError
 from stream_cam.frame import BgrImage
 from stream_cam.sinks.base import Picture, Sink
+from stream_cam.whole import write_whole
 
 PICTURE_SUFFIXES: Final = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 
@@ -108,13 +108,7 @@ def write_picture(path: Path, image_bgr: BgrImage, *, overwrite: bool) -> None:
         ok = False
     if not ok:
         raise SinkError(f"{path}: {suffix} cannot hold {width}×{height} pixels; write .png instead")
-    part = path.with_name(f".{path.name}.part")
     try:
-        part.write_bytes(data.tobytes())
-        os.replace(part, path)
+        write_whole(path, data.tobytes())
     except OSError as exc:
-        part.unlink(missing_ok=True)
         raise SinkError(f"{path} cannot be written: {exc.strerror}; free space?") from exc
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import numpy as np
 from stream_cam.errors import SinkError
 from stream_cam.frame import BgrImage
 from stream_cam.sinks.base import Picture, Sink
+from stream_cam.whole import write_whole
 
 _CELL_WIDTH = 640
 _COLUMNS = {1: 1, 2: 2, 3: 3, 4: 2, 6: 3}
@@ -64,14 +64,11 @@ class SheetSink(Sink):
         chosen = sorted(best[:count], key=lambda moment: moment.pts_seconds)
         cells = [moment.image_bgr for moment in chosen]
         ok, data = cv2.imencode(".png", _grid(cells))
-        part = self.path.with_name(f".{self.path.name}.part")
+        if not ok:
+            raise SinkError(f"{self.path} cannot be encoded")
         try:
-            if not ok:
-                raise SinkError(f"{self.path} cannot be encoded")
-            part.write_bytes(data.tobytes())
-            os.replace(part, self.path)
+            write_whole(self.path, data.tobytes())
         except OSError as error:
-            part.unlink(missing_ok=True)
             raise SinkError(f"{self.path} cannot be written: {error.strerror}") from error
 
 

@@ -6,9 +6,9 @@ import logging
 from collections.abc import Iterator
 from dataclasses import replace
 from fractions import Fraction
-from types import TracebackType
 from typing import Protocol, runtime_checkable
 
+from stream_cam.closing import Closes
 from stream_cam.config import RecordConfig
 from stream_cam.errors import SourceError, UsageError
 from stream_cam.frame import Frame
@@ -33,7 +33,7 @@ def cut_out(source: Source, config: RecordConfig) -> Source:
     return CutSource(source, config.start_seconds, config.end_seconds, config.every)
 
 
-class CutSource:
+class CutSource(Closes):
     """The frames from `start` to before `end`, every n-th of them; times stay the source's.
 
     Args:
@@ -79,13 +79,8 @@ class CutSource:
                 f"{info.name} lasts {duration:.1f} s, and --start is {float(self._start):g} s"
             )
 
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._source.__exit__(exc_type, exc, traceback)
+    def close(self) -> None:
+        self._source.__exit__(None, None, None)
 
     def __iter__(self) -> Iterator[Frame]:
         frames = iter(self._source)
