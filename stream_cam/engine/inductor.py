@@ -76,7 +76,7 @@ def _compiled(typed: TypedNet, info: EngineInfo, name: str) -> nn.Module:
         except Exception as error:  # whatever Dynamo, Inductor, Triton and a compiler may raise
             raise EngineError(
                 f"inductor cannot compile {name} ({_reason(error)}): it needs Triton and a C "
-                "compiler (Debian: sudo apt-get install gcc g++)"
+                "compiler (Debian: sudo apt-get install g++ python3-dev)"
             ) from error
     return compiled
 
