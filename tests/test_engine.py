@@ -364,7 +364,7 @@ def test_inductor_says_what_it_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(torch, "compile", no_compiler)
     with pytest.raises(
-        EngineError, match=r"toy \(Failed to find C compiler.\).*apt-get install gcc"
+        EngineError, match=r"toy \(Failed to find C compiler.\).*apt-get install g\+\+ python3-dev"
     ):
         InductorEngine(toy_net(), (64, 64), "cpu", "fp32")
     with pytest.raises(EngineError, match=r"one number of frames, got --batch 1\.\.4\.\.8"):
