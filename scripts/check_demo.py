@@ -39,7 +39,7 @@ from demo_backgrounds import (  # noqa: E402
     photo_crop,
 )
 from demo_judge import judge_picture  # noqa: E402
-from demo_pictures import LABELS, Painter  # noqa: E402
+from demo_pictures import BACKGROUND_PX, LABELS, Painter  # noqa: E402
 
 MEAN = np.array((0.485, 0.456, 0.406), np.float32)
 STD = np.array((0.229, 0.224, 0.225), np.float32)
@@ -74,7 +74,7 @@ class Outcome:
 def own_samples(seed: int, count: int, photographs: list[ByteArray]) -> Iterator[Sample]:
     """Pictures by the training's painter; photographs given here replace the training's."""
     rng = np.random.default_rng(seed)
-    pool = make_pool(rng, max(60, count // 4), 288, photographs or package_photographs())
+    pool = make_pool(rng, max(60, count // 4), BACKGROUND_PX, photographs or package_photographs())
     painter = Painter(pool, seed)
     for index in range(count):
         picture = painter.paint(rng, label=index % len(LABELS))
@@ -92,7 +92,7 @@ def own_photo_samples(seed: int, count: int, photographs: list[ByteArray]) -> It
     """The training's painter over nothing but the given photographs."""
     rng = np.random.default_rng(seed)
     chosen = [photographs[rng.integers(len(photographs))] for _ in range(max(60, count // 4))]
-    pool = [Background("photo", photo_crop(rng, photo, 288)) for photo in chosen]
+    pool = [Background("photo", photo_crop(rng, photo, BACKGROUND_PX)) for photo in chosen]
     painter = Painter(pool, seed)
     for index in range(count):
         p = painter.paint(rng, label=index % len(LABELS))

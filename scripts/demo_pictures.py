@@ -26,7 +26,10 @@ from stream_cam.sources.shapes import BoxXyxy, clip_to_frame, mask_box, render_m
 
 LABELS = (*SHAPE_NAMES, NOTHING)
 ASPECTS = {"1:1": 1.0, "4:3": 4 / 3, "16:9": 16 / 9, "3:4": 3 / 4, "9:16": 9 / 16}
-FULL_SIDE_PX = 224
+FULL_SIDE_PX = 256
+"""The network's input: at 224 px a small shape in a 16:9 frame falls between the map's cells."""
+BACKGROUND_PX = 320
+"""Backgrounds are kept at this side and cut from."""
 _NO_BOX: BoxXyxy = (0.0, 0.0, 0.0, 0.0)
 _LETTERS = "ABEFHJKLMNPRSTUWYZ2345679&#?"
 _NOISE_SIDE = 512
@@ -72,7 +75,7 @@ class Painter:
         most: int = 1,
         ease: float = 0.0,
     ) -> Picture:
-        """Draw one picture; a side below 224 px shows a cut-out of a 224 px picture.
+        """Draw one picture; a side below 256 px shows a cut-out of a 256 px picture.
 
         Args:
             rng: everything random comes from here.
@@ -304,7 +307,7 @@ def _touch(first: BoxXyxy, second: BoxXyxy, apart_px: float = 6) -> bool:
 
 
 def _size_px(rng: Rng, shape: Outline, side: int, squeeze: float, largest: float) -> float:
-    """Pixels for one unit: the shape is 14 % to `largest` of a 224 px picture, and fits in."""
+    """Pixels for one unit: the shape is 14 % to `largest` of a full picture, and fits in."""
     points = np.concatenate(shape.contours + shape.strokes)
     wide, high = np.ptp(points, axis=0)
     low, top = 0.14 * FULL_SIDE_PX, largest * FULL_SIDE_PX

@@ -26,6 +26,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+# On that machine nothing is installed: the checkout is put on the path first.
 from stream_cam.bench.clock import Budget  # noqa: E402
 from stream_cam.bench.command import save  # noqa: E402
 from stream_cam.bench.result import BenchResult, write_text  # noqa: E402

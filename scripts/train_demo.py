@@ -34,12 +34,12 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from demo_backgrounds import Background, kinds, make_pool, package_photographs  # noqa: E402
-from demo_pictures import LABELS, Painter, Picture  # noqa: E402
+from demo_pictures import BACKGROUND_PX, FULL_SIDE_PX, LABELS, Painter, Picture  # noqa: E402
 
 logger = logging.getLogger("train_demo")
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-INPUT_SIZE = 224
+INPUT_SIZE = FULL_SIDE_PX
 STRIDE = 32
 FULL_CELLS = (INPUT_SIZE // STRIDE) ** 2
 NOTHING = len(LABELS) - 1
@@ -57,8 +57,16 @@ class Phase:
     """The share of easy pictures, 0..1: a network from nothing learns the shapes from them in
     minutes, and then finds them in clutter; from clutter alone it learns nothing for very long."""
 
+    @property
+    def pixels(self) -> int:
+        """What the phase costs: the pixels of all its pictures."""
+        return self.pictures * self.side_px**2
 
-PHASES = "64:64:60000:1:0.7,96:64:60000:2:0.4,128:64:60000:2:0.15,224:32:65000:3,224:32:35000:1"
+
+PHASES = (
+    "64:64:50000:1:0.7,96:64:60000:2:0.4,128:64:120000:2:0.15,192:48:40000:3:0.05,"
+    "256:32:20000:3,256:32:12000:1"
+)
 PADDING = -1
 """The label of a shape that is not there."""
 
@@ -309,7 +317,7 @@ def phases(text: str) -> list[Phase]:
 
 
 def learning_rate(share: float, peak: float) -> float:
-    """One cycle over all pictures: a short rise, then a cosine to 0.2 % of the peak."""
+    """One cycle over all pixels: a short rise, then a cosine to 0.2 % of the peak."""
     if share < 0.03:
         return peak * (0.05 + 0.95 * share / 0.03)
     fall = (share - 0.03) / 0.97
@@ -317,14 +325,16 @@ def learning_rate(share: float, peak: float) -> float:
 
 
 class Trainer:
-    """The model, its optimizer and average, and how many pictures it has seen."""
+    """The model, its optimizer and average, and how many pixels it has seen."""
 
     def __init__(self, args: argparse.Namespace) -> None:
         self._args = args
         self._device = torch.device(args.device)
         self._started = time.monotonic()
         photographs = package_photographs()
-        self._pool = make_pool(np.random.default_rng(args.seed), args.pool, 288, photographs)
+        self._pool = make_pool(
+            np.random.default_rng(args.seed), args.pool, BACKGROUND_PX, photographs
+        )
         logger.info("%d photographs, backgrounds: %s", len(photographs), kinds(self._pool))
         self._model = resnet18(num_classes=len(LABELS), zero_init_residual=True)
         if args.init:
@@ -339,7 +349,7 @@ class Trainer:
             fused=True,
         )
         self._average = Average(self._model, args.ema)
-        self._total = sum(phase.pictures for phase in args.phases)
+        self._total = sum(phase.pixels for phase in args.phases)
         self._seen = 0
 
     def run(self) -> None:
@@ -365,7 +375,7 @@ class Trainer:
         self._model.train()
         for step, batch in enumerate(islice(loader, n_steps), 1):
             parts, n_right, n_single = self._step(batch)
-            self._seen += phase.batch
+            self._seen += phase.batch * phase.side_px**2
             for name, value in parts.items():
                 sums[name] += value / 50
             sums["top-1"] += n_right / max(n_single, 1) / 50

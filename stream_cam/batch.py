@@ -72,23 +72,25 @@ class Batch:
 
     Args:
         places: videos, folders of videos, globs.
+        output: the folder that the recordings go into; it is made if it is not there.
         config: how each of them is run.
-        batch: where they go, and how many at once.
+        batch: of which type, and how many at once.
 
     Raises:
         StreamCamError: nothing to do was found, or two videos would have one name.
     """
 
     places: Sequence[str]
+    output: Path
     config: PipelineConfig
-    batch: BatchConfig
+    batch: BatchConfig = field(default_factory=BatchConfig)
     jobs: list[Job] = field(init=False)
     _stopped: threading.Event = field(default_factory=threading.Event)
 
     def __post_init__(self) -> None:
         suffix = f".{self.batch.container}"
         self.jobs = [
-            Job(source, self.batch.output / f"{source.stem}{suffix}")
+            Job(source, self.output / f"{source.stem}{suffix}")
             for source in find_videos(self.places)
         ]
         self._check()
@@ -123,7 +125,7 @@ class Batch:
             on_end: told of each job as it ends, on this thread.
             on_tick: called a few times a second on this thread.
         """
-        self.batch.output.mkdir(parents=True, exist_ok=True)
+        self.output.mkdir(parents=True, exist_ok=True)
         todo = []
         for job in self.jobs:
             if job.output.exists() and not self.config.run.overwrite:
@@ -149,7 +151,6 @@ class Batch:
         overwrite = self.config.run.overwrite or job.was_begun
         run = replace(self.config.run, quiet=True, overwrite=overwrite)
         config = replace(self.config, run=run, record=_named(self.config.record, job.source.stem))
-
         try:
             self._do_elsewhere(job, config)
             if self._stopped.is_set():
@@ -242,6 +243,7 @@ def _work(pipe: Connection[_Said, str], source: str, output: str, config: Pipeli
 
 def batch_command(
     places: Sequence[str],
+    output: Path,
     config: PipelineConfig,
     batch: BatchConfig,
     *,
@@ -256,7 +258,7 @@ def batch_command(
         SinkError: one or more have failed; each has been told.
         StreamCamError: as `Batch`.
     """
-    whole = Batch(places, config, batch)
+    whole = Batch(places, output, config, batch)
     if batch.dry_run:
         for job in whole.jobs:
             there = job.output.exists() and not config.run.overwrite

@@ -1,195 +1,33 @@
-"""The command line: parse, call, report. Nothing heavy is imported until a command needs it."""
+"""The command line: call what was asked for, report. Nothing heavy is imported before that."""
 
 from __future__ import annotations
 
 import dataclasses
-import io
 import logging
 import os
-import re
 import signal
 import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, redirect_stderr, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Annotated, TypeAlias
-
-import tyro
+from typing import TYPE_CHECKING
 
 from stream_cam._version import __version__
-from stream_cam.config import (
-    BatchConfig,
-    BenchConfig,
-    CaptureConfig,
-    DemoConfig,
-    LookConfig,
-    ModelConfig,
-    PipelineConfig,
-    RecordConfig,
-    RunConfig,
-)
-from stream_cam.errors import StreamCamError, UsageError, unknown_name
-from stream_cam.uri import hide, redact, remember_secrets
+from stream_cam.commands import Batch, Bench, Build, Demo, Doctor, Engines, Recover, Run, parse
+from stream_cam.config import LookConfig, PipelineConfig
+from stream_cam.errors import StreamCamError
+from stream_cam.uri import hide, remember_secrets
 
 if TYPE_CHECKING:
     from stream_cam.pipeline import Pipeline
     from stream_cam.report import Report
 
-COMMANDS = ("run", "batch", "demo", "recover", "build", "engines", "bench", "doctor")
 INTERRUPTED = 130
 TERMINATED = 143
 _CLEAR_LINE = b"\r\x1b[2K"
-
-Sinks = Annotated[
-    tyro.conf.UseAppendAction[tuple[str, ...]], tyro.conf.arg(aliases=["-o"], metavar="SINK")
-]
-
-
-@dataclasses.dataclass(frozen=True)
-class Run:
-    """Explain a camera, a stream, a video or pictures.
-
-    Sources: 0 or /dev/video0 (camera), a video file, a picture, a folder or glob of pictures,
-    rtsp://…, http(s)://…, demo://shapes.
-
-    Outputs: window, a video file (.mp4, .mkv, .mov, .webm), a picture file, a folder of pictures
-    (frames/), null.
-    """
-
-    source: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="SOURCE")]
-    """Where frames come from."""
-    output: Annotated[tyro.conf.Positional[str | None], tyro.conf.arg(metavar="[OUTPUT]")] = None
-    """Where the result goes; default: a window."""
-    sink: Sinks = ()
-    """A further output; may be given several times."""
-    model: tyro.conf.OmitArgPrefixes[ModelConfig] = dataclasses.field(default_factory=ModelConfig)
-    look: tyro.conf.OmitArgPrefixes[LookConfig] = dataclasses.field(default_factory=LookConfig)
-    run: tyro.conf.OmitArgPrefixes[RunConfig] = dataclasses.field(default_factory=RunConfig)
-    capture: tyro.conf.OmitArgPrefixes[CaptureConfig] = dataclasses.field(
-        default_factory=CaptureConfig
-    )
-    record: tyro.conf.OmitArgPrefixes[RecordConfig] = dataclasses.field(
-        default_factory=RecordConfig
-    )
-
-
-@dataclasses.dataclass(frozen=True)
-class Batch:
-    """Annotate many videos into a folder; those that are there already are left as they are.
-
-    In --predictions, --cams and --timeline, {name} stands for each video's name.
-    """
-
-    source: Annotated[
-        tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="SOURCE...")
-    ] = ()
-    """Videos, folders of videos, patterns in quotes."""
-    batch: tyro.conf.OmitArgPrefixes[BatchConfig] = dataclasses.field(default_factory=BatchConfig)
-    model: tyro.conf.OmitArgPrefixes[ModelConfig] = dataclasses.field(default_factory=ModelConfig)
-    look: tyro.conf.OmitArgPrefixes[LookConfig] = dataclasses.field(default_factory=LookConfig)
-    run: tyro.conf.OmitArgPrefixes[RunConfig] = dataclasses.field(default_factory=RunConfig)
-    record: tyro.conf.OmitArgPrefixes[RecordConfig] = dataclasses.field(
-        default_factory=RecordConfig
-    )
-
-
-@dataclasses.dataclass(frozen=True)
-class Demo:
-    """Watch the shipped model follow drawn shapes: no camera, network, GPU or display needed.
-
-    Writes demo.mp4 and demo.png, and says how often the model was right.
-    """
-
-    sink: Sinks = ()
-    """An output instead of demo.mp4 and demo.png; may be given several times."""
-    demo: tyro.conf.OmitArgPrefixes[DemoConfig] = dataclasses.field(default_factory=DemoConfig)
-    look: tyro.conf.OmitArgPrefixes[LookConfig] = dataclasses.field(default_factory=LookConfig)
-    run: tyro.conf.OmitArgPrefixes[RunConfig] = dataclasses.field(default_factory=RunConfig)
-
-
-@dataclasses.dataclass(frozen=True)
-class Doctor:
-    """Say what this machine can do, and what to do about what it cannot."""
-
-    json: bool = False
-    """Print JSON instead of a table."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Recover:
-    """Make recordings of what runs that were killed left (out.part.mp4)."""
-
-    recording: Annotated[
-        tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="RECORDING...")
-    ] = ()
-    """The recordings' names, such as out.mp4."""
-    sound_of: Path | None = None
-    """The file that was annotated, for its sound."""
-    overwrite: bool = False
-    """Replace recordings that exist."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Build:
-    """Compile a network ahead of time: build, verify and keep its engines.
-
-    One engine is for live video, one for files, as `run` would build them at its start.
-    """
-
-    force: bool = False
-    """Build anew what is already kept."""
-    verify_only: bool = False
-    """Compare kept engines with their network again; build nothing."""
-    batch: str = "1"
-    """Frames the network takes at once, on GPUs: 8, or 1..32 (any number up to 32, fastest at 32),
-    or 1..8..32 (fastest at 8)."""
-    json: bool = False
-    """Print JSON."""
-    verbose: bool = False
-    """Log what happens, for bug reports."""
-    model: tyro.conf.OmitArgPrefixes[ModelConfig] = dataclasses.field(default_factory=ModelConfig)
-
-    def __post_init__(self) -> None:
-        if self.force and self.verify_only:
-            raise ValueError("--force builds and --verify-only does not: give one of them")
-
-
-@dataclasses.dataclass(frozen=True)
-class Engines:
-    """List the engines that are kept, and which of them serve this machine."""
-
-    prune: bool = False
-    """Remove those that cannot serve this machine."""
-    json: bool = False
-    """Print JSON instead of a table."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Bench:
-    """Measure engines, batches, shapes, and the stages of a frame; compare two measurements.
-
-    Nothing is timed that was not compared with the network in float32 first.
-    """
-
-    bench: tyro.conf.OmitArgPrefixes[BenchConfig] = dataclasses.field(default_factory=BenchConfig)
-    verbose: bool = False
-    """Log what happens, for bug reports."""
-
-
-_AnyCommand: TypeAlias = "Run | Batch | Demo | Recover | Build | Engines | Bench | Doctor"
-Command = (
-    Annotated[Run, tyro.conf.subcommand("run")]
-    | Annotated[Batch, tyro.conf.subcommand("batch")]
-    | Annotated[Demo, tyro.conf.subcommand("demo")]
-    | Annotated[Recover, tyro.conf.subcommand("recover")]
-    | Annotated[Build, tyro.conf.subcommand("build")]
-    | Annotated[Engines, tyro.conf.subcommand("engines")]
-    | Annotated[Bench, tyro.conf.subcommand("bench")]
-    | Annotated[Doctor, tyro.conf.subcommand("doctor")]
-)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -259,7 +97,7 @@ def _obey(arguments: Sequence[str]) -> int:
     if arguments in (["--version"], ["version"]):
         print(f"stream-cam {__version__}")
         return 0
-    command = _parse(arguments or ["--help"])
+    command = parse(arguments or ["--help"])
     if command is None:
         return 0
     if isinstance(command, Doctor):
@@ -281,56 +119,6 @@ def _obey(arguments: Sequence[str]) -> int:
         if isinstance(command, Batch):
             return _batch(command)
         return _demo(command) if isinstance(command, Demo) else _run(command)
-
-
-def _parse(arguments: Sequence[str]) -> _AnyCommand | None:
-    """What was asked for; None if that was help, which is then printed.
-
-    Raises:
-        UsageError: a wrong command line, in one line where tyro would draw a box.
-    """
-    drawn = io.StringIO()
-    try:
-        with redirect_stderr(drawn):
-            return _tyro(arguments)
-    except SystemExit as exit_:
-        if not exit_.code:
-            return None
-    # Once more: in tyro's box a long URL is broken over lines, and its password not recognised.
-    shown = [redact(argument) for argument in arguments]
-    drawn.truncate(drawn.seek(0))
-    with redirect_stderr(drawn), suppress(SystemExit):
-        _tyro(shown)
-    raise _usage_error(drawn.getvalue(), shown)
-
-
-def _tyro(arguments: Sequence[str]) -> _AnyCommand:
-    return tyro.cli(
-        Command,
-        prog="stream-cam",
-        description="Shows, live, what a network looks at.",
-        args=arguments,
-    )
-
-
-def _usage_error(drawn: str, arguments: Sequence[str]) -> UsageError:
-    """The error that tyro drew as a box, with the nearest names where it is about a name."""
-    # A title, and a frame that is of ASCII or left out where the terminal has no better.
-    lines = [line.strip("│| ") for line in drawn.splitlines()[1:]]
-    said = " ".join(line for line in lines if line.strip("╰╯+-─ "))
-    commands = [name for name in COMMANDS if name in arguments[:1]]
-    said = re.sub(r" *(Argument helptext:|For full helptext).*", "", said)
-    said = re.sub(r"Error parsing __tyro[\w.-]*: ", "", said)
-    choice = re.match(
-        r"invalid choice '(.*?)' for argument '(.*?)'. Expected one of \((.*)\)", said
-    )
-    if choice is not None:
-        return unknown_name(choice[2], choice[1], re.findall(r"'(.*?)'", choice[3]))
-    stray = re.match(r"Unrecognized options: (\S+?),?(?= |$)", said)
-    if stray is not None and not commands:
-        return unknown_name("command", stray[1], COMMANDS)
-    said = re.sub(r" Perhaps you meant: (--[\w-]+).*", r"; did you mean \1?", said)
-    return UsageError(f"{said}; see `stream-cam {' '.join([*commands, '--help'])}`")
 
 
 def _complain(message: str) -> None:
@@ -400,7 +188,7 @@ def _batch(command: Batch) -> int:
     from stream_cam.batch import batch_command
 
     with _Signals() as signals:
-        batch_command(command.source, config, command.batch, on_start=signals.watch)
+        batch_command(command.source, command.output, config, command.batch, on_start=signals.watch)
     return signals.exit_code
 
 

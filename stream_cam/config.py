@@ -322,8 +322,6 @@ def _moment(option: str, text: str | None) -> Fraction | None:
 class BatchConfig:
     """How many videos are annotated."""
 
-    output: Path = Path("annotated")
-    """The folder that the recordings go into; it is made if it is not there."""
     container: Literal["mp4", "mkv", "mov", "webm"] = "mp4"
     """The recordings' type."""
     jobs: int = 1

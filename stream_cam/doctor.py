@@ -25,6 +25,7 @@ from typing import Literal
 
 from stream_cam._version import __version__
 from stream_cam.errors import EngineError
+from stream_cam.processor import cpuinfo, usable_cores
 
 Status = Literal["ok", "missing", "note"]
 
@@ -101,17 +102,12 @@ def _examined(area: str, probe: Callable[[], Findings]) -> list[Finding]:
 
 def _python() -> Findings:
     what = f"{platform.python_version()} on {platform.system()} {platform.release()}"
-    what += f" ({platform.machine()}), {_cpus()} CPUs"
+    what += f" ({platform.machine()}), {usable_cores()} CPUs"
     new_enough = sys.version_info[:2] >= _OLDEST_PYTHON
     oldest = ".".join(map(str, _OLDEST_PYTHON))
     advice = "" if new_enough else f"install Python {oldest} or newer"
     yield Finding("Python", "ok" if new_enough else "missing", what, advice)
     yield Finding("stream-cam", "ok", __version__)
-
-
-def _cpus() -> int:
-    affinity = getattr(os, "sched_getaffinity", None)
-    return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
 def _torch() -> Findings:
@@ -212,7 +208,7 @@ def _openvino() -> Findings:
         return
     name = core.get_property("CPU", "FULL_DEVICE_NAME")
     can = sorted(core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
-    flags = _cpu_flags()
+    flags = " ".join(cpuinfo("flags")[:1]).split()
     wanted = ("avx2", "avx512f", "avx_vnni", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8")
     has = " ".join(flag for flag in wanted if flag in flags)
     yield Finding(
@@ -220,14 +216,6 @@ def _openvino() -> Findings:
     )
     if "BF16" in can:
         yield Finding("CPU", "note", "has bfloat16: --precision bf16 is faster here")
-
-
-def _cpu_flags() -> set[str]:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return set()
-    return next((set(line.split()) for line in lines if line.startswith("flags")), set())
 
 
 def _engines() -> Findings:

@@ -8,11 +8,10 @@ from fractions import Fraction
 from pathlib import Path
 
 import av
-import av.error
 
 from stream_cam.errors import OutputExistsError, SinkError, SourceError, UsageError
 from stream_cam.sinks.encoders import CONTAINERS
-from stream_cam.sinks.finish import Sound, finish
+from stream_cam.sinks.finish import CANNOT_FINISH, finish, sound_of_part
 from stream_cam.sinks.video import n_pictures_in, part_of
 
 
@@ -68,10 +67,10 @@ def recover(
         with av.open(str(part)) as container:
             metadata = {k: v for k, v in container.metadata.items() if k.lower() == "comment"}
         seconds = _last_second(part)
-        sound = None if sound_of is None else Sound(str(sound_of), Fraction(0), seconds)
+        sound = None if sound_of is None else sound_of_part(part, str(sound_of), seconds)
         finish(part, whole, suffix, sound, metadata)
         os.replace(whole, path)
-    except (av.error.FFmpegError, OSError) as exc:
+    except CANNOT_FINISH as exc:
         whole.unlink(missing_ok=True)
         reason = getattr(exc, "strerror", None) or type(exc).__name__
         raise SinkError(f"{path} cannot be written: {reason}; {part} is as it was") from exc

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from stream_cam.config import DemoConfig, LookConfig, ModelConfig, PipelineConfig, RunConfig
 from stream_cam.errors import OutputExistsError, SinkError, StreamCamError, UsageError
+from stream_cam.processor import usable_cores
 from stream_cam.report import Report
 from stream_cam.results import open_results, result_paths
 from stream_cam.sinks import check_outputs, kind_of, open_sink
@@ -24,6 +25,7 @@ from stream_cam.sources.base import Source, SourceInfo
 from stream_cam.sources.cut import cut_out
 from stream_cam.terminal import progress_on_terminal
 from stream_cam.uri import scheme_of
+from stream_cam.whole import unwritable
 
 if TYPE_CHECKING:
     from stream_cam.explain import Explainer
@@ -175,12 +177,9 @@ def _check_file(option: str, path: Path, taken: Sequence[str], *, overwrite: boo
     what = "the report" if option == "--report" else f"the {option.removeprefix('--')}"
     if any(os.path.realpath(uri) == os.path.realpath(path) for uri in taken):
         raise UsageError(f"{option} {path} is a source or an output already; give another name")
-    if path.is_dir() or not path.parent.is_dir():
-        where = path if path.is_dir() else path.parent
-        fault = "is a folder" if path.is_dir() else "is no folder that exists"
-        raise SinkError(f"{what} cannot be written to {path}: {where} {fault}")
-    if not os.access(path.parent, os.W_OK | os.X_OK):
-        raise SinkError(f"{what} cannot be written to {path}: {path.parent} is not writable")
+    problem = unwritable(path)
+    if problem:
+        raise SinkError(f"{what} cannot be written to {path}: {problem}")
     if path.exists() and not overwrite:
         raise OutputExistsError(f"{path} exists; give --overwrite to replace it")
 
@@ -215,6 +214,5 @@ def parallel_frames(info: SourceInfo, live: bool) -> int:
 
 def parallel_choices() -> tuple[int, ...]:
     """What `parallel_frames` may say on this machine, 1 first."""
-    affinity = getattr(os, "sched_getaffinity", None)
-    n_cpus = len(affinity(0)) if affinity else os.cpu_count() or 1
-    return (1, min(4, n_cpus)) if n_cpus > 1 else (1,)
+    n_cores = usable_cores()
+    return (1, min(4, n_cores)) if n_cores > 1 else (1,)

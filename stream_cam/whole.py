@@ -7,6 +7,19 @@ from contextlib import suppress
 from pathlib import Path
 
 
+def unwritable(path: Path) -> str:
+    """Why a file cannot be written there; empty if it can be, as far as can be told before."""
+    if path.is_dir():
+        return f"{path} is a folder"
+    if path.exists() and not path.is_file():
+        return ""  # /dev/stdout
+    if not path.parent.is_dir():
+        return f"{path.parent} is no folder that exists"
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        return f"{path.parent} is not writable"
+    return ""
+
+
 def write_whole(path: Path, data: bytes) -> None:
     """Write a file beside its place, then give it its name; what it replaces is there until then.
 

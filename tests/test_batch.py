@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
+import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -15,6 +19,7 @@ from stream_cam.config import BatchConfig, ModelConfig, PipelineConfig
 from stream_cam.errors import SourceNotFoundError, UsageError
 from stream_cam.sources import VideoSource
 
+DEADLINE_SECONDS = 60.0
 OPTIONS = ["--weights", "demo", "--engine", "eager"]
 CONFIG = PipelineConfig(ModelConfig(weights="demo", engine="eager"))
 
@@ -92,7 +97,7 @@ def test_dry_run_writes_nothing(clips: Path, capsys: pytest.CaptureFixture[str])
 
 def test_what_was_stopped_has_not_its_name_and_is_made_anew(clips: Path) -> None:
     write_video(clips / "b9.mp4", n_frames=200)
-    batch = Batch(["clips"], CONFIG, BatchConfig(Path("out")))
+    batch = Batch(["clips"], Path("out"), CONFIG)
     ended: list[Job] = []
 
     def stop_in_the_middle() -> None:
@@ -103,10 +108,36 @@ def test_what_was_stopped_has_not_its_name_and_is_made_anew(clips: Path) -> None
     assert [job.fate for job in ended] == ["stopped", "stopped"]
     assert names(Path("out")) == ["b9.unfinished.mp4"]
     assert 0 < n_frames(Path("out/b9.unfinished.mp4")) < 200
-    again = Batch(["clips"], CONFIG, BatchConfig(Path("out")))
+    again = Batch(["clips"], Path("out"), CONFIG)
     again.run(ended.append, lambda: None)
     assert names(Path("out")) == ["b10.mp4", "b9.mp4"]
     assert n_frames(Path("out/b9.mp4")) == 200
+
+
+def test_ctrl_c_ends_the_command_and_the_next_one_goes_on(clips: Path) -> None:
+    write_video(clips / "b9.mp4", n_frames=600)
+    command = [sys.executable, "-m", "stream_cam", "batch", "clips", "-o", "out", *OPTIONS]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as running:
+        deadline = time.monotonic() + DEADLINE_SECONDS
+        while not (Path("out") / "b9.unfinished.part.mp4").exists():
+            assert running.poll() is None, running.communicate()
+            assert time.monotonic() < deadline, "no video was begun in time"
+            time.sleep(0.05)
+        running.send_signal(signal.SIGINT)
+        out, err = running.communicate(timeout=DEADLINE_SECONDS)
+    assert running.returncode == 130, err
+    assert "2 stopped" in out
+    assert names(Path("out")) == ["b9.unfinished.mp4"]
+    write_video(clips / "b9.mp4", n_frames=5)
+    again = subprocess.run(
+        command, capture_output=True, text=True, timeout=DEADLINE_SECONDS, check=False
+    )
+    assert again.returncode == 0, again.stderr
+    assert "2 done" in again.stdout
+    assert [n_frames(Path("out") / name) for name in ("b9.mp4", "b10.mp4")] == [5, 4]
+    assert names(Path("out")) == ["b10.mp4", "b9.mp4"]
 
 
 def test_as_many_run_at_once_as_are_asked_for(clips: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -117,7 +148,7 @@ def test_as_many_run_at_once_as_are_asked_for(clips: Path, monkeypatch: pytest.M
         job.unfinished.write_bytes(b"video")
 
     monkeypatch.setattr(Batch, "_do_elsewhere", elsewhere)
-    batch = Batch(["clips"], CONFIG, BatchConfig(Path("out"), jobs=2))
+    batch = Batch(["clips"], Path("out"), CONFIG, BatchConfig(jobs=2))
     batch.run(lambda job: None, lambda: None)
     assert [job.fate for job in batch.jobs] == ["done", "done"]
 
@@ -126,7 +157,7 @@ def test_a_process_that_dies_is_a_failure_of_its_video(
     clips: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("stream_cam.batch._work", os._exit)  # not with such arguments
-    batch = Batch(["clips/b9.mp4"], CONFIG, BatchConfig(Path("out")))
+    batch = Batch(["clips/b9.mp4"], Path("out"), CONFIG)
     batch.run(lambda job: None, lambda: None)
     assert batch.jobs[0].fate == "failed"
     assert "its process died (1)" in batch.jobs[0].reason
@@ -137,10 +168,10 @@ def test_mistakes_are_told_before_anything_is_done(
 ) -> None:
     write_video(clips / "b9.mkv", n_frames=1)
     with pytest.raises(UsageError, match=r"would both become out/b9\.mp4"):
-        Batch(["clips"], CONFIG, BatchConfig(Path("out")))
+        Batch(["clips"], Path("out"), CONFIG)
     (clips / "b9.mkv").unlink()
     with pytest.raises(UsageError, match="is a source; give another folder"):
-        Batch(["clips"], CONFIG, BatchConfig(clips))
+        Batch(["clips"], clips, CONFIG)
     assert main(["batch", "clips", "--predictions", "p.jsonl"]) == 2
     assert "put {name} into it, such as {name}.jsonl" in capsys.readouterr().err
     assert main(["batch", "clips", "--jobs", "0"]) == 2

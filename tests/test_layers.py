@@ -14,7 +14,7 @@ import stream_cam
 PACKAGE = Path(stream_cam.__file__).parent
 
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("_version", "errors", "config", "uri", "closing", "whole"),
+    ("_version", "errors", "config", "uri", "closing", "whole", "processor"),
     ("frame", "fingerprint", "labels", "head", "capture"),
     ("report", "checkpoint", "torchvision_models", "sources", "sinks", "cam"),
     ("model", "weights"),
@@ -26,8 +26,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("pipeline",),
     ("terminal",),
     ("session", "doctor", "build", "kept", "recover"),
-    ("session", "doctor", "build", "kept", "recover"),
     ("batch", "bench"),
+    ("commands",),
     ("cli",),
     ("__main__",),
 )

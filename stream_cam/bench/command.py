@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from stream_cam.config import BenchConfig
 from stream_cam.errors import BenchError, EngineError, UsageError
 from stream_cam.uri import redact
+from stream_cam.whole import unwritable
 
 if TYPE_CHECKING:
     from stream_cam.bench.result import BenchResult
@@ -69,14 +70,9 @@ def check_writable(path: Path) -> None:
     Raises:
         BenchError: it cannot.
     """
-    if path.exists() and not path.is_file() and not path.is_dir():
-        return
-    if path.is_dir() or not path.parent.is_dir():
-        where = path if path.is_dir() else path.parent
-        fault = "is a folder" if path.is_dir() else "is no folder that exists"
-        raise BenchError(f"{path} cannot be written: {where} {fault}")
-    if not os.access(path.parent, os.W_OK | os.X_OK):
-        raise BenchError(f"{path} cannot be written: {path.parent} is not writable")
+    problem = unwritable(path)
+    if problem:
+        raise BenchError(f"{path} cannot be written: {problem}")
 
 
 def _compare(old: Path, new: Path, tolerance: float) -> None:

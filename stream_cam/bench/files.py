@@ -6,7 +6,6 @@ against what the cores allow that all stages share.
 
 from __future__ import annotations
 
-import os
 import tempfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +17,7 @@ from typing import Any, TypeVar
 from stream_cam.bench.clock import HostClock
 from stream_cam.config import CaptureConfig, LookConfig, ModelConfig, PipelineConfig, RunConfig
 from stream_cam.explain import Explainer
+from stream_cam.processor import usable_cores
 from stream_cam.render import Renderer
 from stream_cam.report import Report
 from stream_cam.session import parallel_frames, run_session
@@ -49,9 +49,7 @@ def file_throughput(video: Path | None, size: str, weights: str) -> dict[str, An
         report = _run(str(video), folder / "annotated.mp4", weights)
     slowest = min(alone, key=lambda name: alone[name]["fps"])
     core_ms = sum(stage["core_ms"] for stage in alone.values())
-    affinity = getattr(os, "sched_getaffinity", None)
-    n_cores = len(affinity(0)) if affinity else os.cpu_count() or 1
-    cores_allow = 1e3 * n_cores / core_ms
+    cores_allow = 1e3 * usable_cores() / core_ms
     return {
         "video": video.name,
         "frames": report.rendered,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from itertools import islice
@@ -61,7 +62,7 @@ def coded_file(source: str | None, size: str) -> Iterator[str]:
         BenchError: PyAV is not here.
     """
     try:
-        import av  # noqa: F401
+        importlib.import_module("av")
     except ImportError as error:
         raise BenchError(f"PyAV cannot be imported ({error}): pip install av") from error
     if source is not None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import platform
-import re
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -12,6 +11,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+from stream_cam.processor import cpuinfo, usable_cores
 from stream_cam.report import versions
 
 Ask = Callable[[list[str]], str]
@@ -42,11 +42,10 @@ def examined() -> dict[str, Any]:
     """This machine before anything is measured."""
     import torch
 
-    affinity = getattr(os, "sched_getaffinity", None)
     found: dict[str, Any] = {
         "time_utc": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "cpu": cpu_name(),
-        "cpu_cores": len(affinity(0)) if affinity else os.cpu_count() or 1,
+        "cpu_cores": usable_cores(),
         "cpu_mhz": cpu_mhz(),
         "cpu_governor": _read("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
         "load": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
@@ -70,13 +69,12 @@ def examined_after(machine: dict[str, Any]) -> None:
 
 def cpu_name() -> str:
     """The processor's name, or its architecture where the system does not tell."""
-    return _of_cpuinfo("model name") or platform.processor() or platform.machine()
+    return next(iter(cpuinfo("model name")), "") or platform.processor() or platform.machine()
 
 
 def cpu_mhz() -> float | None:
     """The fastest core's clock at this moment; None where the system does not tell."""
-    found = [float(value) for value in re.findall(r"cpu MHz\s*: ([\d.]+)", _read(_CPUINFO) or "")]
-    return max(found, default=None)
+    return max(map(float, cpuinfo("cpu MHz")), default=None)
 
 
 def gpus(ask: Ask | None = None) -> list[dict[str, Any]]:
@@ -127,14 +125,6 @@ def busy(machine: dict[str, Any]) -> str:
     if not isinstance(load, int | float) or not isinstance(cores, int) or load <= _BUSY * cores:
         return ""
     return f"the machine was busy: a load of {load:g} before the start, on {cores} cores"
-
-
-_CPUINFO = "/proc/cpuinfo"
-
-
-def _of_cpuinfo(field: str) -> str | None:
-    found = re.search(rf"^{field}\s*: (.+)$", _read(_CPUINFO) or "", re.MULTILINE)
-    return found[1].strip() if found else None
 
 
 def _read(path: str) -> str | None:

@@ -19,7 +19,8 @@ N_CLASSES: Final = 6
 _COLOURS: Final = ("#3b7ddd", "#e4572e", "#2a9d6f", "#b5179e", "#c98a00", "#5b6770")
 _OTHER: Final = "#c9ced6"
 _N_POINTS: Final = 1000
-"""Points a line is drawn with, at the most: each is the mean of the frames under it."""
+"""Points a line is drawn with, at the most: each is the mean of as many frames. What is kept does
+not grow with the video beyond these, but for the moments at which the class changed."""
 _WIDTH, _HEIGHT = 1200, 360
 _LEFT, _RIGHT, _TOP, _BOTTOM = 56, 16, 56, 64
 _RIBBON = 14
@@ -27,15 +28,22 @@ _STEPS: Final = (0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 1200, 1800, 3600, 
 _MOST_MOMENTS: Final = 200
 
 
-@dataclass(frozen=True, slots=True)
-class _Row:
+@dataclass(slots=True)
+class _Point:
+    """Some frames in a row, added up."""
+
+    count: int
     seconds: float
-    shown: str
-    best: dict[str, float]
-    """Probability by label, of the five best."""
+    probabilities: Counter[str]
+    """By label, of the five best of each frame."""
+
+    def add(self, other: _Point) -> None:
+        self.count += other.count
+        self.seconds += other.seconds
+        self.probabilities.update(other.probabilities)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Span:
     """A time during which one class was shown."""
 
@@ -61,7 +69,10 @@ class TimelineSink(Sink):
     path: Path
     title: str = ""
     recording: Path | None = None
-    _rows: list[_Row] = field(default_factory=list)
+    _points: list[_Point] = field(default_factory=list)
+    _frames_a_point: int = 1
+    _totals: Counter[str] = field(default_factory=Counter)
+    _spans: list[Span] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.name = str(self.path)
@@ -72,11 +83,35 @@ class TimelineSink(Sink):
             best = {one.label: one.probability for one in explanation.predictions}
             shown = explanation.targets[0]
             best.setdefault(shown.label, shown.probability)
-            self._rows.append(_Row(picture.frame.pts_seconds, shown.label, best))
+            self._add_to_lines(picture.frame.pts_seconds, best)
+            self._add_to_spans(picture.frame.pts_seconds, shown.label, best[shown.label])
         return True
 
+    def _add_to_lines(self, seconds: float, best: dict[str, float]) -> None:
+        self._totals.update(best)
+        frame = _Point(1, seconds, Counter(best))
+        if self._points and self._points[-1].count < self._frames_a_point:
+            self._points[-1].add(frame)
+            return
+        if len(self._points) == _N_POINTS:
+            for first, second in zip(self._points[::2], self._points[1::2], strict=True):
+                first.add(second)
+            del self._points[1::2]
+            self._frames_a_point *= 2
+        self._points.append(frame)
+
+    def _add_to_spans(self, seconds: float, label: str, probability: float) -> None:
+        if self._spans:
+            last = self._spans[-1]
+            last.end_seconds = seconds
+            if last.label == label:
+                if probability > last.peak_probability:
+                    last.peak_probability, last.peak_seconds = probability, seconds
+                return
+        self._spans.append(Span(label, seconds, seconds, probability, seconds))
+
     def close(self) -> None:
-        if not self._rows:
+        if not self._spans:
             return
         drawing = "\n".join(self._svg())
         text = drawing if self.path.suffix.lower() == ".svg" else "\n".join(self._page(drawing))
@@ -87,34 +122,15 @@ class TimelineSink(Sink):
 
     def spans(self) -> list[Span]:
         """One after the other, without gaps."""
-        found: list[Span] = []
-        for number, row in enumerate(self._rows):
-            following = self._rows[min(number + 1, len(self._rows) - 1)].seconds
-            probability = row.best[row.shown]
-            last = found[-1] if found else None
-            if last is None or last.label != row.shown:
-                found.append(Span(row.shown, row.seconds, following, probability, row.seconds))
-                continue
-            higher = probability > last.peak_probability
-            found[-1] = Span(
-                row.shown,
-                last.start_seconds,
-                following,
-                probability if higher else last.peak_probability,
-                row.seconds if higher else last.peak_seconds,
-            )
-        return found
+        return self._spans
 
     def _leading(self) -> list[str]:
-        totals: Counter[str] = Counter()
-        for row in self._rows:
-            totals.update(row.best)
-        return [label for label, _ in totals.most_common(N_CLASSES)]
+        return [label for label, _ in self._totals.most_common(N_CLASSES)]
 
     def _svg(self) -> Iterator[str]:
         leading = self._leading()
         colour = dict(zip(leading, _COLOURS, strict=False))
-        first, last = self._rows[0].seconds, self._rows[-1].seconds
+        first, last = self._spans[0].start_seconds, self._spans[-1].end_seconds
         span = max(last - first, 1e-3)
         wide, high = _WIDTH - _LEFT - _RIGHT, _HEIGHT - _TOP - _BOTTOM
 
@@ -164,11 +180,8 @@ class TimelineSink(Sink):
         yield "</svg>"
 
     def _line(self, label: str) -> Iterator[tuple[float, float]]:
-        per_point = -(-len(self._rows) // _N_POINTS)
-        for begin in range(0, len(self._rows), per_point):
-            rows = self._rows[begin : begin + per_point]
-            mean = sum(row.best.get(label, 0.0) for row in rows) / len(rows)
-            yield sum(row.seconds for row in rows) / len(rows), mean
+        for point in self._points:
+            yield point.seconds / point.count, point.probabilities[label] / point.count
 
     def _page(self, drawing: str) -> Iterator[str]:
         title = escape(self.title or "stream-cam")
@@ -190,7 +203,7 @@ class TimelineSink(Sink):
         for shown in spans[:_MOST_MOMENTS]:
             when = _clock(shown.start_seconds)
             if href is not None:
-                begin = shown.start_seconds - self._rows[0].seconds
+                begin = shown.start_seconds - spans[0].start_seconds
                 when = f'<a href="{href}#t={begin:.2f}">{when}</a>'
             yield (
                 f"<tr><td>{when}<td>{escape(shown.label)}<td>up to "

@@ -30,6 +30,9 @@ _AUDIO_ENCODER: Final = ("aac", None)
 APPLES_HEVC: Final = "hvc1"
 """The tag of HEVC in MP4 and MOV without which Apple's players show nothing."""
 _LEAD_IN_SECONDS: Final = Fraction(1, 4)
+CANNOT_FINISH: Final = (av.error.FFmpegError, OSError, ValueError)
+"""What `finish` raises; PyAV calls a codec it does not know a wrong value."""
+_START_TAG, _CUT_TAG = "stream_cam_start", "stream_cam_cut"
 _KEPT_METADATA: Final = ("title", "artist", "album", "date", "creation_time", "location", "genre")
 
 
@@ -47,6 +50,19 @@ class Sound:
     """Whether the recording begins later than the source."""
 
 
+def start_tags(start_seconds: Fraction, *, cut: bool) -> dict[str, str]:
+    """What a part file says of its place in the source, for the case that its run is killed."""
+    return {_START_TAG: str(start_seconds)} | ({_CUT_TAG: "yes"} if cut else {})
+
+
+def sound_of_part(part: Path, source: str, length_seconds: Fraction) -> Sound:
+    """The sound that belongs to a part file's first `length_seconds`."""
+    with av.open(str(part)) as container:
+        tags = {key.lower(): value for key, value in container.metadata.items()}
+    start = Fraction(tags.get(_START_TAG, "0"))
+    return Sound(source, start, start + length_seconds, cut=_CUT_TAG in tags)
+
+
 def finish(
     part: Path, whole: Path, suffix: str, sound: Sound | None, metadata: Mapping[str, str]
 ) -> None:
@@ -60,7 +76,7 @@ def finish(
         metadata: written into the file, over what is kept of the source's.
 
     Raises:
-        av.error.FFmpegError, OSError: it cannot be done; `part` is as it was.
+        CANNOT_FINISH: it cannot be done; `part` is as it was.
     """
     options = {"movflags": "+faststart+use_metadata_tags"} if suffix in (".mp4", ".mov") else {}
     with (

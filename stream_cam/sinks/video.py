@@ -20,7 +20,7 @@ from stream_cam.errors import OutputExistsError, SinkError
 from stream_cam.frame import BgrImage, Colour
 from stream_cam.sinks.base import Picture, Sink, StreamInfo
 from stream_cam.sinks.encoders import CONTAINERS, check_codec, choose
-from stream_cam.sinks.finish import APPLES_HEVC, Sound, finish
+from stream_cam.sinks.finish import APPLES_HEVC, CANNOT_FINISH, Sound, finish, start_tags
 from stream_cam.sinks.yuv import Matrix, coefficients, letterboxed, padded_to_even, yuv420_of_bgr
 
 logger = logging.getLogger(__name__)
@@ -36,6 +36,7 @@ _FINEST_TICK: Final = Fraction(1, 1_000_000)
 """MP4 keeps a frame's duration in 32 bits of ticks; nanoseconds would overflow after 4 s."""
 _KEYFRAME_SECONDS: Final = 2
 _ASSUMED_RATE: Final = Fraction(30)
+_UNFINISHED: Final = ".unfinished"
 _UNKNOWN = StreamInfo(fps=None, still=False, live=False)
 _EARLY_SECONDS: Final = 0.5
 _PICTURES_A_LOOK: Final = 30
@@ -150,7 +151,9 @@ class VideoSink(Sink):
                 **(_CRASH_SAFE_MATROSKA if self._is_matroska() else _CRASH_SAFE),
             },
         )
-        self._container.metadata.update(self._metadata())
+        self._container.metadata.update(
+            self._metadata() | start_tags(self._start_seconds, cut=self._is_cut())
+        )
         stream = self._container.add_stream(
             encoding.encoder, rate=self._fps, options=dict(encoding.options)
         )
@@ -232,11 +235,10 @@ class VideoSink(Sink):
     def _finish(self, *, flush: bool) -> Exception | None:
         """Complete the file and give it its name, or remove it; gives what went wrong."""
         assert self._container is not None
+        container = self._container
         problem: Exception | None = None
-        container, self._container = self._container, None
         try:
             if flush:
-                self._container = container
                 self._mux(self._stream.encode(None))
         except av.error.FFmpegError as exc:
             problem = exc
@@ -272,7 +274,7 @@ class VideoSink(Sink):
         try:
             finish(self._part, whole, self._suffix, sound, self._metadata())
             os.replace(whole, self._path)
-        except (av.error.FFmpegError, OSError) as exc:
+        except CANNOT_FINISH as exc:
             whole.unlink(missing_ok=True)
             logger.warning("%s is kept as it was recorded, without sound: %s", self.name, exc)
             os.replace(self._part, self._path)
@@ -282,13 +284,22 @@ class VideoSink(Sink):
     def _sound(self) -> Sound | None:
         if self._info.file is None or not self._config.audio:
             return None
-        start, ended = self._start_seconds, self._config.end_seconds
-        last = start + self._last_pts * self._time_base + 1 / self._fps
+        start, ended = self._start_seconds, self._last_second()
         duration = self._info.duration_seconds
-        if duration is None or last < duration - _EARLY_SECONDS:
-            # Ended before the source did: sound may otherwise go on after the last picture.
-            ended = last
-        return Sound(self._info.file, start, ended, cut=self._config.start_seconds is not None)
+        if (
+            not (self._is_cut() or self._config.end_seconds is not None)
+            and duration is not None
+            and ended - start >= duration - _EARLY_SECONDS
+        ):
+            return Sound(self._info.file, start, None)  # it may go on after the last picture
+        return Sound(self._info.file, start, ended, cut=self._is_cut())
+
+    def _last_second(self) -> Fraction:
+        """When the last picture ends, in the source's time."""
+        return self._start_seconds + self._last_pts * self._time_base + 1 / self._fps
+
+    def _is_cut(self) -> bool:
+        return self._config.start_seconds is not None
 
     def _refuse_to_replace(self) -> None:
         if not self._overwrite and self._path.exists():
@@ -315,9 +326,6 @@ class _DiskNearlyFullError(SinkError):
 def part_of(path: Path) -> Path:
     """What a recording is called while it is made."""
     return path.with_name(f"{path.stem}.part{path.suffix}")
-
-
-_UNFINISHED = ".unfinished"
 
 
 def unfinished_of(path: Path) -> Path:

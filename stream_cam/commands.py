@@ -1,0 +1,222 @@
+"""What `stream-cam` can be asked for: every command with its options, and the reading of them."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Sequence
+from contextlib import redirect_stderr, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, TypeAlias
+
+import tyro
+
+from stream_cam.config import (
+    BatchConfig,
+    BenchConfig,
+    CaptureConfig,
+    DemoConfig,
+    LookConfig,
+    ModelConfig,
+    RecordConfig,
+    RunConfig,
+)
+from stream_cam.errors import UsageError, unknown_name
+from stream_cam.uri import redact
+
+COMMANDS = ("run", "batch", "demo", "recover", "build", "engines", "bench", "doctor")
+
+Sinks = Annotated[
+    tyro.conf.UseAppendAction[tuple[str, ...]], tyro.conf.arg(aliases=["-o"], metavar="SINK")
+]
+
+
+@dataclass(frozen=True)
+class Run:
+    """Explain a camera, a stream, a video or pictures.
+
+    Sources: 0 or /dev/video0 (camera), a video file, a picture, a folder or glob of pictures,
+    rtsp://…, http(s)://…, demo://shapes.
+
+    Outputs: window, a video file (.mp4, .mkv, .mov, .webm), a picture file, a folder of pictures
+    (frames/), null.
+    """
+
+    source: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="SOURCE")]
+    """Where frames come from."""
+    output: Annotated[tyro.conf.Positional[str | None], tyro.conf.arg(metavar="[OUTPUT]")] = None
+    """Where the result goes; default: a window."""
+    sink: Sinks = ()
+    """A further output; may be given several times."""
+    model: tyro.conf.OmitArgPrefixes[ModelConfig] = field(default_factory=ModelConfig)
+    look: tyro.conf.OmitArgPrefixes[LookConfig] = field(default_factory=LookConfig)
+    run: tyro.conf.OmitArgPrefixes[RunConfig] = field(default_factory=RunConfig)
+    capture: tyro.conf.OmitArgPrefixes[CaptureConfig] = field(default_factory=CaptureConfig)
+    record: tyro.conf.OmitArgPrefixes[RecordConfig] = field(default_factory=RecordConfig)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Annotate many videos into a folder; those that are there already are left as they are.
+
+    In --predictions, --cams and --timeline, {name} stands for each video's name.
+    """
+
+    source: Annotated[
+        tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="SOURCE...")
+    ] = ()
+    """Videos, folders of videos, patterns in quotes."""
+    output: Annotated[Path, tyro.conf.arg(aliases=["-o"], metavar="FOLDER")] = Path("annotated")
+    """The folder that the recordings go into; it is made if it is not there."""
+    batch: tyro.conf.OmitArgPrefixes[BatchConfig] = field(default_factory=BatchConfig)
+    model: tyro.conf.OmitArgPrefixes[ModelConfig] = field(default_factory=ModelConfig)
+    look: tyro.conf.OmitArgPrefixes[LookConfig] = field(default_factory=LookConfig)
+    run: tyro.conf.OmitArgPrefixes[RunConfig] = field(default_factory=RunConfig)
+    record: tyro.conf.OmitArgPrefixes[RecordConfig] = field(default_factory=RecordConfig)
+
+
+@dataclass(frozen=True)
+class Demo:
+    """Watch the shipped model follow drawn shapes: no camera, network, GPU or display needed.
+
+    Writes demo.mp4 and demo.png, and says how often the model was right.
+    """
+
+    sink: Sinks = ()
+    """An output instead of demo.mp4 and demo.png; may be given several times."""
+    demo: tyro.conf.OmitArgPrefixes[DemoConfig] = field(default_factory=DemoConfig)
+    look: tyro.conf.OmitArgPrefixes[LookConfig] = field(default_factory=LookConfig)
+    run: tyro.conf.OmitArgPrefixes[RunConfig] = field(default_factory=RunConfig)
+
+
+@dataclass(frozen=True)
+class Doctor:
+    """Say what this machine can do, and what to do about what it cannot."""
+
+    json: bool = False
+    """Print JSON instead of a table."""
+
+
+@dataclass(frozen=True)
+class Recover:
+    """Make recordings of what runs that were killed left (out.part.mp4)."""
+
+    recording: Annotated[
+        tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="RECORDING...")
+    ] = ()
+    """The recordings' names, such as out.mp4."""
+    sound_of: Path | None = None
+    """The file that was annotated, for its sound."""
+    overwrite: bool = False
+    """Replace recordings that exist."""
+
+
+@dataclass(frozen=True)
+class Build:
+    """Compile a network ahead of time: build, verify and keep its engines.
+
+    One engine is for live video, one for files, as `run` would build them at its start.
+    """
+
+    force: bool = False
+    """Build anew what is already kept."""
+    verify_only: bool = False
+    """Compare kept engines with their network again; build nothing."""
+    batch: str = "1"
+    """Frames the network takes at once, on GPUs: 8, or 1..32 (any number up to 32, fastest at 32),
+    or 1..8..32 (fastest at 8)."""
+    json: bool = False
+    """Print JSON."""
+    verbose: bool = False
+    """Log what happens, for bug reports."""
+    model: tyro.conf.OmitArgPrefixes[ModelConfig] = field(default_factory=ModelConfig)
+
+    def __post_init__(self) -> None:
+        if self.force and self.verify_only:
+            raise ValueError("--force builds and --verify-only does not: give one of them")
+
+
+@dataclass(frozen=True)
+class Engines:
+    """List the engines that are kept, and which of them serve this machine."""
+
+    prune: bool = False
+    """Remove those that cannot serve this machine."""
+    json: bool = False
+    """Print JSON instead of a table."""
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Measure engines, batches, shapes, and the stages of a frame; compare two measurements.
+
+    Nothing is timed that was not compared with the network in float32 first.
+    """
+
+    bench: tyro.conf.OmitArgPrefixes[BenchConfig] = field(default_factory=BenchConfig)
+    verbose: bool = False
+    """Log what happens, for bug reports."""
+
+
+AnyCommand: TypeAlias = "Run | Batch | Demo | Recover | Build | Engines | Bench | Doctor"
+Command = (
+    Annotated[Run, tyro.conf.subcommand("run")]
+    | Annotated[Batch, tyro.conf.subcommand("batch")]
+    | Annotated[Demo, tyro.conf.subcommand("demo")]
+    | Annotated[Recover, tyro.conf.subcommand("recover")]
+    | Annotated[Build, tyro.conf.subcommand("build")]
+    | Annotated[Engines, tyro.conf.subcommand("engines")]
+    | Annotated[Bench, tyro.conf.subcommand("bench")]
+    | Annotated[Doctor, tyro.conf.subcommand("doctor")]
+)
+
+
+def parse(arguments: Sequence[str]) -> AnyCommand | None:
+    """What was asked for; None if that was help, which is then printed.
+
+    Raises:
+        UsageError: a wrong command line, in one line where tyro would draw a box.
+    """
+    drawn = io.StringIO()
+    try:
+        with redirect_stderr(drawn):
+            return _tyro(arguments)
+    except SystemExit as exit_:
+        if not exit_.code:
+            return None
+    # Once more: in tyro's box a long URL is broken over lines, and its password not recognised.
+    shown = [redact(argument) for argument in arguments]
+    drawn.truncate(drawn.seek(0))
+    with redirect_stderr(drawn), suppress(SystemExit):
+        _tyro(shown)
+    raise _usage_error(drawn.getvalue(), shown)
+
+
+def _tyro(arguments: Sequence[str]) -> AnyCommand:
+    return tyro.cli(
+        Command,
+        prog="stream-cam",
+        description="Shows, live, what a network looks at.",
+        args=arguments,
+    )
+
+
+def _usage_error(drawn: str, arguments: Sequence[str]) -> UsageError:
+    """The error that tyro drew as a box, with the nearest names where it is about a name."""
+    # A title, and a frame that is of ASCII or left out where the terminal has no better.
+    lines = [line.strip("│| ") for line in drawn.splitlines()[1:]]
+    said = " ".join(line for line in lines if line.strip("╰╯+-─ "))
+    commands = [name for name in COMMANDS if name in arguments[:1]]
+    said = re.sub(r" *(Argument helptext:|For full helptext).*", "", said)
+    said = re.sub(r"Error parsing __tyro[\w.-]*: ", "", said)
+    choice = re.match(
+        r"invalid choice '(.*?)' for argument '(.*?)'. Expected one of \((.*)\)", said
+    )
+    if choice is not None:
+        return unknown_name(choice[2], choice[1], re.findall(r"'(.*?)'", choice[3]))
+    stray = re.match(r"Unrecognized options: (\S+?),?(?= |$)", said)
+    if stray is not None and not commands:
+        return unknown_name("command", stray[1], COMMANDS)
+    said = re.sub(r" Perhaps you meant: (--[\w-]+).*", r"; did you mean \1?", said)
+    return UsageError(f"{said}; see `stream-cam {' '.join([*commands, '--help'])}`")
