@@ -314,6 +314,7 @@ def _named(record: RecordConfig, name: str) -> RecordConfig:
         predictions=named(record.predictions),
         cams=named(record.cams),
         timeline=named(record.timeline),
+        sheet=named(record.sheet),
     )
 
 

@@ -216,9 +216,10 @@ class CaptureConfig:
 
 
 RESULT_SUFFIXES = {
-    "predictions": (".jsonl", ".csv"),
+    "predictions": (".jsonl", ".csv", ".parquet"),
     "cams": (".npz",),
     "timeline": (".svg", ".html"),
+    "sheet": (".png", ".jpg"),
 }
 """What results can be written as, by option."""
 
@@ -248,11 +249,13 @@ class RecordConfig:
     min_free: str = "500M"
     """Stop recording when the disk has less than this free, in bytes, such as 2G."""
     predictions: Path | None = None
-    """Write a row of predictions a frame to this .jsonl or .csv file."""
+    """Write a row of predictions a frame to this .jsonl, .csv or .parquet file."""
     cams: Path | None = None
     """Write the raw maps of all frames to this .npz file."""
     timeline: Path | None = None
     """Draw the leading classes' probabilities over time into this .svg or .html file."""
+    sheet: Path | None = None
+    """Put the moments worth looking at into this picture, .png or .jpg."""
 
     def __post_init__(self) -> None:
         if self.crf is not None and not 0 <= self.crf <= 63:

@@ -55,6 +55,19 @@ def draw_caption(picture: BgrImage, prediction: Prediction, status: HudStatus) -
     _draw_headline(picture[top:], prediction, status, unit, margin)
 
 
+def captioned(picture: BgrImage, left: str, right: str) -> BgrImage:
+    """The picture with a line of text below it."""
+    height, width = picture.shape[:2]
+    unit = max(12, width // 26)
+    margin = unit // 3
+    taller = np.zeros((height + unit + 2 * margin, width, 3), np.uint8)
+    taller[:height] = picture
+    bar = taller[height:]
+    taken = _draw_text(bar, right, width - margin, margin, unit, right=True)
+    _draw_text(bar, left, margin, margin, unit, room=width - 3 * margin - taken)
+    return taller
+
+
 def draw_hud(picture: BgrImage, explanation: Explanation, status: HudStatus) -> None:
     """Label and probability, bars of the five best classes, engine and rates; in place.
 

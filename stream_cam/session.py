@@ -14,10 +14,10 @@ from stream_cam.errors import OutputExistsError, SinkError, StreamCamError, Usag
 from stream_cam.processor import usable_cores
 from stream_cam.report import Report
 from stream_cam.results import open_results, result_paths
+from stream_cam.results.sheet import SheetSink
 from stream_cam.sinks import check_outputs, kind_of, open_sink
 from stream_cam.sinks.base import Sink, StreamInfo
 from stream_cam.sinks.score import TruthScore
-from stream_cam.sinks.sheet import SheetSink
 from stream_cam.sinks.video import finished_of
 from stream_cam.sinks.window import display_problem
 from stream_cam.sources import open_source
@@ -154,7 +154,7 @@ def run_demo(
     if not outputs:
         sheet = Path("demo.png")
         check_outputs([str(sheet)], overwrite=run.overwrite)
-        extra.append(SheetSink(sheet))
+        extra.append(SheetSink(sheet, 6, captions=False, only_with_truth=True))
         outputs = ["demo.mp4"]
     config = PipelineConfig(ModelConfig(weights="demo", engine=demo.engine), look, run)
     report = run_session(uri, outputs, config, extra_sinks=extra, on_start=on_start, on_end=on_end)

@@ -8,13 +8,15 @@ import xml.etree.ElementTree as ET
 from fractions import Fraction
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
 from stream_cam.cli import main
 from stream_cam.config import RecordConfig
-from stream_cam.errors import SinkError
+from stream_cam.errors import SinkError, UsageError
 from stream_cam.frame import Explanation, FloatArray, Frame, Prediction, Region
+from stream_cam.results import result_paths
 from stream_cam.results.hot import hot_box
 from stream_cam.results.maps import MapsSink
 from stream_cam.results.predictions import PredictionsSink
@@ -113,6 +115,50 @@ def test_predictions_are_a_row_a_frame(tmp_path: Path, suffix: str) -> None:
     assert {row["label"] for row in rows} == {LABELS[1]}
 
 
+def test_parquet_has_the_columns_of_csv(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet")
+    monkeypatch.setattr("stream_cam.results.predictions._ROWS_AT_ONCE", 2)
+    path, part = tmp_path / "p.parquet", tmp_path / "p.part.jsonl"
+    flat = np.zeros((7, 7), np.float32)
+    with PredictionsSink(path) as sink:
+        for number in range(5):
+            cam = flat if number == 4 else peaked(2, 3)
+            sink.write(picture(explained(cam, best=1, index=number), number))
+            # What a kill leaves: rows that are valid as they are.
+            assert [json.loads(line)["frame"] for line in part.read_text().splitlines()] == list(
+                range(number + 1)
+            )
+            assert not path.exists()
+    assert [entry.name for entry in tmp_path.iterdir()] == ["p.parquet"]
+    rows = parquet.read_table(path).to_pylist()
+    with PredictionsSink(tmp_path / "p.csv") as sink:
+        sink.write(picture(explained(peaked(2, 3), best=1, index=0), 0))
+    columns = (tmp_path / "p.csv").read_text().splitlines()[0].split(",")
+    assert list(rows[0]) == columns
+    assert [row["frame"] for row in rows] == list(range(5))
+    assert rows[0]["box_x0"] == pytest.approx(60, abs=1.3)
+    assert rows[4]["box_x0"] is None
+    assert (rows[0]["top1_label"], rows[0]["top4_label"]) == (LABELS[1], None)
+
+
+def test_parquet_that_cannot_be_written_leaves_its_rows(tmp_path: Path) -> None:
+    pytest.importorskip("pyarrow")
+    path = tmp_path / "p.parquet"
+    sink = PredictionsSink(path)
+    sink.write(picture(explained(peaked(2, 3)), 0))
+    path.mkdir()
+    with pytest.raises(SinkError, match=r"its rows are in .*p\.part\.jsonl"):
+        sink.close()
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["p.parquet", "p.part.jsonl"]
+
+
+def test_parquet_needs_pyarrow(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("stream_cam.results.paths.find_spec", lambda name: None)
+    with pytest.raises(UsageError, match=r"p\.parquet needs pyarrow: pip install pyarrow, or"):
+        list(result_paths(RecordConfig(predictions=Path("p.parquet"))))
+    assert list(result_paths(RecordConfig(predictions=Path("p.csv"))))
+
+
 def test_maps_come_back_as_they_were(tmp_path: Path) -> None:
     path = tmp_path / "c.npz"
     cams = np.random.default_rng(0).normal(size=(3, 7, 12)).astype(np.float32)
@@ -199,7 +245,9 @@ def test_page_links_into_the_recording(tmp_path: Path) -> None:
     assert "<bird>" not in text
 
 
-@pytest.mark.parametrize("option", ["predictions=p.txt", "cams=c.npy", "timeline=t.png"])
+@pytest.mark.parametrize(
+    "option", ["predictions=p.txt", "cams=c.npy", "timeline=t.png", "sheet=s.gif"]
+)
 def test_other_types_of_results_are_refused(option: str) -> None:
     name, _, path = option.partition("=")
     with pytest.raises(ValueError, match=rf"--{name} is a file in \..*, got {path}"):
@@ -212,12 +260,14 @@ def test_results_of_a_run(
     monkeypatch.chdir(tmp_path)
     source = "demo://shapes?size=160x90&fps=5&seconds=2"
     results = ["--predictions", "p.jsonl", "--cams", "c.npz", "--timeline", "t.html"]
+    results += ["--sheet", "s.png"]
     command = ["run", source, "null", "--weights", "demo", "--engine", "eager", *results]
     assert main(command) == 0
     rows = [json.loads(line) for line in Path("p.jsonl").read_text().splitlines()]
     kept = np.load("c.npz")
     assert [row["frame"] for row in rows] == kept["frame"].tolist() == list(range(10))
     assert [row["index"] for row in rows] == kept["class_index"].tolist()
+    assert cv2.imread("s.png") is not None
     capsys.readouterr()
     assert main(command) == 1
     assert "p.jsonl exists; give --overwrite" in capsys.readouterr().err

@@ -2,21 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
-from stream_cam.config import RESULT_SUFFIXES, RecordConfig
+from stream_cam.config import RecordConfig
+from stream_cam.results.paths import result_paths
 from stream_cam.sinks.base import Sink
 
 __all__ = ["open_results", "result_paths"]
-
-
-def result_paths(config: RecordConfig) -> Iterator[tuple[str, Path]]:
-    """The option and the file of each result that is asked for."""
-    for name in RESULT_SUFFIXES:
-        path = getattr(config, name)
-        if path is not None:
-            yield f"--{name}", path
 
 
 def open_results(
@@ -30,6 +22,7 @@ def open_results(
     """
     from stream_cam.results.maps import MapsSink
     from stream_cam.results.predictions import PredictionsSink
+    from stream_cam.results.sheet import SheetSink
     from stream_cam.results.timeline import TimelineSink
 
     sinks: list[Sink] = []
@@ -39,4 +32,6 @@ def open_results(
         sinks.append(MapsSink(config.cams))
     if config.timeline is not None:
         sinks.append(TimelineSink(config.timeline, title, recording))
+    if config.sheet is not None:
+        sinks.append(SheetSink(config.sheet))
     return sinks

@@ -1,6 +1,7 @@
-"""Predictions as rows: one a frame, in JSON Lines or CSV, written as they come.
+"""Predictions as rows: one a frame, in JSON Lines, CSV or Parquet.
 
-Version 1 of the schema; in CSV the lists are columns of their own (`top1_label`, `box_x0`, …):
+Version 1 of the schema; in CSV and Parquet the lists are columns of their own
+(`top1_label`, `box_x0`, …):
 
     v                 1
     frame             position of the frame in its source, from 0
@@ -20,30 +21,50 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
+from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
 from stream_cam.errors import SinkError
 from stream_cam.frame import Explanation, Frame, Prediction
 from stream_cam.results.hot import hot_box
+from stream_cam.results.paths import part_of
 from stream_cam.sinks.base import Picture, Sink
 
 VERSION: Final = 1
 _N_TOP: Final = 5
 _BOX: Final = ("box_x0", "box_y0", "box_x1", "box_y1")
 _PREDICTION: Final = ("label", "index", "probability")
+_PREDICTION_TYPES: Final = dict(zip(_PREDICTION, ("string", "int32", "double"), strict=True))
+_COLUMN_TYPES: Final[dict[str, str]] = {
+    **{"v": "int32", "frame": "int64", "time": "double", "explained_frame": "int64"},
+    **_PREDICTION_TYPES,
+    **dict.fromkeys(("peak_x", "peak_y", *_BOX), "double"),
+    **{
+        f"top{place}_{name}": kind
+        for place in range(1, _N_TOP + 1)
+        for name, kind in _PREDICTION_TYPES.items()
+    },
+}
+_ROWS_AT_ONCE: Final = 10_000
 
 
 class PredictionsSink(Sink):
     """Writes a row a frame; each row is in the file as a whole as soon as it is written.
 
+    Parquet has its index at its end: until it is closed its rows are in `name.part.jsonl`, which
+    is what a kill leaves.
+
     Args:
-        path: `.jsonl` or `.csv`; replaced if it is there.
+        path: `.jsonl`, `.csv` or `.parquet`; replaced if it is there.
     """
 
     def __init__(self, path: Path) -> None:
         self.name = str(path)
         self._path = path
+        self._rows_path = part_of(path) or path
         self._file: io.RawIOBase | None = None
 
     def write(self, picture: Picture) -> bool:
@@ -54,7 +75,7 @@ class PredictionsSink(Sink):
         try:
             if self._file is None:
                 # Unbuffered: a row is one write, so that a kill leaves whole rows.
-                self._file = self._path.open("wb", buffering=0)
+                self._file = self._rows_path.open("wb", buffering=0)
                 if as_csv:
                     self._file.write(_csv_line(list(_flat(row))))
             text = _csv_line(list(_flat(row).values())) if as_csv else _json_line(row)
@@ -64,9 +85,19 @@ class PredictionsSink(Sink):
         return True
 
     def close(self) -> None:
-        if self._file is not None:
-            self._file.close()
-            self._file = None
+        if self._file is None:
+            return
+        self._file.close()
+        self._file = None
+        if self._rows_path != self._path:
+            try:
+                _write_parquet(self._rows_path, self._path)
+                self._rows_path.unlink()
+            except OSError as error:
+                raise SinkError(
+                    f"{self.name} cannot be written: {error.strerror or error}; its rows are in "
+                    f"{self._rows_path}"
+                ) from error
 
 
 def row_of(frame: Frame, explanation: Explanation) -> dict[str, Any]:
@@ -101,11 +132,29 @@ def _flat(row: dict[str, Any]) -> dict[str, Any]:
     lists = ("peak", "box", "top")
     columns = {name: value for name, value in row.items() if name not in lists}
     columns |= dict(zip(("peak_x", "peak_y"), row["peak"], strict=True))
-    columns |= dict(zip(_BOX, row["box"] or [""] * 4, strict=True))
+    columns |= dict(zip(_BOX, row["box"] or [None] * 4, strict=True))
     for place in range(_N_TOP):
-        best = row["top"][place] if place < len(row["top"]) else dict.fromkeys(_PREDICTION, "")
+        best = row["top"][place] if place < len(row["top"]) else dict.fromkeys(_PREDICTION)
         columns |= {f"top{place + 1}_{name}": best[name] for name in _PREDICTION}
     return columns
+
+
+def _write_parquet(rows: Path, path: Path) -> None:
+    """Some thousand rows at a time, so that memory does not grow with the video."""
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    whole = path.with_name(f".{path.name}.part")
+    schema = pa.schema([(name, pa.type_for_alias(kind)) for name, kind in _COLUMN_TYPES.items()])
+    try:
+        with rows.open(encoding="utf-8") as lines, parquet.ParquetWriter(whole, schema) as writer:
+            while some := [_flat(json.loads(line)) for line in islice(lines, _ROWS_AT_ONCE)]:
+                writer.write_table(pa.Table.from_pylist(some, schema))
+        os.replace(whole, path)
+    except BaseException:
+        with suppress(OSError):
+            whole.unlink()
+        raise
 
 
 def _csv_line(values: list[Any]) -> bytes:

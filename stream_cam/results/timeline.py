@@ -12,6 +12,7 @@ from typing import Final
 from urllib.parse import quote
 
 from stream_cam.errors import SinkError
+from stream_cam.results.clock import clock
 from stream_cam.sinks.base import Picture, Sink
 from stream_cam.whole import write_whole
 
@@ -159,7 +160,7 @@ class TimelineSink(Sink):
         for seconds in _ticks(first, last):
             yield (
                 f'<text x="{x(seconds):.1f}" y="{_HEIGHT - 14}" text-anchor="middle">'
-                f"{_clock(seconds)}</text>"
+                f"{clock(seconds)}</text>"
             )
         ribbon = _TOP + high + 14
         for shown in self.spans():
@@ -167,8 +168,8 @@ class TimelineSink(Sink):
             yield (
                 f'<rect x="{x(shown.start_seconds):.1f}" y="{ribbon}" width="{width:.1f}" '
                 f'height="{_RIBBON}" fill="{colour.get(shown.label, _OTHER)}"><title>'
-                f"{escape(shown.label)}: {_clock(shown.start_seconds)} to "
-                f"{_clock(shown.end_seconds)}</title></rect>"
+                f"{escape(shown.label)}: {clock(shown.start_seconds)} to "
+                f"{clock(shown.end_seconds)}</title></rect>"
             )
         for label in leading:
             points = " ".join(f"{x(s):.1f},{y(p):.1f}" for s, p in self._line(label))
@@ -201,13 +202,13 @@ class TimelineSink(Sink):
         spans = self.spans()
         yield f"<h2>Moments at which the class changed: {len(spans)}</h2><table>"
         for shown in spans[:_MOST_MOMENTS]:
-            when = _clock(shown.start_seconds)
+            when = clock(shown.start_seconds)
             if href is not None:
                 begin = shown.start_seconds - spans[0].start_seconds
                 when = f'<a href="{href}#t={begin:.2f}">{when}</a>'
             yield (
                 f"<tr><td>{when}<td>{escape(shown.label)}<td>up to "
-                f"{shown.peak_probability:.0%} at {_clock(shown.peak_seconds)}"
+                f"{shown.peak_probability:.0%} at {clock(shown.peak_seconds)}"
             )
         yield "</table>"
         if len(spans) > _MOST_MOMENTS:
@@ -220,11 +221,3 @@ def _ticks(first: float, last: float) -> Sequence[float]:
     begin = int(first // step)
     times = [number * step for number in range(begin, begin + 200)]
     return [seconds for seconds in times if first - 1e-9 <= seconds <= last + 1e-9]
-
-
-def _clock(seconds: float) -> str:
-    """As 1:02.5 or 2:01:02."""
-    minutes, rest = divmod(round(seconds * 10) / 10, 60)
-    hours, minutes = divmod(int(minutes), 60)
-    second = f"{rest:04.1f}".removesuffix(".0")
-    return f"{hours}:{minutes:02d}:{second}" if hours else f"{minutes}:{second}"

@@ -1,7 +1,8 @@
-"""The contact sheet: the best moment of each class, in order of time, and no empty cell."""
+"""The contact sheet: the best moments, in order of time, and no empty cell."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -11,8 +12,8 @@ import pytest
 
 from stream_cam.errors import SinkError
 from stream_cam.frame import BgrImage, Explanation, Frame, Prediction, Region, Truth
+from stream_cam.results.sheet import SheetSink
 from stream_cam.sinks.base import Picture
-from stream_cam.sinks.sheet import SheetSink
 
 CELL_WIDTH = 640
 
@@ -47,13 +48,13 @@ def cells(path: Path, columns: int) -> list[int]:
     return [int(level) for level in centres[..., 0].ravel()]
 
 
-def sheet_of(path: Path, moments: list[Picture]) -> None:
-    with SheetSink(path) as sink:
+def sheet_of(path: Path, moments: list[Picture], n_moments: int = 6) -> None:
+    with SheetSink(path, n_moments, captions=False) as sink:
         for picture in moments:
             assert sink.write(picture)
 
 
-def test_best_moment_of_each_class_in_order_of_time(tmp_path: Path) -> None:
+def test_best_moment_of_each_time_a_class_is_shown_in_order_of_time(tmp_path: Path) -> None:
     path = tmp_path / "sheet.png"
     sheet_of(
         path,
@@ -64,7 +65,58 @@ def test_best_moment_of_each_class_in_order_of_time(tmp_path: Path) -> None:
             moment("star", 0.7, 3, 40),
         ],
     )
-    assert cells(path, 2) == [20, 30]
+    assert cells(path, 3) == [10, 20, 30]
+
+
+def test_each_class_comes_before_a_second_moment_of_another(tmp_path: Path) -> None:
+    path = tmp_path / "sheet.png"
+    seen = [("star", 0.9), ("heart", 0.4), ("star", 0.8), ("heart", 0.3), ("cross", 0.1)]
+    pictures = [moment(name, p, n, 10 * (n + 1)) for n, (name, p) in enumerate(seen)]
+    sheet_of(path, pictures, 3)
+    assert cells(path, 3) == [10, 20, 50]
+
+
+def test_long_videos_keep_a_bounded_number_of_candidates(tmp_path: Path) -> None:
+    path = tmp_path / "sheet.png"
+    pictures = [moment(f"class {n % 50}", n / 1000, n, n // 4) for n in range(1000)]
+    with SheetSink(path, 4, captions=False) as sink:
+        for picture in pictures:
+            sink.write(picture)
+        assert len(sink._moments) == 36
+    assert cells(path, 2) == [249] * 4
+
+
+def test_captions_are_below_the_pictures(tmp_path: Path) -> None:
+    path = tmp_path / "sheet.jpg"
+    with SheetSink(path) as sink:
+        sink.write(moment("star", 0.5, 3723, 10))
+        sink.write(moment("heart", 0.9, 3730, 20))
+    sheet = cv2.imread(str(path))
+    assert sheet is not None
+    height = CELL_WIDTH * 36 // 64
+    assert sheet.shape[0] > height
+    assert sheet.shape[1] == 2 * CELL_WIDTH
+    assert sheet[: height - 4].max() < 30
+    assert sheet[height:, : CELL_WIDTH // 2].max() > 200
+    assert sheet[height:, -CELL_WIDTH // 4 :].max() > 200
+
+
+def test_frames_with_nothing_in_them_can_be_left_out(tmp_path: Path) -> None:
+    empty = replace(
+        moment("star", 0.9, 0, 10),
+        frame=Frame(np.zeros((36, 64, 3), np.uint8), 0, 0, Fraction(1), 0),
+    )
+    for only in (True, False):
+        with SheetSink(tmp_path / f"{only}.png", only_with_truth=only) as sink:
+            sink.write(empty)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["False.png"]
+
+
+def test_sizes_that_change_share_one_grid(tmp_path: Path) -> None:
+    path, other = tmp_path / "sheet.png", moment("heart", 0.9, 1, 20)
+    wide = replace(other, image_bgr=np.full((10, 64, 3), 20, np.uint8))
+    sheet_of(path, [moment("star", 0.5, 0, 10), wide])
+    assert cells(path, 2) == [10, 20]
 
 
 @pytest.mark.parametrize(
