@@ -43,6 +43,16 @@ def ffprobe() -> str:
     return program
 
 
+@pytest.fixture(scope="session")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three seconds of numbered pictures with half a second more of a tone, and a title."""
+    from recordings import write_clip  # PyAV is not everywhere where GPUs are tested
+
+    path = tmp_path_factory.mktemp("clip") / "clip.mp4"
+    write_clip(path)
+    return path
+
+
 @pytest.fixture
 def unprivileged() -> Iterator[None]:
     """File permissions hold inside the test, also when root runs it."""

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import os
 import random
-import subprocess
-import sys
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
 
 import av
 import numpy as np
 import pytest
-from material import numbered_picture, picture_at, picture_number
+from material import picture_at, picture_number
+from recordings import FPS, annotate, killed_while_writing
 
 from stream_cam.cli import main
 from stream_cam.config import RecordConfig
@@ -26,57 +24,10 @@ from stream_cam.sinks.encoders import check_codec, encodes
 from stream_cam.sinks.finish import Sound, sound_of_part
 from stream_cam.sinks.video import n_pictures_in
 from stream_cam.sources import VideoSource
-from stream_cam.sources.cut import CutSource, cut_out
+from stream_cam.sources.cut import CutSource
 
-FPS = 10
-SIZE_HW = (48, 64)
 KILLS = int(os.environ.get("STREAM_CAM_RECORDING_KILLS", "3"))
 """30 are asked of a release."""
-RATE = 48_000
-
-
-@pytest.fixture(scope="module")
-def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three seconds of numbered pictures with half a second more of a tone, and a title."""
-    path = tmp_path_factory.mktemp("clip") / "clip.mp4"
-    with av.open(str(path), "w") as out:
-        out.metadata["title"] = "numbers"
-        video = out.add_stream("libx264", rate=FPS, options={"crf": "1", "bf": "0", "g": "5"})
-        video.width, video.height, video.pix_fmt = SIZE_HW[1], SIZE_HW[0], "yuv420p"
-        sound: Any = out.add_stream("aac", rate=RATE, layout="mono")
-        for number in range(3 * FPS):
-            picture = av.VideoFrame.from_ndarray(numbered_picture(number, SIZE_HW), "bgr24")
-            picture.pts = number
-            out.mux(video.encode(picture))
-        tone = np.sin(np.arange(int(3.5 * RATE)) / RATE * 2 * np.pi * 440).astype(np.float32)
-        for begin in range(0, len(tone), 1024):
-            piece = av.AudioFrame.from_ndarray(tone[None, begin : begin + 1024], "fltp", "mono")
-            piece.sample_rate, piece.pts = RATE, begin
-            out.mux(sound.encode(piece))
-        out.mux(video.encode(None))
-        out.mux(sound.encode(None))
-    return path
-
-
-def annotate(clip: Path, out: Path, **options: Any) -> list[Fraction]:
-    """Record the pictures of a file as they are; gives their times in the source."""
-    config = RecordConfig(**options)
-    times = []
-    with cut_out(VideoSource(str(clip)), config) as source:
-        info = source.info
-        stream = StreamInfo(
-            fps=info.fps,
-            still=False,
-            live=False,
-            colour=info.colour,
-            file=info.file,
-            duration_seconds=info.duration_seconds,
-        )
-        with VideoSink(str(out), stream, config) as sink:
-            for frame in source:
-                times.append(frame.pts * frame.time_base)
-                sink.write(Picture(frame.image_bgr, frame, None))
-    return times
 
 
 def times_in(path: Path) -> list[Fraction]:
@@ -279,35 +230,6 @@ def test_size_is_the_one_asked_for(clip: Path, tmp_path: Path) -> None:
 
 
 # What a kill leaves.
-
-WRITER = """
-import sys
-from fractions import Fraction
-sys.path[:0] = {path!r}
-from material import numbered_picture, picture_at
-from stream_cam.sinks import StreamInfo, VideoSink
-with VideoSink({out!r}, StreamInfo(Fraction(25), False, False)) as sink:
-    for number in range(100_000):
-        image = numbered_picture(number % 200, (48, 64))
-        sink.write(picture_at(image, number + 500, Fraction(1, 25)))
-        print(number / 25, flush=True)
-"""
-
-
-def killed_while_writing(out: Path, n_pictures: int) -> float:
-    """Seconds of pictures given to a sink whose process was then killed."""
-    here = str(Path(__file__).resolve().parent)
-    code = WRITER.format(path=[here, *sys.path], out=str(out))
-    with subprocess.Popen(
-        [sys.executable, "-c", code], stdout=subprocess.PIPE, text=True
-    ) as writing:
-        assert writing.stdout is not None
-        for line in writing.stdout:
-            given = float(line)
-            if given >= n_pictures / 25:
-                break
-        writing.kill()
-    return given
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
