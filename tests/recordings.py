@@ -63,6 +63,11 @@ def annotate(clip: Path, out: Path, **options: Any) -> list[Fraction]:
     return times
 
 
+def times_in(path: Path) -> list[Fraction]:
+    with VideoSource(str(path)) as source:
+        return [frame.pts * frame.time_base for frame in source]
+
+
 WRITER = """
 import sys
 from fractions import Fraction

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import Sequence
+import re
+import subprocess
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
 
 import av
 import numpy as np
 import pytest
-from material import picture_at, picture_number
-from recordings import FPS, annotate, killed_while_writing
+from material import numbered_picture, picture_at, picture_number
+from recordings import FPS, annotate, killed_while_writing, times_in
 
 from stream_cam.cli import main
 from stream_cam.config import RecordConfig
-from stream_cam.errors import OutputExistsError, SourceError, UsageError
+from stream_cam.errors import OutputExistsError, SinkError, SourceError, UsageError
 from stream_cam.frame import Colour
 from stream_cam.recover import recover
 from stream_cam.sinks import Picture, StreamInfo, VideoSink
@@ -28,11 +30,6 @@ from stream_cam.sources.cut import CutSource
 
 KILLS = int(os.environ.get("STREAM_CAM_RECORDING_KILLS", "3"))
 """30 are asked of a release."""
-
-
-def times_in(path: Path) -> list[Fraction]:
-    with VideoSource(str(path)) as source:
-        return [frame.pts * frame.time_base for frame in source]
 
 
 def sound_of(path: Path) -> list[bytes]:
@@ -287,6 +284,50 @@ def test_the_sound_of_a_killed_part_is_that_of_its_pictures(
     assert heard_seconds(out) == pytest.approx(heard_seconds(whole), abs=1e-3)
     with av.open(str(out)) as container:
         assert not [key for key in container.metadata if key.lower().startswith("stream_cam")]
+
+
+@pytest.fixture
+def tiny_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of a megabyte."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=1M", "tmpfs", str(place)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if mounted.returncode:
+        pytest.skip(f"no file system can be mounted here: {mounted.stderr.strip()}")
+    yield place
+    # Lazily: what pytest shows of an exception may hold its frames, and they a container.
+    subprocess.run(["umount", "--lazy", str(place)], check=True)
+
+
+def record_without_end(out: Path, config: RecordConfig) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (240, 320, 3), np.uint8)
+    with VideoSink(str(out), StreamInfo(Fraction(25), False, False), config) as sink:
+        for number in range(10_000):
+            # Little is new in most of them, so that there is more than one look at the disk.
+            image = noise if number % 30 == 0 else numbered_picture(number, (240, 320))
+            sink.write(picture_at(image, number, Fraction(1, 25)))
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+@pytest.mark.parametrize("min_free", ["0", "400k"])
+def test_a_disk_that_fills_up_keeps_what_there_is(
+    tiny_disk: Path, suffix: str, min_free: str
+) -> None:
+    out = tiny_disk / f"out{suffix}"
+    with pytest.raises(SinkError, match=r"the first \d+ pictures are in it") as said:
+        record_without_end(out, RecordConfig(min_free=min_free, crf=18))
+    full = "the disk is full" if min_free == "0" else "its disk has only"
+    assert full in str(said.value)
+    found = re.search(r"the first (\d+) pictures", str(said.value))
+    assert found is not None
+    with VideoSource(str(out)) as source:
+        assert sum(1 for _ in source) == int(found[1]) > 0
+    assert [entry.name for entry in tiny_disk.iterdir()] == [out.name]
 
 
 def test_recovery_says_what_it_cannot_do(tmp_path: Path) -> None:
