@@ -42,9 +42,7 @@ def file_throughput(video: Path | None, size: str, weights: str) -> dict[str, An
         folder = Path(name)
         if video is None:
             video = folder / "made.mp4"
-            look = LookConfig(hud=False, alpha=0.0)
-            config = PipelineConfig(look=look, run=RunConfig(quiet=True))
-            _run(f"demo://shapes?size={size}&fps=30&seconds=10", video, weights, config)
+            write_scenes(video, size, seconds=10)
         alone = _stages_alone(video, folder / "encoded.mp4", weights)
         report = _run(str(video), folder / "annotated.mp4", weights)
     slowest = min(alone, key=lambda name: alone[name]["fps"])
@@ -60,6 +58,13 @@ def file_throughput(video: Path | None, size: str, weights: str) -> dict[str, An
         "cores_allow_fps": cores_allow,
         "of_what_cores_allow": report.fps / cores_allow,
     }
+
+
+def write_scenes(video: Path, size: str, seconds: float) -> None:
+    """Drawn scenes as H.264, 30 frames a second, with nothing laid over them."""
+    look = LookConfig(hud=False, alpha=0.0)
+    config = PipelineConfig(look=look, run=RunConfig(quiet=True))
+    _run(f"demo://shapes?size={size}&fps=30&seconds={seconds:g}", video, "demo", config)
 
 
 def print_file(file: dict[str, Any], n_cores: int) -> None:
