@@ -56,6 +56,10 @@ class TinyExplainer(Explainer):
         return explanation
 
 
+WITHOUT_END = 10**12
+"""Frames that come as fast as they can be drawn are a million in a few seconds."""
+
+
 class Frames(Closes):
     """A source that yields numbered frames, and does `before` ahead of each of them."""
 

@@ -13,6 +13,7 @@ import pytest
 from pipeline_parts import (
     DEADLINE_SECONDS,
     STREAM,
+    WITHOUT_END,
     Failing,
     Frames,
     Kept,
@@ -128,14 +129,14 @@ def test_ends_of_all_kinds(explainer: TinyExplainer, way: str, live: bool) -> No
             raise RuntimeError("the network broke")
 
     explainer.before = explaining
-    source = Frames(50 if way == "sink" else 1_000_000, live=live, before=before)
+    source = Frames(50 if way == "sink" else WITHOUT_END, live=live, before=before)
     first, second = Kept(on_write=on_write), Kept()
     renderer = Failing(explainer) if way == "render" else Watched(explainer)
     pipeline = make_pipeline(
         source, [first, second], explainer, renderer=renderer, strict=way == "strict"
     )
     run_counted(pipeline, renderer, first, second)
-    assert pipeline.report.captured < 1_000_000
+    assert pipeline.report.captured < WITHOUT_END
     assert_adds_up(pipeline.report, source, explainer)
 
 
@@ -210,7 +211,7 @@ def test_stop_does_not_wait_for_all_that_a_slow_sink_has_before_it(
         begun.set()
         pause.wait(0.5)
 
-    source, kept = Frames(1_000_000, live=live), Kept(on_write=on_write)
+    source, kept = Frames(WITHOUT_END, live=live), Kept(on_write=on_write)
     pipeline = make_pipeline(source, [kept], explainer, queue_frames=10)
     stopped = stop_when(pipeline, begun)
     report = run(pipeline)

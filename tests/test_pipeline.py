@@ -15,6 +15,7 @@ import pytest
 from pipeline_parts import (
     DEADLINE_SECONDS,
     STREAM,
+    WITHOUT_END,
     Failing,
     Frames,
     Kept,
@@ -337,7 +338,7 @@ def test_sink_that_dies_is_told_at_once(
 
 
 def test_run_ends_when_its_last_sink_dies(explainer: TinyExplainer) -> None:
-    source = Frames(1_000_000)
+    source = Frames(WITHOUT_END)
     pipeline = make_pipeline(
         source, [dying_sink("write", False), dying_sink("enter", False)], explainer
     )
@@ -545,7 +546,7 @@ def test_stop_from_another_thread_finishes_what_was_read(
     explainer: TinyExplainer, tmp_path: Path, live: bool
 ) -> None:
     path, kept = tmp_path / "out.mp4", Kept()
-    source = Frames(1_000_000, live=live)
+    source = Frames(WITHOUT_END, live=live)
     video = VideoSink(str(path), STREAM)
     pipeline = make_pipeline(source, [kept, video], explainer)
     kept._on_write = lambda picture: pipeline.stop("enough") if len(kept.pictures) == 10 else None
@@ -575,7 +576,7 @@ def test_sink_that_wants_no_more_ends_the_run(
 ) -> None:
     closing = Kept(on_write=lambda picture: picture.frame.index < 5, main_thread=main_thread)
     other = Kept()
-    source = Frames(1_000_000, live=live)
+    source = Frames(WITHOUT_END, live=live)
     report = run(make_pipeline(source, [closing, other], explainer, queue_frames=1))
     assert "was closed" in report.ended_by
     assert closing.pictures[-1].frame.index >= 5
