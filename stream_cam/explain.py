@@ -29,12 +29,12 @@ from stream_cam.frame import (
     Region,
     softmax,
 )
+from stream_cam.labels import Target, resolve_target
 from stream_cam.model import CamNet, build_network, load_parameters
-from stream_cam.weights import Weights, load_weights, resolve_target
+from stream_cam.weights import Weights, load_weights
 
 logger = logging.getLogger(__name__)
 
-Target = int | str
 N_PREDICTIONS = 5
 
 _MAX_ENGINES = 4
@@ -269,6 +269,7 @@ class Explainer:
         target: int = 0,
         opacity: float = 1.0,
         out: BgrImage | None = None,
+        look: LookConfig | None = None,
     ) -> BgrImage:
         """The frame with the heatmap of `explanation.cams[target]` blended in.
 
@@ -278,23 +279,28 @@ class Explainer:
             target: which of the explanation's maps.
             opacity: what the look's alpha is multiplied by, 0..1.
             out: (H, W, 3) uint8 to write to; may be the frame. Default: a new array.
+            look: instead of the explainer's own.
         """
         image = frame.image_bgr if isinstance(frame, Frame) else frame
         _check_frame(image)
-        overlay = self._overlay(image, explanation)
-        return overlay.blend(image, self._scaled(explanation, target), out, opacity=opacity)
+        look = look or self.look
+        overlay = self._overlay(image, explanation, look)
+        scaled = _scaled(explanation, target, look)
+        return overlay.blend(image, scaled, out, opacity=look.alpha * opacity)
 
     def heatmap(
-        self, frame: BgrImage | Frame, explanation: Explanation, *, target: int = 0
+        self,
+        frame: BgrImage | Frame,
+        explanation: Explanation,
+        *,
+        target: int = 0,
+        look: LookConfig | None = None,
     ) -> BgrImage:
         """The coloured heatmap alone, (H, W, 3) uint8; black where the network did not look."""
         image = frame.image_bgr if isinstance(frame, Frame) else frame
-        return self._overlay(image, explanation).heatmap(self._scaled(explanation, target))
-
-    def _scaled(self, explanation: Explanation, target: int) -> FloatArray:
-        ranges = explanation.ranges
-        cold_hot = None if ranges is None else (float(ranges[target][0]), float(ranges[target][1]))
-        return scale_cam(explanation.cams[target], relu=self.look.relu, cold_hot=cold_hot)
+        look = look or self.look
+        overlay = self._overlay(image, explanation, look)
+        return overlay.heatmap(_scaled(explanation, target, look))
 
     def _predictions(self, logits: FloatArray) -> tuple[Prediction, ...]:
         probabilities = softmax(logits)
@@ -333,19 +339,33 @@ class Explainer:
                 _remember(self._lanes, input_hw, pool, _MAX_ENGINES)
             return pool
 
-    def _overlay(self, image: BgrImage, explanation: Explanation) -> CpuOverlay:
+    def _overlay(self, image: BgrImage, explanation: Explanation, look: LookConfig) -> CpuOverlay:
+        # Its strength is given with each picture: it may change with every one.
+        look = LookConfig(
+            colormap=look.colormap,
+            upsampling=look.upsampling,
+            alpha_mode=look.alpha_mode,
+            alpha=1.0,
+        )
         size_hw = (image.shape[0], image.shape[1])
         region = _scale_region(explanation.region, explanation.frame_size_hw, size_hw)
-        key = (size_hw, explanation.cams.shape[1:], region, self.look)
+        key = (size_hw, explanation.cams.shape[1:], region, look)
         kept: OrderedDict[object, CpuOverlay] | None = getattr(self._local, "overlays", None)
         if kept is None:
             kept = self._local.overlays = OrderedDict()
         overlay = kept.get(key)
         if overlay is None:
             cam_hw = (explanation.cams.shape[1], explanation.cams.shape[2])
-            overlay = CpuOverlay(size_hw, cam_hw, region, self.look)
+            overlay = CpuOverlay(size_hw, cam_hw, region, look)
             _remember(kept, key, overlay, _MAX_PLANS)
         return overlay
+
+
+def _scaled(explanation: Explanation, target: int, look: LookConfig) -> FloatArray:
+    """A map in 0..1, as it is drawn."""
+    ranges = explanation.ranges
+    cold_hot = None if ranges is None else (float(ranges[target][0]), float(ranges[target][1]))
+    return scale_cam(explanation.cams[target], relu=look.relu, cold_hot=cold_hot)
 
 
 class _Lane:

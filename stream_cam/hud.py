@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -14,6 +15,7 @@ from stream_cam.frame import BgrImage, Explanation, Prediction
 _WHITE = (255, 255, 255)
 _DIM = (190, 190, 190)
 _BAR_BGR = (80, 200, 255)
+_PAUSED = "PAUSED"
 _SHADE = 0.35
 """What is left of the picture's brightness under the HUD, so that white text is legible on it."""
 
@@ -53,6 +55,36 @@ def draw_caption(picture: BgrImage, prediction: Prediction, status: HudStatus) -
     top = picture.shape[0] - height
     _shade(picture[top:])
     _draw_headline(picture[top:], prediction, status, unit, margin)
+
+
+def paused_picture(picture: BgrImage) -> BgrImage:
+    """The picture with PAUSED in its upper right corner, in a new array."""
+    marked = picture.copy()
+    unit = _text_size(marked)
+    margin = max(2, unit // 3)
+    height, width = unit + 2 * margin, _text_mask(_PAUSED, unit).shape[1] + 2 * margin
+    if _fits(marked, height):
+        corner = marked[:height, max(0, marked.shape[1] - width) :]
+        _shade(corner)
+        _draw_text(corner, _PAUSED, corner.shape[1] - margin, margin, unit, right=True)
+    return marked
+
+
+def noted(picture: BgrImage, lines: Sequence[str]) -> BgrImage:
+    """The picture with lines of text in a shaded panel in its upper left corner, in a new array."""
+    marked = picture.copy()
+    unit = _text_size(marked)
+    margin = max(2, unit // 3)
+    height = len(lines) * (unit + margin) + margin
+    width = max((_text_mask(line, unit).shape[1] for line in lines if line), default=0)
+    panel = marked[:height, : width + 2 * margin]
+    if not lines or not panel.size:
+        return marked
+    _shade(panel)
+    for number, line in enumerate(lines):
+        if line:
+            _draw_text(panel, line, margin, margin + number * (unit + margin), unit)
+    return marked
 
 
 def captioned(picture: BgrImage, left: str, right: str) -> BgrImage:

@@ -6,11 +6,15 @@ import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TypeAlias
 
 from stream_cam.errors import UsageError, WeightsError, unknown_name
 
+Target: TypeAlias = int | str
+"""A class, by its index or its label."""
 
-def resolve_target(labels: Sequence[str], target: int | str) -> int:
+
+def resolve_target(labels: Sequence[str], target: Target) -> int:
     """The class index that a number or a label means.
 
     Raises:

@@ -6,7 +6,7 @@ import time
 
 from stream_cam.explain import Explainer
 from stream_cam.frame import Explanation, Frame
-from stream_cam.hud import HudStatus, away_picture
+from stream_cam.hud import HudStatus, away_picture, paused_picture
 from stream_cam.render import Renderer
 from stream_cam.report import StageClock
 from stream_cam.sinks.base import Picture
@@ -25,8 +25,8 @@ class Painter:
     """Makes the pictures of one run; used by the render thread alone.
 
     Args:
-        explainer: its look has the greatest age; its engine is named on the HUD.
-        renderer: draws.
+        explainer: its engine is named on the HUD.
+        renderer: draws; its look has the greatest age.
         live: explanations may be older than the frames that they are drawn on.
     """
 
@@ -36,6 +36,8 @@ class Painter:
         self._live = live
         self._rate = _Rate()
         self._last: Picture | None = None
+        self._drawn: tuple[Frame, Explanation | None] | None = None
+        self._still: HudStatus | None = None
         self.fps = 0.0
         """Pictures a second of late; 0 in the first half second."""
         self.age_seconds: float | None = None
@@ -50,13 +52,23 @@ class Painter:
         if explanation is None:
             image, shown = self._renderer.render(frame, None), None
         else:
-            status = self._status(frame, explanation)
+            status = self._still = self._status(frame, explanation)
             image = self._renderer.render(frame, explanation, status)
             shown = explanation if status.map_opacity > 0.0 else None
             self.stale += status.map_opacity < 1.0
         self.fps = self._rate.count()
         self._last = Picture(image, frame, shown)
+        self._drawn = frame, explanation
         return self._last
+
+    def paint_paused(self) -> Picture | None:
+        """The last picture as it looks by now, marked as paused; None before the first one."""
+        if self._drawn is None:
+            return None
+        frame, explanation = self._drawn
+        status = self._still if explanation is not None else None
+        image = self._renderer.render(frame, explanation, status)
+        return Picture(paused_picture(image), frame, explanation, repeated=True)
 
     def paint_away(self, away: Away) -> Picture | None:
         """The last picture, dimmed, with what is the matter; None before the first one."""
@@ -75,7 +87,7 @@ class Painter:
         age_ns = max(0, frame.captured_ns - explanation.captured_ns)
         self.ages.add(age_ns)
         self.age_seconds = age_ns / 1e9
-        opacity = map_opacity(self.age_seconds, self._explainer.look.max_age)
+        opacity = map_opacity(self.age_seconds, self._renderer.look.max_age)
         return HudStatus(engine, self.fps or None, self.age_seconds, opacity)
 
 

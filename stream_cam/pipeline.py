@@ -29,17 +29,20 @@ import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 
 from stream_cam.cam.steady import SteadyMaps
 from stream_cam.capture import EndOfStream, Handoff
 from stream_cam.errors import StreamCamError
-from stream_cam.explain import Explainer, Target
+from stream_cam.explain import Explainer
 from stream_cam.frame import Explanation, Frame
+from stream_cam.labels import Target
 from stream_cam.ledger import Ledger, Progress, Waiting
 from stream_cam.outlet import Outlet
 from stream_cam.painter import Painter
 from stream_cam.render import Renderer
 from stream_cam.report import Report
+from stream_cam.settings import Settings
 from stream_cam.sinks.base import Sink
 from stream_cam.sources.base import Heals, Source, SourceInfo
 from stream_cam.uri import hide
@@ -68,6 +71,8 @@ class Pipeline:
         queue_frames: how many frames may wait between two stages when every frame counts.
         steady: filters what is drawn, in the frames' order; used by the render thread alone.
         strict: a sink that fails ends the run, also if there are others.
+        settings: what can be changed meanwhile; default: `Settings` that begin as the renderer
+            looks and with `targets`. What is given here, and not by them, holds until a change.
     """
 
     def __init__(
@@ -83,13 +88,16 @@ class Pipeline:
         queue_frames: int = 4,
         steady: SteadyMaps | None = None,
         strict: bool = False,
+        settings: Settings | None = None,
     ) -> None:
         self._source = source
         self._healing = source if isinstance(source, Heals) else None
         self._explainer = explainer
-        self._n_maps = renderer.n_maps
+        self._renderer = renderer
         self._steady = steady or SteadyMaps()
-        self._targets = list(targets) or None
+        self.settings = settings or Settings(renderer.look, explainer.labels, targets)
+        """What can be changed while it runs, by any thread."""
+        self._shown = self.settings.now
         self._live = live = source.info.live if live is None else live
         self._limit = limit
         self._strict = strict
@@ -166,6 +174,14 @@ class Pipeline:
             raise failure
         return self.report
 
+    def stats(self) -> dict[str, object]:
+        """How far the run is, as plain values; any thread, any time."""
+        progress = asdict(self._ledger.progress(None))
+        progress.pop("last")
+        newest = self._newest
+        best = [] if newest is None else [asdict(one) for one in newest.predictions]
+        return {**progress, "predictions": best, "source": self.info.name, "live": self._live}
+
     def stop(self, reason: str = "stopped") -> None:
         """Asks for the end; any thread, any time, at once. What was captured is finished if that
         takes no more than two seconds.
@@ -182,7 +198,12 @@ class Pipeline:
         try:
             frames = iter(self._source)
             while not self._stopping.is_set():
+                if not self._live and self._wait_while_paused():
+                    break
                 frame = self._read(frames)
+                if frame is not None and self._live and self.settings.now.paused:
+                    self.report.paused += 1
+                    continue
                 if frame is None or self._stopping.is_set() or not self._hand_on(frame):
                     break
                 if self._limit is not None and self.report.captured >= self._limit:
@@ -194,6 +215,13 @@ class Pipeline:
         finally:
             self._to_explain.close()
             self._to_render.close()
+
+    def _wait_while_paused(self) -> bool:
+        """A file's next frame is read when the pause is over; True if the run is over before."""
+        while self.settings.now.paused:
+            if self._stopping.wait(_TICK_SECONDS):
+                return True
+        return False
 
     def _read(self, frames: Iterator[Frame]) -> Frame | None:
         asked_ns = time.monotonic_ns()
@@ -217,10 +245,11 @@ class Pipeline:
 
     def _explain(self, frame: Frame) -> Explanation:
         started_ns = time.monotonic_ns()
+        now = self.settings.now
         explanation = self._explainer.explain(
             frame,
-            self._targets,
-            n_maps=self._n_maps,
+            now.targets or None,
+            n_maps=self._renderer.n_maps_of(now.look.layout, len(now.targets)),
             keep_features=self._steady.needs_features,
         )
         self._ledger.explain.add(time.monotonic_ns() - started_ns)
@@ -237,19 +266,20 @@ class Pipeline:
             self._fail(error)
 
     def _render(self) -> None:
-        patience = _AWAY_SECONDS if self._live and self._healing is not None else None
+        watched = any(outlet.sink.takes_repeats for outlet in self._outlets)
         try:
             while True:
                 try:
-                    frame, promise = self._to_render.take(patience)
+                    frame, promise = self._to_render.take(_AWAY_SECONDS if watched else None)
                 except TimeoutError:
-                    self._show_away()
+                    self._show_again()
                     continue
                 if promise is not None:
                     self._newest = promise.result()
                 started_ns = time.monotonic_ns()
+                self._apply_settings()
                 newest = self._newest
-                shown = None if newest is None else self._steady.update(newest)
+                shown = None if newest is None else self._steadied(newest)
                 picture = self._painter.paint(frame, shown)
                 self._ledger.render.add(time.monotonic_ns() - started_ns)
                 self.report.rendered += 1
@@ -263,11 +293,31 @@ class Pipeline:
             for outlet in self._outlets:
                 outlet.waiting.close()
 
-    def _show_away(self) -> None:
-        """While a live source gives nothing: its last picture, marked, to those who watch."""
-        away = self._healing.status() if self._healing is not None else None
+    def _apply_settings(self) -> bool:
+        """What was changed holds from the next picture on; whether anything was."""
+        now, before = self.settings.now, self._shown
+        if now is before:
+            return False
+        self._shown = now
+        self._renderer.show(now.look, cam=now.cam, n_targets=len(now.targets))
+        if (now.look.smooth, now.look.hold) != (before.look.smooth, before.look.hold):
+            self._steady.retune(smooth_seconds=now.look.smooth, hold_seconds=now.look.hold)
+        return True
+
+    def _steadied(self, newest: Explanation) -> Explanation:
+        if self._steady.needs_features and newest.features is None:
+            return newest  # explained before a hold was asked for
+        return self._steady.update(newest)
+
+    def _show_again(self) -> None:
+        """No frame comes: the last picture, marked with why, to those who watch."""
         watching = [outlet for outlet in self._outlets if outlet.sink.takes_repeats]
-        picture = self._painter.paint_away(away) if away is not None and watching else None
+        away = self._healing.status() if self._healing is not None and self._live else None
+        if self.settings.now.paused:
+            self._apply_settings()
+            picture = self._painter.paint_paused()
+        else:
+            picture = self._painter.paint_away(away) if away is not None else None
         if picture is not None:
             for outlet in watching:
                 outlet.waiting.put(picture)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import cv2
 import numpy as np
 
-from stream_cam.config import Layout
+from stream_cam.config import Layout, LookConfig
 from stream_cam.explain import Explainer
 from stream_cam.frame import BgrImage, Explanation, Frame
 from stream_cam.hud import HudStatus, draw_caption, draw_hud
@@ -37,15 +39,29 @@ class Renderer:
         n_targets: int = 1,
     ) -> None:
         self._explainer = explainer
-        self.layout: Layout = layout
-        self.hud = hud
         self._n_targets = n_targets
+        self.look = replace(explainer.look, layout=layout, hud=hud)
+        """How it draws; may be replaced between two pictures."""
+        self.cam = True
+        """Whether maps are drawn; without, the frame stands where the map would be."""
+
+    @property
+    def layout(self) -> Layout:
+        return self.look.layout
 
     @property
     def n_maps(self) -> int:
         """How many maps an explanation must hold to be drawn."""
-        wanted = max(N_PANELS if self.layout == "top5" else 1, self._n_targets)
+        return self.n_maps_of(self.layout, self._n_targets)
+
+    def n_maps_of(self, layout: Layout, n_targets: int) -> int:
+        """The same for another layout, and another number of classes chosen by the user."""
+        wanted = max(N_PANELS if layout == "top5" else 1, n_targets)
         return min(wanted, len(self._explainer.labels))
+
+    def show(self, look: LookConfig, *, cam: bool, n_targets: int) -> None:
+        """Draws so from the next picture on."""
+        self.look, self.cam, self._n_targets = look, cam, max(1, n_targets)
 
     def render(
         self, frame: Frame, explanation: Explanation | None, status: HudStatus | None = None
@@ -62,7 +78,7 @@ class Renderer:
         if self.layout == "top5" or len(explanation.cams) > 1:
             return self._panels(image, explanation, status)
         picture = self._mapped(image, explanation, 0, status.map_opacity)
-        if self.hud:
+        if self.look.hud:
             draw_hud(picture, explanation, status)
         if self.layout == "side":
             return np.hstack([image, picture])
@@ -72,11 +88,13 @@ class Renderer:
         self, image: BgrImage, explanation: Explanation, target: int, opacity: float
     ) -> BgrImage:
         """The image with a map on it, or the map alone, in a new array."""
-        if opacity == 0.0:
+        if opacity == 0.0 or not self.cam:
             return image.copy()
         if self.layout != "heatmap":
-            return self._explainer.overlay(image, explanation, target=target, opacity=opacity)
-        heat = self._explainer.heatmap(image, explanation, target=target)
+            return self._explainer.overlay(
+                image, explanation, target=target, opacity=opacity, look=self.look
+            )
+        heat = self._explainer.heatmap(image, explanation, target=target, look=self.look)
         cv2.addWeighted(heat, opacity, image, 1.0 - opacity, 0.0, heat)
         return heat
 
@@ -88,12 +106,12 @@ class Renderer:
     def _panels(self, image: BgrImage, explanation: Explanation, status: HudStatus) -> BgrImage:
         panels = _Panels(image, len(explanation.cams))
         small = panels.view(0).copy()
-        if self.hud:
+        if self.look.hud:
             draw_hud(panels.view(0), explanation, status)
         for number, target in enumerate(explanation.targets):
             view = panels.view(number + 1)
             view[:] = self._mapped(small, explanation, number, status.map_opacity)
-            if self.hud:
+            if self.look.hud:
                 draw_caption(view, target, status)
         return panels.picture
 

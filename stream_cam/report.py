@@ -94,6 +94,8 @@ class Report:
     skipped: int = 0
     """Frames that were not drawn: replaced by newer ones before the renderer was free (live), or
     still waiting when the run was stopped."""
+    paused: int = 0
+    """Live frames that came while the run was paused; not captured."""
     corrupt: int = 0
     """Pictures or packets of the source that could not be decoded."""
     connection: dict[str, object] = field(default_factory=dict)

@@ -15,8 +15,10 @@ from stream_cam.processor import usable_cores
 from stream_cam.report import Report
 from stream_cam.results import open_results, result_paths
 from stream_cam.results.sheet import SheetSink
+from stream_cam.settings import Settings
 from stream_cam.sinks import check_outputs, kind_of, open_sink
 from stream_cam.sinks.base import Sink, StreamInfo
+from stream_cam.sinks.recorder import RecorderSink
 from stream_cam.sinks.score import TruthScore
 from stream_cam.sinks.video import finished_of
 from stream_cam.sinks.window import display_problem
@@ -105,7 +107,13 @@ def _pipeline(
         duration_seconds=info.duration_seconds,
         description=_description(explainer, [explainer.labels[index] for index in targets]),
     )
-    sinks = [open_sink(uri, stream, overwrite=run.overwrite, record=config.record) for uri in uris]
+    settings = Settings(look, explainer.labels, targets)
+    sinks = [
+        open_sink(uri, stream, overwrite=run.overwrite, record=config.record, settings=settings)
+        for uri in uris
+    ]
+    if any(sink.takes_repeats for sink in sinks):  # somebody watches, and may want to keep it
+        sinks.append(RecorderSink(settings, Path.cwd(), stream, config.record))
     videos = [finished_of(Path(uri)) for uri in uris if kind_of(uri) == "video"]
     results = open_results(config.record, info.name, videos[0] if videos else None)
     return Pipeline(
@@ -119,6 +127,7 @@ def _pipeline(
         queue_frames=config.capture.queue_frames,
         steady=SteadyMaps(smooth_seconds=look.smooth, hold_seconds=look.hold),
         strict=run.strict,
+        settings=settings,
     )
 
 

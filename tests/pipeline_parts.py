@@ -14,9 +14,10 @@ from torch import nn
 
 from stream_cam.closing import Closes
 from stream_cam.errors import SinkError
-from stream_cam.explain import Explainer, Target
+from stream_cam.explain import Explainer
 from stream_cam.frame import BgrImage, Explanation, Frame
 from stream_cam.hud import HudStatus
+from stream_cam.labels import Target
 from stream_cam.pipeline import Pipeline
 from stream_cam.render import Renderer
 from stream_cam.report import Report

@@ -13,8 +13,9 @@ from rtsp_harness import RtspServer, rtsp_server_problem
 from torch import nn
 
 from stream_cam.config import CaptureConfig
-from stream_cam.explain import Explainer, Target
+from stream_cam.explain import Explainer
 from stream_cam.frame import BgrImage, Explanation, Frame
+from stream_cam.labels import Target
 from stream_cam.pipeline import Pipeline
 from stream_cam.render import Renderer
 from stream_cam.sinks.base import Picture, Sink

@@ -16,10 +16,11 @@ PACKAGE = Path(stream_cam.__file__).parent
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("_version", "errors", "config", "uri", "closing", "whole", "processor"),
     ("frame", "fingerprint", "labels", "head", "capture"),
+    ("settings", "hud"),
     ("report", "checkpoint", "torchvision_models", "sources", "sinks", "cam"),
     ("model", "weights"),
     ("engine",),
-    ("explain", "hud"),
+    ("explain",),
     ("render", "outlet", "results"),
     ("painter",),
     ("ledger",),

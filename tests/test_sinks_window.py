@@ -26,7 +26,7 @@ with WindowSink() as sink:
     for index in range(3):
         assert sink.write(picture_at(numbered_picture(index, (60, 80)), index))
     assert sink.write(picture_at(np.zeros((2160, 3840, 3), np.uint8)))
-    x, y, width, height = cv2.getWindowImageRect("stream-cam (q leaves)")
+    x, y, width, height = cv2.getWindowImageRect("stream-cam (? shows the keys)")
     assert width <= 1280, (width, height)
     assert sink.poll()
     cv2.destroyAllWindows()
@@ -51,7 +51,7 @@ key = x11.XKeysymToKeycode(display, ctypes.c_ulong(x11.XStringToKeysym(sys.argv[
 with WindowSink() as sink:
     assert sink.write(picture_at(numbered_picture(3, (240, 320))))
     until = time.monotonic() + 20
-    x, y, width, height = cv2.getWindowImageRect("stream-cam (q leaves)")
+    x, y, width, height = cv2.getWindowImageRect("stream-cam (? shows the keys)")
     xtest.XTestFakeMotionEvent(display, -1, x + width // 2, y + height // 2, 0)
     while sink.poll() and time.monotonic() < until:
         xtest.XTestFakeKeyEvent(display, key, 1, 0)

@@ -55,16 +55,30 @@ class SteadyMaps:
     """
 
     def __init__(self, *, smooth_seconds: float = 0.0, hold_seconds: float = 0.0) -> None:
+        self._held: _HeldClass | None = None
+        self.retune(smooth_seconds=smooth_seconds, hold_seconds=hold_seconds)
+        self._maps: dict[int, _SmoothMap] = {}
+        self._place: object = None
+        self._given: Explanation | None = None
+        self._answer: Explanation | None = None
+
+    def retune(self, *, smooth_seconds: float, hold_seconds: float) -> None:
+        """Other times from the next update on; maps and the shown class go on from where they are.
+
+        Raises:
+            ValueError: a time below 0.
+        """
         for name, value in (("smooth_seconds", smooth_seconds), ("hold_seconds", hold_seconds)):
             if not 0.0 <= value < math.inf:
                 raise ValueError(f"{name} is a time from 0, got {value}")
         self._smooth_seconds = smooth_seconds
         self._gap_seconds = max(_LEAST_GAP_SECONDS, smooth_seconds, hold_seconds)
-        self._held = _HeldClass(hold_seconds, self._gap_seconds) if hold_seconds else None
-        self._maps: dict[int, _SmoothMap] = {}
-        self._place: object = None
-        self._given: Explanation | None = None
-        self._answer: Explanation | None = None
+        if not hold_seconds:
+            self._held = None
+        elif self._held is None:
+            self._held = _HeldClass(hold_seconds, self._gap_seconds)
+        else:
+            self._held.retune(hold_seconds, self._gap_seconds)
 
     @property
     def needs_features(self) -> bool:
@@ -160,10 +174,13 @@ class _HeldClass:
     """Which class is shown: another one only after it has been the best for long enough."""
 
     def __init__(self, hold_seconds: float, gap_seconds: float) -> None:
-        self._hold_seconds, self._gap_seconds = hold_seconds, gap_seconds
+        self.retune(hold_seconds, gap_seconds)
         self._shown: Prediction | None = None
         self._rival: Prediction | None = None
         self._rival_since = self._seen = 0.0
+
+    def retune(self, hold_seconds: float, gap_seconds: float) -> None:
+        self._hold_seconds, self._gap_seconds = hold_seconds, gap_seconds
 
     def forget(self) -> None:
         self._shown = None

@@ -11,6 +11,7 @@ from typing import Final, Literal
 
 from stream_cam.config import RecordConfig
 from stream_cam.errors import OutputExistsError, SinkError, UsageError, unknown_name
+from stream_cam.settings import Settings
 from stream_cam.sinks.base import Picture, Sink, StreamInfo
 from stream_cam.sinks.encoders import CONTAINERS, check_codec
 from stream_cam.sinks.images import PICTURE_SUFFIXES, FolderSink, PictureSink
@@ -41,7 +42,12 @@ _STILLS_A_SECOND: Final = 1
 
 
 def open_sink(
-    uri: str, stream: StreamInfo, *, overwrite: bool, record: RecordConfig | None = None
+    uri: str,
+    stream: StreamInfo,
+    *,
+    overwrite: bool,
+    record: RecordConfig | None = None,
+    settings: Settings | None = None,
 ) -> Sink:
     """Make the sink that a URI names; it writes nothing before its first picture.
 
@@ -51,6 +57,7 @@ def open_sink(
         stream: what is known of the source.
         overwrite: replace what is there.
         record: how videos are written.
+        settings: what a window's keys change.
 
     Raises:
         UsageError: a kind of output that is not known.
@@ -60,7 +67,7 @@ def open_sink(
     check_output(uri, overwrite=overwrite)
     path = os.path.expanduser(uri)
     if kind == "window":
-        return WindowSink()
+        return WindowSink(settings=settings)
     if kind == "null":
         return NullSink()
     if kind == "picture":

@@ -13,23 +13,41 @@ from typing import Final
 import cv2
 
 from stream_cam.errors import SinkError
+from stream_cam.hud import noted
+from stream_cam.settings import Settings
 from stream_cam.sinks.base import Picture, Sink
+from stream_cam.sinks.keys import Keys
 
-_LEAVE_KEYS: Final = (ord("q"), ord("Q"), 27)
 _LARGEST_WH: Final = (1280, 800)
 """Size in pixels that a window has at first at most; it can be dragged larger."""
 _PLUGINS: Final = Path(cv2.__file__).parent / "qt" / "plugins" / "platforms"
 
 
 class WindowSink(Sink):
-    """Shows pictures; q, Esc or the window's X ends the run. Main thread only."""
+    """Shows pictures; q, Esc or the window's X ends the run, `?` shows what other keys do.
+
+    Main thread only.
+
+    Args:
+        settings: what the keys change; default: settings that nobody else knows.
+        folder: where `s` saves pictures.
+    """
 
     name = "window"
     main_thread = True
     takes_repeats = True
 
-    def __init__(self, title: str = "stream-cam (q leaves)") -> None:
+    def __init__(
+        self,
+        title: str = "stream-cam (? shows the keys)",
+        *,
+        settings: Settings | None = None,
+        folder: Path | None = None,
+    ) -> None:
         self._title = title
+        self._keys = Keys(settings or Settings(), folder or Path.cwd())
+        self._last: Picture | None = None
+        self._lines: tuple[str, ...] = ()
         self._shown = False
 
     def __enter__(self) -> WindowSink:
@@ -51,15 +69,28 @@ class WindowSink(Sink):
             self._open(picture.image_bgr.shape[0], picture.image_bgr.shape[1])
         elif self._is_closed():
             return False
-        cv2.imshow(self._title, picture.image_bgr)
+        self._last = picture
+        self._draw(picture)
         return self._wants_more()
 
     def poll(self) -> bool:
-        return not self._shown or (not self._is_closed() and self._wants_more())
+        if not self._shown:
+            return True
+        if self._is_closed():
+            return False
+        if self._last is not None and tuple(self._keys.lines) != self._lines:
+            self._draw(self._last)
+        return self._wants_more()
+
+    def _draw(self, picture: Picture) -> None:
+        self._lines = tuple(self._keys.lines)
+        image = noted(picture.image_bgr, self._lines) if self._lines else picture.image_bgr
+        cv2.imshow(self._title, image)
 
     def _wants_more(self) -> bool:
         """Lets the window draw and hear its keys; False if one of them leaves."""
-        return cv2.waitKey(1) & 0xFF not in _LEAVE_KEYS
+        code = cv2.waitKey(1)
+        return code < 0 or self._keys.press(chr(code & 0xFF), self._last)
 
     def _is_closed(self) -> bool:
         return cv2.getWindowProperty(self._title, cv2.WND_PROP_VISIBLE) < 1

@@ -1,0 +1,185 @@
+"""What can be changed while a pipeline runs: one object for keys, pages and Python."""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Final, Generic, TypeVar, get_args
+
+from stream_cam.config import AlphaMode, Colormap, Layout, LookConfig, Upsampling
+from stream_cam.errors import UsageError, unknown_name
+from stream_cam.labels import Target, resolve_target
+
+T = TypeVar("T")
+
+_CHOICES: Final[Mapping[str, tuple[str, ...]]] = {
+    "layout": get_args(Layout),
+    "colormap": get_args(Colormap),
+    "alpha_mode": get_args(AlphaMode),
+    "upsampling": get_args(Upsampling),
+}
+_NUMBERS: Final = ("alpha", "smooth", "hold", "max_age")
+_SWITCHES: Final = ("hud", "relu")
+_LOOK: Final = (*_CHOICES, *_NUMBERS, *_SWITCHES)
+_OWN_SWITCHES: Final = ("cam", "paused", "recording")
+NAMES: Final = (*_LOOK, "target", *_OWN_SWITCHES)
+"""Of all settings."""
+
+
+@dataclass(frozen=True)
+class Shown:
+    """All settings at one moment; never changed, only replaced."""
+
+    look: LookConfig = field(default_factory=LookConfig)
+    targets: tuple[int, ...] = ()
+    """Classes whose maps are shown; none: the best one of each frame."""
+    cam: bool = True
+    """Whether the map is laid over the frame."""
+    paused: bool = False
+    """A file waits; of a live source the last picture stays."""
+    recording: bool = False
+    """Whether what is shown is written to a file as well, where the run has a recorder."""
+
+
+class _Setting(Generic[T]):
+    """One setting as an attribute: reading gives its value now, writing is `change`."""
+
+    def __set_name__(self, owner: type[Settings], name: str) -> None:
+        self._name = name
+
+    def __get__(self, settings: Settings, owner: type[Settings]) -> T:
+        now = settings.now
+        value: T = getattr(now.look if self._name in _LOOK else now, self._name)
+        return value
+
+    def __set__(self, settings: Settings, value: T) -> None:
+        settings.change(**{self._name: value})
+
+
+class Settings:
+    """Live settings of one run; every method from any thread.
+
+        pipeline.settings.alpha = 0.6
+        pipeline.settings.change(layout="side", target="banana")
+
+    A change is checked as a whole before any of it counts, and is seen by the next frame.
+
+    Args:
+        look: how the picture looks at first.
+        labels: the classes' names, for targets by label.
+        targets: classes whose maps are shown at first; none: the best one of each frame.
+    """
+
+    alpha = _Setting[float]()
+    alpha_mode = _Setting[AlphaMode]()
+    colormap = _Setting[Colormap]()
+    layout = _Setting[Layout]()
+    upsampling = _Setting[Upsampling]()
+    relu = _Setting[bool]()
+    hud = _Setting[bool]()
+    smooth = _Setting[float]()
+    hold = _Setting[float]()
+    max_age = _Setting[float]()
+    cam = _Setting[bool]()
+    paused = _Setting[bool]()
+    recording = _Setting[bool]()
+
+    def __init__(
+        self,
+        look: LookConfig | None = None,
+        labels: Sequence[str] = (),
+        targets: Sequence[Target] = (),
+    ) -> None:
+        self._labels = labels
+        self._lock = threading.Lock()
+        self._listeners: list[Callable[[Shown], None]] = []
+        self._now = Shown(look or LookConfig(), self._resolved(targets))
+
+    @property
+    def now(self) -> Shown:
+        """All of them, at one moment."""
+        return self._now
+
+    @property
+    def target(self) -> tuple[str, ...]:
+        """The labels of the classes whose maps are shown; empty: the best one of each frame."""
+        return tuple(self._labels[index] for index in self._now.targets)
+
+    @target.setter
+    def target(self, value: Target | Sequence[Target] | None) -> None:
+        self.change(target=value)
+
+    def change(self, **changes: object) -> Shown:
+        """Changes some of them at once, or none if one is wrong; gives all as they are now.
+
+        Args:
+            changes: by name, one of `NAMES`; `target` is a label, a class index, several of
+                these, or None.
+
+        Raises:
+            UsageError: a name, value or class that is not known; the message says what is.
+        """
+        with self._lock:
+            now = self._now
+            look: dict[str, Any] = {}
+            own: dict[str, Any] = {}
+            for name, value in changes.items():
+                if name == "target":
+                    own["targets"] = self._resolved(_listed(value))
+                else:
+                    (look if name in _LOOK else own)[name] = _checked(name, value)
+            try:
+                own["look"] = replace(now.look, **look)
+            except ValueError as error:
+                raise UsageError(str(error).lstrip("-")) from error
+            changed = replace(now, **own)
+            if changed == now:
+                return now
+            self._now = changed
+            listeners = list(self._listeners)
+        for listener in listeners:
+            listener(changed)
+        return changed
+
+    def subscribe(self, listener: Callable[[Shown], None]) -> Callable[[], None]:
+        """Calls it after each change, on the changing thread; returns what ends that."""
+        with self._lock:
+            self._listeners.append(listener)
+
+        def leave() -> None:
+            with self._lock:
+                self._listeners.remove(listener)
+
+        return leave
+
+    def _resolved(self, targets: Sequence[Target]) -> tuple[int, ...]:
+        return tuple(dict.fromkeys(resolve_target(self._labels, target) for target in targets))
+
+
+def _listed(value: object) -> list[Target]:
+    if value is None:
+        return []
+    listed: list[Any] = list(value) if isinstance(value, list | tuple) else [value]
+    for one in listed:
+        if isinstance(one, bool) or not isinstance(one, int | str):
+            raise UsageError(f"target is a label or a class index, got {one!r}")
+    return listed
+
+
+def _checked(name: str, value: object) -> object:
+    """The value, if it is of the setting's kind; its range is checked by `LookConfig`."""
+    if name in _CHOICES:
+        if value not in _CHOICES[name]:
+            raise unknown_name(name, str(value), _CHOICES[name])
+    elif name in _NUMBERS:
+        if isinstance(value, bool) or not isinstance(value, int | float) or math.isnan(value):
+            raise UsageError(f"{name} is a number, got {value!r}")
+        return float(value)
+    elif name in (*_SWITCHES, *_OWN_SWITCHES):
+        if not isinstance(value, bool):
+            raise UsageError(f"{name} is true or false, got {value!r}")
+    else:
+        raise unknown_name("setting", name, NAMES)
+    return value

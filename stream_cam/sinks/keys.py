@@ -1,0 +1,147 @@
+"""What the keys of a window do; the same ones work in the browser page."""
+
+from __future__ import annotations
+
+import logging
+import re
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Final, TypeVar, get_args
+
+import cv2
+
+from stream_cam.config import Colormap, Layout
+from stream_cam.errors import StreamCamError
+from stream_cam.frame import BgrImage
+from stream_cam.settings import Settings
+from stream_cam.sinks.base import Picture
+from stream_cam.whole import write_whole
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+LEAVE: Final = ("q", "Q", "\x1b")
+HELP: Final = (
+    "space  pause",
+    "s  save this picture",
+    "r  record, and stop recording",
+    "c  map on and off",
+    "[  ]  map weaker, stronger",
+    "m  next colours",
+    "l  next layout",
+    "1 to 5  keep the map of this class",
+    "0  follow the best class again",
+    "?  these keys",
+    "q  Esc  leave",
+)
+_ALPHA_STEP: Final = 0.1
+_NOTE_SECONDS: Final = 2.0
+
+
+class Keys:
+    """Turns keys into changes of the settings; used by the thread that hears them.
+
+    Args:
+        settings: of the run.
+        folder: where pictures are saved.
+        now: seconds of a monotonic clock.
+    """
+
+    def __init__(
+        self, settings: Settings, folder: Path, now: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._settings = settings
+        self._folder = folder
+        self._now = now
+        self._note, self._note_until = "", 0.0
+        self._help = False
+
+    @property
+    def lines(self) -> Sequence[str]:
+        """What is to be read on the picture: the help, or what the last key did."""
+        if self._help:
+            return HELP
+        return (self._note,) if self._now() < self._note_until else ()
+
+    def press(self, key: str, picture: Picture | None) -> bool:
+        """One key; False if it leaves.
+
+        Args:
+            picture: what can be seen.
+        """
+        if key in LEAVE:
+            return False
+        try:
+            note = self._do(key, picture)
+        except (StreamCamError, OSError) as error:
+            note = str(error)
+            logger.warning("%s", error)
+        if note:
+            self._note, self._note_until = note, self._now() + _NOTE_SECONDS
+        return True
+
+    def _do(self, key: str, picture: Picture | None) -> str:
+        """Does what the key means; gives what to say of it."""
+        settings, now = self._settings, self._settings.now
+        if key == " ":
+            settings.paused = not now.paused
+        elif key == "c":
+            settings.cam = not now.cam
+        elif key in "[]":
+            step = _ALPHA_STEP if key == "]" else -_ALPHA_STEP
+            settings.alpha = min(1.0, max(0.0, round(now.look.alpha + step, 3)))
+            return f"alpha {settings.alpha:.1f}"
+        elif key == "m":
+            settings.colormap = _after(get_args(Colormap), now.look.colormap)
+            return settings.colormap
+        elif key == "l":
+            settings.layout = _after(get_args(Layout), now.look.layout)
+            return settings.layout
+        elif key == "r":
+            settings.recording = not now.recording
+            return "recording" if settings.recording else "the recording has ended"
+        elif key == "?":
+            self._help = not self._help
+        elif key == "0":
+            settings.target = ()
+            return "the best class"
+        elif key in "12345":
+            return self._lock(int(key) - 1, picture)
+        elif key == "s" and picture is not None:
+            return f"saved {save_picture(picture, self._folder)}"
+        return ""
+
+    def _lock(self, place: int, picture: Picture | None) -> str:
+        explanation = None if picture is None else picture.explanation
+        if explanation is None or place >= len(explanation.predictions):
+            return "no such class at the moment"
+        best = explanation.predictions[place]
+        self._settings.change(target=best.index)
+        return f"the map of {best.label}"
+
+
+def save_picture(picture: Picture, folder: Path) -> Path:
+    """Writes a PNG named after the time and the class, and never over another one.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    shown = picture.explanation.targets[0].label if picture.explanation is not None else ""
+    label = re.sub(r"\W+", "-", shown).strip("-")
+    stem = "-".join(filter(None, ("stream-cam", time.strftime("%Y%m%d-%H%M%S"), label)))
+    path, number = folder / f"{stem}.png", 1
+    while path.exists():
+        number += 1
+        path = folder / f"{stem}-{number}.png"
+    write_whole(path, _png(picture.image_bgr))
+    return path
+
+
+def _png(image_bgr: BgrImage) -> bytes:
+    return cv2.imencode(".png", image_bgr)[1].tobytes()
+
+
+def _after(choices: Sequence[T], now: T) -> T:
+    return choices[(choices.index(now) + 1) % len(choices)]

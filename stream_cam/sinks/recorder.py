@@ -1,0 +1,69 @@
+"""Records while `settings.recording` is on; for runs that somebody watches."""
+
+from __future__ import annotations
+
+import logging
+import time
+from pathlib import Path
+
+from stream_cam.config import RecordConfig
+from stream_cam.errors import SinkError
+from stream_cam.settings import Settings
+from stream_cam.sinks.base import Picture, Sink, StreamInfo
+from stream_cam.sinks.video import VideoSink, part_of
+
+logger = logging.getLogger(__name__)
+
+
+class RecorderSink(Sink):
+    """Writes `stream-cam-DATE-TIME.mp4` from each switching on to the next switching off.
+
+    What cannot be written switches recording off and is told; the run goes on.
+
+    Args:
+        settings: of the run.
+        folder: where the files go.
+        stream: what is known of the source.
+        record: how they are written.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        folder: Path,
+        stream: StreamInfo,
+        record: RecordConfig | None = None,
+    ) -> None:
+        self.name = "recorder"
+        self._settings = settings
+        self._folder = folder
+        self._stream, self._record = stream, record
+        self._video: VideoSink | None = None
+
+    def write(self, picture: Picture) -> bool:
+        try:
+            if not self._settings.now.recording:
+                self.close()
+                return True
+            if self._video is None:
+                self._video = VideoSink(str(self._path()), self._stream, self._record)
+                self.name = self._video.name
+            self._video.write(picture)
+        except SinkError as error:
+            logger.error("%s", error)
+            self._video = None
+            self._settings.recording = False
+        return True
+
+    def close(self) -> None:
+        video, self._video = self._video, None
+        if video is not None:
+            video.close()
+
+    def _path(self) -> Path:
+        stem = f"stream-cam-{time.strftime('%Y%m%d-%H%M%S')}"
+        path, number = self._folder / f"{stem}.mp4", 1
+        while path.exists() or part_of(path).exists():
+            number += 1
+            path = self._folder / f"{stem}-{number}.mp4"
+        return path
