@@ -171,6 +171,8 @@ def _run(command: Run) -> int:
         def begin(pipeline: Pipeline) -> None:
             signals.watch(pipeline.stop)
             if not quiet:
+                if pipeline.info.note:
+                    _say(pipeline.info.note)
                 _say(_mode(pipeline.report, command.look))
 
         run_session(

@@ -23,7 +23,7 @@ from stream_cam.config import (
     RunConfig,
 )
 from stream_cam.errors import UsageError, unknown_name
-from stream_cam.uri import redact
+from stream_cam.uri import redact_uri
 
 COMMANDS = ("run", "batch", "demo", "recover", "build", "engines", "bench", "doctor")
 
@@ -186,7 +186,7 @@ def parse(arguments: Sequence[str]) -> AnyCommand | None:
         if not exit_.code:
             return None
     # Once more: in tyro's box a long URL is broken over lines, and its password not recognised.
-    shown = [redact(argument) for argument in arguments]
+    shown = [redact_uri(argument) for argument in arguments]
     drawn.truncate(drawn.seek(0))
     with redirect_stderr(drawn), suppress(SystemExit):
         _tyro(shown)
@@ -198,8 +198,22 @@ def _tyro(arguments: Sequence[str]) -> AnyCommand:
         Command,
         prog="stream-cam",
         description="Shows, live, what a network looks at.",
-        args=arguments,
+        args=_with_live(arguments),
     )
+
+
+def _with_live(arguments: Sequence[str]) -> list[str]:
+    """`--live` and `--no-live` as the value that tyro wants of what may also be left to chance."""
+    written: list[str] = []
+    for number, argument in enumerate(arguments):
+        following = arguments[number + 1] if number + 1 < len(arguments) else ""
+        if argument == "--no-live":
+            written += ["--live", "False"]
+        elif argument == "--live" and following not in ("None", "True", "False"):
+            written += ["--live", "True"]
+        else:
+            written.append(argument)
+    return written
 
 
 def _usage_error(drawn: str, arguments: Sequence[str]) -> UsageError:

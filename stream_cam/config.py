@@ -91,7 +91,7 @@ class RunConfig:
     limit: int | None = None
     """Stop after this many frames."""
     live: bool | None = None
-    """Newest frame wins (live) or every frame is explained (no-live); default: cameras and
+    """--live: the newest frame wins; --no-live: every frame is explained. Default: cameras and
     streams are live, files are not."""
     strict: bool = False
     """End the run as soon as one output fails; default: the others go on, and the run ends with

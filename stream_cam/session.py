@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from stream_cam.config import DemoConfig, LookConfig, ModelConfig, PipelineConfig, RunConfig
 from stream_cam.errors import OutputExistsError, SinkError, StreamCamError, UsageError
 from stream_cam.processor import usable_cores
-from stream_cam.report import Report
+from stream_cam.report import Report, versions
 from stream_cam.results import open_results, result_paths
 from stream_cam.results.sheet import SheetSink
 from stream_cam.sinks import check_outputs, kind_of, open_sink
@@ -24,7 +24,7 @@ from stream_cam.sources import open_source
 from stream_cam.sources.base import Source, SourceInfo
 from stream_cam.sources.cut import cut_out
 from stream_cam.terminal import progress_on_terminal
-from stream_cam.uri import scheme_of
+from stream_cam.uri import hide, redact_uri, scheme_of
 from stream_cam.whole import unwritable
 
 if TYPE_CHECKING:
@@ -58,9 +58,13 @@ def run_session(
     check_outputs(uris, source=source_uri, overwrite=config.run.overwrite, record=config.record)
     _check_files(config, [source_uri, *uris])
     with ExitStack() as closing:
-        source = closing.enter_context(
-            cut_out(open_source(source_uri, config.capture, config.run.live), config.record)
-        )
+        try:
+            source = closing.enter_context(
+                cut_out(open_source(source_uri, config.capture, config.run.live), config.record)
+            )
+        except (StreamCamError, KeyboardInterrupt) as error:
+            _write_report(_report_of_nothing(source_uri, config, error), config.run.report)
+            raise
         pipeline = _pipeline(source, uris, config, extra_sinks)
         if on_start is not None:
             on_start(pipeline)
@@ -182,6 +186,22 @@ def _check_file(option: str, path: Path, taken: Sequence[str], *, overwrite: boo
         raise SinkError(f"{what} cannot be written to {path}: {problem}")
     if path.exists() and not overwrite:
         raise OutputExistsError(f"{path} exists; give --overwrite to replace it")
+
+
+def _report_of_nothing(
+    source_uri: str, config: PipelineConfig, error: StreamCamError | KeyboardInterrupt
+) -> Report:
+    """Of a run whose source never came."""
+    why = "interrupted" if isinstance(error, KeyboardInterrupt) else hide(str(error))
+    return Report(
+        source=redact_uri(source_uri),
+        live=bool(config.run.live),
+        model=config.model.model,
+        weights=config.model.weights,
+        weights_sha256="",
+        ended_by=why,
+        versions=versions(),
+    )
 
 
 def _write_report(report: Report, path: Path | None) -> None:

@@ -168,7 +168,7 @@ def test_reader_that_hangs_is_left_behind_and_hands_nothing_on() -> None:
     watched.stop()
 
 
-def test_readers_that_hang_do_not_pile_up() -> None:
+def test_readers_that_hang_do_not_pile_up(caplog: pytest.LogCaptureFixture) -> None:
     lines: list[Line] = []
 
     def hanging() -> Line:
@@ -187,6 +187,7 @@ def test_readers_that_hang_do_not_pile_up() -> None:
     for _ in range(5):
         watched.clock.pass_wait(10.0)  # no further one: three hang
     assert len(lines) == 2
+    assert sum("3 reads hang" in message for message in caplog.messages) == 1
     assert not lines[0].closed.is_set()
     release = lines[0].opening
     assert release is not None

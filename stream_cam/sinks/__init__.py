@@ -17,7 +17,7 @@ from stream_cam.sinks.images import PICTURE_SUFFIXES, FolderSink, PictureSink
 from stream_cam.sinks.null import NullSink
 from stream_cam.sinks.video import VideoSink, part_of
 from stream_cam.sinks.window import WindowSink, display_problem
-from stream_cam.uri import redact, scheme_of
+from stream_cam.uri import redact_uri, scheme_of
 
 __all__ = [
     "FolderSink",
@@ -83,7 +83,7 @@ def kind_of(uri: str) -> Kind:
     if scheme in _PLANNED:
         raise UsageError(f"{scheme}:// outputs are not in this version yet; give {there_is}")
     if scheme:
-        raise UsageError(f"{redact(uri)} cannot be written to; give {there_is}")
+        raise UsageError(f"{redact_uri(uri)} cannot be written to; give {there_is}")
     if uri in ("window", "null"):
         return "window" if uri == "window" else "null"
     path = Path(uri).expanduser()
