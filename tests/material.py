@@ -81,6 +81,29 @@ def write_video(
     return path
 
 
+def write_clip(path: Path) -> Path:
+    """Three seconds of numbered pictures at 10 frames/s, with half a second more of a tone, and a
+    title."""
+    rate = 48_000
+    with av.open(str(path), "w") as out:
+        out.metadata["title"] = "numbers"
+        video = out.add_stream("libx264", rate=10, options={"crf": "1", "bf": "0", "g": "5"})
+        video.width, video.height, video.pix_fmt = 64, 48, "yuv420p"
+        sound: Any = out.add_stream("aac", rate=rate, layout="mono")
+        for number in range(30):
+            picture = av.VideoFrame.from_ndarray(numbered_picture(number, (48, 64)), "bgr24")
+            picture.pts = number
+            out.mux(video.encode(picture))
+        tone = np.sin(np.arange(int(3.5 * rate)) / rate * 2 * np.pi * 440).astype(np.float32)
+        for begin in range(0, len(tone), 1024):
+            piece = av.AudioFrame.from_ndarray(tone[None, begin : begin + 1024], "fltp", "mono")
+            piece.sample_rate, piece.pts = rate, begin
+            out.mux(sound.encode(piece))
+        out.mux(video.encode(None))
+        out.mux(sound.encode(None))
+    return path
+
+
 def yuv420(image_bgr: BgrImage, *, bt709: bool, full_range: bool) -> npt.NDArray[np.uint8]:
     """Y, Cb, Cr planes below each other (H·3/2, W), by the formulas of ITU-T H.273, in numpy."""
     red, blue = (0.2126, 0.0722) if bt709 else (0.299, 0.114)

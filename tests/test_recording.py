@@ -14,7 +14,7 @@ from typing import Any
 import av
 import numpy as np
 import pytest
-from material import numbered_picture, picture_at, picture_number
+from material import picture_at, picture_number, write_clip
 
 from stream_cam.cli import main
 from stream_cam.config import RecordConfig
@@ -29,33 +29,14 @@ from stream_cam.sources import VideoSource
 from stream_cam.sources.cut import CutSource, cut_out
 
 FPS = 10
-SIZE_HW = (48, 64)
 KILLS = int(os.environ.get("STREAM_CAM_RECORDING_KILLS", "3"))
 """30 are asked of a release."""
-RATE = 48_000
 
 
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Three seconds of numbered pictures with half a second more of a tone, and a title."""
-    path = tmp_path_factory.mktemp("clip") / "clip.mp4"
-    with av.open(str(path), "w") as out:
-        out.metadata["title"] = "numbers"
-        video = out.add_stream("libx264", rate=FPS, options={"crf": "1", "bf": "0", "g": "5"})
-        video.width, video.height, video.pix_fmt = SIZE_HW[1], SIZE_HW[0], "yuv420p"
-        sound: Any = out.add_stream("aac", rate=RATE, layout="mono")
-        for number in range(3 * FPS):
-            picture = av.VideoFrame.from_ndarray(numbered_picture(number, SIZE_HW), "bgr24")
-            picture.pts = number
-            out.mux(video.encode(picture))
-        tone = np.sin(np.arange(int(3.5 * RATE)) / RATE * 2 * np.pi * 440).astype(np.float32)
-        for begin in range(0, len(tone), 1024):
-            piece = av.AudioFrame.from_ndarray(tone[None, begin : begin + 1024], "fltp", "mono")
-            piece.sample_rate, piece.pts = RATE, begin
-            out.mux(sound.encode(piece))
-        out.mux(video.encode(None))
-        out.mux(sound.encode(None))
-    return path
+    return write_clip(tmp_path_factory.mktemp("clip") / "clip.mp4")
 
 
 def annotate(clip: Path, out: Path, **options: Any) -> list[Fraction]:
@@ -130,7 +111,7 @@ def test_sound_can_be_left_out_and_metadata_stays(clip: Path, tmp_path: Path) ->
         assert container.metadata["comment"].startswith("stream-cam ")
 
 
-@pytest.mark.parametrize("suffix", [".mp4", ".webm"])
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".webm"])
 def test_a_part_has_its_own_pictures_and_sound(clip: Path, tmp_path: Path, suffix: str) -> None:
     out = tmp_path / f"out{suffix}"
     times = annotate(clip, out, start="0.7", end="0:01.5")
