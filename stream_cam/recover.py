@@ -12,6 +12,7 @@ import av
 from stream_cam.errors import OutputExistsError, SinkError, SourceError, UsageError
 from stream_cam.sinks.encoders import CONTAINERS
 from stream_cam.sinks.finish import CANNOT_FINISH, finish, sound_of_part
+from stream_cam.sinks.segment_names import segments_of
 from stream_cam.sinks.video import n_pictures_in, part_of
 
 
@@ -19,7 +20,8 @@ def recover_command(names: Sequence[str], *, sound_of: Path | None, overwrite: b
     """Finish each recording and say what is in it.
 
     Args:
-        names: recordings (`out.mp4`) or their part files (`out.part.mp4`).
+        names: recordings (`out.mp4`) or their part files (`out.part.mp4`); of a recording in
+            segments, any of these, or its own name for all of them.
         sound_of: the file that was annotated, for its sound.
 
     Raises:
@@ -27,9 +29,19 @@ def recover_command(names: Sequence[str], *, sound_of: Path | None, overwrite: b
     """
     if not names:
         raise UsageError("which recording? give its name, such as out.mp4")
-    for name in names:
-        path, n_pictures, seconds = recover(Path(name), sound_of=sound_of, overwrite=overwrite)
+    for path in (path for name in names for path in _meant(Path(name))):
+        path, n_pictures, seconds = recover(path, sound_of=sound_of, overwrite=overwrite)
         print(f"recovered {path}: {n_pictures} pictures, {seconds:.1f} s", flush=True)
+
+
+def _meant(path: Path) -> list[Path]:
+    """The recording itself, or what is left of its segments."""
+    if path.stem.endswith(".part") or part_of(path).exists():
+        return [path]
+    parts = [
+        each.path for live in (False, True) for each in segments_of(path, live=live, part=True)
+    ]
+    return parts or [path]
 
 
 def recover(
