@@ -149,7 +149,7 @@ def test_neighbours_that_look_similar_are_not_touched(
     similar = [
         *("out.mp4", "out-20261101T120000.part.mp4", "out-20261101T120000.mkv"),
         *("out-20261101T120000.MP4", "out-20261101T120000.mp4.bak", "out-20261301T120000.mp4"),
-        *("out-20261101T120000-1.mp4", "out-20261101T120000 (copy).mp4", "out-20261101.mp4"),
+        *("out-20261101T120000_1.mp4", "out-20261101T120000 (copy).mp4", "out-20261101.mp4"),
         *("my-out-20261101T120000.mp4", "out-2-20261101T120000.mp4", "Out-20261101T120000.mp4"),
         *("out-00h00m10s.mp4", ".out-20261101T120000.mp4.whole", "out_20261101T120000.mp4"),
     ]

@@ -213,8 +213,8 @@ def test_live_segments_are_called_by_the_time_at_which_their_first_picture_was_c
     assert names(tmp_path) == [
         "out-20261122T120000.mp4",
         "out-20261122T120010.mp4",
-        "out-20261122T120020-2.mp4",
         "out-20261122T120020.mp4",
+        "out-20261122T120020_2.mp4",
     ]
     assert taken.read_bytes() == b"mine"
     assert [len(times_in(Path(path))) for path in sink.segments] == [2, 1, 2]
@@ -222,12 +222,16 @@ def test_live_segments_are_called_by_the_time_at_which_their_first_picture_was_c
 
 def test_which_names_are_segments(tmp_path: Path) -> None:
     out = tmp_path / "a.b(1).mp4"
-    ours = ["a.b(1)-20261122T101500.mp4", "a.b(1)-20261122T101500-2.mp4"]
+    ours = ["a.b(1)-20261122T101500.mp4", "a.b(1)-20261122T101500_2.mp4"]
     others = [
         *("a.b(1).mp4", "a.b(1)-20261122T101500.mkv", "a.b(1)-20261122T101500.MP4"),
         *("a.b(1)-20261322T101500.mp4", "a.b(1)-20261122T251500.mp4", "a.b(1)-20261122.mp4"),
         *("a.b(1)-20261122T101500.part.mp4", "a.b(1)-20261122T101500.mp4.bak"),
-        *("a.b(1)-20261122T101500-1.mp4", "a.b(1)-20261122T101500-02.mp4"),
+        *(
+            "a.b(1)-20261122T101500_1.mp4",
+            "a.b(1)-20261122T101500_02.mp4",
+            "a.b(1)-20261122T101500-2.mp4",
+        ),
         *("a.b(1)-x-20261122T101500.mp4", "x-a.b(1)-20261122T101500.mp4", "axb(1)-00h00m00s.mp4"),
         *("a.b(1)-20261122T101500 (copy).mp4", ".a.b(1)-20261122T101500.mp4.whole"),
         *("a.b(1)_20261122T101500.mp4", "a.b(1)20261122T101500.mp4", "A.B(1)-20261122T101500.mp4"),
@@ -382,6 +386,18 @@ def test_segment_whose_time_is_over_is_finished_while_its_source_is_away(tmp_pat
     ]
     assert lasts(Path(sink.segments[0])) == 10
     assert [len(times_in(Path(path))) for path in sink.segments] == [3, 2, 1]
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+def test_camera_may_be_away_for_a_weekend(tmp_path: Path, suffix: str) -> None:
+    clock, path = HeldTime(), tmp_path / f"out{suffix}"
+    with VideoSink(str(path), LIVE) as sink:
+        for hours in (0, 130, 131):
+            sink.write(live_picture(clock, 3600.0 * hours))
+    times = [float(time / 3600) for time in times_in(path)]
+    # Nearly 2^31 ticks of 0.1 ms are as long as a picture can last in MP4.
+    between = [59.65, 119.30] if suffix == ".mp4" else []
+    assert times == pytest.approx([0, *between, 130, 131], abs=0.01)
 
 
 class Camera(Frames):

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 _CLOCK: Final = "%Y%m%dT%H%M%S"
-_NUMBER: Final = r"(?:-(?P<again>[2-9]|[1-9][0-9]+))?"
-"""Of a second segment that begins within one second, or in an hour that comes twice in autumn."""
+_NUMBER: Final = r"(?:_(?P<again>[2-9]|[1-9][0-9]+))?"
+"""Of a second segment that begins within one second, or in an hour that comes twice in autumn. An
+underscore sorts behind the dot of the first one's suffix, a hyphen before it."""
 _AT: Final = {
     True: r"(?P<clock>[0-9]{8}T[0-9]{6})",
     False: r"(?P<h>[0-9]{2,})h(?P<m>[0-5][0-9])m(?P<s>[0-5][0-9])s",
@@ -40,7 +41,7 @@ def file_name(recording: Path, begin_seconds: int, again: int = 1) -> Path:
 
 
 def _named(recording: Path, at: str, again: int) -> Path:
-    number = "" if again == 1 else f"-{again}"
+    number = "" if again == 1 else f"_{again}"
     return recording.with_name(f"{recording.stem}-{at}{number}{recording.suffix}")
 
 

@@ -12,6 +12,8 @@ from typing import Final
 
 import av
 import av.error
+import numpy as np
+import numpy.typing as npt
 from av.container import OutputContainer
 
 from stream_cam._version import __version__
@@ -33,9 +35,13 @@ _LIMITED_RANGE, _FULL_RANGE = 1, 2
 _MATROSKA_TICK: Final = Fraction(1, 1000)
 _FINE_TICK: Final = Fraction(1, 90_000)
 _FINEST_TICK: Final = Fraction(1, 1_000_000)
-"""MP4 keeps a frame's duration in 32 bits of ticks; nanoseconds would overflow after 4 s."""
+"""MP4 keeps a frame's duration in 31 bits of ticks; nanoseconds would overflow after 2 s."""
 _LIVE_TICK: Final = Fraction(1, 10_000)
-"""With it a camera may be away for 119 hours; with 1/90000, for 13."""
+"""With it a picture may last for 59 hours of an outage; with 1/90000, for 6."""
+_LONGEST_TICKS: Final = 2**31 - 2**16
+"""FFmpeg writes 2^31 - 1 as 1, and does not survive more."""
+_MOST_BRIDGES: Final = 100
+"""A time that lies further ahead is a source's mistake."""
 _MOST_HELD_FPS: Final = Fraction(60)
 _KEYFRAME_SECONDS: Final = 2
 _ASSUMED_RATE: Final = Fraction(30)
@@ -57,10 +63,11 @@ class VideoSink(Sink):
 
     Times are the source's, variable rate included, shifted so that the recording begins at 0;
     MKV and WebM round them to 1 ms, and sources that count finer than 1 µs are rounded to
-    1/90000 s, live ones to 0.1 ms. There are no B-frames, so that every player starts at the first
-    picture. Odd sides grow by a repeated row or column, since 4:2:0 has none; a size that changes
-    midway is letterboxed into the first. Matrix and range are the source's; where it is not tagged,
-    BT.709 from 720 lines on and BT.601 below, in limited range.
+    1/90000 s, live ones to 0.1 ms. What lasts longer than MP4 can say is written once more. There
+    are no B-frames, so that every player starts at the first picture. Odd sides grow by a repeated
+    row or column, since 4:2:0 has none; a size that changes midway is letterboxed into the first.
+    Matrix and range are the source's; where it is not tagged, BT.709 from 720 lines on and BT.601
+    below, in limited range.
 
     The file is written as `name.part.mp4` beside its place: in fragments, so that whatever ends
     the process, all but the last second plays (`stream-cam recover` makes a recording of it). On
@@ -212,11 +219,24 @@ class VideoSink(Sink):
     def _encode(self, image: BgrImage, picture: Picture) -> None:
         if image.shape[:2] != self._size_hw:
             image = letterboxed(picture.image_bgr, self._size_hw)
-        frame = av.VideoFrame.from_ndarray(yuv420_of_bgr(image, self._matrix), "yuv420p")
-        frame.color_range = self._range
-        frame.pts = self._pts_of(picture)
-        frame.time_base = self._time_base
+        yuv = yuv420_of_bgr(image, self._matrix)
+        before, pts = self._last_pts, self._pts_of(picture)
+        if not self._is_matroska() and before >= 0:
+            self._bridge(before, pts)
+        self._last_yuv = yuv
         self.written += 1
+        self._encode_at(pts, yuv)
+
+    def _bridge(self, before: int, pts: int) -> None:
+        """The last picture again, where it lasts longer than the file can say at once."""
+        if pts - before <= _MOST_BRIDGES * _LONGEST_TICKS:
+            for at in range(before + _LONGEST_TICKS, pts, _LONGEST_TICKS):
+                self._encode_at(at, self._last_yuv)
+
+    def _encode_at(self, pts: int, yuv: npt.NDArray[np.uint8]) -> None:
+        frame = av.VideoFrame.from_ndarray(yuv, "yuv420p")
+        frame.color_range = self._range
+        frame.pts, frame.time_base = pts, self._time_base
         self._mux(self._stream.encode(frame))
 
     def _mux(self, packets: list[av.Packet[av.VideoStream]]) -> None:
@@ -227,7 +247,7 @@ class VideoSink(Sink):
 
     def _put(self, packet: av.Packet[av.VideoStream], duration: int) -> None:
         assert self._container is not None
-        packet.duration = max(1, duration)
+        packet.duration = min(max(1, duration), _LONGEST_TICKS)
         self._container.mux(packet)
         self._packets += 1
 
