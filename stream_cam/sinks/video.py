@@ -23,6 +23,7 @@ from stream_cam.frame import BgrImage, Colour
 from stream_cam.sinks.base import Picture, Sink, StreamInfo
 from stream_cam.sinks.encoders import CONTAINERS, check_codec, choose
 from stream_cam.sinks.finish import APPLES_HEVC, CANNOT_FINISH, Sound, finish, start_tags
+from stream_cam.sinks.ticks import Ticks, duration
 from stream_cam.sinks.yuv import Matrix, coefficients, letterboxed, padded_to_even, yuv420_of_bgr
 
 logger = logging.getLogger(__name__)
@@ -32,16 +33,6 @@ _BT709, _BT601 = 1, 6
 """Code points of ITU-T H.273; 6 is BT.601 with 525 lines, the same matrix as with 625."""
 _MATRICES: Final[dict[int, Matrix]] = {1: "bt709", 5: "bt601", 6: "bt601", 9: "bt2020"}
 _LIMITED_RANGE, _FULL_RANGE = 1, 2
-_MATROSKA_TICK: Final = Fraction(1, 1000)
-_FINE_TICK: Final = Fraction(1, 90_000)
-_FINEST_TICK: Final = Fraction(1, 1_000_000)
-"""MP4 keeps a frame's duration in 31 bits of ticks; nanoseconds would overflow after 2 s."""
-_LIVE_TICK: Final = Fraction(1, 10_000)
-"""With it a picture may last for 59 hours of an outage; with 1/90000, for 6."""
-_LONGEST_TICKS: Final = 2**31 - 2**16
-"""FFmpeg writes 2^31 - 1 as 1, and does not survive more."""
-_MOST_BRIDGES: Final = 100
-"""A time that lies further ahead is a source's mistake."""
 _MOST_HELD_FPS: Final = Fraction(60)
 _KEYFRAME_SECONDS: Final = 2
 _ASSUMED_RATE: Final = Fraction(30)
@@ -117,8 +108,13 @@ class VideoSink(Sink):
         """Whether the file has its name."""
         self.written = 0
         """Pictures given to the encoder so far."""
-        self.repaired_times = 0
+        self._ticks: Ticks | None = None
+        self._last_yuv: npt.NDArray[np.uint8] = np.empty((0, 0), np.uint8)
+
+    @property
+    def repaired_times(self) -> int:
         """Pictures whose time did not increase, so far."""
+        return 0 if self._ticks is None else self._ticks.repaired
 
     def close(self) -> None:
         if self._container is None:
@@ -160,9 +156,14 @@ class VideoSink(Sink):
             raise SinkError(f"{self.name} is closed")
         self._refuse_to_replace()
         height, width = self._size_hw = image.shape[:2]
-        self._time_base = self._tick_for(picture.frame.time_base)
-        self._start_seconds = picture.frame.pts * picture.frame.time_base
-        self._last_pts = -1
+        frame = picture.frame
+        self._start_seconds = frame.pts * frame.time_base
+        self._ticks = Ticks(
+            self._start_seconds,
+            frame.time_base,
+            matroska=self._is_matroska(),
+            live=self._info.live,
+        )
         self._packets = 0
         encoding = choose(self._codec, self._config)
         self._container = av.open(
@@ -185,7 +186,7 @@ class VideoSink(Sink):
         if self._codec == "hevc" and not self._is_matroska():
             stream.codec_context.codec_tag = APPLES_HEVC
         codec = stream.codec_context
-        codec.time_base = self._time_base
+        codec.time_base = self._ticks.tick
         codec.gop_size = max(1, round(_KEYFRAME_SECONDS * self._fps))
         codec.thread_count = self._threads
         if encoding.bit_rate is not None:
@@ -220,23 +221,19 @@ class VideoSink(Sink):
         if image.shape[:2] != self._size_hw:
             image = letterboxed(picture.image_bgr, self._size_hw)
         yuv = yuv420_of_bgr(image, self._matrix)
-        before, pts = self._last_pts, self._pts_of(picture)
-        if not self._is_matroska() and before >= 0:
-            self._bridge(before, pts)
+        assert self._ticks is not None
+        ticks, between = self._ticks.next(picture.frame.pts * picture.frame.time_base)
+        for again in between:
+            self._encode_at(again, self._last_yuv, self._ticks.tick)
         self._last_yuv = yuv
         self.written += 1
-        self._encode_at(pts, yuv)
+        self._encode_at(ticks, yuv, self._ticks.tick)
 
-    def _bridge(self, before: int, pts: int) -> None:
-        """The last picture again, where it lasts longer than the file can say at once."""
-        if pts - before <= _MOST_BRIDGES * _LONGEST_TICKS:
-            for at in range(before + _LONGEST_TICKS, pts, _LONGEST_TICKS):
-                self._encode_at(at, self._last_yuv)
-
-    def _encode_at(self, pts: int, yuv: npt.NDArray[np.uint8]) -> None:
+    def _encode_at(self, pts: int, yuv: npt.NDArray[np.uint8], tick: Fraction) -> None:
+        """yuv: (H·3/2, W) uint8, planar 4:2:0."""
         frame = av.VideoFrame.from_ndarray(yuv, "yuv420p")
         frame.color_range = self._range
-        frame.pts, frame.time_base = pts, self._time_base
+        frame.pts, frame.time_base = pts, tick
         self._mux(self._stream.encode(frame))
 
     def _mux(self, packets: list[av.Packet[av.VideoStream]]) -> None:
@@ -245,32 +242,16 @@ class VideoSink(Sink):
                 self._put(self._newest, (packet.pts or 0) - (self._newest.pts or 0))
             self._newest = packet
 
-    def _put(self, packet: av.Packet[av.VideoStream], duration: int) -> None:
+    def _put(self, packet: av.Packet[av.VideoStream], ticks: int) -> None:
         assert self._container is not None
-        packet.duration = min(max(1, duration), _LONGEST_TICKS)
+        packet.duration = duration(ticks)
         self._container.mux(packet)
         self._packets += 1
 
     def _put_last(self) -> None:
-        if self._newest is not None:
-            at = self._start_seconds + (self._newest.pts or 0) * self._time_base
-            self._put(self._newest, round((self._last_second() - at) / self._time_base))
-
-    def _pts_of(self, picture: Picture) -> int:
-        seconds = picture.frame.pts * picture.frame.time_base - self._start_seconds
-        pts = round(seconds / self._time_base)
-        if pts <= self._last_pts:
-            self.repaired_times += 1
-            pts = self._last_pts + 1
-        self._last_pts = pts
-        return pts
-
-    def _tick_for(self, time_base: Fraction) -> Fraction:
-        if self._is_matroska():
-            return _MATROSKA_TICK
-        if time_base >= _FINEST_TICK:
-            return time_base
-        return _LIVE_TICK if self._info.live else _FINE_TICK
+        if self._newest is not None and self._ticks is not None:
+            until = self._ticks.until(self._last_second(), self._newest.pts or 0)
+            self._put(self._newest, until)
 
     def _is_matroska(self) -> bool:
         return self._suffix in (".mkv", ".webm")
@@ -335,11 +316,11 @@ class VideoSink(Sink):
         start, ended = self._start_seconds, self._last_second()
         begun = start if self._begun_seconds is None else self._begun_seconds
         part = self._config.start_seconds is not None or self._config.end_seconds is not None
-        duration = self._info.duration_seconds
+        length = self._info.duration_seconds
         if (
             not (part or self._until_seconds is not None)
-            and duration is not None
-            and ended - begun >= duration - _EARLY_SECONDS
+            and length is not None
+            and ended - begun >= length - _EARLY_SECONDS
         ):
             # It may go on after the last picture.
             return Sound(self._info.file, start, None, cut=self._is_cut())
@@ -349,7 +330,8 @@ class VideoSink(Sink):
         """When the last picture ends, in the source's time."""
         if self._until_seconds is not None:
             return self._until_seconds
-        return self._start_seconds + self._last_pts * self._time_base + 1 / self._fps
+        assert self._ticks is not None
+        return self._ticks.last_seconds + 1 / self._fps
 
     def _is_cut(self) -> bool:
         return self._config.start_seconds is not None or self._begun_seconds is not None
