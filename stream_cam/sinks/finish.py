@@ -173,10 +173,15 @@ def _moved(
     *,
     whole: bool,
 ) -> Iterator[av.Packet[Any]]:
-    shift = round(sound.start_seconds / Fraction(stream.time_base))
+    base = Fraction(stream.time_base)
+    shift = round(sound.start_seconds / base)
+    end = None if sound.end_seconds is None else round(sound.end_seconds / base)
     for packet in _packets(source, stream, sound, earliest, whole=whole):
         assert packet.pts is not None
         assert packet.dts is not None
+        if end is not None:
+            # The file is no longer than its pictures, so that segments can be put together.
+            packet.duration = max(1, min(packet.duration or 0, end - packet.pts))
         packet.pts, packet.dts = packet.pts - shift, packet.dts - shift
         packet.stream = out_stream
         yield packet
