@@ -9,7 +9,13 @@ from pathlib import Path
 
 import av
 
-from stream_cam.errors import OutputExistsError, SinkError, SourceError, UsageError
+from stream_cam.errors import (
+    OutputExistsError,
+    SinkError,
+    SourceError,
+    StreamCamError,
+    UsageError,
+)
 from stream_cam.sinks.encoders import CONTAINERS
 from stream_cam.sinks.finish import CANNOT_FINISH, finish, sound_of_part
 from stream_cam.sinks.segment_names import segments_of
@@ -25,13 +31,20 @@ def recover_command(names: Sequence[str], *, sound_of: Path | None, overwrite: b
         sound_of: the file that was annotated, for its sound.
 
     Raises:
-        StreamCamError: as its message says; those before it are done.
+        StreamCamError: the first of them that cannot be recovered; the others are.
     """
     if not names:
         raise UsageError("which recording? give its name, such as out.mp4")
-    for path in (path for name in names for path in _meant(Path(name))):
-        path, n_pictures, seconds = recover(path, sound_of=sound_of, overwrite=overwrite)
-        print(f"recovered {path}: {n_pictures} pictures, {seconds:.1f} s", flush=True)
+    failure: StreamCamError | None = None
+    for left in (left for name in names for left in _meant(Path(name))):
+        try:
+            path, n_pictures, seconds = recover(left, sound_of=sound_of, overwrite=overwrite)
+        except StreamCamError as error:  # noqa: PERF203
+            failure = failure or error
+        else:
+            print(f"recovered {path}: {n_pictures} pictures, {seconds:.1f} s", flush=True)
+    if failure is not None:
+        raise failure
 
 
 def _meant(path: Path) -> list[Path]:

@@ -333,7 +333,10 @@ def test_kill_leaves_whole_segments_and_a_part_that_recovers(
 
 
 def test_recovered_segment_has_its_own_sound(
-    clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    clip: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     annotate(clip, tmp_path / "out.mp4", segment="1")
     expected = sound_times(tmp_path / "out-00h00m01s.mp4")
@@ -342,8 +345,12 @@ def test_recovered_segment_has_its_own_sound(
     # What a kill leaves when everything has reached the disk.
     monkeypatch.setattr(VideoSink, "_publish", lambda *_, **__: None)
     annotate(clip, tmp_path / "out.mp4", segment="1")
-    assert len(segments_of(tmp_path / "out.mp4", live=False, part=True)) == 3
-    assert main(["recover", str(tmp_path / "out.mp4"), "--sound-of", str(clip)]) == 0
+    # Killed again as soon as it had begun.
+    (tmp_path / "out-00h00m00s_2.part.mp4").write_bytes(b"no picture")
+    assert len(segments_of(tmp_path / "out.mp4", live=False, part=True)) == 4
+    assert main(["recover", str(tmp_path / "out.mp4"), "--sound-of", str(clip)]) == 1
+    assert "no picture can be read from" in capsys.readouterr().err
+    assert len(segments_of(tmp_path / "out.mp4", live=False)) == 3
     assert sound_times(tmp_path / "out-00h00m01s.mp4") == pytest.approx(expected, abs=1e-3)
 
 
