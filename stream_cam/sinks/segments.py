@@ -165,12 +165,16 @@ class SegmentSink(Sink):
 
     def _finish(self, segment: VideoSink) -> None:
         try:
-            segment.close()
+            try:
+                segment.close()
+            finally:
+                if segment.published:
+                    self._add(segment)
         except Exception as exc:
-            # Where it is raised next: at the next picture, or on closing.
+            # It is raised at the next picture, or on closing.
             self._failure = self._failure or exc
-        if not segment.published:
-            return
+
+    def _add(self, segment: VideoSink) -> None:
         self.segments.append(segment.name)
         for path in self._keep.finished(Path(segment.name)):
             if str(path) in self.segments:
@@ -197,9 +201,9 @@ def check_segments(recording: Path, record: RecordConfig, *, live: bool, overwri
     if overwrite:
         return
     if there:
-        others = f" and {len(there) - 1} more" if there[1:] else ""
+        others = f", and {len(there) - 1} more" if there[1:] else ""
         raise OutputExistsError(
-            f"{there[0].path}{others} exists; give --overwrite to replace those of the same name, "
+            f"{there[0].path} exists{others}; give --overwrite to replace those of the same name, "
             "or another name"
         )
     parts = segments_of(recording, live=False, part=True)
