@@ -105,7 +105,7 @@ class Recover:
     recording: Annotated[
         tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="RECORDING...")
     ] = ()
-    """The recordings' names, such as out.mp4."""
+    """The recordings' names, such as out.mp4; of a recording in segments, all that are left."""
     sound_of: Path | None = None
     """The file that was annotated, for its sound."""
     overwrite: bool = False

@@ -49,8 +49,6 @@ logger = logging.getLogger(__name__)
 _TICK_SECONDS = 0.1
 _STOP_SECONDS = 2.0
 """After a stop, how long a source may take to return, and what waits may be worked on."""
-_AWAY_SECONDS = 0.25
-"""How often the picture of a source that is away changes."""
 
 
 class Pipeline:
@@ -237,14 +235,9 @@ class Pipeline:
             self._fail(error)
 
     def _render(self) -> None:
-        patience = _AWAY_SECONDS if self._live and self._healing is not None else None
         try:
             while True:
-                try:
-                    frame, promise = self._to_render.take(patience)
-                except TimeoutError:
-                    self._show_away()
-                    continue
+                frame, promise = self._take()
                 if promise is not None:
                     self._newest = promise.result()
                 started_ns = time.monotonic_ns()
@@ -263,18 +256,29 @@ class Pipeline:
             for outlet in self._outlets:
                 outlet.waiting.close()
 
-    def _show_away(self) -> None:
-        """While a live source gives nothing: its last picture, marked, to those who watch."""
-        away = self._healing.status() if self._healing is not None else None
+    def _take(self) -> Waiting:
+        """The next frame to be drawn; while a live source gives none, its last one, marked, goes
+        to those who take that, at the rate that they ask for.
+        """
         watching = [outlet for outlet in self._outlets if outlet.sink.takes_repeats]
-        picture = self._painter.paint_away(away) if away is not None and watching else None
-        if picture is not None:
-            for outlet in watching:
-                outlet.waiting.put(picture)
+        if not (self._live and self._healing is not None and watching):
+            return self._to_render.take()
+        every = min(outlet.sink.repeat_seconds for outlet in watching)
+        due = time.monotonic() + every
+        while True:
+            try:
+                return self._to_render.take(max(0.0, due - time.monotonic()))
+            except TimeoutError:
+                due = max(due + every, time.monotonic())
+            away = self._healing.status()
+            picture = self._painter.paint_away(away) if away is not None else None
+            if picture is not None:
+                for outlet in watching:
+                    outlet.waiting.put(picture)
 
     def _feed_to_the_end(self, outlet: Outlet) -> None:
         try:
-            for _ in self._feed(outlet, None):
+            for _ in self._feed(outlet, outlet.sink.poll_seconds):
                 pass
         except BaseException as error:
             self._fail(error)

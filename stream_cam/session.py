@@ -18,6 +18,7 @@ from stream_cam.results.sheet import SheetSink
 from stream_cam.sinks import check_outputs, kind_of, open_sink
 from stream_cam.sinks.base import Sink, StreamInfo
 from stream_cam.sinks.score import TruthScore
+from stream_cam.sinks.segments import check_segments
 from stream_cam.sinks.video import finished_of
 from stream_cam.sinks.window import display_problem
 from stream_cam.sources import open_source
@@ -98,6 +99,10 @@ def _pipeline(
 
     info, look, run = source.info, config.look, config.run
     live = info.live if run.live is None else run.live
+    videos = [Path(uri).expanduser() for uri in uris if kind_of(uri) == "video"]
+    if config.record.segment is not None:
+        for path in videos:
+            check_segments(path, config.record, live=live, overwrite=run.overwrite)
     explainer = Explainer.from_config(config.model, look, parallel=parallel_frames(info, live))
     targets = [explainer.resolve(target) for target in config.model.target]
     stream = StreamInfo(
@@ -110,8 +115,9 @@ def _pipeline(
         description=_description(explainer, [explainer.labels[index] for index in targets]),
     )
     sinks = [open_sink(uri, stream, overwrite=run.overwrite, record=config.record) for uri in uris]
-    videos = [finished_of(Path(uri)) for uri in uris if kind_of(uri) == "video"]
-    results = open_results(config.record, info.name, videos[0] if videos else None)
+    # A page cannot link into segments, which may be removed and whose names come as they begin.
+    linked = [finished_of(path) for path in videos if config.record.segment is None]
+    results = open_results(config.record, info.name, linked[0] if linked else None)
     return Pipeline(
         source,
         [*sinks, *results, *extra_sinks],
