@@ -109,7 +109,8 @@ class Explainer:
             labels: a file with the class names, for weights from a file.
             engine: `auto`, `openvino` or `eager`.
             device: `auto`, `cpu` or `cuda`.
-            precision: `auto` is fp32 on CPUs, fp16 on GPUs; `bf16` where the processor has it.
+            precision: `auto` is fp32 on CPUs, fp16 on GPUs; `bf16` where the processor has it;
+                `int8` if `stream-cam build` made one.
             fit: `stretch`, `crop`, `letterbox` or `native`.
             input_size: side of the network's input in pixels; default: the weights' own.
             look: how `overlay` draws.
