@@ -217,7 +217,7 @@ def test_int8_without_frames_or_a_kept_engine_says_how_to_build_it(
     for command in (["build"], ["run", FRAMES, "null"]):
         assert main([*command, *INT8, "--weights", "tiny.safetensors"]) == 1
         line = complaint(capsys)
-        assert "no int8 engine of resnet18 3×64×64 is kept here" in line
+        assert "no int8 engine of resnet18 3×64×64 for one frame at a time is kept here" in line
         assert "`stream-cam build --precision int8 --calibrate clip.mp4` makes one" in line
 
 

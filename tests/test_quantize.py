@@ -225,8 +225,8 @@ def test_the_newest_whole_engine_is_taken(
 @pytest.mark.parametrize(
     ("part", "value", "expected"),
     [
-        ("versions", {"openvino": "2020.1"}, r"is kept for openvino 2020.1 \(here "),
-        ("hardware", {"cpu": "another"}, r"is kept for cpu another \(here "),
+        ("versions", {"openvino": "2020.1"}, r"is kept here, only of openvino 2020.1 \(here "),
+        ("hardware", {"cpu": "another"}, r"is kept here, only of cpu another \(here "),
     ],
 )
 def test_an_engine_of_other_versions_is_named(
@@ -244,8 +244,11 @@ def test_without_a_kept_engine_one_line_says_how_to_make_one(
     net: CamNet, store: EngineStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("STREAM_CAM_ENGINES", str(store.folder))
-    with pytest.raises(EngineError, match=r"no int8 engine of small 3×96×64 is kept here: `stream"):
+    expected = "no int8 engine of small 3×96×64 for one frame at a time is kept here: `stream-cam"
+    with pytest.raises(EngineError, match=expected):
         load_engine(net, "abc", (96, 64), precision="int8", device="cpu")
+    with pytest.raises(EngineError, match="3×64×64 for 3 frames at once is kept here"):
+        load_engine(net, "abc", HW, precision="int8", device="cpu", parallel=3)
     with pytest.raises(EngineError, match="no int8 engine of small"):
         load_engine(net, "other weights", HW, precision="int8", device="cpu")
     with pytest.raises(EngineError, match="the eager engine has no int8"):

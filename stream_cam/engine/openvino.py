@@ -81,7 +81,7 @@ class OpenVinoBackend:
             calibration=quantizer.identity if quantizer else {},
         )
         if precision == "int8" and quantizer is None:
-            key = _calibrated(key, store or EngineStore())
+            key = _calibrated(key, parallel, store or EngineStore())
         self.key = key
 
     def compile(self, on_stage: OnStage = tell_nobody) -> tuple[OpenVinoEngine, bytes]:
@@ -183,7 +183,7 @@ def _options(precision: Precision, parallel: int) -> dict[str, str]:
     return {"NUM_STREAMS": str(parallel), **hints}
 
 
-def _calibrated(key: EngineKey, store: EngineStore) -> EngineKey:
+def _calibrated(key: EngineKey, parallel: int, store: EngineStore) -> EngineKey:
     """The key of the int8 engine that is kept for the same use, whatever it was calibrated with.
 
     Raises:
@@ -194,9 +194,10 @@ def _calibrated(key: EngineKey, store: EngineStore) -> EngineKey:
         return found
     others = [replace(manifest.key, calibration={}) for _, manifest in store.manifests()]
     differing = [one.difference(key) for one in others if one != key and one.same_purpose(key)]
+    at_once = "one frame at a time" if parallel == 1 else f"{parallel} frames at once"
     raise EngineError(
-        f"no int8 engine of {key.model} {key.input_text} is kept "
-        f"{f'for {differing[0]}' if differing else 'here'}: {_CALIBRATE}"
+        f"no int8 engine of {key.model} {key.input_text} for {at_once} is kept here"
+        f"{f', only of {differing[0]}' if differing else ''}: {_CALIBRATE}"
     )
 
 
