@@ -18,6 +18,7 @@ import pytest
 import torch
 from torch import nn
 
+from stream_cam.calibrate import read_calibration
 from stream_cam.engine import load_engine, quantize
 from stream_cam.engine.base import Engine, tell_nobody
 from stream_cam.engine.openvino import OpenVinoBackend, _convert
@@ -26,7 +27,9 @@ from stream_cam.engine.quantize import Calibration, Quantizer, _n_quantized
 from stream_cam.engine.store import BLOB, MANIFEST, EngineStore
 from stream_cam.engine.verify import GATES, N_DRAWN, N_RANDOM, Comparison, compare
 from stream_cam.errors import EngineError
-from stream_cam.model import CamNet
+from stream_cam.model import CamNet, build_network, load_parameters
+from stream_cam.sources import open_source
+from stream_cam.weights import load_weights
 
 pytestmark = [
     pytest.mark.needs_nncf,
@@ -382,3 +385,20 @@ def test_nncf_sends_nothing_and_leaves_loggers_alone() -> None:
         "assert sys.modules['openvino_telemetry'] is openvino_telemetry\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, timeout=120)
+
+
+def test_the_demo_model_survives_int8(tmp_path: Path) -> None:
+    """ResNet18 with trained weights, on small pictures for the time's sake."""
+    weights = load_weights("demo", "resnet18")
+    module = build_network("resnet18", weights.n_classes)
+    load_parameters(module, weights.state_dict, weights.name)
+    net = CamNet.from_module(module, name="resnet18")
+    source = open_source("demo://shapes?size=96x64&fps=10&seconds=8&seed=7")
+    calibration = read_calibration(source, weights, "stretch", 64, tell_nobody)
+    store = EngineStore(tmp_path)
+    prepared = take_or_build(int8_backend(net, Quantizer(net, calibration), store), store)
+    figures = prepared.manifest.verification
+    assert figures.cam_correlation >= 0.99
+    assert figures.top1_agreement >= 0.98
+    full = take_or_build(OpenVinoBackend(net, "abc", HW), store)
+    assert prepared.manifest.size_bytes < 0.7 * full.manifest.size_bytes
