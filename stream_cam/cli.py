@@ -229,6 +229,7 @@ def _build(command: Build) -> int:
         command.model,
         parallel_choices(),
         command.batch,
+        calibrate=command.calibrate,
         force=command.force,
         verify_only=command.verify_only,
         as_json=command.json,

@@ -123,6 +123,9 @@ class Build:
     """Build anew what is already kept."""
     verify_only: bool = False
     """Compare kept engines with their network again; build nothing."""
+    calibrate: Annotated[str | None, tyro.conf.arg(metavar="SOURCE")] = None
+    """For --precision int8: a video, or a folder of pictures, of what the network will see. Half of
+    up to 300 of its frames set the ranges, the engine is verified with the others."""
     batch: str = "1"
     """Frames the network takes at once, on GPUs: 8, or 1..32 (any number up to 32, fastest at 32),
     or 1..8..32 (fastest at 8)."""
@@ -135,6 +138,10 @@ class Build:
     def __post_init__(self) -> None:
         if self.force and self.verify_only:
             raise ValueError("--force builds and --verify-only does not: give one of them")
+        if self.calibrate is not None and self.model.precision != "int8":
+            raise ValueError("--calibrate is for int8 engines: give --precision int8 too")
+        if self.force and self.calibrate is None and self.model.precision == "int8":
+            raise ValueError("--force builds, and int8 is built from frames: give --calibrate too")
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from typing import Literal
 
 Device = Literal["auto", "cpu", "cuda"]
 EngineName = Literal["auto", "tensorrt", "inductor", "openvino", "eager"]
-Precision = Literal["auto", "fp32", "fp16", "bf16"]
+Precision = Literal["auto", "fp32", "fp16", "bf16", "int8"]
 Fit = Literal["stretch", "crop", "letterbox", "native"]
 Upsampling = Literal["bilinear", "nearest", "bicubic"]
 Colormap = Literal["turbo", "jet", "viridis", "inferno", "magma"]
@@ -40,7 +40,8 @@ class ModelConfig:
     """Where the network runs; auto takes a CUDA GPU if an engine for it is there."""
     precision: Precision = "auto"
     """auto: fp16 on GPUs, fp32 on CPUs; bf16: faster on processors that have it (`stream-cam
-    doctor` says), and the maps differ by up to a hundredth of their range."""
+    doctor` says), and the maps differ by up to a hundredth of their range; int8: on CPUs, once it
+    was built with `stream-cam build --precision int8 --calibrate clip.mp4`."""
     input_size: int | None = None
     """Side of the network's input in pixels; default: what the weights were made for."""
     fit: Fit = "stretch"

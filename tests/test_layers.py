@@ -19,7 +19,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("report", "checkpoint", "torchvision_models", "sources", "sinks", "cam"),
     ("model", "weights"),
     ("engine",),
-    ("explain", "hud"),
+    ("explain", "hud", "calibrate"),
     ("render", "outlet", "results"),
     ("painter",),
     ("ledger",),
