@@ -96,6 +96,8 @@ class Batch:
         self._check()
 
     def _check(self) -> None:
+        if self.config.record.segment is not None:
+            raise UsageError("--segment is for `stream-cam run`; a batch makes one file a video")
         named = Counter(job.output for job in self.jobs)
         for output, count in named.items():
             if count > 1:

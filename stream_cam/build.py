@@ -10,14 +10,18 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from stream_cam.calibrate import read_calibration
 from stream_cam.config import ModelConfig
-from stream_cam.engine import Batch, open_backend
+from stream_cam.engine import Batch, OnStage, open_backend
 from stream_cam.engine.machine import TENSORRT_INSTALL
 from stream_cam.engine.manifest import Manifest
-from stream_cam.engine.prepare import Backend, OnStage, take_and_verify, take_or_build
+from stream_cam.engine.prepare import Backend, take_and_verify, take_or_build
+from stream_cam.engine.quantize import Quantizer, nncf_version
 from stream_cam.engine.store import EngineStore
 from stream_cam.errors import EngineError, UsageError
 from stream_cam.model import CamNet, build_network, load_parameters
+from stream_cam.sources import open_source
+from stream_cam.uri import redact
 from stream_cam.weights import load_weights
 
 
@@ -36,6 +40,7 @@ def build_command(
     parallels: Sequence[int],
     batch: str,
     *,
+    calibrate: str | None = None,
     force: bool,
     verify_only: bool,
     as_json: bool,
@@ -45,6 +50,7 @@ def build_command(
     Args:
         parallels: frames explained at once; an engine each, where that makes a difference.
         batch: as `Batch.parse` takes it.
+        calibrate: for int8, the source of the frames to quantise with.
         force: builds them although they are kept.
         verify_only: compares kept ones with their network again, and builds nothing.
 
@@ -53,7 +59,7 @@ def build_command(
     """
     store = EngineStore()
     done = []
-    for backend in _backends(model, parallels, _batch(batch)):
+    for backend in _backends(model, parallels, _batch(batch), calibrate):
         with _progress(f"{backend.key.model} {backend.key.input_text}") as on_stage:
             result = (
                 _verified_again(backend, store, on_stage)
@@ -79,8 +85,8 @@ def _batch(text: str) -> Batch:
         raise UsageError(f"--batch: {error}") from error
 
 
-def _backends(model: ModelConfig, parallels: Sequence[int], batch: Batch) -> list[Backend]:
-    """One for each engine: on a GPU, how many frames are explained at once makes no other."""
+def _check(model: ModelConfig) -> None:
+    """Raises UsageError for what is not built ahead."""
     if model.fit == "native":
         raise UsageError(
             "with --fit native the input's shape is the frame's, so its engine is built at the "
@@ -91,6 +97,17 @@ def _backends(model: ModelConfig, parallels: Sequence[int], batch: Batch) -> lis
             f"the {model.engine} engine is not built ahead: give --engine tensorrt, openvino or "
             "auto"
         )
+
+
+def _backends(
+    model: ModelConfig, parallels: Sequence[int], batch: Batch, calibrate: str | None = None
+) -> list[Backend]:
+    """One for each engine: on a GPU, how many frames are explained at once makes no other."""
+    _check(model)
+    if calibrate is not None:
+        # Told before anything slow is loaded.
+        nncf_version()
+        source = open_source(calibrate)
     loaded = load_weights(model.weights, model.model, model.labels)
     size = loaded.input_size if model.input_size is None else model.input_size
     if size < 32:
@@ -98,6 +115,10 @@ def _backends(model: ModelConfig, parallels: Sequence[int], batch: Batch) -> lis
     module = build_network(model.model, loaded.n_classes)
     load_parameters(module, loaded.state_dict, loaded.name)
     net = CamNet.from_module(module, name=model.model)
+    quantizer = None
+    if calibrate is not None:
+        with _progress(redact(calibrate)) as on_stage:
+            quantizer = Quantizer(net, read_calibration(source, loaded, model.fit, size, on_stage))
     backends = [
         open_backend(
             net,
@@ -108,6 +129,7 @@ def _backends(model: ModelConfig, parallels: Sequence[int], batch: Batch) -> lis
             precision=model.precision,
             parallel=parallel,
             batch=batch,
+            quantizer=quantizer,
         )
         for parallel in parallels
     ]

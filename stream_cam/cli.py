@@ -23,10 +23,12 @@ from stream_cam.uri import hide, remember_secrets
 
 if TYPE_CHECKING:
     from stream_cam.pipeline import Pipeline
-    from stream_cam.report import Report
+    from stream_cam.report import Report, SinkCount
 
 INTERRUPTED = 130
 TERMINATED = 143
+_LISTED = 4
+"""So many segments are told by name."""
 _CLEAR_LINE = b"\r\x1b[2K"
 
 
@@ -171,6 +173,8 @@ def _run(command: Run) -> int:
         def begin(pipeline: Pipeline) -> None:
             signals.watch(pipeline.stop)
             if not quiet:
+                if pipeline.info.note:
+                    _say(pipeline.info.note)
                 _say(_mode(pipeline.report, command.look))
 
         run_session(
@@ -225,6 +229,7 @@ def _build(command: Build) -> int:
         command.model,
         parallel_choices(),
         command.batch,
+        calibrate=command.calibrate,
         force=command.force,
         verify_only=command.verify_only,
         as_json=command.json,
@@ -283,10 +288,24 @@ def _summarise(report: Report) -> None:
         path = Path(sink.name)
         if sink.failed:
             _say(f"failed after {sink.written} pictures: {sink.failed}")
+        if sink.segments or sink.removed:
+            _say(_segments_of(sink))
+        elif sink.failed:
+            continue
         elif sink.written and path.is_file():
             _say(f"wrote {sink.name} ({path.stat().st_size / 1e6:.1f} MB)")
         elif sink.written and path.is_dir():
             _say(f"wrote {sink.name}")
+
+
+def _segments_of(sink: SinkCount) -> str:
+    """The files of a recording in segments, in one line."""
+    total = sum(path.stat().st_size for path in map(Path, sink.segments) if path.is_file())
+    names = sink.segments
+    listed = ", ".join(names) if len(names) <= _LISTED else f"{names[0]} … {names[-1]}"
+    removed = f"; {sink.removed} older ones were removed (--keep)" if sink.removed else ""
+    noun = "segment" if len(names) == 1 else "segments"
+    return f"wrote {len(names)} {noun} ({total / 1e6:.1f} MB): {listed}{removed}"
 
 
 class _Signals:

@@ -23,7 +23,7 @@ from stream_cam.config import (
     RunConfig,
 )
 from stream_cam.errors import UsageError, unknown_name
-from stream_cam.uri import redact
+from stream_cam.uri import redact_uri
 
 COMMANDS = ("run", "batch", "demo", "recover", "build", "engines", "bench", "doctor")
 
@@ -105,7 +105,7 @@ class Recover:
     recording: Annotated[
         tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="RECORDING...")
     ] = ()
-    """The recordings' names, such as out.mp4."""
+    """The recordings' names, such as out.mp4; of a recording in segments, all that are left."""
     sound_of: Path | None = None
     """The file that was annotated, for its sound."""
     overwrite: bool = False
@@ -123,6 +123,9 @@ class Build:
     """Build anew what is already kept."""
     verify_only: bool = False
     """Compare kept engines with their network again; build nothing."""
+    calibrate: Annotated[str | None, tyro.conf.arg(metavar="SOURCE")] = None
+    """For --precision int8: a video, or a folder of pictures, of what the network will see. Half of
+    up to 300 of its frames set the ranges, the engine is verified with the others."""
     batch: str = "1"
     """Frames the network takes at once, on GPUs: 8, or 1..32 (any number up to 32, fastest at 32),
     or 1..8..32 (fastest at 8)."""
@@ -135,6 +138,10 @@ class Build:
     def __post_init__(self) -> None:
         if self.force and self.verify_only:
             raise ValueError("--force builds and --verify-only does not: give one of them")
+        if self.calibrate is not None and self.model.precision != "int8":
+            raise ValueError("--calibrate is for int8 engines: give --precision int8 too")
+        if self.force and self.calibrate is None and self.model.precision == "int8":
+            raise ValueError("--force builds, and int8 is built from frames: give --calibrate too")
 
 
 @dataclass(frozen=True)
@@ -186,7 +193,7 @@ def parse(arguments: Sequence[str]) -> AnyCommand | None:
         if not exit_.code:
             return None
     # Once more: in tyro's box a long URL is broken over lines, and its password not recognised.
-    shown = [redact(argument) for argument in arguments]
+    shown = [redact_uri(argument) for argument in arguments]
     drawn.truncate(drawn.seek(0))
     with redirect_stderr(drawn), suppress(SystemExit):
         _tyro(shown)
@@ -198,8 +205,22 @@ def _tyro(arguments: Sequence[str]) -> AnyCommand:
         Command,
         prog="stream-cam",
         description="Shows, live, what a network looks at.",
-        args=arguments,
+        args=_with_live(arguments),
     )
+
+
+def _with_live(arguments: Sequence[str]) -> list[str]:
+    """`--live` and `--no-live` as the value that tyro wants of what may also be left to chance."""
+    written: list[str] = []
+    for number, argument in enumerate(arguments):
+        following = arguments[number + 1] if number + 1 < len(arguments) else ""
+        if argument == "--no-live":
+            written += ["--live", "False"]
+        elif argument == "--live" and following not in ("None", "True", "False"):
+            written += ["--live", "True"]
+        else:
+            written.append(argument)
+    return written
 
 
 def _usage_error(drawn: str, arguments: Sequence[str]) -> UsageError:

@@ -11,13 +11,14 @@ from typing import Literal
 
 Device = Literal["auto", "cpu", "cuda"]
 EngineName = Literal["auto", "tensorrt", "inductor", "openvino", "eager"]
-Precision = Literal["auto", "fp32", "fp16", "bf16"]
+Precision = Literal["auto", "fp32", "fp16", "bf16", "int8"]
 Fit = Literal["stretch", "crop", "letterbox", "native"]
 Upsampling = Literal["bilinear", "nearest", "bicubic"]
 Colormap = Literal["turbo", "jet", "viridis", "inferno", "magma"]
 AlphaMode = Literal["constant", "heat"]
 Layout = Literal["overlay", "side", "heatmap", "top5"]
 CodecName = Literal["h264", "hevc", "av1", "vp9"]
+OnGap = Literal["gap", "hold"]
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,8 @@ class ModelConfig:
     """Where the network runs; auto takes a CUDA GPU if an engine for it is there."""
     precision: Precision = "auto"
     """auto: fp16 on GPUs, fp32 on CPUs; bf16: faster on processors that have it (`stream-cam
-    doctor` says), and the maps differ by up to a hundredth of their range."""
+    doctor` says), and the maps differ by up to a hundredth of their range; int8: on CPUs, once it
+    was built with `stream-cam build --precision int8 --calibrate clip.mp4`."""
     input_size: int | None = None
     """Side of the network's input in pixels; default: what the weights were made for."""
     fit: Fit = "stretch"
@@ -91,7 +93,7 @@ class RunConfig:
     limit: int | None = None
     """Stop after this many frames."""
     live: bool | None = None
-    """Newest frame wins (live) or every frame is explained (no-live); default: cameras and
+    """--live: the newest frame wins; --no-live: every frame is explained. Default: cameras and
     streams are live, files are not."""
     strict: bool = False
     """End the run as soon as one output fails; default: the others go on, and the run ends with
@@ -248,6 +250,15 @@ class RecordConfig:
     """Keep a file's sound in the recording."""
     min_free: str = "500M"
     """Stop recording when the disk has less than this free, in bytes, such as 2G."""
+    segment: str | None = None
+    """Begin a new file every so often: seconds, 90s, 10m, 1h, or h:m:s; names get the time at which
+    a segment begins."""
+    keep: str | None = None
+    """Of a live recording in segments, keep the newest: a time such as 24h or 7d, or a size such as
+    20GB; older ones are removed."""
+    on_gap: OnGap = "gap"
+    """While a live source is away: gap (nothing is recorded, the time is left free) or hold (the
+    last picture is recorded on, marked as what it is)."""
     predictions: Path | None = None
     """Write a row of predictions a frame to this .jsonl, .csv or .parquet file."""
     cams: Path | None = None
@@ -274,9 +285,49 @@ class RecordConfig:
             path = getattr(self, name)
             if path is not None and path.suffix.lower() not in suffixes:
                 raise ValueError(f"--{name} is a file in {' or '.join(suffixes)}, got {path}")
+        self._check_segments()
         start, end = self.start_seconds, self.end_seconds
         if start is not None and end is not None and end <= start:
             raise ValueError(f"--end {self.end} is not after --start {self.start}")
+
+    def _check_segments(self) -> None:
+        segment, keep = self.segment_seconds, self.keep_seconds
+        if segment is not None and segment < 1:
+            raise ValueError(f"--segment is a time from 1 second on, got {self.segment!r}")
+        if self.keep is not None and self.keep_bytes is None and keep is None:
+            raise ValueError(
+                f"--keep is a time such as 24h or 7d, or a size such as 20GB, got {self.keep!r}"
+            )
+        if 0 in (keep, self.keep_bytes):
+            raise ValueError(f"--keep is a time or a size above 0, got {self.keep!r}")
+        if self.keep is not None and segment is None:
+            raise ValueError("--keep removes old segments: give --segment as well, such as 10m")
+        if segment is not None and keep is not None and keep < segment:
+            raise ValueError(f"--keep {self.keep} is less than one --segment of {self.segment}")
+
+    @property
+    def segment_seconds(self) -> Fraction | None:
+        if self.segment is None:
+            return None
+        seconds = _duration(self.segment)
+        if seconds is None:
+            raise ValueError(
+                f"--segment is a time such as 90, 90s, 10m, 1h or h:m:s, got {self.segment!r}"
+            )
+        return seconds
+
+    @property
+    def keep_seconds(self) -> Fraction | None:
+        # A bare number could be meant as a size; what removes files does not guess.
+        if self.keep is None or (self.keep[-1:].isdigit() and ":" not in self.keep):
+            return None
+        return _duration(self.keep)
+
+    @property
+    def keep_bytes(self) -> int | None:
+        text = self.keep or ""
+        found = re.fullmatch(r"\d+(?:\.\d+)?[kKMGT]?B", text)
+        return None if found is None else _amount("--keep", text)
 
     @property
     def bits_a_second(self) -> int | None:
@@ -308,6 +359,17 @@ def _amount(option: str, text: str) -> int:
         raise ValueError(f"{option} is a number with k, M or G behind it, got {text!r}")
     factor = 1000 ** ("", "K", "M", "G", "T").index(found[2].upper())
     return int(float(found[1]) * factor)
+
+
+def _duration(text: str) -> Fraction | None:
+    """Seconds of 90, 90s, 1.5h, 2d, or h:m:s; None if it is neither."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd]?)", text)
+    if found is not None:
+        return Fraction(found[1]) * {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86_400}[found[2]]
+    try:
+        return _moment("", text)
+    except ValueError:
+        return None
 
 
 def _moment(option: str, text: str | None) -> Fraction | None:

@@ -218,6 +218,15 @@ def _openvino() -> Findings:
         yield Finding("CPU", "note", "has bfloat16: --precision bf16 is faster here")
 
 
+def _nncf() -> Findings:
+    installed = _version("nncf")
+    if installed is None:
+        advice = "to build with --precision int8: pip install 'stream-cam[int8]'"
+        yield Finding("NNCF", "note", "not installed; no int8 engines can be built", advice)
+    else:
+        yield Finding("NNCF", "ok", f"{installed}: int8 engines can be built")
+
+
 def _engines() -> Findings:
     import torch
 
@@ -372,6 +381,7 @@ PROBES: tuple[tuple[str, Callable[[], Findings]], ...] = (
     ("TensorRT", _tensorrt),
     ("Triton", _triton),
     ("OpenVINO", _openvino),
+    ("NNCF", _nncf),
     ("engines", _engines),
     ("weights", _weights),
     ("video", _codecs),

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from stream_cam.cam.cpu import CpuOverlay, CpuPreprocessor, scale_cam
-from stream_cam.cam.geometry import FitPlan, plan_fit
+from stream_cam.cam.geometry import FitPlan
 from stream_cam.config import Device, EngineName, Fit, LookConfig, ModelConfig, Precision
 from stream_cam.engine import Engine, EngineInfo, Session, load_engine
 from stream_cam.errors import UsageError, unknown_name
@@ -109,7 +109,8 @@ class Explainer:
             labels: a file with the class names, for weights from a file.
             engine: `auto`, `openvino` or `eager`.
             device: `auto`, `cpu` or `cuda`.
-            precision: `auto` is fp32 on CPUs, fp16 on GPUs; `bf16` where the processor has it.
+            precision: `auto` is fp32 on CPUs, fp16 on GPUs; `bf16` where the processor has it;
+                `int8` if `stream-cam build` made one.
             fit: `stretch`, `crop`, `letterbox` or `native`.
             input_size: side of the network's input in pixels; default: the weights' own.
             look: how `overlay` draws.
@@ -315,10 +316,7 @@ class Explainer:
         with self._lock:
             plan = self._plans.get(frame_hw)
             if plan is None:
-                resize_size = self.weights.resize_size
-                if resize_size is not None and self._input_size != self.weights.input_size:
-                    resize_size = round(resize_size * self._input_size / self.weights.input_size)
-                plan = plan_fit(self._fit, frame_hw, self._input_size, resize_size)
+                plan = self.weights.plan(self._fit, frame_hw, self._input_size)
                 _remember(self._plans, frame_hw, plan, _MAX_PLANS)
             return plan
 

@@ -51,6 +51,8 @@ class Outlet:
             repeated=self._repeated,
             dropped=self.dropped_so_far + at_its_failure,
             failed=self.failed,
+            segments=list(self.sink.segments),
+            removed=self.sink.removed,
         )
 
     def write_all(self, patience_seconds: float | None) -> Iterator[None]:

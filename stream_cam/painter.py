@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 
 from stream_cam.explain import Explainer
 from stream_cam.frame import Explanation, Frame
@@ -71,13 +72,21 @@ class Painter:
         return Picture(paused_picture(image), frame, explanation, repeated=True)
 
     def paint_away(self, away: Away) -> Picture | None:
-        """The last picture, dimmed, with what is the matter; None before the first one."""
+        """The last picture, dimmed, with what is the matter, at the time that it is now; None
+        before the first one.
+        """
         if self._last is None:
             return None
         what = "RECONNECTING" if away.reconnecting else "NO PICTURE"
         text = f"{what}, last frame {away.last_frame_age_seconds:.1f} s ago"
         image = away_picture(self._last.image_bgr, text)
-        return Picture(image, self._last.frame, None, repeated=True)
+        last, age = self._last.frame, away.last_frame_age_seconds
+        frame = replace(
+            last,
+            pts=last.pts + round(age / last.time_base),
+            captured_ns=last.captured_ns + round(age * 1e9),
+        )
+        return Picture(image, frame, None, repeated=True)
 
     def _status(self, frame: Frame, explanation: Explanation) -> HudStatus:
         info = self._explainer.engine_info

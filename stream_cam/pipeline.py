@@ -52,8 +52,6 @@ logger = logging.getLogger(__name__)
 _TICK_SECONDS = 0.1
 _STOP_SECONDS = 2.0
 """After a stop, how long a source may take to return, and what waits may be worked on."""
-_AWAY_SECONDS = 0.25
-"""How often the picture of a source that is away changes."""
 
 
 class Pipeline:
@@ -266,14 +264,9 @@ class Pipeline:
             self._fail(error)
 
     def _render(self) -> None:
-        watched = any(outlet.sink.takes_repeats for outlet in self._outlets)
         try:
             while True:
-                try:
-                    frame, promise = self._to_render.take(_AWAY_SECONDS if watched else None)
-                except TimeoutError:
-                    self._show_again()
-                    continue
+                frame, promise = self._take()
                 if promise is not None:
                     self._newest = promise.result()
                 started_ns = time.monotonic_ns()
@@ -293,38 +286,52 @@ class Pipeline:
             for outlet in self._outlets:
                 outlet.waiting.close()
 
-    def _apply_settings(self) -> bool:
-        """What was changed holds from the next picture on; whether anything was."""
+    def _apply_settings(self) -> None:
+        """What was changed holds from the next picture on."""
         now, before = self.settings.now, self._shown
         if now is before:
-            return False
+            return
         self._shown = now
         self._renderer.show(now.look, cam=now.cam, n_targets=len(now.targets))
         if (now.look.smooth, now.look.hold) != (before.look.smooth, before.look.hold):
             self._steady.retune(smooth_seconds=now.look.smooth, hold_seconds=now.look.hold)
-        return True
 
     def _steadied(self, newest: Explanation) -> Explanation:
         if self._steady.needs_features and newest.features is None:
             return newest  # explained before a hold was asked for
         return self._steady.update(newest)
 
-    def _show_again(self) -> None:
-        """No frame comes: the last picture, marked with why, to those who watch."""
-        watching = [outlet for outlet in self._outlets if outlet.sink.takes_repeats]
-        away = self._healing.status() if self._healing is not None and self._live else None
+    def _take(self) -> Waiting:
+        """The next frame to be drawn; while none comes, the last one, marked with why, goes to
+        those who take that, at the rate that they ask for.
+        """
+        repeating = [outlet for outlet in self._outlets if outlet.sink.takes_repeats]
+        if not repeating:
+            return self._to_render.take()
+        every = min(outlet.sink.repeat_seconds for outlet in repeating)
+        due = time.monotonic() + every
+        while True:
+            try:
+                return self._to_render.take(max(0.0, due - time.monotonic()))
+            except TimeoutError:
+                due = max(due + every, time.monotonic())
+            self._repeat(repeating)
+
+    def _repeat(self, outlets: Sequence[Outlet]) -> None:
         if self.settings.now.paused:
             self._apply_settings()
             picture = self._painter.paint_paused()
+            outlets = [outlet for outlet in outlets if outlet.sink.watched]
         else:
+            away = self._healing.status() if self._healing is not None and self._live else None
             picture = self._painter.paint_away(away) if away is not None else None
         if picture is not None:
-            for outlet in watching:
+            for outlet in outlets:
                 outlet.waiting.put(picture)
 
     def _feed_to_the_end(self, outlet: Outlet) -> None:
         try:
-            for _ in self._feed(outlet, None):
+            for _ in self._feed(outlet, outlet.sink.poll_seconds):
                 pass
         except BaseException as error:
             self._fail(error)

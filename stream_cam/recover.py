@@ -9,9 +9,16 @@ from pathlib import Path
 
 import av
 
-from stream_cam.errors import OutputExistsError, SinkError, SourceError, UsageError
+from stream_cam.errors import (
+    OutputExistsError,
+    SinkError,
+    SourceError,
+    StreamCamError,
+    UsageError,
+)
 from stream_cam.sinks.encoders import CONTAINERS
 from stream_cam.sinks.finish import CANNOT_FINISH, finish, sound_of_part
+from stream_cam.sinks.segment_names import segments_of
 from stream_cam.sinks.video import n_pictures_in, part_of
 
 
@@ -19,17 +26,35 @@ def recover_command(names: Sequence[str], *, sound_of: Path | None, overwrite: b
     """Finish each recording and say what is in it.
 
     Args:
-        names: recordings (`out.mp4`) or their part files (`out.part.mp4`).
+        names: recordings (`out.mp4`) or their part files (`out.part.mp4`); of a recording in
+            segments, any of these, or its own name for all of them.
         sound_of: the file that was annotated, for its sound.
 
     Raises:
-        StreamCamError: as its message says; those before it are done.
+        StreamCamError: the first of them that cannot be recovered; the others are.
     """
     if not names:
         raise UsageError("which recording? give its name, such as out.mp4")
-    for name in names:
-        path, n_pictures, seconds = recover(Path(name), sound_of=sound_of, overwrite=overwrite)
-        print(f"recovered {path}: {n_pictures} pictures, {seconds:.1f} s", flush=True)
+    failure: StreamCamError | None = None
+    for left in (left for name in names for left in _meant(Path(name))):
+        try:
+            path, n_pictures, seconds = recover(left, sound_of=sound_of, overwrite=overwrite)
+        except StreamCamError as error:  # noqa: PERF203
+            failure = failure or error
+        else:
+            print(f"recovered {path}: {n_pictures} pictures, {seconds:.1f} s", flush=True)
+    if failure is not None:
+        raise failure
+
+
+def _meant(path: Path) -> list[Path]:
+    """The recording itself, or what is left of its segments."""
+    if path.stem.endswith(".part") or part_of(path).exists():
+        return [path]
+    parts = [
+        each.path for live in (False, True) for each in segments_of(path, live=live, part=True)
+    ]
+    return parts or [path]
 
 
 def recover(

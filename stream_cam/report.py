@@ -63,11 +63,16 @@ class SinkCount:
     """Pictures of frames that were drawn for it: all that were drawn."""
     written: int = 0
     repeated: int = 0
-    """Pictures that told that the source is away; not in `written`."""
+    """Pictures that told that the source is away; not in `written`. A recording has written +
+    repeated pictures."""
     dropped: int = 0
     """Replaced by newer ones before it was free (live), or lost when it or the run ended."""
     failed: str = ""
     """Why it ended before its time, or could not be finished."""
+    segments: list[str] = field(default_factory=list)
+    """Of a recording in segments, the files that were finished and are still there."""
+    removed: int = 0
+    """Segments that were removed by --keep, those of earlier runs included."""
 
 
 @dataclass(slots=True)

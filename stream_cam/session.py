@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from stream_cam.config import DemoConfig, LookConfig, ModelConfig, PipelineConfig, RunConfig
 from stream_cam.errors import OutputExistsError, SinkError, StreamCamError, UsageError
 from stream_cam.processor import usable_cores
-from stream_cam.report import Report
+from stream_cam.report import Report, versions
 from stream_cam.results import open_results, result_paths
 from stream_cam.results.sheet import SheetSink
 from stream_cam.settings import Settings
@@ -20,13 +20,14 @@ from stream_cam.sinks import check_outputs, kind_of, open_sink
 from stream_cam.sinks.base import Sink, StreamInfo
 from stream_cam.sinks.recorder import RecorderSink
 from stream_cam.sinks.score import TruthScore
+from stream_cam.sinks.segments import check_segments
 from stream_cam.sinks.video import finished_of
 from stream_cam.sinks.window import display_problem
 from stream_cam.sources import open_source
 from stream_cam.sources.base import Source, SourceInfo
 from stream_cam.sources.cut import cut_out
 from stream_cam.terminal import progress_on_terminal
-from stream_cam.uri import scheme_of
+from stream_cam.uri import hide, redact_uri, scheme_of
 from stream_cam.whole import unwritable
 
 if TYPE_CHECKING:
@@ -60,9 +61,13 @@ def run_session(
     check_outputs(uris, source=source_uri, overwrite=config.run.overwrite, record=config.record)
     _check_files(config, [source_uri, *uris])
     with ExitStack() as closing:
-        source = closing.enter_context(
-            cut_out(open_source(source_uri, config.capture, config.run.live), config.record)
-        )
+        try:
+            source = closing.enter_context(
+                cut_out(open_source(source_uri, config.capture, config.run.live), config.record)
+            )
+        except (StreamCamError, KeyboardInterrupt) as error:
+            _write_report(_report_of_nothing(source_uri, config, error), config.run.report)
+            raise
         pipeline = _pipeline(source, uris, config, extra_sinks)
         if on_start is not None:
             on_start(pipeline)
@@ -96,6 +101,10 @@ def _pipeline(
 
     info, look, run = source.info, config.look, config.run
     live = info.live if run.live is None else run.live
+    videos = [Path(uri).expanduser() for uri in uris if kind_of(uri) == "video"]
+    if config.record.segment is not None:
+        for path in videos:
+            check_segments(path, config.record, live=live, overwrite=run.overwrite)
     explainer = Explainer.from_config(config.model, look, parallel=parallel_frames(info, live))
     targets = [explainer.resolve(target) for target in config.model.target]
     stream = StreamInfo(
@@ -112,10 +121,11 @@ def _pipeline(
         open_sink(uri, stream, overwrite=run.overwrite, record=config.record, settings=settings)
         for uri in uris
     ]
-    if any(sink.takes_repeats for sink in sinks):  # somebody watches, and may want to keep it
+    if any(sink.watched for sink in sinks):  # who watches may want to keep it
         sinks.append(RecorderSink(settings, Path.cwd(), stream, config.record))
-    videos = [finished_of(Path(uri)) for uri in uris if kind_of(uri) == "video"]
-    results = open_results(config.record, info.name, videos[0] if videos else None)
+    # A page cannot link into segments, which may be removed and whose names come as they begin.
+    linked = [finished_of(path) for path in videos if config.record.segment is None]
+    results = open_results(config.record, info.name, linked[0] if linked else None)
     return Pipeline(
         source,
         [*sinks, *results, *extra_sinks],
@@ -191,6 +201,22 @@ def _check_file(option: str, path: Path, taken: Sequence[str], *, overwrite: boo
         raise SinkError(f"{what} cannot be written to {path}: {problem}")
     if path.exists() and not overwrite:
         raise OutputExistsError(f"{path} exists; give --overwrite to replace it")
+
+
+def _report_of_nothing(
+    source_uri: str, config: PipelineConfig, error: StreamCamError | KeyboardInterrupt
+) -> Report:
+    """Of a run whose source never came."""
+    why = "interrupted" if isinstance(error, KeyboardInterrupt) else hide(str(error))
+    return Report(
+        source=redact_uri(source_uri),
+        live=bool(config.run.live),
+        model=config.model.model,
+        weights=config.model.weights,
+        weights_sha256="",
+        ended_by=why,
+        versions=versions(),
+    )
 
 
 def _write_report(report: Report, path: Path | None) -> None:

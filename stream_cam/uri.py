@@ -7,8 +7,16 @@ import re
 from urllib.parse import parse_qsl, quote, unquote, urlsplit, urlunsplit
 
 _URL = re.compile(r"([a-z][a-z0-9+.\-]*://)([^\s'\"<>]+)", re.IGNORECASE)
-_SECRET_KEYS = re.compile(r"pass|pwd|token|secret|auth|key|sig|user|credential", re.IGNORECASE)
-
+_SCHEME = re.compile(r"([a-z][a-z0-9+.\-]*)://", re.IGNORECASE)
+_SECRET_KEYS = re.compile(
+    r"pass|pwd|\bpw\b|token|secret|auth|key|sig|user|usr|login|credential", re.IGNORECASE
+)
+_IN_PATH = re.compile(
+    r"((?:user(?:name)?|usr|login|pass\w*?|pwd|pw|token|auth|key|secret)=)"
+    r"(.*?)(?=$|[&;/?#]|_[a-z]+=)",
+    re.IGNORECASE,
+)
+"""As in `rtsp://cam/user=me&password=x&channel=1.sdp`: many recorders have it in the path."""
 _HOST_AND_PORT = re.compile(r"(\[[0-9a-f:.%]+\]|[\w.-]+)(:\d*)?", re.IGNORECASE)
 _SHORTEST_SECRET = 4
 """Shorter passwords are masked in URLs only: elsewhere half of all words would hold one."""
@@ -19,13 +27,22 @@ NETWORK_SCHEMES = ("rtsp", "rtsps", "http", "https", "rtmp", "udp", "srt", "tcp"
 
 def scheme_of(uri: str) -> str:
     """The part before `://` in lower case, or "" for a plain path or a camera number."""
-    match = _URL.match(uri)
-    return match.group(1)[:-3].lower() if match else ""
+    match = _SCHEME.match(uri)
+    return match.group(1).lower() if match else ""
 
 
 def redact(text: str) -> str:
-    """`text` with user, password and secret-looking query values of every URL in it masked."""
+    """`text` with user, password and secret-looking values of every URL in it masked.
+
+    In a text a URL ends at a space or a quotation mark; what is one URI as a whole, whose password
+    may hold these, is for `redact_uri`.
+    """
     return _URL.sub(lambda match: _redact_url(match.group(0)), text)
+
+
+def redact_uri(uri: str) -> str:
+    """A URI, and nothing beside it, with its secrets masked."""
+    return _redact_url(uri) if _SCHEME.match(uri) else redact(uri)
 
 
 def _redact_url(url: str) -> str:
@@ -37,6 +54,7 @@ def _redact_url(url: str) -> str:
         body, tail = rest, ""
     if "@" in body:
         body = "***@" + body.rsplit("@", 1)[1]
+    body = _IN_PATH.sub(r"\1***", body)
     if tail.startswith("?"):
         query, hash_sign, fragment = tail[1:].partition("#")
         parts = [
@@ -68,9 +86,13 @@ def _secrets_of(uri: str) -> set[str]:
         return set()
     user, _, password = (userinfo or "").partition(":")
     secrets = {unquote(password)}
-    for key, value in parse_qsl(rest.partition("?")[2].partition("#")[0]):
+    path, _, query = rest.partition("?")
+    for key, value in parse_qsl(query.partition("#")[0]):
         if _SECRET_KEYS.search(key):
             secrets.add(value)
+    for name, value in _IN_PATH.findall(path):
+        if not name.lower().startswith(("user", "usr", "login")):
+            secrets.add(unquote(value))
     secrets.discard("")
     # As typed, decoded, encoded, and as HTTP's basic authentication sends it.
     forms = {password, f"{unquote(user)}:{unquote(password)}" if password else ""} | secrets

@@ -15,7 +15,9 @@ import torchvision
 from torch import Tensor, nn
 
 from stream_cam import checkpoint
+from stream_cam.cam.geometry import FitPlan, plan_fit
 from stream_cam.checkpoint import Checkpoint, OpenUrl, reason_of
+from stream_cam.config import Fit
 from stream_cam.errors import UsageError, WeightsError, unknown_name
 from stream_cam.fingerprint import fingerprint
 from stream_cam.labels import parse_labels, read_labels, resolve_target
@@ -74,6 +76,13 @@ class Weights:
     """Of all tensors' names, types, shapes and bytes; the first 16 hex digits."""
     arch: str | None
     """The network these are of, where the file says so."""
+
+    def plan(self, fit: Fit, frame_hw: tuple[int, int], input_size: int) -> FitPlan:
+        """How a frame of this size becomes a network input with this side."""
+        resize_size = self.resize_size
+        if resize_size is not None and input_size != self.input_size:
+            resize_size = round(resize_size * input_size / self.input_size)
+        return plan_fit(fit, frame_hw, input_size, resize_size)
 
     @classmethod
     def of_module(

@@ -18,7 +18,7 @@ from typing import Any
 import toy_engine
 
 from stream_cam.engine import store
-from stream_cam.engine.base import Engine
+from stream_cam.engine.base import Engine, OnStage, tell_nobody
 from stream_cam.engine.prepare import take_or_build
 
 
@@ -28,9 +28,9 @@ def say_and_wait(word: str) -> None:
 
 
 class WaitingBackend(toy_engine.ToyBackend):
-    def compile(self) -> tuple[Engine, bytes]:
+    def compile(self, on_stage: OnStage = tell_nobody) -> tuple[Engine, bytes]:
         say_and_wait("compile")
-        return super().compile()
+        return super().compile(on_stage)
 
 
 class SayWaiting(logging.Handler):

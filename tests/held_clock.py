@@ -1,15 +1,33 @@
-"""A clock that stands still until a test moves it on."""
+"""Clocks that stand still until a test moves them on."""
 
 from __future__ import annotations
 
 import random
 import threading
 from collections.abc import Callable
+from datetime import datetime, timedelta
 
+from stream_cam.sinks import keep
 from stream_cam.sources.healing import Clock
 
 DEADLINE_SECONDS = 20.0
 """Nothing here takes a second on a quiet machine; a hang is what this is to find."""
+
+
+NOON = datetime(2026, 11, 22, 12)
+
+
+class HeldTime(keep.Clock):
+    """Noon."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    def now(self) -> datetime:
+        return NOON + timedelta(seconds=self.seconds)
+
+    def monotonic_ns(self) -> int:
+        return round((100 + self.seconds) * 1e9)
 
 
 class Even(random.Random):

@@ -107,7 +107,9 @@ class FfmpegServer:
     """
 
     def __init__(self, *, push_to: str | None = None, size: str = "320x240", fps: int = 25) -> None:
-        self._size, self._fps = size, fps
+        self.size, self._fps = size, fps
+        self.codec: tuple[str, ...] = ("libx264", "-preset", "ultrafast", "-tune", "zerolatency")
+        """Of the next start, with its options."""
         self._how = ["-listen", "1"] if push_to is None else ["-method", "POST"]
         self.url = push_to or f"http://127.0.0.1:{free_port()}/live.ts"
         self._process: subprocess.Popen[bytes] | None = None
@@ -116,8 +118,8 @@ class FfmpegServer:
         program = shutil.which("ffmpeg")
         assert program is not None
         command = [program, "-v", "quiet", "-re", "-f", "lavfi"]
-        command += ["-i", f"testsrc=size={self._size}:rate={self._fps}"]
-        command += ["-c:v", "libx264", "-preset", "ultrafast", "-tune", "zerolatency", "-g", "10"]
+        command += ["-i", f"testsrc=size={self.size}:rate={self._fps}"]
+        command += ["-c:v", *self.codec, "-g", "10"]
         command += ["-threads", "1", "-f", "mpegts", *self._how, self.url]
         self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL)
 

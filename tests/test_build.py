@@ -7,24 +7,27 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 from toy_engine import ToyBackend
 
-from stream_cam import build, session
+from stream_cam import build, explain, session
 from stream_cam.cli import main
 from stream_cam.config import ModelConfig
-from stream_cam.engine import Batch, openvino, verify
+from stream_cam.engine import Batch, openvino, quantize, verify
 from stream_cam.engine.machine import TENSORRT_INSTALL
 from stream_cam.engine.manifest import Figures
 from stream_cam.engine.store import BLOB, EngineStore
 from stream_cam.model import build_network
+from stream_cam.weights import Weights
 
 DEADLINE_SECONDS = 120.0
 ONE = ["--weights", "tiny.safetensors", "--input-size", "64", "--engine", "openvino"]
@@ -52,7 +55,7 @@ def place(tmp_path: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def toy(monkeypatch: pytest.MonkeyPatch) -> ToyBackend:
     """Instead of OpenVINO, what builds in no time."""
     backend = ToyBackend()
-    monkeypatch.setattr(build, "_backends", lambda model, parallels, batch: [backend])
+    monkeypatch.setattr(build, "_backends", lambda *_: [backend])
     return backend
 
 
@@ -143,7 +146,7 @@ def test_verify_only_of_an_engine_that_is_wrong(
     assert main(["build"]) == 0
     capsys.readouterr()
     wrong = Figures(0.5, 0.5, 0.1, 0.5, 0.0)
-    monkeypatch.setattr(verify, "compare", lambda engine, net: wrong)
+    monkeypatch.setattr(verify, "compare", lambda *_: wrong)
     assert main(["build", "--verify-only"]) == 1
     assert "difference 0.5" in complaint(capsys)
 
@@ -160,6 +163,117 @@ def test_a_build_that_cannot_be_kept_is_a_failure(
     warning, line = capsys.readouterr().err.splitlines()
     assert "WARNING: the engine is not kept" in warning
     assert "STREAM_CAM_ENGINES" in line
+
+
+FRAMES = "demo://shapes?size=96x64&fps=10&seconds=2.4"
+INT8 = ["--precision", "int8", "--input-size", "64", "--device", "cpu"]
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> nn.Module:
+    """Instead of torchvision's network, one that is quantised in seconds."""
+    torch.manual_seed(1)
+    module = nn.Sequential(
+        *(nn.Conv2d(3, 16, 5, stride=2, padding=2), nn.ReLU()),
+        *(nn.Conv2d(16, 32, 3, stride=2, padding=1), nn.ReLU()),
+        *(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(32, 7)),
+    ).eval()
+    weights = Weights.of_module(module, 7, input_size=64)
+    for user in (build, explain):
+        monkeypatch.setattr(user, "load_weights", lambda *_: weights)
+        monkeypatch.setattr(user, "build_network", lambda *_: module)
+        monkeypatch.setattr(user, "load_parameters", lambda *_: None)
+    return module
+
+
+@pytest.mark.needs_nncf
+def test_an_int8_engine_is_built_from_frames_listed_and_run(
+    small: nn.Module, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert main(["build", *INT8, "--calibrate", FRAMES]) == 0
+    said = capfd.readouterr()
+    assert said.err == ""
+    assert said.out.startswith("built: resnet18 3×64×64, openvino int8 ")
+    (path,) = EngineStore().entries()
+    # What is kept needs neither the frames nor NNCF.
+    monkeypatch.setitem(sys.modules, "nncf", None)
+    assert main(["build", *INT8]) == 0
+    assert capfd.readouterr().out.startswith("kept already: resnet18")
+    assert main(["build", *INT8, "--verify-only"]) == 0
+    assert capfd.readouterr().out.startswith("verified: resnet18")
+    assert main(["engines", "--json"]) == 0
+    (engine,) = json.loads(capfd.readouterr().out)["engines"]
+    assert (engine["status"], engine["path"]) == ("usable", str(path))
+    assert engine["manifest"]["key"]["calibration"]["frames"] == "12+12"
+    report = path.parent.parent / "report.json"
+    assert main(["run", FRAMES, "null", "--quiet", "--report", str(report), *INT8]) == 0
+    assert json.loads(report.read_text())["engine"]["precision"] == "int8"
+    assert EngineStore().entries() == [path]
+
+
+def test_int8_without_frames_or_a_kept_engine_says_how_to_build_it(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for command in (["build"], ["run", FRAMES, "null"]):
+        assert main([*command, *INT8, "--weights", "tiny.safetensors"]) == 1
+        line = complaint(capsys)
+        assert "no int8 engine of resnet18 3×64×64 for one frame at a time is kept here" in line
+        assert "`stream-cam build --precision int8 --calibrate clip.mp4` makes one" in line
+
+
+@pytest.mark.parametrize(
+    ("arguments", "exit_code", "expected"),
+    [
+        (["--calibrate", FRAMES], 2, "give --precision int8 too"),
+        (["--precision", "int8", "--force"], 2, "give --calibrate too"),
+        (["--precision", "int8", "--calibrate", "0"], 2, "give a video file"),
+        (["--precision", "int8", "--calibrate", "demo://shapes?seconds=0.1"], 2, "has 3 frames"),
+        (["--precision", "int8", "--calibrate", "nix.mp4"], 1, "nix.mp4"),
+    ],
+)
+@pytest.mark.needs_nncf
+def test_what_cannot_be_calibrated_is_one_line(
+    arguments: list[str], exit_code: int, expected: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["build", "--weights", "tiny.safetensors", *arguments]) == exit_code
+    assert expected in complaint(capsys)
+
+
+def test_calibrating_without_nncf_says_what_to_install(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def missing(package: str) -> str:
+        raise PackageNotFoundError(package)
+
+    monkeypatch.setattr(quantize, "version", missing)
+    assert main(["build", *INT8, "--calibrate", FRAMES]) == 1
+    assert complaint(capsys).endswith("not installed: pip install 'stream-cam[int8]'")
+
+
+@pytest.mark.needs_nncf
+def test_ctrl_c_while_quantising_is_130_and_leaves_nothing(place: Path) -> None:
+    options = ["--verbose", *ONE, *INT8, "--calibrate", FRAMES]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "stream_cam", "build", *options],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    killer = threading.Timer(DEADLINE_SECONDS, process.kill)
+    killer.start()
+    try:
+        assert process.stderr is not None
+        assert any("INFO: try 3 of" in line for line in process.stderr)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate()
+    finally:
+        killer.cancel()
+        process.kill()
+    assert process.returncode == 130, err
+    assert err.splitlines()[-1] == "stream-cam: interrupted"
+    assert "Traceback" not in err
+    assert EngineStore().entries() == []
+    assert list(place.glob("engines/.*.tmp")) == []
 
 
 @pytest.mark.parametrize(

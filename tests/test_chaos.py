@@ -258,12 +258,12 @@ def test_password_and_path_that_are_wrong_end_at_once() -> None:
             viewer.until_fresh()
         for credentials in ("me:wrong@", ""):
             uri = server.url.replace("://", f"://{credentials}")
-            with pytest.raises(SourceError, match="401") as caught:
-                open_source(uri, BRISK).__enter__()
+            with pytest.raises(SourceError, match="401") as caught, Viewer(uri) as viewer:
+                viewer.until_fresh()
             assert caught.value.kind == "authentication"
         path = server.url_with("me:p@ss%2Fw?rd").replace("/test", "/nothing")
-        with pytest.raises(SourceNotFoundError, match="404") as missing:
-            open_source(path, BRISK).__enter__()
+        with pytest.raises(SourceNotFoundError, match="404") as missing, Viewer(path) as viewer:
+            viewer.until_fresh()
         assert missing.value.kind == "not found"
 
 
@@ -278,12 +278,13 @@ def test_tls_and_names_have_their_own_kinds() -> None:
 
         threading.Thread(target=answer, daemon=True).start()
         uri = f"https://127.0.0.1:{listener.getsockname()[1]}/live"
-        with pytest.raises(SourceError, match="TLS") as caught:
-            open_source(uri, BRISK).__enter__()
+        with pytest.raises(SourceError, match="TLS") as caught, Viewer(uri) as viewer:
+            viewer.until_fresh()
         assert caught.value.kind == "tls"
     config = CaptureConfig(open_timeout_seconds=3, give_up_after=1)
-    with pytest.raises(SourceError) as unknown:
-        open_source("rtsp://nowhere.invalid/stream", config).__enter__()
+    nowhere = Viewer("rtsp://nowhere.invalid/stream", config)
+    with pytest.raises(SourceError) as unknown, nowhere as viewer:
+        viewer.until_fresh()
     assert unknown.value.kind in ("unreachable", "timeout")  # without a network names take long
 
 
@@ -300,6 +301,25 @@ def test_ffmpeg_as_a_server_that_is_killed() -> None:
                 server.kill()
             server.start()
             viewer.until(lambda frame: True)
+        finally:
+            server.kill()
+    assert viewer.source.health.recoveries == 1
+
+
+@pytest.mark.needs_ffmpeg
+def test_another_codec_after_a_restart() -> None:
+    if shutil.which("ffmpeg") is None:
+        pytest.skip("the ffmpeg program is not installed (apt-get install ffmpeg)")
+    server = FfmpegServer()
+    with Viewer(server.url) as viewer:
+        try:
+            server.start()
+            viewer.until(lambda frame: frame.size_hw == (240, 320))
+            with reading_pauses(viewer):
+                server.kill()
+            server.codec, server.size = ("mpeg2video",), "176x144"
+            server.start()
+            viewer.until(lambda frame: frame.size_hw == (144, 176))
         finally:
             server.kill()
     assert viewer.source.health.recoveries == 1

@@ -22,6 +22,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from material import write_video
 from rtsp_harness import RtspServer, rtsp_server_problem
 from safetensors.torch import save_file
 from torchvision.models import resnet18
@@ -420,6 +421,78 @@ def test_bad_weights_are_one_line_and_one(
     assert main(["run", SOURCE, "out.mp4", "--weights", str(path), "--engine", "eager"]) == 1
     assert "bad.safetensors" in complaint(capsys)
     assert names(place) == before
+
+
+@pytest.mark.parametrize("secret", ["pa'ssword9", 'pa"ssword9', "pa<ss word9"])
+def test_run_whose_source_never_comes_writes_its_report(
+    place: Path, options: list[str], capsys: pytest.CaptureFixture[str], secret: str
+) -> None:
+    uri = f"rtsp://me:{secret}@127.0.0.1:1/x"
+    command = ["run", uri, "null", "--report", "r.json", "--give-up-after", "0.2", *options]
+    assert main(command) == 1
+    text = Path("r.json").read_text(encoding="utf-8")
+    report = json.loads(text)
+    assert report["source"] == "rtsp://***@127.0.0.1:1/x"
+    assert "gave up after 0.2 s" in report["ended_by"]
+    assert (report["captured"], report["sinks"]) == (0, [])
+    assert "ssword9" not in text + "".join(capsys.readouterr())
+
+
+def test_interrupt_before_the_first_picture_is_in_the_report(
+    place: Path, options: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("stream_cam.session.open_source", interrupted)
+    assert main(["run", "rtsp://127.0.0.1:1/x", "null", "--report", "r.json", *options]) == 130
+    assert json.loads(Path("r.json").read_text())["ended_by"] == "interrupted"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "mode"),
+    [
+        (["--live"], "live: "),
+        (["--live", "True"], "live: "),
+        (["--no-live"], "lossless: "),
+        ([], "lossless: "),
+    ],
+)
+def test_a_file_is_lossless_unless_it_is_to_be_live(
+    place: Path,
+    options: list[str],
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    mode: str,
+) -> None:
+    write_video(place / "in.mp4", n_frames=3)
+    assert main(["run", "in.mp4", *arguments, "-o", "null", *options]) == 0
+    assert capsys.readouterr().out.startswith(mode)
+
+
+@pytest.mark.parametrize("source", ["0", "/dev/video3", "demo://shapes?live=1"])
+def test_what_is_live_by_nature_cannot_wait(
+    place: Path, capsys: pytest.CaptureFixture[str], source: str
+) -> None:
+    assert main(["run", source, "null", "--no-live"]) == 2
+    assert "its frames do not wait: leave out --no-live" in complaint(capsys)
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        ("rtsp://", "rtsp:// names no host, such as rtsp://192.168.1.20/stream"),
+        ("rtsp:///stream", "names no host"),
+        ("rtsp://me:secret9@cam:99999/x", "rtsp://***@cam:99999/x has no port from 1 to 65535"),
+        ("http://cam:abc/x", "has no port from 1 to 65535"),
+        ("http://cam:0/x", "has no port from 1 to 65535"),
+    ],
+)
+def test_addresses_that_are_none_are_told_at_once(
+    place: Path, capsys: pytest.CaptureFixture[str], source: str, said: str
+) -> None:
+    assert main(["run", source, "null"]) == 2
+    assert said in complaint(capsys)
 
 
 def test_failed_run_still_writes_its_report(

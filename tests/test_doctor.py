@@ -150,6 +150,18 @@ def test_camera_that_may_not_be_used_is_told(
     assert "usermod -aG video" in finding.advice
 
 
+def test_cameras_are_listed_by_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    devices = [str(tmp_path / "video0"), str(tmp_path / "video2")]
+    for device in devices:
+        Path(device).touch()
+    names = {"/sys/class/video4linux/video2/name": "Logitech BRIO"}
+    monkeypatch.setattr(camera, "list_cameras", lambda: devices)
+    monkeypatch.setattr(doctor, "_text", names.get)
+    monkeypatch.setattr(sys, "platform", "linux")
+    said = [finding.what for finding in doctor._cameras()]
+    assert said == [f"{devices[0]}: unnamed", f"{devices[1]}: Logitech BRIO"]
+
+
 def test_engine_folder_is_counted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     entry = tmp_path / "resnet18-openvino-0"
     entry.mkdir()

@@ -240,7 +240,10 @@ def test_an_engine_asked_for_by_name_never_falls_back(
     ("options", "expected"),
     [
         ({"precision": "bf16"}, "--precision fp32 or fp16, or --engine openvino --device cpu"),
-        ({"precision": "fp16", "device": "cpu"}, "--precision fp32 or bf16; fp16 is for GPUs"),
+        (
+            {"precision": "fp16", "device": "cpu"},
+            "--precision fp32 or bf16 or int8; fp16 is for GPUs",
+        ),
         ({"precision": "fp16", "name": "eager", "device": "cpu"}, "--precision fp32; fp16"),
         ({"name": "tensorrt", "device": "cpu"}, "tensorrt engine runs on GPUs"),
         ({"name": "inductor", "device": "cpu"}, "inductor engine runs on GPUs"),

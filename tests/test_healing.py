@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from fractions import Fraction
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,6 +19,8 @@ from stream_cam.closing import Closes
 from stream_cam.config import CaptureConfig
 from stream_cam.errors import SourceError, SourceErrorKind, UsageError
 from stream_cam.frame import Frame
+from stream_cam.sinks import Picture, StreamInfo, VideoSink
+from stream_cam.sources import VideoSource
 from stream_cam.sources.base import Heals, SourceInfo
 from stream_cam.sources.healing import LOOKS_PERMANENT, HealingSource
 
@@ -134,6 +137,32 @@ def test_frames_count_on_over_reconnections_whatever_comes_then() -> None:
     assert watched.error is None
 
 
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+def test_recording_has_the_capture_clocks_times_over_an_outage(tmp_path: Path, suffix: str) -> None:
+    """Whatever the camera says they are: its clock begins anew, and runs too fast."""
+    first, second = Line().give(pts=5_000_000), Line()
+    watched = Watched(first, second)
+    frames = [watched.frame()]
+    for pts in (5_090_000, 5_180_000):
+        threading.Event().wait(0.01)
+        first.give(pts)
+        frames.append(watched.frame())
+    first.items.put(SourceError("cut", kind="lost"))
+    second.give(pts=1)
+    watched.clock.pass_wait(0.5)
+    frames.append(watched.frame())
+    second.items.put(None)
+    watched.stop()
+    path = tmp_path / f"out{suffix}"
+    with VideoSink(str(path), StreamInfo(Fraction(25), False, True)) as sink:
+        for frame in frames:
+            sink.write(Picture(frame.image_bgr, frame, None))
+    expected = [(frame.captured_ns - frames[0].captured_ns) / 1e9 for frame in frames]
+    with VideoSource(str(path)) as source:
+        times = [frame.pts_seconds for frame in source]
+    assert times == pytest.approx(expected, abs=1e-3 if suffix == ".mkv" else 1e-4)
+
+
 def test_waits_grow_from_half_a_second_to_ten() -> None:
     watched = Watched(Line(fails="refused"))
     for seconds in (0.5, 1, 2, 4, 8, 10, 10, 10):
@@ -168,7 +197,7 @@ def test_reader_that_hangs_is_left_behind_and_hands_nothing_on() -> None:
     watched.stop()
 
 
-def test_readers_that_hang_do_not_pile_up() -> None:
+def test_readers_that_hang_do_not_pile_up(caplog: pytest.LogCaptureFixture) -> None:
     lines: list[Line] = []
 
     def hanging() -> Line:
@@ -187,6 +216,7 @@ def test_readers_that_hang_do_not_pile_up() -> None:
     for _ in range(5):
         watched.clock.pass_wait(10.0)  # no further one: three hang
     assert len(lines) == 2
+    assert sum("3 reads hang" in message for message in caplog.messages) == 1
     assert not lines[0].closed.is_set()
     release = lines[0].opening
     assert release is not None

@@ -78,7 +78,7 @@ def test_sound_can_be_left_out_and_metadata_stays(clip: Path, tmp_path: Path) ->
         assert container.metadata["comment"].startswith("stream-cam ")
 
 
-@pytest.mark.parametrize("suffix", [".mp4", ".webm"])
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".webm"])
 def test_a_part_has_its_own_pictures_and_sound(clip: Path, tmp_path: Path, suffix: str) -> None:
     out = tmp_path / f"out{suffix}"
     times = annotate(clip, out, start="0.7", end="0:01.5")

@@ -61,6 +61,41 @@ print("left" if time.monotonic() < until else "stayed")
 """
 
 
+STEER = """
+import ctypes, sys, time
+sys.path[:0] = ["tests"]
+import cv2
+from material import numbered_picture, picture_at
+from stream_cam.config import LookConfig
+from stream_cam.settings import Settings
+from stream_cam.sinks import WindowSink
+x11, xtest = ctypes.CDLL("libX11.so.6"), ctypes.CDLL("libXtst.so.6")
+x11.XOpenDisplay.restype = ctypes.c_void_p
+x11.XStringToKeysym.restype = ctypes.c_ulong
+display = ctypes.c_void_p(x11.XOpenDisplay(None))
+settings = Settings(LookConfig(), ("cat", "dog"))
+with WindowSink(settings=settings) as sink:
+    assert sink.write(picture_at(numbered_picture(3, (240, 320))))
+    until = time.monotonic() + 40
+    x, y, width, height = cv2.getWindowImageRect("stream-cam (? shows the keys)")
+    xtest.XTestFakeMotionEvent(display, -1, x + width // 2, y + height // 2, 0)
+    heard, n_heard = [], 0
+    settings.subscribe(heard.append)
+    for key in ("m", "l", "c", "bracketright", "space", "r"):
+        code = x11.XKeysymToKeycode(display, ctypes.c_ulong(x11.XStringToKeysym(key.encode())))
+        before = len(heard)
+        while len(heard) == before and time.monotonic() < until:
+            xtest.XTestFakeKeyEvent(display, code, 1, 0)
+            xtest.XTestFakeKeyEvent(display, code, 0, 0)
+            x11.XFlush(display)
+            assert sink.poll()
+            time.sleep(0.05)
+            assert sink.poll()
+        n_heard += len(heard) > before
+print(n_heard)
+"""
+
+
 @pytest.fixture(scope="module")
 def x_display() -> Iterator[str]:
     """A virtual X server; skips where Xvfb is not installed."""
@@ -110,6 +145,21 @@ def test_window_hears_its_keys_without_a_new_picture(x_display: str, key: str) -
         timeout=60,
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "left\n", "")
+
+
+@pytest.mark.needs_display
+def test_window_keys_change_the_settings(x_display: str) -> None:
+    if ctypes.util.find_library("Xtst") is None:
+        pytest.skip("keys cannot be pressed without libXtst (apt-get install libxtst6)")
+    done = subprocess.run(
+        [sys.executable, "-c", STEER],
+        env={**os.environ, "DISPLAY": x_display},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == "6\n"
 
 
 @pytest.mark.needs_display

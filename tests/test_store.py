@@ -337,12 +337,30 @@ def test_left_overs_of_a_builder_at_work_stay(engines: EngineStore) -> None:
     assert left_overs(engines) == []
 
 
+def test_the_newest_engine_of_any_calibration(engines: EngineStore) -> None:
+    for number, frames in enumerate(("first", "third", "second")):
+        key = replace(KEY, calibration={"frames": frames})
+        newer = replace(manifest_of(b"blob", key), built_unix_seconds=(1, 3, 2)[number])
+        with engines.building(key):
+            engines.publish(b"blob", newer)
+    kept(engines, with_version("0.9"))
+    kept(engines, replace(KEY, options={"HINT": "THROUGHPUT"}, calibration={"frames": "others"}))
+    found = engines.calibrated(KEY)
+    assert found is not None
+    assert found.calibration == {"frames": "third"}
+    _flip(engines.path(found) / store.BLOB)
+    found = engines.calibrated(KEY)
+    assert found is not None
+    assert found.calibration == {"frames": "second"}
+    assert engines.calibrated(replace(KEY, network="00000000000000ff")) is None
+
+
 def test_what_ends_a_build_leaves_nothing(engines: EngineStore) -> None:
-    def interrupted() -> Any:
+    def interrupted(*_: Any) -> Any:
         raise KeyboardInterrupt
 
     backend = ToyBackend()
-    backend.compile = interrupted  # type: ignore[method-assign]
+    backend.compile = interrupted  # type: ignore[method-assign, assignment]
     with pytest.raises(KeyboardInterrupt):
         take_or_build(backend, engines)
     assert engines.entries() == []

@@ -7,6 +7,7 @@ from stream_cam.uri import (
     query_of,
     quoted_url,
     redact,
+    redact_uri,
     remember_secrets,
     scheme_of,
     without_query,
@@ -52,6 +53,34 @@ def test_redact_masks_passwords_with_url_signs_in_them(password: str) -> None:
     shown = redact(f"rtsp://user:{password}@cam/stream")
     assert password not in shown
     assert shown.endswith("@cam/stream")
+
+
+@pytest.mark.parametrize(
+    "password", ["pa'ss9", 'pa"ss9', "pa<ss9", "pa>ss9", "pa ss9", "'", "a b@c"]
+)
+@pytest.mark.parametrize("rest", ["cam/stream", "cam:554/s?size=3", "cam"])
+def test_passwords_may_hold_what_ends_a_url_in_a_text(password: str, rest: str) -> None:
+    shown = redact_uri(f"rtsp://user:{password}@{rest}")
+    assert shown == f"rtsp://***@{rest}"
+    assert scheme_of(f"rtsp://user:{password}@{rest}") == "rtsp"
+
+
+@pytest.mark.parametrize(
+    ("uri", "shown"),
+    [
+        ("rtsp://c/user=admin&password=hunter22&channel=1.sdp", "rtsp://c/user=***&password=***&channel=1.sdp"),
+        ("rtsp://c/user=admin_password=hunter22_channel=1_stream=0.sdp", "rtsp://c/user=***_password=***_channel=1_stream=0.sdp"),
+        ("rtsp://c/s?usr=admin&pw=hunter22", "rtsp://c/s?usr=***&pw=***"),
+        ("http://c/login=me;pwd=hunter22/v", "http://c/login=***;pwd=***/v"),
+        ("http://c/power=1/password/v", "http://c/power=1/password/v"),
+        ("clip.mp4", "clip.mp4"),
+        ("--sink=rtsp://a:hunter22@c/d", "--sink=rtsp://***@c/d"),
+    ],
+)  # fmt: skip
+def test_secrets_in_paths_and_short_names_are_masked(uri: str, shown: str) -> None:
+    assert redact_uri(uri) == shown
+    remember_secrets(uri)
+    assert "hunter22" not in hide("it said hunter22")
 
 
 @given(st.text())

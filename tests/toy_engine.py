@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from stream_cam.config import Precision
-from stream_cam.engine.base import Engine, EngineInfo, Session
+from stream_cam.engine.base import Engine, EngineInfo, OnStage, Session, tell_nobody
 from stream_cam.engine.manifest import EngineKey
 from stream_cam.errors import EngineError
 from stream_cam.model import CamNet
@@ -80,11 +80,12 @@ class ToyBackend:
     ) -> None:
         self.key = key
         self.net = net or toy_net()
+        self.frames: tuple[Tensor, ...] = ()
         self.change = change
         self.n_compiled = 0
         self.n_revived = 0
 
-    def compile(self) -> tuple[Engine, bytes]:
+    def compile(self, on_stage: OnStage = tell_nobody) -> tuple[Engine, bytes]:
         self.n_compiled += 1
         engine = ToyEngine(self.net, self.change, self.key.precision)
         return engine, toy_blob(self.key)

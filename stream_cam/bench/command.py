@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from stream_cam.config import BenchConfig
 from stream_cam.errors import BenchError, EngineError, UsageError
-from stream_cam.uri import redact
+from stream_cam.uri import redact_uri
 from stream_cam.whole import unwritable
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def bench_command(config: BenchConfig, arguments: Sequence[str]) -> None:
     from stream_cam.bench.run import run_bench
     from stream_cam.bench.table import print_result
 
-    command = shlex.join(["stream-cam", *map(redact, arguments)])
+    command = shlex.join(["stream-cam", *map(redact_uri, arguments)])
     with _progress() as on_stage:
         result = run_bench(config, command, on_stage=on_stage)
     print_result(result)

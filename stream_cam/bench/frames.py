@@ -15,7 +15,7 @@ from stream_cam.errors import BenchError, UsageError
 from stream_cam.frame import BgrImage, Frame
 from stream_cam.sources import open_source
 from stream_cam.sources.demo import DemoSource
-from stream_cam.uri import redact
+from stream_cam.uri import redact_uri
 
 N_FRAMES = 24
 """In memory: 66 MB at 1280×720."""
@@ -47,7 +47,9 @@ def source_frames(uri: str, n_frames: int = N_FRAMES) -> list[BgrImage]:
     """
     with open_source(uri, CaptureConfig()) as source:
         if source.info.live:
-            raise UsageError(f"{redact(uri)} is live; a benchmark needs a file, the same each time")
+            raise UsageError(
+                f"{redact_uri(uri)} is live; a benchmark needs a file, the same each time"
+            )
         frames = [frame.image_bgr.copy() for frame in islice(source, n_frames)]
     if not frames:
         raise BenchError(f"{uri} has no frame to measure with")

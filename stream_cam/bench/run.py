@@ -32,7 +32,7 @@ from stream_cam.errors import BenchError, EngineError, StreamCamError
 from stream_cam.explain import Explainer
 from stream_cam.frame import BgrImage
 from stream_cam.model import CamNet, build_network, load_parameters
-from stream_cam.uri import redact
+from stream_cam.uri import redact_uri
 from stream_cam.weights import load_weights
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ class _Bench:
         self._fingerprint = self._net.fingerprint()
         side = self._weights.input_size
         self._shapes = [_size_hw(shape) for shape in config.shape] or [(side, side)]
-        source = "drawn scenes" if config.source is None else redact(config.source)
+        source = "drawn scenes" if config.source is None else redact_uri(config.source)
         height, width = self._frames[0].shape[:2]
         self.result = BenchResult(
             command=command,

@@ -4,17 +4,26 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 from stream_cam.config import Device, EngineName, Precision
-from stream_cam.engine.base import Batch, Engine, EngineInfo, Session
+from stream_cam.engine.base import Batch, Engine, EngineInfo, OnStage, Session
 from stream_cam.errors import EngineError, UsageError, unknown_name
 
 if TYPE_CHECKING:
     from stream_cam.engine.prepare import Backend
+    from stream_cam.engine.quantize import Quantizer
     from stream_cam.model import CamNet
 
-__all__ = ["Batch", "Engine", "EngineInfo", "Session", "load_engine", "open_backend"]
+__all__ = [
+    "Batch",
+    "Engine",
+    "EngineInfo",
+    "OnStage",
+    "Session",
+    "load_engine",
+    "open_backend",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -25,7 +34,7 @@ _PRECISIONS = {
     ("tensorrt", "cuda"): ("fp32", "fp16"),
     ("inductor", "cuda"): ("fp32", "fp16"),
     ("eager", "cuda"): ("fp32", "fp16"),
-    ("openvino", "cpu"): ("fp32", "bf16"),
+    ("openvino", "cpu"): ("fp32", "bf16", "int8"),
     ("eager", "cpu"): ("fp32",),
 }
 """What an engine computes in, by its name and the kind of device."""
@@ -51,8 +60,9 @@ def load_engine(
         name: which engine; `auto` takes the fastest that works here, and logs what a faster one
             lacked.
         device: `auto` takes CUDA if it is there.
-        precision: `fp16` is for GPUs, `bf16` for OpenVINO on processors that have it; `auto` is
-            fp16 on GPUs, or fp32 where the network's maps do not survive that, and fp32 on CPUs.
+        precision: `fp16` is for GPUs, `bf16` for OpenVINO on processors that have it, `int8` for
+            OpenVINO with an engine that was built before; `auto` is fp16 on GPUs, or fp32 where
+            the network's maps do not survive that, and fp32 on CPUs.
         parallel: how many frames will be explained at once: 1 for the lowest latency.
         batch: how many frames the network takes at once, on GPUs; default: one.
 
@@ -93,8 +103,12 @@ def open_backend(
     precision: Precision = "auto",
     parallel: int = 1,
     batch: Batch | None = None,
+    quantizer: Quantizer | None = None,
 ) -> Backend:
     """What `load_engine` would build with, for the same arguments.
+
+    Args:
+        quantizer: makes the engine int8.
 
     Raises:
         UsageError: it would build nothing.
@@ -106,7 +120,7 @@ def open_backend(
         )
     place = _place(name, device)
     best = _precisions(precision, place)[0]
-    wanted = Wanted(net, fingerprint, input_hw, best, parallel, batch or Batch())
+    wanted = Wanted(net, fingerprint, input_hw, best, parallel, batch or Batch(), quantizer)
     return _backend(_candidates(name, place, best)[0], place, wanted)
 
 
@@ -120,12 +134,13 @@ class Wanted:
     precision: Precision
     parallel: int
     batch: Batch
+    quantizer: Quantizer | None = None
 
 
 def _precisions(precision: Precision, place: str) -> tuple[Precision, ...]:
     """What to compute in on a device, the best first."""
-    if precision not in ("auto", "fp32", "fp16", "bf16"):
-        raise unknown_name("precision", precision, ("auto", "fp32", "fp16", "bf16"))
+    if precision not in get_args(Precision):
+        raise unknown_name("precision", precision, get_args(Precision))
     if precision != "auto":
         return (precision,)
     return ("fp32",) if place == "cpu" else ("fp16", "fp32")
@@ -138,7 +153,8 @@ def _candidates(name: EngineName, place: str, precision: Precision) -> tuple[str
     able = tuple(one for one in names if precision in _PRECISIONS[one, kind])
     if not able:
         has = " or ".join(_PRECISIONS[names[0], kind])
-        elsewhere = {"bf16": ", or --engine openvino --device cpu", "fp16": "; fp16 is for GPUs"}
+        on_cpu = ", or --engine openvino --device cpu"
+        elsewhere = {"bf16": on_cpu, "int8": on_cpu, "fp16": "; fp16 is for GPUs"}
         raise EngineError(
             f"the {names[0]} engine has no {precision} on {place}: give --precision {has}"
             f"{elsewhere[precision]}"
@@ -191,7 +207,12 @@ def _backend(name: str, place: str, wanted: Wanted) -> Backend:
     if batch != Batch():
         raise UsageError("the openvino engine takes one frame at a time: --batch is for tensorrt")
     return OpenVinoBackend(
-        net, fingerprint, input_hw, precision=precision, parallel=wanted.parallel
+        net,
+        fingerprint,
+        input_hw,
+        precision=precision,
+        parallel=wanted.parallel,
+        quantizer=wanted.quantizer,
     )
 
 

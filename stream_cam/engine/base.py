@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+OnStage = Callable[[str], None]
+"""Gets what is being done, in a few words."""
+
+
+def tell_nobody(stage: str) -> None:
+    """The `OnStage` of those who do not want to know."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +68,7 @@ class EngineInfo:
     device: str
     """cpu or cuda:N: where its tensors live."""
     precision: str
-    """fp32, bf16, fp16 or int8: what it computes in; what goes in and out is float32."""
+    """fp32, bf16, fp16 or int8 (in part): what it computes in; what goes in and out is float32."""
     input_shape: tuple[int, int, int, int]
     """(N, 3, H, W) of the normalised batch, with N = `batch.best`."""
     logits_shape: tuple[int, int]

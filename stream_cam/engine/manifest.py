@@ -6,11 +6,13 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-FORMAT = 2
+FORMAT = 3
 """Goes into every key: raise it when what a blob means changes."""
+
+_PURPOSE = ("backend", "model", "network", "input_shape", "precision", "options", "calibration")
 
 
 class OutdatedFormatError(Exception):
@@ -36,6 +38,8 @@ class EngineKey:
     """Of the libraries that made it and read it; for GPUs the driver and TensorRT's full build."""
     hardware: Mapping[str, str]
     """What it runs on: a processor's name and capabilities, a GPU's name and SM."""
+    calibration: Mapping[str, str] = field(default_factory=dict)
+    """int8: the frames that it was quantised with, and what did it; others: empty."""
     format: int = FORMAT
 
     def digest(self) -> str:
@@ -50,12 +54,15 @@ class EngineKey:
 
     def same_purpose(self, other: EngineKey) -> bool:
         """Whether both are the same network for the same use, maybe made or run elsewhere."""
-        parts = ("backend", "model", "network", "input_shape", "precision", "options")
-        return all(getattr(self, part) == getattr(other, part) for part in parts)
+        return all(getattr(self, part) == getattr(other, part) for part in _PURPOSE)
+
+    def same_but_calibration(self, other: EngineKey) -> bool:
+        """Whether both serve here alike: whatever an int8 engine was calibrated with."""
+        return replace(self, calibration=other.calibration) == other
 
     def difference(self, wanted: EngineKey) -> str:
         """What differs first, as `openvino 2026.3 (here 2026.4)`."""
-        for part in ("versions", "hardware"):
+        for part in ("versions", "hardware", "calibration"):
             if getattr(self, part) != getattr(wanted, part):
                 return difference(getattr(self, part), getattr(wanted, part))
         for part, value in asdict(self).items():
@@ -141,6 +148,7 @@ def _key(said: Any) -> EngineKey:
         options=_texts(said["options"]),
         versions=_texts(said["versions"]),
         hardware=_texts(said["hardware"]),
+        calibration=_texts(said["calibration"]),
     )
 
 

@@ -3,22 +3,30 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from stream_cam.config import Precision
-from stream_cam.engine.base import EngineInfo, Session
+from stream_cam.engine.base import EngineInfo, OnStage, Session, tell_nobody
 from stream_cam.engine.machine import openvino_capabilities, openvino_core, openvino_machine
 from stream_cam.engine.manifest import EngineKey
+from stream_cam.engine.store import EngineStore
 from stream_cam.errors import EngineError
 from stream_cam.model import CamNet
 
 if TYPE_CHECKING:
     import openvino
 
+    from stream_cam.engine.quantize import Quantizer
+
 OUTPUTS = ("logits", "features")
+_CALIBRATE = (
+    "`stream-cam build --precision int8 --calibrate clip.mp4` makes one, with a video or pictures "
+    "of what it will see"
+)
 
 
 class OpenVinoBackend:
@@ -29,9 +37,12 @@ class OpenVinoBackend:
         fingerprint: the network's.
         input_hw: height and width of the input in pixels.
         parallel: how many frames will be explained at once.
+        quantizer: makes it int8; default: the newest int8 engine that `store` has is the one.
+        store: default: the usual one.
 
     Raises:
-        EngineError: OpenVINO is not here, or the processor has no such precision.
+        EngineError: OpenVINO is not here, the processor has no such precision, or no int8 engine
+            is kept.
     """
 
     def __init__(
@@ -42,18 +53,23 @@ class OpenVinoBackend:
         *,
         precision: Precision = "fp32",
         parallel: int = 1,
+        quantizer: Quantizer | None = None,
+        store: EngineStore | None = None,
     ) -> None:
         self._core = openvino_core()
-        if precision == "bf16" and "BF16" not in openvino_capabilities(self._core):
+        arithmetic = {"bf16": "bfloat16", "int8": "8-bit integer"}.get(precision)
+        if arithmetic and precision.upper() not in openvino_capabilities(self._core):
             raise EngineError(
-                "this processor has no bfloat16 arithmetic, so --precision bf16 would gain "
-                "nothing: give --precision fp32"
+                f"this processor has no {arithmetic} arithmetic, so --precision {precision} would "
+                "gain nothing: give --precision fp32"
             )
         self.net = net
         self._precision: Precision = precision
         self._parallel = parallel
+        self._quantizer = quantizer
+        self.frames = quantizer.validating if quantizer else ()
         versions, hardware = openvino_machine(self._core)
-        self.key = EngineKey(
+        key = EngineKey(
             backend="openvino",
             model=net.name,
             network=fingerprint,
@@ -62,21 +78,32 @@ class OpenVinoBackend:
             options=_options(precision, parallel),
             versions=versions,
             hardware=hardware,
+            calibration=quantizer.identity if quantizer else {},
         )
+        if precision == "int8" and quantizer is None:
+            key = _calibrated(key, parallel, store or EngineStore())
+        self.key = key
 
-    def compile(self) -> tuple[OpenVinoEngine, bytes]:
-        """Converts and compiles: seconds.
+    def compile(self, on_stage: OnStage = tell_nobody) -> tuple[OpenVinoEngine, bytes]:
+        """Converts and compiles: seconds; for int8 quantises: minutes.
 
         Raises:
-            EngineError: OpenVINO cannot do it.
+            EngineError: OpenVINO or NNCF cannot do it.
         """
+        if self._precision == "int8" and self._quantizer is None:
+            raise EngineError(f"an int8 engine is built from frames: {_CALIBRATE}")
         with warnings.catch_warnings():
             # torch.export and OpenVINO's frontend warn of their own deprecations.
             warnings.simplefilter("ignore")
             try:
                 model = _convert(self.net, self.key.input_shape)
+                if self._quantizer is not None:
+                    model = self._quantizer.quantize(model, on_stage)
+                    on_stage("compiling")
                 compiled = self._core.compile_model(model, "CPU", dict(self.key.options))
                 blob = compiled.export_model().getvalue()
+            except EngineError:
+                raise
             except Exception as error:  # whatever torch.export and OpenVINO may raise
                 raise EngineError(
                     f"OpenVINO cannot compile {self.net.name} ({_reason(error)}); give "
@@ -148,11 +175,30 @@ class _OpenVinoSession:
 
 def _options(precision: Precision, parallel: int) -> dict[str, str]:
     """One frame at a time on all cores, or several frames at once on a core each."""
-    # Without the hint OpenVINO takes bf16 where the CPU has it, and the maps would differ.
-    hints = {"INFERENCE_PRECISION_HINT": "f32" if precision == "fp32" else precision}
+    # Without the hint OpenVINO takes bf16 where the CPU has it, and the maps would differ; of an
+    # int8 network it is about the layers that stayed in float32.
+    hints = {"INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32"}
     if parallel == 1:
         return {"PERFORMANCE_HINT": "LATENCY", **hints}
     return {"NUM_STREAMS": str(parallel), **hints}
+
+
+def _calibrated(key: EngineKey, parallel: int, store: EngineStore) -> EngineKey:
+    """The key of the int8 engine that is kept for the same use, whatever it was calibrated with.
+
+    Raises:
+        EngineError: there is none.
+    """
+    found = store.calibrated(key)
+    if found is not None:
+        return found
+    others = [replace(manifest.key, calibration={}) for _, manifest in store.manifests()]
+    differing = [one.difference(key) for one in others if one != key and one.same_purpose(key)]
+    at_once = "one frame at a time" if parallel == 1 else f"{parallel} frames at once"
+    raise EngineError(
+        f"no int8 engine of {key.model} {key.input_text} for {at_once} is kept here"
+        f"{f', only of {differing[0]}' if differing else ''}: {_CALIBRATE}"
+    )
 
 
 def _convert(net: CamNet, shape: tuple[int, ...]) -> openvino.Model:

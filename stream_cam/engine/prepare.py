@@ -6,17 +6,17 @@ import hashlib
 import logging
 import statistics
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 import torch
+from torch import Tensor
 
-from stream_cam.engine.base import Engine
+from stream_cam.engine.base import Engine, OnStage, tell_nobody
 from stream_cam.engine.buffers import own_stream, wait_for
 from stream_cam.engine.manifest import EngineKey, Figures, Manifest
-from stream_cam.engine.store import EngineStore, UnusableEngineError, read_manifest
+from stream_cam.engine.store import EngineStore, UnusableEngineError
 from stream_cam.engine.verify import verify
 from stream_cam.errors import EngineError
 from stream_cam.model import CamNet
@@ -27,17 +27,16 @@ _LATENCY_RUNS = 15
 _LATENCY_SECONDS = 1.0
 """Slow networks are measured with fewer runs, but three at least."""
 
-OnStage = Callable[[str], None]
-"""Gets what is being done, in a few words."""
-
 
 class Backend(Protocol):
     """What makes engines of one network for one use."""
 
     key: EngineKey
     net: CamNet
+    frames: tuple[Tensor, ...]
+    """(1, 3, H, W) each: what its engines are verified with, besides what all are."""
 
-    def compile(self) -> tuple[Engine, bytes]:
+    def compile(self, on_stage: OnStage = ...) -> tuple[Engine, bytes]:
         """A new engine, and the blob of which `revive` makes it again."""
         ...
 
@@ -79,7 +78,7 @@ def take_or_build(
         EngineError: it cannot be compiled, or is not the network it was made from.
     """
     store = store or EngineStore()
-    on_stage = on_stage or (lambda stage: None)
+    on_stage = on_stage or tell_nobody
     # Whoever publishes just now may make a good engine look damaged: the lock decides.
     kept = None if force else _take(backend, store, logging.DEBUG)
     if kept is not None:
@@ -112,7 +111,7 @@ def take_and_verify(
     engine = backend.revive(blob)
     if on_stage is not None:
         on_stage("verifying")
-    return Prepared(engine, manifest, path), verify(engine, backend.net)
+    return Prepared(engine, manifest, path), verify(engine, backend.net, backend.frames)
 
 
 def _take(backend: Backend, store: EngineStore, level: int) -> Prepared | None:
@@ -133,12 +132,9 @@ def _take(backend: Backend, store: EngineStore, level: int) -> Prepared | None:
 
 def _tell_outdated(key: EngineKey, store: EngineStore) -> None:
     """Says why an engine is built anew though one for the same use is kept."""
-    for path in store.entries():
-        try:
-            kept = read_manifest(path).key
-        except UnusableEngineError:
-            continue
-        if path.name == store.path(kept).name and kept != key and kept.same_purpose(key):
+    for path, manifest in store.manifests():
+        kept = manifest.key
+        if kept != key and kept.same_purpose(key):
             logger.warning(
                 "a kept engine is outdated and built anew: %s, %s", path.name, kept.difference(key)
             )
@@ -150,10 +146,10 @@ def _build(backend: Backend, store: EngineStore | None, on_stage: OnStage) -> Pr
     logger.info("compiling %s for %d×%d with %s", key.model, *key.input_shape[2:], key.backend)
     on_stage("compiling")
     started = time.monotonic()
-    engine, blob = backend.compile()
+    engine, blob = backend.compile(on_stage)
     build_seconds = time.monotonic() - started
     on_stage("verifying")
-    figures = verify(engine, backend.net)
+    figures = verify(engine, backend.net, backend.frames)
     on_stage("measuring")
     manifest = Manifest(
         key=key,

@@ -95,6 +95,30 @@ class EngineStore:
             return []
         return [path for path in found if _ENTRY_NAME.fullmatch(path.name) and _is_ours(path)]
 
+    def manifests(self) -> Iterator[tuple[Path, Manifest]]:
+        """All engines whose manifest can be read and is theirs, with it."""
+        for path in self.entries():
+            with suppress(UnusableEngineError):
+                manifest = read_manifest(path)
+                if self.path(manifest.key).name == path.name:
+                    yield path, manifest
+
+    def calibrated(self, key: EngineKey) -> EngineKey | None:
+        """The key of the newest engine that is `key` but for its calibration, and whole."""
+        found = [
+            (manifest.built_unix_seconds, path.name, manifest)
+            for path, manifest in self.manifests()
+            if manifest.key.same_but_calibration(key)
+        ]
+        for _, name, manifest in sorted(found, key=lambda one: one[:2], reverse=True):
+            try:
+                read_blob(self.folder / name, manifest)
+            except UnusableEngineError as error:
+                logger.warning("a kept engine is passed over: %s is damaged (%s)", name, error)
+                continue
+            return manifest.key
+        return None
+
     @contextmanager
     def building(self, key: EngineKey) -> Iterator[bool]:
         """Keeps other processes from building the same engine; waits while one does.

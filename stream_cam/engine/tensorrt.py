@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 
 import torch
+from torch import Tensor
 
-from stream_cam.engine.base import Batch
+from stream_cam.engine.base import Batch, OnStage, tell_nobody
 from stream_cam.engine.machine import gpu_hardware, installed_tensorrt
 from stream_cam.engine.manifest import EngineKey
 from stream_cam.engine.tensorrt_convert import OPTIONS, convert
@@ -48,6 +49,7 @@ class TensorRtBackend:
                 f"the tensorrt engine has no {precision}: give --precision fp16 or fp32"
             )
         self.net = net
+        self.frames: tuple[Tensor, ...] = ()
         self._flavour = installed_tensorrt()
         self._device, self._precision = device, precision
         self._batch = batch or Batch()
@@ -62,7 +64,7 @@ class TensorRtBackend:
             hardware=gpu_hardware(device),
         )
 
-    def compile(self) -> tuple[TensorRtEngine, bytes]:
+    def compile(self, on_stage: OnStage = tell_nobody) -> tuple[TensorRtEngine, bytes]:
         """Converts and builds: seconds with TensorRT-RTX, up to minutes with TensorRT.
 
         Raises:

@@ -2,7 +2,8 @@
 
 Drawn frames of the demo's scene and random ones go through the engine and through the network in
 PyTorch, float32. Compared are the logits, and the maps of the five classes that the network itself
-thinks best: as they are, and scaled to 0..1 as they are shown.
+thinks best: as they are, and scaled to 0..1 as they are shown. An int8 engine also sees frames of
+what it was made for.
 """
 
 from __future__ import annotations
@@ -71,19 +72,20 @@ GATES: Mapping[str, Gate] = {
 """By the engine's precision."""
 
 
-def verify(engine: Engine, net: CamNet) -> Figures:
+def verify(engine: Engine, net: CamNet, frames: Sequence[Tensor] = ()) -> Figures:
     """Compares an engine with the network it was made from.
 
     Args:
         engine: one that takes several frames at once is checked with the least, the best and the
             most it takes.
         net: the network, on the CPU in float32.
+        frames: (1, 3, H, W) float32 each, to compare on besides the drawn and the random ones.
 
     Raises:
         EngineError: they differ by more than the precision explains, with the figures.
     """
     try:
-        figures = compare(engine, net)
+        figures = compare(engine, net, frames)
     except RuntimeError as error:
         reason = (str(error).strip() or "no reason given").splitlines()[0]
         raise EngineError(
@@ -102,34 +104,79 @@ def verify(engine: Engine, net: CamNet) -> Figures:
     return figures
 
 
-def compare(engine: Engine, net: CamNet) -> Figures:
+def compare(engine: Engine, net: CamNet, frames: Sequence[Tensor] = ()) -> Figures:
     """The figures, whatever they are."""
-    frames: list[tuple[float, ...]] = []
-    heats: list[Tensor] = []
-    batches = list(_batches(engine.info.input_shape))
-    with torch.inference_mode():
-        references = [net(batch) for _, batch in batches]
-    for number, outputs in _run_all(engine, [batch for _, batch in batches]):
-        drawn = batches[number][0]
-        (logits, cams), (expected, expected_cams) = _best_maps(net, outputs, references[number])
-        pairs = list(zip(cams, expected_cams, strict=True))
-        frames.append(
-            (
-                _relative(logits, expected),
-                _worst([_relative(*pair) for pair in pairs]),
-                _worst([-_correlation(*pair) for pair in pairs]),
-                float(logits.argmax() == expected.argmax()),
-            )
+    return Comparison(net, engine.info.input_shape, frames).figures(engine)
+
+
+class Comparison:
+    """What the network itself says of the frames that its engines are compared on.
+
+    Args:
+        net: on the CPU in float32.
+        input_shape: an engine's.
+        frames: as `verify` takes them.
+    """
+
+    def __init__(
+        self, net: CamNet, input_shape: tuple[int, ...], frames: Sequence[Tensor] = ()
+    ) -> None:
+        self._net = net
+        batches = [*((True, frame) for frame in frames), *_batches(input_shape)]
+        self._shown = [shown for shown, _ in batches]
+        self._frames = [frame for _, frame in batches]
+        with torch.inference_mode():
+            self._expected: list[Outputs] = [net(frame) for frame in self._frames]
+
+    def __len__(self) -> int:
+        """Frames that are compared on."""
+        return len(self._frames)
+
+    def figures(self, engine: Engine, numbers: Sequence[int] | None = None) -> Figures:
+        """How far an engine is from the network, on all frames or on those with these numbers."""
+        return overall(self.each(engine, range(len(self)) if numbers is None else numbers))
+
+    def each(self, engine: Engine, numbers: Sequence[int]) -> list[FrameFigures]:
+        """The same for each frame; one that is in batches of several sizes comes several times."""
+        outputs = _run_all(engine, [self._frames[number] for number in numbers])
+        return [self._of_frame(numbers[place], got) for place, got in outputs]
+
+    def _of_frame(self, number: int, got: Outputs) -> FrameFigures:
+        (logits, cams), (expected, expected_cams) = _best_maps(
+            self._net, got, self._expected[number]
         )
-        if drawn:
-            heats.append((scale_cam(cams) - scale_cam(expected_cams)).abs().flatten())
-    differences, cam_differences, correlations, agreements = zip(*frames, strict=True)
+        pairs = list(zip(cams, expected_cams, strict=True))
+        heat = (scale_cam(cams) - scale_cam(expected_cams)).abs().flatten()
+        return FrameFigures(
+            logits_difference=_relative(logits, expected),
+            cam_difference=_worst([_relative(*pair) for pair in pairs]),
+            cam_correlation=-_worst([-_correlation(*pair) for pair in pairs]),
+            same_best=bool(logits.argmax() == expected.argmax()),
+            heat=heat if self._shown[number] else heat[:0],
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class FrameFigures:
+    """`Figures` of one frame."""
+
+    logits_difference: float
+    cam_difference: float
+    cam_correlation: float
+    same_best: bool
+    heat: Tensor
+    """How far each cell of each map, scaled to 0..1, is from where it should be; of noise none."""
+
+
+def overall(frames: Sequence[FrameFigures]) -> Figures:
+    """The worst of all."""
+    heat = torch.cat([frame.heat for frame in frames])
     return Figures(
-        logits_difference=_worst(differences),
-        cam_difference=_worst(cam_differences),
-        cam_correlation=-_worst(correlations),
-        heat_difference=float(torch.cat(heats).quantile(0.999)),
-        top1_agreement=sum(agreements) / len(agreements),
+        logits_difference=_worst([frame.logits_difference for frame in frames]),
+        cam_difference=_worst([frame.cam_difference for frame in frames]),
+        cam_correlation=-_worst([-frame.cam_correlation for frame in frames]),
+        heat_difference=float(heat.quantile(0.999)) if heat.numel() else 0.0,
+        top1_agreement=sum(frame.same_best for frame in frames) / len(frames),
     )
 
 

@@ -16,15 +16,18 @@ from stream_cam.sinks.base import Picture, Sink, StreamInfo
 from stream_cam.sinks.encoders import CONTAINERS, check_codec
 from stream_cam.sinks.images import PICTURE_SUFFIXES, FolderSink, PictureSink
 from stream_cam.sinks.null import NullSink
+from stream_cam.sinks.segment_names import is_segment_of
+from stream_cam.sinks.segments import SegmentSink
 from stream_cam.sinks.video import VideoSink, part_of
 from stream_cam.sinks.window import WindowSink, display_problem
-from stream_cam.uri import redact, scheme_of
+from stream_cam.uri import redact_uri, scheme_of
 
 __all__ = [
     "FolderSink",
     "NullSink",
     "Picture",
     "PictureSink",
+    "SegmentSink",
     "Sink",
     "StreamInfo",
     "VideoSink",
@@ -64,7 +67,8 @@ def open_sink(
         SinkError: it cannot be written, or exists.
     """
     kind = kind_of(uri)
-    check_output(uri, overwrite=overwrite)
+    segmented = kind == "video" and record is not None and record.segment is not None
+    check_output(uri, overwrite=overwrite, segmented=segmented)
     path = os.path.expanduser(uri)
     if kind == "window":
         return WindowSink(settings=settings)
@@ -76,6 +80,9 @@ def open_sink(
         return FolderSink(path, overwrite=overwrite)
     if stream.still:
         stream = replace(stream, fps=Fraction(_STILLS_A_SECOND))
+    if segmented:
+        assert record is not None
+        return SegmentSink(path, stream, record, overwrite=overwrite)
     return VideoSink(path, stream, record, overwrite=overwrite)
 
 
@@ -90,7 +97,7 @@ def kind_of(uri: str) -> Kind:
     if scheme in _PLANNED:
         raise UsageError(f"{scheme}:// outputs are not in this version yet; give {there_is}")
     if scheme:
-        raise UsageError(f"{redact(uri)} cannot be written to; give {there_is}")
+        raise UsageError(f"{redact_uri(uri)} cannot be written to; give {there_is}")
     if uri in ("window", "null"):
         return "window" if uri == "window" else "null"
     path = Path(uri).expanduser()
@@ -116,22 +123,28 @@ def check_outputs(
     """`check_output` for all of them, that no two are the same place, and videos' codecs."""
     seen: set[str] = set()
     for uri in uris:
-        if record is not None and kind_of(uri) == "video":
+        video = record is not None and kind_of(uri) == "video"
+        segmented = False
+        if record is not None and video:
             check_codec(Path(uri).suffix.lower(), record.codec)
-        check_output(uri, overwrite=overwrite, source=source)
+            segmented = record.segment is not None
+        check_output(uri, overwrite=overwrite, source=source, segmented=segmented)
         place = os.path.realpath(os.path.expanduser(uri))
         if place in seen and kind_of(uri) != "null":
             raise UsageError(f"{uri} is given twice as an output; give each a name of its own")
         seen.add(place)
 
 
-def check_output(uri: str, *, overwrite: bool, source: str | None = None) -> None:
+def check_output(
+    uri: str, *, overwrite: bool, source: str | None = None, segmented: bool = False
+) -> None:
     """Find out, before anything slow is loaded, whether an output can be written.
 
     Args:
         uri: the output.
         overwrite: whether it may replace what is there.
         source: the URI that is read, which must not be overwritten by its own result.
+        segmented: it is not written itself, but segments of it are.
 
     Raises:
         UsageError: an unknown kind, or the source itself.
@@ -149,10 +162,14 @@ def check_output(uri: str, *, overwrite: bool, source: str | None = None) -> Non
     path = Path(uri).expanduser()
     if source is not None and not scheme_of(source):
         _check_not_source(kind, path, Path(source).expanduser())
+        if segmented and is_segment_of(Path(source).expanduser(), path):
+            raise UsageError(f"{source} is called like a segment of {uri}; give another name")
     if kind == "folder":
         _check_folder(path, overwrite=overwrite)
     else:
         _check_parent(path)
+        if segmented:
+            return  # check_segments does the rest, once it is known whether the source is live
         if path.exists() and not overwrite:
             raise OutputExistsError(f"{uri} exists; give --overwrite to replace it")
         if kind == "video" and not overwrite:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from types import TracebackType
@@ -57,9 +58,20 @@ class Sink(Protocol):
     """The URI as it may be shown: secrets redacted."""
     main_thread: bool = False
     """True if all is called on the main thread (windows)."""
+    watched: bool = False
+    """True if people look at it while it runs: it is told of a pause."""
     takes_repeats: bool = False
-    """True if people watch it while it runs: it also gets pictures that are `repeated`, a few a
-    second, while a live source is away. Recordings do not."""
+    """True if it also gets pictures that are `repeated` while a live source is away: people watch
+    it, or its recording is to have pictures throughout."""
+    repeat_seconds: float = 0.25
+    """How often it wants them."""
+    poll_seconds: float | None = None
+    """How often `poll` is called while no picture comes; None: never, unless it is a window."""
+    segments: Sequence[str] = ()
+    """Paths of the files it has finished and that are still there, if it writes one after the
+    other, oldest first."""
+    removed: int = 0
+    """How many older ones of these it has removed."""
 
     def __enter__(self) -> Self:
         return self
@@ -81,5 +93,5 @@ class Sink(Protocol):
         return
 
     def poll(self) -> bool:
-        """Called on the main thread while no picture comes; False asks the pipeline to stop."""
+        """Called while no picture comes, where `write` is; False asks the pipeline to stop."""
         return True

@@ -132,8 +132,10 @@ def _sound_rows(
         stream: Any = out.add_stream_from_template(best)
         # MP4 says in an edit list that sound before 0 is an encoder's lead-in and not to be heard;
         # Matroska would begin with it, and show the first picture late.
-        lead_in = Fraction(0) if sound.cut or suffix not in (".mp4", ".mov") else _LEAD_IN_SECONDS
-        return [_moved(source, best, stream, sound, sound.start_seconds - lead_in)]
+        edits = suffix in (".mp4", ".mov")
+        lead_in = _LEAD_IN_SECONDS if edits and not sound.cut else Fraction(0)
+        earliest = sound.start_seconds - lead_in
+        return [_moved(source, best, stream, sound, earliest, whole=not edits)]
     encoder, rate = _AUDIO_ENCODERS.get(suffix, _AUDIO_ENCODER)
     rate = rate or best.codec_context.sample_rate
     logger.info("the sound is transcoded from %s to %s: *%s cannot hold it", name, encoder, suffix)
@@ -143,9 +145,11 @@ def _sound_rows(
 
 
 def _packets(
-    source: InputContainer, stream: Any, sound: Sound, earliest: Fraction
+    source: InputContainer, stream: Any, sound: Sound, earliest: Fraction, *, whole: bool = False
 ) -> Iterator[av.Packet[Any]]:
-    """The sound's packets that last beyond `earliest` and begin before its end."""
+    """The sound's packets that last beyond `earliest`, or (`whole`) begin there at the earliest,
+    and that begin before its end.
+    """
     if sound.cut:
         source.seek(int(sound.start_seconds * av.time_base))
     base = Fraction(stream.time_base)
@@ -153,7 +157,7 @@ def _packets(
         if packet.pts is None or packet.dts is None:
             continue
         begin = packet.pts * base
-        if begin + (packet.duration or 0) * base <= earliest:
+        if begin + (packet.duration or 0) * base <= earliest or (whole and begin < earliest):
             continue
         if sound.end_seconds is not None and begin >= sound.end_seconds:
             return
@@ -161,12 +165,23 @@ def _packets(
 
 
 def _moved(
-    source: InputContainer, stream: Any, out_stream: Any, sound: Sound, earliest: Fraction
+    source: InputContainer,
+    stream: Any,
+    out_stream: Any,
+    sound: Sound,
+    earliest: Fraction,
+    *,
+    whole: bool,
 ) -> Iterator[av.Packet[Any]]:
-    shift = round(sound.start_seconds / Fraction(stream.time_base))
-    for packet in _packets(source, stream, sound, earliest):
+    base = Fraction(stream.time_base)
+    shift = round(sound.start_seconds / base)
+    end = None if sound.end_seconds is None else round(sound.end_seconds / base)
+    for packet in _packets(source, stream, sound, earliest, whole=whole):
         assert packet.pts is not None
         assert packet.dts is not None
+        if end is not None:
+            # The file is no longer than its pictures, so that segments can be put together.
+            packet.duration = max(1, min(packet.duration or 0, end - packet.pts))
         packet.pts, packet.dts = packet.pts - shift, packet.dts - shift
         packet.stream = out_stream
         yield packet

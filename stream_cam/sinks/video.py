@@ -6,12 +6,15 @@ import errno
 import logging
 import os
 import shutil
+from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
 from typing import Final
 
 import av
 import av.error
+import numpy as np
+import numpy.typing as npt
 from av.container import OutputContainer
 
 from stream_cam._version import __version__
@@ -21,6 +24,7 @@ from stream_cam.frame import BgrImage, Colour
 from stream_cam.sinks.base import Picture, Sink, StreamInfo
 from stream_cam.sinks.encoders import CONTAINERS, check_codec, choose
 from stream_cam.sinks.finish import APPLES_HEVC, CANNOT_FINISH, Sound, finish, start_tags
+from stream_cam.sinks.ticks import Ticks, duration
 from stream_cam.sinks.yuv import Matrix, coefficients, letterboxed, padded_to_even, yuv420_of_bgr
 
 logger = logging.getLogger(__name__)
@@ -30,10 +34,7 @@ _BT709, _BT601 = 1, 6
 """Code points of ITU-T H.273; 6 is BT.601 with 525 lines, the same matrix as with 625."""
 _MATRICES: Final[dict[int, Matrix]] = {1: "bt709", 5: "bt601", 6: "bt601", 9: "bt2020"}
 _LIMITED_RANGE, _FULL_RANGE = 1, 2
-_MATROSKA_TICK: Final = Fraction(1, 1000)
-_FINE_TICK: Final = Fraction(1, 90_000)
-_FINEST_TICK: Final = Fraction(1, 1_000_000)
-"""MP4 keeps a frame's duration in 32 bits of ticks; nanoseconds would overflow after 4 s."""
+_MOST_HELD_FPS: Final = Fraction(60)
 _KEYFRAME_SECONDS: Final = 2
 _ASSUMED_RATE: Final = Fraction(30)
 _UNFINISHED: Final = ".unfinished"
@@ -54,10 +55,11 @@ class VideoSink(Sink):
 
     Times are the source's, variable rate included, shifted so that the recording begins at 0;
     MKV and WebM round them to 1 ms, and sources that count finer than 1 µs are rounded to
-    1/90000 s. There are no B-frames, so that every player starts at the first picture. Odd sides
-    grow by a repeated row or column, since 4:2:0 has none; a size that changes midway is
-    letterboxed into the first. Matrix and range are the source's; where it is not tagged, BT.709
-    from 720 lines on and BT.601 below, in limited range.
+    1/90000 s, live ones to 0.1 ms. What lasts longer than MP4 can say is written once more. There
+    are no B-frames, so that every player starts at the first picture. Odd sides grow by a repeated
+    row or column, since 4:2:0 has none; a size that changes midway is letterboxed into the first.
+    Matrix and range are the source's; where it is not tagged, BT.709 from 720 lines on and BT.601
+    below, in limited range.
 
     The file is written as `name.part.mp4` beside its place: in fragments, so that whatever ends
     the process, all but the last second plays (`stream-cam recover` makes a recording of it). On
@@ -70,6 +72,8 @@ class VideoSink(Sink):
             duration, its file for sound and metadata.
         record: codec, quality, size, sound.
         threads: the encoder's threads; 0 is as many as it thinks fit.
+        begun_seconds: when the whole recording began, in the source's time, if this is a later
+            segment of it.
 
     Raises:
         UsageError: the codec does not go into such a file.
@@ -83,6 +87,7 @@ class VideoSink(Sink):
         *,
         overwrite: bool = False,
         threads: int = 0,
+        begun_seconds: Fraction | None = None,
     ) -> None:
         self.name = path
         self._path = Path(path)
@@ -94,12 +99,23 @@ class VideoSink(Sink):
         self._fps = stream.fps or _ASSUMED_RATE
         self._overwrite = overwrite
         self._threads = threads
+        self._begun_seconds = begun_seconds
+        self._until_seconds: Fraction | None = None
         self._container: OutputContainer | None = None
-        self._published = False
+        self._newest: av.Packet[av.VideoStream] | None = None
+        self.takes_repeats = stream.live and self._config.on_gap == "hold"
+        self.repeat_seconds = float(1 / min(self._fps, _MOST_HELD_FPS))
+        self.published = False
+        """Whether the file has its name."""
         self.written = 0
         """Pictures given to the encoder so far."""
-        self.repaired_times = 0
+        self._ticks: Ticks | None = None
+        self._last_yuv: npt.NDArray[np.uint8] = np.empty((0, 0), np.uint8)
+
+    @property
+    def repaired_times(self) -> int:
         """Pictures whose time did not increase, so far."""
+        return 0 if self._ticks is None else self._ticks.repaired
 
     def close(self) -> None:
         if self._container is None:
@@ -107,6 +123,10 @@ class VideoSink(Sink):
         problem = self._finish(flush=True)
         if problem is not None:
             raise self._error(problem) from problem
+
+    def last_until(self, seconds: Fraction) -> None:
+        """Its last picture and its sound last until then, a time of the source's."""
+        self._until_seconds = seconds
 
     def write(self, picture: Picture) -> bool:
         image = picture.image_bgr
@@ -137,9 +157,14 @@ class VideoSink(Sink):
             raise SinkError(f"{self.name} is closed")
         self._refuse_to_replace()
         height, width = self._size_hw = image.shape[:2]
-        self._time_base = self._tick_for(picture.frame.time_base)
-        self._start_seconds = picture.frame.pts * picture.frame.time_base
-        self._last_pts = -1
+        frame = picture.frame
+        self._start_seconds = frame.pts * frame.time_base
+        self._ticks = Ticks(
+            self._start_seconds,
+            frame.time_base,
+            matroska=self._is_matroska(),
+            live=self._info.live,
+        )
         self._packets = 0
         encoding = choose(self._codec, self._config)
         self._container = av.open(
@@ -162,7 +187,7 @@ class VideoSink(Sink):
         if self._codec == "hevc" and not self._is_matroska():
             stream.codec_context.codec_tag = APPLES_HEVC
         codec = stream.codec_context
-        codec.time_base = self._time_base
+        codec.time_base = self._ticks.tick
         codec.gop_size = max(1, round(_KEYFRAME_SECONDS * self._fps))
         codec.thread_count = self._threads
         if encoding.bit_rate is not None:
@@ -196,34 +221,38 @@ class VideoSink(Sink):
     def _encode(self, image: BgrImage, picture: Picture) -> None:
         if image.shape[:2] != self._size_hw:
             image = letterboxed(picture.image_bgr, self._size_hw)
-        frame = av.VideoFrame.from_ndarray(yuv420_of_bgr(image, self._matrix), "yuv420p")
-        frame.color_range = self._range
-        frame.pts = self._pts_of(picture)
-        frame.time_base = self._time_base
+        yuv = yuv420_of_bgr(image, self._matrix)
+        assert self._ticks is not None
+        ticks, between = self._ticks.next(picture.frame.pts * picture.frame.time_base)
+        for again in between:
+            self._encode_at(again, self._last_yuv, self._ticks.tick)
+        self._last_yuv = yuv
         self.written += 1
+        self._encode_at(ticks, yuv, self._ticks.tick)
+
+    def _encode_at(self, pts: int, yuv: npt.NDArray[np.uint8], tick: Fraction) -> None:
+        """yuv: (H·3/2, W) uint8, planar 4:2:0."""
+        frame = av.VideoFrame.from_ndarray(yuv, "yuv420p")
+        frame.color_range = self._range
+        frame.pts, frame.time_base = pts, tick
         self._mux(self._stream.encode(frame))
 
     def _mux(self, packets: list[av.Packet[av.VideoStream]]) -> None:
-        assert self._container is not None
         for packet in packets:
-            # Only the last one's counts: the others last until the next begins.
-            packet.duration = max(1, round(1 / (self._fps * self._time_base)))
-            self._container.mux(packet)
-            self._packets += 1
+            if self._newest is not None:
+                self._put(self._newest, (packet.pts or 0) - (self._newest.pts or 0))
+            self._newest = packet
 
-    def _pts_of(self, picture: Picture) -> int:
-        seconds = picture.frame.pts * picture.frame.time_base - self._start_seconds
-        pts = round(seconds / self._time_base)
-        if pts <= self._last_pts:
-            self.repaired_times += 1
-            pts = self._last_pts + 1
-        self._last_pts = pts
-        return pts
+    def _put(self, packet: av.Packet[av.VideoStream], ticks: int) -> None:
+        assert self._container is not None
+        packet.duration = duration(ticks)
+        self._container.mux(packet)
+        self._packets += 1
 
-    def _tick_for(self, time_base: Fraction) -> Fraction:
-        if self._is_matroska():
-            return _MATROSKA_TICK
-        return time_base if time_base >= _FINEST_TICK else _FINE_TICK
+    def _put_last(self) -> None:
+        if self._newest is not None and self._ticks is not None:
+            until = self._ticks.until(self._last_second(), self._newest.pts or 0)
+            self._put(self._newest, until)
 
     def _is_matroska(self) -> bool:
         return self._suffix in (".mkv", ".webm")
@@ -240,10 +269,11 @@ class VideoSink(Sink):
         try:
             if flush:
                 self._mux(self._stream.encode(None))
+                self._put_last()
         except av.error.FFmpegError as exc:
             problem = exc
         finally:
-            self._container = None
+            self._container = self._newest = None
         try:
             container.close()
         except (av.error.FFmpegError, OSError) as exc:
@@ -253,11 +283,12 @@ class VideoSink(Sink):
                 raise SinkError(f"{self.name}: no picture was encoded")
             self._refuse_to_replace()
             self._publish(complete=problem is None)
-            self._published = True
+            self.published = True
         except OutputExistsError as exc:
             return exc
         except (av.error.FFmpegError, OSError, SinkError) as exc:
-            self._part.unlink(missing_ok=True)
+            with suppress(OSError):
+                self._part.unlink()
             return problem or exc
         logger.debug("%s: %d pictures", self.name, self.written)
         return problem
@@ -285,21 +316,27 @@ class VideoSink(Sink):
         if self._info.file is None or not self._config.audio:
             return None
         start, ended = self._start_seconds, self._last_second()
-        duration = self._info.duration_seconds
+        begun = start if self._begun_seconds is None else self._begun_seconds
+        part = self._config.start_seconds is not None or self._config.end_seconds is not None
+        length = self._info.duration_seconds
         if (
-            not (self._is_cut() or self._config.end_seconds is not None)
-            and duration is not None
-            and ended - start >= duration - _EARLY_SECONDS
+            not (part or self._until_seconds is not None)
+            and length is not None
+            and ended - begun >= length - _EARLY_SECONDS
         ):
-            return Sound(self._info.file, start, None)  # it may go on after the last picture
+            # It may go on after the last picture.
+            return Sound(self._info.file, start, None, cut=self._is_cut())
         return Sound(self._info.file, start, ended, cut=self._is_cut())
 
     def _last_second(self) -> Fraction:
         """When the last picture ends, in the source's time."""
-        return self._start_seconds + self._last_pts * self._time_base + 1 / self._fps
+        if self._until_seconds is not None:
+            return self._until_seconds
+        assert self._ticks is not None
+        return self._ticks.last_seconds + 1 / self._fps
 
     def _is_cut(self) -> bool:
-        return self._config.start_seconds is not None
+        return self._config.start_seconds is not None or self._begun_seconds is not None
 
     def _refuse_to_replace(self) -> None:
         if not self._overwrite and self._path.exists():
@@ -309,7 +346,7 @@ class VideoSink(Sink):
     def _error(self, exc: Exception) -> SinkError:
         if isinstance(exc, SinkError) and not isinstance(exc, _DiskNearlyFullError):
             return exc
-        n_kept = n_pictures_in(self._path) if self._published else 0
+        n_kept = n_pictures_in(self._path) if self.published else 0
         kept = f"the first {n_kept} pictures are in it" if n_kept else "nothing was kept"
         if isinstance(exc, _DiskNearlyFullError):
             return SinkError(f"{self.name}: the recording was ended: {exc}; {kept}")

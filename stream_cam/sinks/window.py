@@ -35,6 +35,7 @@ class WindowSink(Sink):
 
     name = "window"
     main_thread = True
+    watched = True
     takes_repeats = True
 
     def __init__(

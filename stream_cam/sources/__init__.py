@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
 from stream_cam.config import CaptureConfig
-from stream_cam.errors import unknown_name
+from stream_cam.errors import UsageError, unknown_name
 from stream_cam.sources.base import Source, SourceInfo
 from stream_cam.sources.camera import CameraSource, camera_index, check_camera, list_cameras
 from stream_cam.sources.healing import HealingSource
 from stream_cam.sources.images import ImagesSource
 from stream_cam.sources.paths import check_readable, is_pattern, is_picture
-from stream_cam.uri import NETWORK_SCHEMES, quoted_url, remember_secrets, scheme_of
+from stream_cam.uri import NETWORK_SCHEMES, quoted_url, redact_uri, remember_secrets, scheme_of
 
 if TYPE_CHECKING:
     from stream_cam.sources.video import VideoSource
@@ -55,10 +55,10 @@ def open_source(uri: str, config: CaptureConfig | None = None, live: bool | None
         uri: a camera (`0`, `/dev/video0`), `demo://…`, a URL, a picture, a folder of pictures,
             a glob, or a video file.
         config: how streams are read; default: CaptureConfig's defaults.
-        live: for URLs and video files, whether the newest frame wins; default: as `info.live`.
+        live: whether the newest frame wins; default: as `info.live`. Of cameras it always does.
 
     Raises:
-        UsageError: a kind of URI that is not known.
+        UsageError: a kind of URI that is not known, no host or port, a camera that is to wait.
         SourceError: there is nothing that could be opened.
     """
     config = config or CaptureConfig()
@@ -67,8 +67,14 @@ def open_source(uri: str, config: CaptureConfig | None = None, live: bool | None
     if scheme == "demo":
         from stream_cam.sources.demo import DemoSource
 
-        return DemoSource(uri)
+        demo = DemoSource(uri)
+        if live is False and demo.info.live:
+            raise UsageError(
+                f"{uri} is live and its frames do not wait: leave out --no-live or live=1"
+            )
+        return demo
     if scheme in NETWORK_SCHEMES:
+        _check_address(uri)
         from stream_cam.sources.video import VideoSource
 
         recording = scheme in ("http", "https") and _names_a_recording(uri)
@@ -82,8 +88,26 @@ def open_source(uri: str, config: CaptureConfig | None = None, live: bool | None
         raise unknown_name("kind of source", f"{scheme}://", known)
     if (uri.isascii() and uri.isdecimal()) or uri.startswith("/dev/video"):
         camera_index(uri)  # what names none is a mistake to be told now
+        if live is False:
+            raise UsageError(
+                f"camera {uri} is live and its frames do not wait: leave out --no-live"
+            )
         return HealingSource(uri, lambda: CameraSource(uri, config), config)
     return _open_path(uri, config, live)
+
+
+def _check_address(url: str) -> None:
+    """A host that is missing, or a port that is none, is a mistake to be told now."""
+    parts = urlsplit(quoted_url(url))
+    shown = redact_uri(url)
+    try:
+        port = parts.port
+    except ValueError as exc:
+        raise UsageError(f"{shown} has no port from 1 to 65535 after its host") from exc
+    if port == 0:
+        raise UsageError(f"{shown} has no port from 1 to 65535 after its host")
+    if not parts.hostname and parts.scheme in ("rtsp", "rtsps", "http", "https", "rtmp", "srt"):
+        raise UsageError(f"{shown} names no host, such as {parts.scheme}://192.168.1.20/stream")
 
 
 def _names_a_recording(url: str) -> bool:

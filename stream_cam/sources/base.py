@@ -33,6 +33,8 @@ class SourceInfo:
     """How a video is tagged; None where it is not."""
     file: str | None = None
     """The path of a video file."""
+    note: str = ""
+    """What the user should know at the start: a camera's mode, as asked for and as it is."""
 
 
 class Source(Protocol):
@@ -83,6 +85,8 @@ class Health:
     """The longest time from the last frame before an outage to the first one after it."""
     abandoned_readers: int = 0
     """Reads that did not return in time and were left to themselves."""
+    overtaken: int = 0
+    """Frames that a newer one replaced before the run took them; not captured."""
 
 
 @runtime_checkable

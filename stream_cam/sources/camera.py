@@ -96,6 +96,7 @@ class CameraSource(Closes):
         self._device: Device | None = None
         self._first: tuple[BgrImage, int] | None = None
         self._info: SourceInfo | None = None
+        self._note = ""
 
     @property
     def info(self) -> SourceInfo:
@@ -153,6 +154,7 @@ class CameraSource(Closes):
             fps=Fraction(rate).limit_denominator(1001) if 0 < rate <= 1000 else None,
             n_frames=None,
             live=True,
+            note=self._note,
         )
 
     def _negotiate(self, device: Device) -> None:
@@ -171,8 +173,9 @@ class CameraSource(Closes):
             else:
                 device.set(cv2.CAP_PROP_FOURCC, raw_format)
                 got = wanted.ask(device)
-        level = logging.INFO if got.satisfies(wanted) else logging.WARNING
-        logger.log(level, "camera %s: asked for %s, got %s", self._uri, wanted, got)
+        self._note = f"camera {self._uri}: asked for {wanted}, got {got}"
+        if not got.satisfies(wanted):
+            logger.warning("%s", self._note)
 
     def _shoot(self) -> tuple[BgrImage, int] | None:
         """One picture and when it came; None once the source is closed."""

@@ -20,7 +20,7 @@ from stream_cam.errors import SourceError, UsageError, unknown_name
 from stream_cam.frame import Frame
 from stream_cam.sources.base import SourceInfo
 from stream_cam.sources.demo_scene import Scene
-from stream_cam.uri import redact
+from stream_cam.uri import redact_uri
 
 _SCENES: Final = ("shapes",)
 _PARAMETERS: Final = ("size", "fps", "seconds", "seed", "live", "still")
@@ -96,7 +96,7 @@ class DemoSource(Closes):
     def info(self) -> SourceInfo:
         options = self._options
         return SourceInfo(
-            name=redact(self._uri),
+            name=redact_uri(self._uri),
             size_hw=(options.height_px, options.width_px),
             fps=options.fps,
             n_frames=options.n_frames,

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import av.error
 
 from stream_cam.errors import SourceError, SourceErrorKind, SourceNotFoundError
-from stream_cam.uri import quoted_url, redact, scheme_of
+from stream_cam.uri import quoted_url, redact, redact_uri, scheme_of
 
 _ADVICE: Final[tuple[tuple[type[BaseException], SourceErrorKind, str], ...]] = (
     (
@@ -67,7 +67,7 @@ def explain_network_error(
         seconds: the time limit under which it was done.
         late: that limit has passed; FFmpeg's RTSP then says anything, such as invalid data.
     """
-    where = f"{redact(uri)} cannot be {doing}"
+    where = f"{redact_uri(uri)} cannot be {doing}"
     scheme = scheme_of(uri)
     if late or isinstance(exc, av.error.ExitError):
         what = f"no answer within {seconds:g} s; check host, port and network"

@@ -29,7 +29,7 @@ from stream_cam.errors import SourceError, SourceErrorKind
 from stream_cam.frame import Frame
 from stream_cam.sources.base import Away, Health, Source, SourceInfo
 from stream_cam.sources.reader import Reader
-from stream_cam.uri import redact
+from stream_cam.uri import redact_uri
 
 logger = logging.getLogger(__name__)
 
@@ -91,7 +91,7 @@ class HealingSource(Closes):
         clock: Clock | None = None,
         jitter: random.Random | None = None,
     ) -> None:
-        self._name = redact(uri)
+        self._name = redact_uri(uri)
         self._open_source = open_source
         self._config = config or CaptureConfig()
         self._clock = clock or Clock()
@@ -110,6 +110,8 @@ class HealingSource(Closes):
         self._next_try_at = self._heard_at = self._clock.now()
         self._corrupt_before = 0
         self._connecting_took = 0.0
+        self._told_full = False
+        self._overtaken_before = 0
         self.health = Health()
 
     @property
@@ -188,6 +190,7 @@ class HealingSource(Closes):
                     f"{self._name} has ended; check the camera or server", kind="lost"
                 )
             self._corrupt_before, self._reader = self.corrupt_frames, None
+            self._overtaken_before += reader.frames.dropped
             if not isinstance(failure, SourceError) or reader.recorded:
                 raise failure
             self._lost(failure)
@@ -217,6 +220,13 @@ class HealingSource(Closes):
             wait = self._next_try_at - self._clock.now()
             if wait <= 0 and not full:
                 return True
+            if full and not self._told_full:
+                self._told_full = True
+                logger.warning(
+                    "%s: %d reads hang; no further one is begun before one of them returns",
+                    self._name,
+                    len(self._abandoned),
+                )
             self._give_up_if_due()
             limits = [wait] if wait > 0 else [_LONGEST_WAIT_SECONDS]
             self._clock.wait_for(
@@ -244,7 +254,9 @@ class HealingSource(Closes):
 
     def _received(self, reader: Reader, frame: Frame) -> Frame:
         now = self._clock.now()
+        self.health.overtaken = self._overtaken_before + reader.frames.dropped
         if self._info is None or self._failure is not None:
+            self._told_full = False
             self._connecting_took = now - self._opened_at
         self._fps = reader.info.fps if reader.info is not None else None
         if self._info is None:

@@ -23,11 +23,13 @@ from stream_cam.sources.base import SourceInfo
 from stream_cam.sources.convert import BgrConverter, colour_of
 from stream_cam.sources.ffmpeg_errors import explain_file_error, explain_network_error
 from stream_cam.sources.paths import check_readable
-from stream_cam.uri import NETWORK_SCHEMES, quoted_url, redact, scheme_of
+from stream_cam.uri import NETWORK_SCHEMES, quoted_url, redact_uri, scheme_of
 
 logger = logging.getLogger(__name__)
 
 _HIGHEST_RATE: Final = Fraction(1000)
+_REPAIR_SECONDS: Final = 2.0
+"""Pictures of a live stream without key frames are shown again so long after damage."""
 _MAX_UNREADABLE_IN_A_ROW: Final = 100
 _ASSUMED_RATE: Final = Fraction(25)
 _TEXT_FORMATS: Final = frozenset({"tty", "bin", "xbin", "adf", "idf"})
@@ -96,7 +98,7 @@ class VideoSource(Closes):
         try:
             self._container.seek(int(seconds * av.time_base))
         except av.error.FFmpegError as exc:
-            logger.debug("%s cannot be sought in: %s", redact(self._uri), type(exc).__name__)
+            logger.debug("%s cannot be sought in: %s", redact_uri(self._uri), type(exc).__name__)
             return
         self._first = None
         self._frames = self._restart()
@@ -153,9 +155,9 @@ class VideoSource(Closes):
         self._frames = self._restart()
         self._first = next(self._frames, None)
         if self._first is None:
-            raise SourceError(f"{redact(self._uri)} holds a video, but no frame can be decoded")
+            raise SourceError(f"{redact_uri(self._uri)} holds a video, but no frame can be decoded")
         self._info = SourceInfo(
-            name=redact(self._uri),
+            name=redact_uri(self._uri),
             size_hw=self._first.size_hw,
             fps=fps,
             n_frames=stream.frames or None,
@@ -168,7 +170,9 @@ class VideoSource(Closes):
 
     def _video_stream(self, container: InputContainer) -> av.VideoStream:
         if container.format.name in _TEXT_FORMATS:
-            raise SourceError(f"{redact(self._uri)} is not a video that FFmpeg can read, but text")
+            raise SourceError(
+                f"{redact_uri(self._uri)} is not a video that FFmpeg can read, but text"
+            )
         streams = [
             stream
             for stream in container.streams.video
@@ -181,7 +185,7 @@ class VideoSource(Closes):
             return streams[0]
         kinds = sorted({str(stream.type) for stream in container.streams}) or ["nothing"]
         raise SourceError(
-            f"{redact(self._uri)} has no video in it, only {' and '.join(kinds)}; "
+            f"{redact_uri(self._uri)} has no video in it, only {' and '.join(kinds)}; "
             f"give a file or stream with pictures"
         )
 
@@ -199,26 +203,36 @@ class VideoSource(Closes):
                 self._colour = colour_of(picture)
             yield Frame(to_bgr(picture), index, pts, Fraction(time_base), captured_ns)
         if self.corrupt_frames and not live:
-            logger.warning("%s: %d damaged parts", redact(self._uri), self.corrupt_frames)
+            logger.warning("%s: %d damaged parts", redact_uri(self._uri), self.corrupt_frames)
 
     def _pictures(
         self, container: InputContainer, stream: av.VideoStream, live: bool
     ) -> Iterator[av.VideoFrame]:
         """Decoded pictures; what is damaged is counted and left out.
 
-        In files, where every frame counts, a picture that decodes with damage is kept.
+        In files, where every frame counts, a picture that decodes with damage is kept. Of a live
+        stream those are left out as well that were predicted from damage: all up to the next key
+        frame, or for two seconds where none comes.
         """
+        damaged_at: float | None = None
         for packet in self._packets(container, stream):
             try:
                 pictures = packet.decode()
             except av.error.FFmpegError as exc:
                 self.corrupt_frames += 1
+                damaged_at = time.monotonic()
                 logger.debug("damaged packet: %s", type(exc).__name__)
                 continue
             for picture in pictures:
                 if not isinstance(picture, av.VideoFrame):
                     continue
                 if picture.is_corrupt:
+                    damaged_at = time.monotonic()
+                elif damaged_at is not None and (
+                    picture.key_frame or time.monotonic() - damaged_at > _REPAIR_SECONDS
+                ):
+                    damaged_at = None
+                if picture.is_corrupt or (live and damaged_at is not None):
                     self.corrupt_frames += 1
                     if live:
                         continue
