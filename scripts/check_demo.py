@@ -5,7 +5,7 @@
 
 Every figure is a share of pictures. The pointing game counts a shape picture as hit when the
 highest pixel of its true class's map, upsampled bilinearly onto the frame, lies inside the box.
-`reachable` is the share where any cell of the 7×7 map could score: a peak is always at a cell's
+`reachable` is the share where any cell of the map could score: a peak is always at a cell's
 centre, so a box narrower than a cell can lie between two of them. Ends with 1 below --least.
 """
 
@@ -24,6 +24,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file
 from torchvision.models import ResNet, resnet18
 
@@ -43,7 +44,6 @@ from demo_pictures import BACKGROUND_PX, LABELS, Painter  # noqa: E402
 
 MEAN = np.array((0.485, 0.456, 0.406), np.float32)
 STD = np.array((0.229, 0.224, 0.225), np.float32)
-INPUT_SIZE = 224
 ASSET = ROOT / "stream_cam" / "assets" / "demo.safetensors"
 FloatArray = npt.NDArray[np.float32]
 
@@ -114,20 +114,26 @@ def load(path: Path) -> ResNet:
     return model.eval()
 
 
-def seen_by_network(image_bgr: ByteArray) -> torch.Tensor:
-    """Stretch a frame to 224×224, antialiased, and normalise it: (3, 224, 224) float32."""
+def input_size_of(path: Path) -> int:
+    """What the weights' file says that they were made for."""
+    with safe_open(path, "pt") as file:
+        return int((file.metadata() or {}).get("input_size", 224))
+
+
+def seen_by_network(image_bgr: ByteArray, side_px: int) -> torch.Tensor:
+    """Stretch a frame to a square, antialiased, and normalise it: (3, side, side) float32."""
     pixels = torch.from_numpy(np.ascontiguousarray(image_bgr[..., ::-1])).permute(2, 0, 1)[None]
     small = torch.nn.functional.interpolate(
-        pixels.float() / 255, (INPUT_SIZE, INPUT_SIZE), mode="bilinear", antialias=True
+        pixels.float() / 255, (side_px, side_px), mode="bilinear", antialias=True
     )
     mean, std = torch.from_numpy(MEAN), torch.from_numpy(STD)
     return (small[0] - mean[:, None, None]) / std[:, None, None]
 
 
 @torch.inference_mode()
-def judge(model: ResNet, samples: list[Sample]) -> list[Outcome]:
+def judge(model: ResNet, samples: list[Sample], side_px: int) -> list[Outcome]:
     """Run a batch of samples through the network and play the pointing game."""
-    x = torch.stack([seen_by_network(sample.image_bgr) for sample in samples])
+    x = torch.stack([seen_by_network(sample.image_bgr, side_px) for sample in samples])
     x = model.maxpool(model.relu(model.bn1(model.conv1(x))))
     features = model.layer4(model.layer3(model.layer2(model.layer1(x))))
     logits = model.fc(features.mean((2, 3)))
@@ -222,6 +228,7 @@ def contact_sheet(outcomes: list[Outcome], path: Path, most: int = 60) -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--weights", type=Path, default=ASSET)
+    parser.add_argument("--side", type=int, help="of the input, px; default: what the weights say")
     parser.add_argument("--painter", choices=("own", "own-photos", "pil"), default="own")
     parser.add_argument("--photos", type=Path, help="folder of held-out pictures and videos")
     parser.add_argument("--count", type=int, default=1100)
@@ -239,15 +246,19 @@ def main() -> int:
     painters = {"own": own_samples, "own-photos": own_photo_samples, "pil": judged_samples}
     samples = painters[args.painter](args.seed, args.count, photographs)
     model, outcomes, batch = load(args.weights), [], []
+    side_px = args.side or input_size_of(args.weights)
     started = time.monotonic()
     for sample in samples:
         batch.append(sample)
         if len(batch) == 22:
-            outcomes += judge(model, batch)
+            outcomes += judge(model, batch, side_px)
             batch = []
-    outcomes += judge(model, batch) if batch else []
+    outcomes += judge(model, batch, side_px) if batch else []
     figures = table(outcomes)
-    print(f"painter {args.painter}, seed {args.seed}, {time.monotonic() - started:.0f} s")
+    print(
+        f"painter {args.painter}, seed {args.seed}, {side_px} px, "
+        f"{time.monotonic() - started:.0f} s"
+    )
     for group, named in figures.items():
         for name, row in named.items():
             print(

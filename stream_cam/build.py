@@ -21,7 +21,7 @@ from stream_cam.engine.store import EngineStore
 from stream_cam.errors import EngineError, UsageError
 from stream_cam.model import CamNet, build_network, load_parameters
 from stream_cam.sources import open_source
-from stream_cam.uri import redact
+from stream_cam.uri import redact_uri
 from stream_cam.weights import load_weights
 
 
@@ -117,7 +117,7 @@ def _backends(
     net = CamNet.from_module(module, name=model.model)
     quantizer = None
     if calibrate is not None:
-        with _progress(redact(calibrate)) as on_stage:
+        with _progress(redact_uri(calibrate)) as on_stage:
             quantizer = Quantizer(net, read_calibration(source, loaded, model.fit, size, on_stage))
     backends = [
         open_backend(

@@ -9,12 +9,17 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 import torch
 from kernel_runner import RunKernel, interpreter, run_on_gpu
 from required import pytest_configure, pytest_runtest_makereport
 
 __all__ = ["pytest_configure", "pytest_runtest_makereport"]
+
+# How long an example takes says something of the machine, not of the code.
+hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.load_profile("untimed")
 
 # A shell's background job ignores Ctrl-C, and so would every program that the tests start.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

@@ -160,7 +160,7 @@ def test_recording_has_the_capture_clocks_times_over_an_outage(tmp_path: Path, s
     expected = [(frame.captured_ns - frames[0].captured_ns) / 1e9 for frame in frames]
     with VideoSource(str(path)) as source:
         times = [frame.pts_seconds for frame in source]
-    assert times == pytest.approx(expected, abs=1e-3 if suffix == ".mkv" else 1e-4)
+    assert times == pytest.approx(expected, abs=2e-3 if suffix == ".mkv" else 1e-4)
 
 
 def test_waits_grow_from_half_a_second_to_ten() -> None:
