@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
@@ -148,11 +149,14 @@ def _options(encoder: _Encoder, config: RecordConfig) -> dict[str, str]:
 @cache
 def encodes(name: str) -> bool:
     """Whether an encoder really takes a picture: having its name is not enough."""
+    os.environ.setdefault("SVT_LOG", "1")  # errors only: it greets on stderr, as x265 does
     try:
         codec = av.CodecContext.create(name, "w")
         assert isinstance(codec, av.VideoCodecContext)
         codec.width, codec.height, codec.pix_fmt = 256, 256, "yuv420p"
         codec.time_base = Fraction(1, 25)
+        if name == "libx265":
+            codec.options = {"x265-params": "log-level=error"}
         frame = av.VideoFrame(256, 256, "yuv420p")
         frame.pts = 0
         packets = [*codec.encode(frame), *codec.encode(None)]
