@@ -16,6 +16,7 @@ from demo_backgrounds import folder_photographs, make_pool
 from demo_judge import judge_picture
 from demo_pictures import ASPECTS, LABELS, Painter
 from train_demo import (
+    FULL_CELLS,
     PADDING,
     Drawn,
     Phase,
@@ -91,8 +92,8 @@ NO_BIAS = torch.zeros(len(LABELS))
 def two_shapes() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Maps, labels and boxes of a picture with a star and a heart, and of an empty one."""
     maps = torch.zeros(2, len(LABELS), 7, 7)
-    maps[0, LABELS.index("star"), 1, 1] = 49 * 20.0
-    maps[0, LABELS.index("heart"), 5, 5] = 49 * 20.0
+    maps[0, LABELS.index("star"), 1, 1] = FULL_CELLS * 20.0
+    maps[0, LABELS.index("heart"), 5, 5] = FULL_CELLS * 20.0
     labels = torch.tensor([[LABELS.index("star"), LABELS.index("heart")], [PADDING, PADDING]])
     boxes = torch.tensor([[TOP_LEFT, BOTTOM_RIGHT], [[0.0] * 4] * 2])
     return maps, labels, boxes
@@ -118,7 +119,7 @@ def test_map_losses_notice_swapped_labels() -> None:
 def test_map_losses_notice_what_answers_beside_the_shapes() -> None:
     maps, labels, boxes = two_shapes()
     clean = map_losses(maps, NO_BIAS, labels, boxes)
-    maps[0, LABELS.index("circle"), 1, 5] = 49 * 20.0
+    maps[0, LABELS.index("circle"), 1, 5] = FULL_CELLS * 20.0
     spoilt = map_losses(maps, NO_BIAS, labels, boxes)
     assert float(clean["behind"]) == pytest.approx(np.log(len(LABELS)), abs=1e-4)
     assert float(spoilt["behind"]) > float(clean["behind"]) + 5

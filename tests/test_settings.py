@@ -409,4 +409,4 @@ def test_a_video_that_somebody_watches_can_be_recorded(
     (path,) = tmp_path.glob("stream-cam-*.mp4")
     assert report.sinks[1].name == str(path)
     with VideoSource(str(path)) as source:
-        assert 0 < sum(1 for _ in source) <= 20
+        assert 0 < sum(1 for _ in source) < 30
