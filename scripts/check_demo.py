@@ -31,6 +31,7 @@ from torchvision.models import ResNet, resnet18
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+# Scripts import the package of their own checkout, installed or not.
 from demo_backgrounds import (  # noqa: E402
     Background,
     ByteArray,

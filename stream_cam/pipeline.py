@@ -397,7 +397,7 @@ class Pipeline:
             return  # it could not be closed either
         said = hide(str(error)) if isinstance(error, StreamCamError) else _told(error)
         outlet.failed = said or type(error).__name__
-        if self._strict or all(each.failed for each in self._outlets):
+        if self._strict or all(each.failed or each.sink.on_demand for each in self._outlets):
             self._fail(error)
             return
         with self._failure_lock:

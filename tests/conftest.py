@@ -61,6 +61,19 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The weights of an untrained ResNet18 with four classes."""
+    from safetensors.torch import save_file
+
+    from stream_cam.model import build_network
+
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
+    save_file(build_network("resnet18", 4).state_dict(), path)
+    return path
+
+
 @pytest.fixture
 def unprivileged() -> Iterator[None]:
     """File permissions hold inside the test, also when root runs it."""

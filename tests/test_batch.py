@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
 
 import pytest
 from material import write_video
+from processes import process, wait_for
 
 from stream_cam.batch import Batch, Job, find_videos
 from stream_cam.cli import main
@@ -116,26 +115,20 @@ def test_what_was_stopped_has_not_its_name_and_is_made_anew(clips: Path) -> None
 
 def test_ctrl_c_ends_the_command_and_the_next_one_goes_on(clips: Path) -> None:
     write_video(clips / "b9.mp4", n_frames=600)
-    command = [sys.executable, "-m", "stream_cam", "batch", "clips", "-o", "out", *OPTIONS]
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as running:
-        deadline = time.monotonic() + DEADLINE_SECONDS
-        while not (Path("out") / "b9.unfinished.part.mp4").exists():
-            assert running.poll() is None, running.communicate()
-            assert time.monotonic() < deadline, "no video was begun in time"
-            time.sleep(0.05)
+    command = ["batch", "clips", "-o", "out", *OPTIONS]
+    with process(*command) as running:
+        until = time.monotonic() + DEADLINE_SECONDS
+        wait_for(Path("out") / "b9.unfinished.part.mp4", running, until)
         running.send_signal(signal.SIGINT)
         out, err = running.communicate(timeout=DEADLINE_SECONDS)
     assert running.returncode == 130, err
     assert "2 stopped" in out
     assert names(Path("out")) == ["b9.unfinished.mp4"]
     write_video(clips / "b9.mp4", n_frames=5)
-    again = subprocess.run(
-        command, capture_output=True, text=True, timeout=DEADLINE_SECONDS, check=False
-    )
-    assert again.returncode == 0, again.stderr
-    assert "2 done" in again.stdout
+    with process(*command) as again:
+        out, err = again.communicate(timeout=DEADLINE_SECONDS)
+    assert again.returncode == 0, err
+    assert "2 done" in out
     assert [n_frames(Path("out") / name) for name in ("b9.mp4", "b10.mp4")] == [5, 4]
     assert names(Path("out")) == ["b10.mp4", "b9.mp4"]
 

@@ -14,7 +14,6 @@ import torch
 from bench_parts import DECODE, NETWORK, Spoilt, last_left_out, louder, mixed_up, result, row, stale
 from material import write_video
 from networks import untrained
-from safetensors.torch import save_file
 from toy_engine import ToyEngine, toy_net
 
 from stream_cam.bench import engines, stages
@@ -27,18 +26,10 @@ from stream_cam.config import BenchConfig
 from stream_cam.engine import load_engine
 from stream_cam.engine.base import Engine
 from stream_cam.errors import BenchError, EngineError
-from stream_cam.model import CamNet, build_network
+from stream_cam.model import CamNet
 
 SMALL = ["bench", "--weights", "tiny.safetensors", "--device", "cpu", "--frame", "96x64"]
 SMALL += ["--shape", "64x64", "--samples", "4", "--seconds", "60"]
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    torch.manual_seed(0)
-    path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
-    save_file(build_network("resnet18", 4).state_dict(), path)
-    return path
 
 
 @pytest.fixture(autouse=True)

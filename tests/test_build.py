@@ -15,7 +15,6 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from toy_engine import ToyBackend
 
@@ -26,19 +25,10 @@ from stream_cam.engine import Batch, openvino, quantize, verify
 from stream_cam.engine.machine import TENSORRT_INSTALL
 from stream_cam.engine.manifest import Figures
 from stream_cam.engine.store import BLOB, EngineStore
-from stream_cam.model import build_network
 from stream_cam.weights import Weights
 
 DEADLINE_SECONDS = 120.0
 ONE = ["--weights", "tiny.safetensors", "--input-size", "64", "--engine", "openvino"]
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    torch.manual_seed(0)
-    path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
-    save_file(build_network("resnet18", 4).state_dict(), path)
-    return path
 
 
 @pytest.fixture(autouse=True)

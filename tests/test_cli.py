@@ -23,6 +23,7 @@ import numpy as np
 import pytest
 import torch
 from material import write_video
+from processes import process, wait_for
 from rtsp_harness import RtspServer, rtsp_server_problem
 from safetensors.torch import save_file
 from torchvision.models import resnet18
@@ -73,21 +74,6 @@ def n_frames(path: Path | str) -> int:
 
 def names(folder: Path) -> list[str]:
     return sorted(entry.name for entry in folder.iterdir())
-
-
-def process(*arguments: str, **options: object) -> subprocess.Popen[str]:
-    return subprocess.Popen(  # type: ignore[call-overload, no-any-return]
-        [sys.executable, "-m", "stream_cam", *arguments],
-        **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, **options},
-    )
-
-
-def wait_for(path: Path, running: subprocess.Popen[str], until: float, size: int = 0) -> None:
-    """Until a file of at least `size` bytes is there."""
-    while not (path.exists() and path.stat().st_size >= size):
-        assert running.poll() is None, running.communicate()
-        assert time.monotonic() < until, "nothing was written in time"
-        time.sleep(0.02)
 
 
 def complaint(capsys: pytest.CaptureFixture[str]) -> str:

@@ -17,6 +17,7 @@ from pipeline_parts import (
     Kept,
     TinyExplainer,
     assert_adds_up,
+    boom,
     make_explainer,
     make_pipeline,
     run,
@@ -26,7 +27,7 @@ from pipeline_parts import (
 
 from stream_cam.cam.steady import SteadyMaps
 from stream_cam.config import LookConfig, RecordConfig
-from stream_cam.errors import UsageError
+from stream_cam.errors import SinkError, UsageError
 from stream_cam.frame import BgrImage
 from stream_cam.pipeline import Pipeline
 from stream_cam.render import Renderer
@@ -394,6 +395,18 @@ def test_a_recording_that_cannot_be_written_is_told_and_switched_off(
         assert sink.write(picture_at(numbered_picture(0, (48, 64))))
     assert not settings.recording
     assert "cannot be written" in caplog.text
+
+
+def test_a_run_does_not_go_on_for_its_recorder_alone(
+    tmp_path: Path, explainer: TinyExplainer
+) -> None:
+    settings = Settings(LookConfig(), explainer.labels)
+    recorder = RecorderSink(settings, tmp_path, STREAM)
+    window = Kept(on_write=lambda picture: boom())
+    pipeline = make_pipeline(Frames(WITHOUT_END), [window, recorder], explainer, settings=settings)
+    with pytest.raises(SinkError, match="the disk is full"):
+        run(pipeline)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_video_that_somebody_watches_can_be_recorded(

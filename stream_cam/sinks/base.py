@@ -60,6 +60,8 @@ class Sink(Protocol):
     """True if all is called on the main thread (windows)."""
     watched: bool = False
     """True if people look at it while it runs: it is told of a pause."""
+    on_demand: bool = False
+    """True if it writes only while a viewer asks for it: no run goes on for it alone."""
     takes_repeats: bool = False
     """True if it also gets pictures that are `repeated` while a live source is away: people watch
     it, or its recording is to have pictures throughout."""

@@ -18,7 +18,8 @@ logger = logging.getLogger(__name__)
 class RecorderSink(Sink):
     """Writes `stream-cam-DATE-TIME.mp4` from each switching on to the next switching off.
 
-    What cannot be written switches recording off and is told; the run goes on.
+    What cannot be written switches recording off and is told; the run goes on. In the report all
+    pictures that were offered count as written, also those that nobody wanted to be recorded.
 
     Args:
         settings: of the run.
@@ -27,6 +28,8 @@ class RecorderSink(Sink):
         record: how they are written.
     """
 
+    on_demand = True
+
     def __init__(
         self,
         settings: Settings,
@@ -34,7 +37,7 @@ class RecorderSink(Sink):
         stream: StreamInfo,
         record: RecordConfig | None = None,
     ) -> None:
-        self.name = "recorder"
+        self.name = "recording on demand"
         self._settings = settings
         self._folder = folder
         self._stream, self._record = stream, record

@@ -1,0 +1,23 @@
+"""The real command in processes of its own."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+
+def process(*arguments: str, **options: object) -> subprocess.Popen[str]:
+    return subprocess.Popen(  # type: ignore[call-overload, no-any-return]
+        [sys.executable, "-m", "stream_cam", *arguments],
+        **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, **options},
+    )
+
+
+def wait_for(path: Path, running: subprocess.Popen[str], until: float, size: int = 0) -> None:
+    """Until a file of at least `size` bytes is there."""
+    while not (path.exists() and path.stat().st_size >= size):
+        assert running.poll() is None, running.communicate()
+        assert time.monotonic() < until, "nothing was written in time"
+        time.sleep(0.02)
