@@ -633,13 +633,15 @@ def test_source_that_never_returns_is_left_behind(
 
 
 def test_source_that_hangs_does_not_hide_a_dying_sink(explainer: TinyExplainer) -> None:
-    forever = threading.Event()
+    hangs, forever = threading.Event(), threading.Event()
 
     def before(index: int) -> None:
         if index == 3:
+            hangs.set()
             forever.wait(DEADLINE_SECONDS * 3)
 
     def on_write(picture: Picture) -> None:
+        wait(hangs)
         boom()
 
     pipeline = make_pipeline(Frames(10, before=before), [Kept(on_write=on_write)], explainer)
