@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from stream_cam.pipeline import Pipeline
     from stream_cam.render import Renderer
     from stream_cam.report import Report
+    from stream_cam.serve import Served, serve
+    from stream_cam.settings import Settings
     from stream_cam.sinks import open_sink
     from stream_cam.sinks.base import Picture, Sink, StreamInfo
     from stream_cam.sources import open_source
@@ -56,6 +58,7 @@ _HOMES = {
     "stream_cam.pipeline": ("Pipeline",),
     "stream_cam.render": ("Renderer",),
     "stream_cam.report": ("Report",),
+    "stream_cam.serve": ("Served", "serve"),
     "stream_cam.settings": ("Settings",),
     "stream_cam.sinks": ("open_sink",),
     "stream_cam.sinks.base": ("Picture", "Sink", "StreamInfo"),
@@ -85,6 +88,7 @@ __all__ = [
     "Renderer",
     "Report",
     "RunConfig",
+    "Served",
     "Settings",
     "Sink",
     "SinkError",
@@ -101,6 +105,7 @@ __all__ = [
     "__version__",
     "open_sink",
     "open_source",
+    "serve",
 ]
 
 

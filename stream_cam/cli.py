@@ -162,7 +162,7 @@ class _RedactingFormatter(logging.Formatter):
 
 def _run(command: Run) -> int:
     config = PipelineConfig(
-        command.model, command.look, command.run, command.capture, command.record
+        command.model, command.look, command.run, command.capture, command.record, command.web
     )
     outputs = [*([command.output] if command.output is not None else []), *command.sink]
     from stream_cam.session import run_session
@@ -176,6 +176,7 @@ def _run(command: Run) -> int:
                 if pipeline.info.note:
                     _say(pipeline.info.note)
                 _say(_mode(pipeline.report, command.look))
+            _say_where(pipeline)
 
         run_session(
             command.source,
@@ -201,20 +202,27 @@ def _demo(command: Demo) -> int:
 
     quiet = command.run.quiet
     with _Signals() as signals:
-        _, score = run_demo(
+
+        def begin(pipeline: Pipeline) -> None:
+            signals.watch(pipeline.stop)
+            _say_where(pipeline)
+
+        report, score = run_demo(
             command.demo,
             command.sink,
             command.look,
             command.run,
-            on_start=lambda pipeline: signals.watch(pipeline.stop),
+            command.web,
+            on_start=begin,
             on_end=None if quiet else _summarise,
         )
-    if quiet:
+    if quiet or report.live:
         return signals.exit_code
     print(score.summary())
     print(
         "\nnext:\n"
         "  stream-cam run 0 --weights demo        draw a shape, hold it before your webcam\n"
+        "  stream-cam demo -o web://              watch it in the browser, and steer it\n"
         "  stream-cam run clip.mp4 out.mp4        annotate a video with ImageNet's 1000 classes\n"
         "  stream-cam doctor                      what this machine can do"
     )
@@ -272,6 +280,12 @@ def _mode(report: Report, look: LookConfig) -> str:
         "live: newest frame wins; every frame is drawn, with the newest map, which fades when it "
         f"is more than {look.max_age:g} s older than the frame"
     )
+
+
+def _say_where(pipeline: Pipeline) -> None:
+    """The links of pages, also with --quiet: without the token in it nobody could watch."""
+    for url in pipeline.urls:
+        _say(f"watch at {url}   (Ctrl-C ends it)")
 
 
 def _summarise(report: Report) -> None:

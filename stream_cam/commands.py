@@ -21,6 +21,7 @@ from stream_cam.config import (
     ModelConfig,
     RecordConfig,
     RunConfig,
+    WebConfig,
 )
 from stream_cam.errors import UsageError, unknown_name
 from stream_cam.uri import redact_uri
@@ -40,13 +41,13 @@ class Run:
     rtsp://…, http(s)://…, demo://shapes.
 
     Outputs: window, a video file (.mp4, .mkv, .mov, .webm), a picture file, a folder of pictures
-    (frames/), null.
+    (frames/), web://HOST:PORT (a page in the browser), null.
     """
 
     source: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="SOURCE")]
     """Where frames come from."""
     output: Annotated[tyro.conf.Positional[str | None], tyro.conf.arg(metavar="[OUTPUT]")] = None
-    """Where the result goes; default: a window."""
+    """Where the result goes; default: a window, or where there is no display a page."""
     sink: Sinks = ()
     """A further output; may be given several times."""
     model: tyro.conf.OmitArgPrefixes[ModelConfig] = field(default_factory=ModelConfig)
@@ -54,6 +55,7 @@ class Run:
     run: tyro.conf.OmitArgPrefixes[RunConfig] = field(default_factory=RunConfig)
     capture: tyro.conf.OmitArgPrefixes[CaptureConfig] = field(default_factory=CaptureConfig)
     record: tyro.conf.OmitArgPrefixes[RecordConfig] = field(default_factory=RecordConfig)
+    web: tyro.conf.OmitArgPrefixes[WebConfig] = field(default_factory=WebConfig)
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,8 @@ class Batch:
 class Demo:
     """Watch the shipped model follow drawn shapes: no camera, network, GPU or display needed.
 
-    Writes demo.mp4 and demo.png, and says how often the model was right.
+    Writes demo.mp4 and demo.png, and says how often the model was right; or shows it, as in
+    `stream-cam demo -o web://127.0.0.1:8080`, until it is stopped.
     """
 
     sink: Sinks = ()
@@ -88,6 +91,7 @@ class Demo:
     demo: tyro.conf.OmitArgPrefixes[DemoConfig] = field(default_factory=DemoConfig)
     look: tyro.conf.OmitArgPrefixes[LookConfig] = field(default_factory=LookConfig)
     run: tyro.conf.OmitArgPrefixes[RunConfig] = field(default_factory=RunConfig)
+    web: tyro.conf.OmitArgPrefixes[WebConfig] = field(default_factory=WebConfig)
 
 
 @dataclass(frozen=True)

@@ -113,6 +113,28 @@ class RunConfig:
 
 
 @dataclass(frozen=True)
+class WebConfig:
+    """How the browser page is served."""
+
+    viewer_only: bool = False
+    """The page is for watching: nobody can change anything there."""
+    web_quality: int = 80
+    """Quality of the page's JPEG pictures, 1..100."""
+    web_name: str | None = None
+    """The host name under which a reverse proxy shows the page; it then needs a token."""
+    web_embed: bool = False
+    """Pages of this machine, such as notebooks, may show the page in a frame."""
+    tls_cert: Path | None = None
+    """A certificate, as a PEM file: the page is served over https."""
+    tls_key: Path | None = None
+    """The certificate's private key, as a PEM file."""
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.web_quality <= 100:
+            raise ValueError(f"--web-quality is a number from 1 to 100, got {self.web_quality}")
+
+
+@dataclass(frozen=True)
 class DemoConfig:
     """What the demo shows."""
 
@@ -120,8 +142,8 @@ class DemoConfig:
     """Width x height of the synthetic camera in pixels."""
     fps: int = 30
     """Frames per second of the synthetic camera."""
-    seconds: float = 10.0
-    """How long it runs, in seconds."""
+    seconds: float | None = None
+    """How long it runs, in seconds; default: 10, or for a page or a window until it is stopped."""
     seed: int = 0
     """Another seed, another scene."""
     engine: EngineName = "auto"
@@ -408,3 +430,4 @@ class PipelineConfig:
     run: RunConfig = field(default_factory=RunConfig)
     capture: CaptureConfig = field(default_factory=CaptureConfig)
     record: RecordConfig = field(default_factory=RecordConfig)
+    web: WebConfig = field(default_factory=WebConfig)

@@ -131,6 +131,11 @@ class Pipeline:
         """Of the source."""
         return self._source.info
 
+    @property
+    def urls(self) -> list[str]:
+        """The links of its pages, tokens included."""
+        return [outlet.sink.url for outlet in self._outlets if outlet.sink.url]
+
     def run(self, on_tick: Callable[[Progress], None] | None = None) -> Report:
         """Runs to the source's end, the limit, a stop or a failure; returns what was done.
 
@@ -292,7 +297,7 @@ class Pipeline:
         if now is before:
             return
         self._shown = now
-        self._renderer.show(now.look, cam=now.cam, n_targets=len(now.targets))
+        self._renderer.show(now.look, cam=now.cam, n_targets=len(now.targets), divider=now.divider)
         if (now.look.smooth, now.look.hold) != (before.look.smooth, before.look.hold):
             self._steady.retune(smooth_seconds=now.look.smooth, hold_seconds=now.look.hold)
 

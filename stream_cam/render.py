@@ -44,6 +44,8 @@ class Renderer:
         """How it draws; may be replaced between two pictures."""
         self.cam = True
         """Whether maps are drawn; without, the frame stands where the map would be."""
+        self.divider = 0.0
+        """So much of the picture, from the left, is left without its map."""
 
     @property
     def layout(self) -> Layout:
@@ -59,9 +61,10 @@ class Renderer:
         wanted = max(N_PANELS if layout == "top5" else 1, n_targets)
         return min(wanted, len(self._explainer.labels))
 
-    def show(self, look: LookConfig, *, cam: bool, n_targets: int) -> None:
+    def show(self, look: LookConfig, *, cam: bool, n_targets: int, divider: float = 0.0) -> None:
         """Draws so from the next picture on."""
         self.look, self.cam, self._n_targets = look, cam, max(1, n_targets)
+        self.divider = divider
 
     def render(
         self, frame: Frame, explanation: Explanation | None, status: HudStatus | None = None
@@ -78,6 +81,7 @@ class Renderer:
         if self.layout == "top5" or len(explanation.cams) > 1:
             return self._panels(image, explanation, status)
         picture = self._mapped(image, explanation, 0, status.map_opacity)
+        _divide(picture, image, self.divider)
         if self.look.hud:
             draw_hud(picture, explanation, status)
         if self.layout == "side":
@@ -114,6 +118,16 @@ class Renderer:
             if self.look.hud:
                 draw_caption(view, target, status)
         return panels.picture
+
+
+def _divide(picture: BgrImage, image: BgrImage, divider: float) -> None:
+    """Before and after: the frame itself up to the divider, then a line."""
+    width = image.shape[1]
+    column = round(divider * width)
+    if column > 0:
+        picture[:, :column] = image[:, :column]
+        thick = max(1, width // 640)
+        picture[:, max(0, column - thick) : column + thick] = 255
 
 
 class _Panels:

@@ -9,7 +9,14 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from stream_cam.config import DemoConfig, LookConfig, ModelConfig, PipelineConfig, RunConfig
+from stream_cam.config import (
+    DemoConfig,
+    LookConfig,
+    ModelConfig,
+    PipelineConfig,
+    RunConfig,
+    WebConfig,
+)
 from stream_cam.errors import OutputExistsError, SinkError, StreamCamError, UsageError
 from stream_cam.processor import usable_cores
 from stream_cam.report import Report, versions
@@ -26,8 +33,10 @@ from stream_cam.sinks.window import display_problem
 from stream_cam.sources import open_source
 from stream_cam.sources.base import Source, SourceInfo
 from stream_cam.sources.cut import cut_out
+from stream_cam.sources.pace import PacedSource
 from stream_cam.terminal import progress_on_terminal
 from stream_cam.uri import hide, redact_uri, scheme_of
+from stream_cam.web.address import WebAddress, listen, parse_web_uri
 from stream_cam.whole import unwritable
 
 if TYPE_CHECKING:
@@ -35,6 +44,8 @@ if TYPE_CHECKING:
     from stream_cam.pipeline import Pipeline
 
 logger = logging.getLogger(__name__)
+
+_DEMO_SECONDS = 10.0
 
 
 def run_session(
@@ -49,7 +60,8 @@ def run_session(
     """Opens everything, runs the pipeline, closes everything.
 
     Args:
-        source_uri, outputs: as on the command line; no output: a window.
+        source_uri, outputs: as on the command line; no output: a window, or where there is no
+            display a page.
         extra_sinks: further sinks, already made.
         on_start: gets the pipeline before it runs.
         on_end: gets the report, also that of a run that failed.
@@ -59,15 +71,21 @@ def run_session(
     """
     uris = list(outputs) or [_default_output()]
     check_outputs(uris, source=source_uri, overwrite=config.run.overwrite, record=config.record)
+    _check_pages(uris, config.web)
     _check_files(config, [source_uri, *uris])
     with ExitStack() as closing:
         try:
-            source = closing.enter_context(
-                cut_out(open_source(source_uri, config.capture, config.run.live), config.record)
+            source = cut_out(
+                open_source(source_uri, config.capture, config.run.live), config.record
             )
+            source = closing.enter_context(source)
         except (StreamCamError, KeyboardInterrupt) as error:
             _write_report(_report_of_nothing(source_uri, config, error), config.run.report)
             raise
+        info = source.info
+        live = info.live if config.run.live is None else config.run.live
+        if _only_watched(uris) and not live and not info.still:
+            source = PacedSource(source)
         pipeline = _pipeline(source, uris, config, extra_sinks)
         if on_start is not None:
             on_start(pipeline)
@@ -118,7 +136,11 @@ def _pipeline(
     )
     settings = Settings(look, explainer.labels, targets)
     sinks = [
-        open_sink(uri, stream, overwrite=run.overwrite, record=config.record, settings=settings)
+        _page(uri, settings, explainer.labels, info.name, config.web)
+        if kind_of(uri) == "web"
+        else open_sink(
+            uri, stream, overwrite=run.overwrite, record=config.record, settings=settings
+        )
         for uri in uris
     ]
     if any(sink.watched for sink in sinks):  # who watches may want to keep it
@@ -126,7 +148,7 @@ def _pipeline(
     # A page cannot link into segments, which may be removed and whose names come as they begin.
     linked = [finished_of(path) for path in videos if config.record.segment is None]
     results = open_results(config.record, info.name, linked[0] if linked else None)
-    return Pipeline(
+    pipeline = Pipeline(
         source,
         [*sinks, *results, *extra_sinks],
         explainer,
@@ -139,6 +161,36 @@ def _pipeline(
         strict=run.strict,
         settings=settings,
     )
+    for sink in sinks:
+        sink.attend(pipeline.stats)
+    return pipeline
+
+
+def _page(
+    uri: str, settings: Settings, labels: Sequence[str], source: str, config: WebConfig
+) -> Sink:
+    # Not before: whoever wants no page need not wait for a server.
+    from stream_cam.web.sink import WebSink
+
+    return WebSink(parse_web_uri(uri), settings, labels, source, config)
+
+
+def _only_watched(uris: Sequence[str]) -> bool:
+    """Whether the run is for people's eyes, and not for files."""
+    kinds = {kind_of(uri) for uri in uris}
+    return bool(kinds & {"window", "web"}) and not kinds - {"window", "web", "null"}
+
+
+def _check_pages(uris: Sequence[str], config: WebConfig) -> None:
+    """Finds out before anything slow is loaded whether pages can be served."""
+    pages = [parse_web_uri(uri) for uri in uris if kind_of(uri) == "web"]
+    if not pages:
+        return
+    from stream_cam.web.server import check_certificate
+
+    check_certificate(config.tls_cert, config.tls_key)
+    for address in pages:
+        listen(address).close()
 
 
 def _description(explainer: Explainer, targets: Sequence[str]) -> str:
@@ -155,6 +207,7 @@ def run_demo(
     outputs: Sequence[str],
     look: LookConfig,
     run: RunConfig,
+    web: WebConfig | None = None,
     *,
     on_start: Callable[[Pipeline], None] | None = None,
     on_end: Callable[[Report], None] | None = None,
@@ -162,12 +215,16 @@ def run_demo(
     """The demo: drawn shapes, scored against the ground truth.
 
     Args:
-        outputs: where they go; none: `demo.mp4`, and six moments of it in `demo.png`.
+        outputs: where they go; none: `demo.mp4`, and six moments of it in `demo.png`. If people
+            only watch, it runs as a camera does, until it is stopped.
 
     Returns:
         What was done, and how often the model was right.
     """
-    uri = f"demo://shapes?size={demo.size}&fps={demo.fps}&seconds={demo.seconds:g}&seed={demo.seed}"
+    watched = bool(outputs) and _only_watched(outputs)
+    seconds = demo.seconds if demo.seconds is not None or watched else _DEMO_SECONDS
+    uri = f"demo://shapes?size={demo.size}&fps={demo.fps}&seed={demo.seed}&live={watched:d}"
+    uri += f"&seconds={seconds:g}" if seconds is not None else ""
     score = TruthScore()
     extra: list[Sink] = [score]
     if not outputs:
@@ -175,7 +232,8 @@ def run_demo(
         check_outputs([str(sheet)], overwrite=run.overwrite)
         extra.append(SheetSink(sheet, 6, captions=False, only_with_truth=True))
         outputs = ["demo.mp4"]
-    config = PipelineConfig(ModelConfig(weights="demo", engine=demo.engine), look, run)
+    model = ModelConfig(weights="demo", engine=demo.engine)
+    config = PipelineConfig(model, look, run, web=web or WebConfig())
     report = run_session(uri, outputs, config, extra_sinks=extra, on_start=on_start, on_end=on_end)
     return report, score
 
@@ -230,13 +288,17 @@ def _write_report(report: Report, path: Path | None) -> None:
 
 
 def _default_output() -> str:
+    """A window; where there is no display a page, at the usual port if that is free."""
     problem = display_problem()
-    if problem is not None:
-        raise UsageError(
-            f"no output was given and there is no window to show one in ({problem}); "
-            "give one, e.g. out.mp4"
-        )
-    return "window"
+    if problem is None:
+        return "window"
+    logger.info("a page instead of a window: %s", problem)
+    address = WebAddress()
+    try:
+        listen(address).close()
+    except SinkError:
+        address = WebAddress(port=0)
+    return f"web://{address}"
 
 
 def parallel_frames(info: SourceInfo, live: bool) -> int:

@@ -24,7 +24,7 @@ _NUMBERS: Final = ("alpha", "smooth", "hold", "max_age")
 _SWITCHES: Final = ("hud", "relu")
 _LOOK: Final = (*_CHOICES, *_NUMBERS, *_SWITCHES)
 _OWN_SWITCHES: Final = ("cam", "paused", "recording")
-NAMES: Final = (*_LOOK, "target", *_OWN_SWITCHES)
+NAMES: Final = (*_LOOK, "target", *_OWN_SWITCHES, "divider")
 """Of all settings."""
 
 
@@ -37,6 +37,8 @@ class Shown:
     """Classes whose maps are shown; none: the best one of each frame."""
     cam: bool = True
     """Whether the map is laid over the frame."""
+    divider: float = 0.0
+    """So much of the picture, from the left, shows the frame without its map; 0..1."""
     paused: bool = False
     """A file waits; of a live source the last picture stays."""
     recording: bool = False
@@ -83,6 +85,7 @@ class Settings:
     hold = _Setting[float]()
     max_age = _Setting[float]()
     cam = _Setting[bool]()
+    divider = _Setting[float]()
     paused = _Setting[bool]()
     recording = _Setting[bool]()
 
@@ -111,7 +114,7 @@ class Settings:
     def target(self, value: Target | Sequence[Target] | None) -> None:
         self.change(target=value)
 
-    def change(self, **changes: object) -> Shown:
+    def change(self, /, **changes: object) -> Shown:
         """Changes some of them at once, or none if one is wrong; gives all as they are now.
 
         Args:
@@ -173,9 +176,11 @@ def _checked(name: str, value: object) -> object:
     if name in _CHOICES:
         if value not in _CHOICES[name]:
             raise unknown_name(name, str(value), _CHOICES[name])
-    elif name in _NUMBERS:
+    elif name in (*_NUMBERS, "divider"):
         if isinstance(value, bool) or not isinstance(value, int | float) or math.isnan(value):
             raise UsageError(f"{name} is a number, got {value!r}")
+        if name == "divider" and not 0.0 <= value <= 1.0:
+            raise UsageError(f"divider is a share of the picture from 0 to 1, got {value!r}")
         return float(value)
     elif name in (*_SWITCHES, *_OWN_SWITCHES):
         if not isinstance(value, bool):

@@ -18,7 +18,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("frame", "fingerprint", "labels", "head", "capture"),
     ("settings", "hud"),
     ("report", "checkpoint", "torchvision_models", "sources", "sinks", "cam"),
-    ("model", "weights"),
+    ("model", "weights", "web"),
     ("engine",),
     ("explain", "calibrate"),
     ("render", "outlet", "results"),
@@ -27,7 +27,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("pipeline",),
     ("terminal",),
     ("session", "doctor", "build", "kept", "recover"),
-    ("batch", "bench"),
+    ("batch", "bench", "serve"),
     ("commands",),
     ("cli",),
     ("__main__",),
@@ -51,7 +51,7 @@ PUBLIC = [
     ),
     *("SinkError", "Source", "SourceError", "SourceInfo", "SourceNotFoundError", "StreamCamError"),
     *("StreamInfo", "Truth", "UsageError", "WeightsError", "__version__", "open_sink"),
-    "open_source",
+    *("Served", "open_source", "serve"),
 ]
 
 

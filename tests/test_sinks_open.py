@@ -51,7 +51,6 @@ def test_uri_decides_the_sink_and_nothing_is_made(
         ("out.jpgg", r"\.jpg"),
         ("windw", "did you mean window"),
         ("out", r"out\.mp4"),
-        ("web://127.0.0.1:8080", "not in this version yet.*window, null"),
         ("rtsp://user:s3cret@host/live", "not in this version yet"),
         ("ftp://user:s3cret@host/out.mp4", "cannot be written to"),
     ],

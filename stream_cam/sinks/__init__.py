@@ -38,9 +38,9 @@ __all__ = [
     "open_sink",
 ]
 
-Kind = Literal["window", "null", "video", "picture", "folder"]
+Kind = Literal["window", "web", "null", "video", "picture", "folder"]
 
-_PLANNED: Final = ("web", "rtsp", "rtsps")
+_PLANNED: Final = ("rtsp", "rtsps")
 _STILLS_A_SECOND: Final = 1
 
 
@@ -74,6 +74,8 @@ def open_sink(
         return WindowSink(settings=settings)
     if kind == "null":
         return NullSink()
+    if kind == "web":
+        raise UsageError(f"{uri} belongs to a run: `stream-cam run`, or stream_cam.serve()")
     if kind == "picture":
         return PictureSink(path, overwrite=overwrite)
     if kind == "folder":
@@ -93,7 +95,10 @@ def kind_of(uri: str) -> Kind:
         UsageError: none that is known; the message has the nearest names.
     """
     scheme = scheme_of(uri)
-    there_is = f"window, null, {_suffixes(CONTAINERS)}, {_suffixes(PICTURE_SUFFIXES)} or a folder/"
+    files = f"{_suffixes(CONTAINERS)}, {_suffixes(PICTURE_SUFFIXES)} or a folder/"
+    there_is = f"window, web://HOST:PORT, null, {files}"
+    if scheme == "web":
+        return "web"
     if scheme in _PLANNED:
         raise UsageError(f"{scheme}:// outputs are not in this version yet; give {there_is}")
     if scheme:
@@ -152,7 +157,7 @@ def check_output(
         SinkError: no display, no such folder, no permission.
     """
     kind = kind_of(uri)
-    if kind == "null":
+    if kind in ("null", "web"):
         return
     if kind == "window":
         problem = display_problem()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from types import TracebackType
@@ -56,6 +56,8 @@ class Sink(Protocol):
 
     name: str
     """The URI as it may be shown: secrets redacted."""
+    url: str = ""
+    """The link under which people can watch it; it may hold a token: for people, not for logs."""
     main_thread: bool = False
     """True if all is called on the main thread (windows)."""
     watched: bool = False
@@ -85,6 +87,10 @@ class Sink(Protocol):
         traceback: TracebackType | None,
     ) -> None:
         self.close()
+
+    def attend(self, stats: Callable[[], dict[str, object]]) -> None:
+        """Gets to know, before it is opened, what tells how far the run is."""
+        return
 
     def write(self, picture: Picture) -> bool:
         """Takes one picture; False asks the pipeline to stop (the window was closed)."""

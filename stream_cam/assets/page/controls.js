@@ -1,0 +1,81 @@
+// Buttons, sliders and choices: they show the run's settings, and ask for others.
+
+const SLIDERS = {
+  alpha: (value) => value.toFixed(2),
+  smooth: (value) => (value ? `${value.toFixed(2)} s` : "off"),
+  hold: (value) => (value ? `${value.toFixed(1)} s` : "off"),
+};
+const SWITCHES = { cam: "Map", paused: "Pause", recording: "Record" };
+const LAYOUT_NAMES = { overlay: "overlay", side: "side", heatmap: "heat", top5: "top 5" };
+
+export class Controls {
+  constructor({ change }) {
+    this.change = change;
+    this.now = {};
+    this.choices = {};
+    this.held = null; // the slider that somebody is moving here
+    for (const name of Object.keys(SLIDERS)) this.#slider(name);
+    for (const name of Object.keys(SWITCHES)) {
+      document.getElementById(name).addEventListener("click", () => this.toggle(name));
+    }
+    const colormap = document.getElementById("colormap");
+    colormap.addEventListener("change", () => change({ colormap: colormap.value }));
+    document.getElementById("layout").addEventListener("change", (event) => change({ layout: event.target.value }));
+  }
+
+  offer(choices) {
+    this.choices = choices;
+    const colormap = document.getElementById("colormap");
+    colormap.replaceChildren(...choices.colormap.map((name) => new Option(name, name)));
+    const layout = document.getElementById("layout");
+    layout.querySelectorAll("label").forEach((label) => label.remove());
+    for (const name of choices.layout) {
+      const label = document.createElement("label");
+      const radio = Object.assign(document.createElement("input"), { type: "radio", name: "layout", value: name });
+      const text = Object.assign(document.createElement("span"), { textContent: LAYOUT_NAMES[name] ?? name });
+      label.append(radio, text);
+      layout.append(label);
+    }
+  }
+
+  show(settings) {
+    this.now = settings;
+    for (const name of Object.keys(SLIDERS)) if (this.held !== name) this.#place(name, settings[name]);
+    for (const name of Object.keys(SWITCHES)) {
+      document.getElementById(name).setAttribute("aria-pressed", String(settings[name]));
+    }
+    document.getElementById("colormap").value = settings.colormap;
+    for (const radio of document.querySelectorAll("#layout input")) radio.checked = radio.value === settings.layout;
+  }
+
+  toggle(name) {
+    this.change({ [name]: !this.now[name] });
+  }
+
+  next(name) {
+    const names = this.choices[name] ?? [];
+    this.change({ [name]: names[(names.indexOf(this.now[name]) + 1) % names.length] });
+  }
+
+  strengthen(step) {
+    this.change({ alpha: Math.min(1, Math.max(0, Math.round(100 * (this.now.alpha + step)) / 100)) });
+  }
+
+  #slider(name) {
+    const slider = document.getElementById(name);
+    slider.addEventListener("input", () => {
+      this.held = name;
+      this.#place(name, slider.valueAsNumber);
+      this.change({ [name]: slider.valueAsNumber });
+    });
+    for (const end of ["change", "blur", "pointerup"]) slider.addEventListener(end, () => (this.held = null));
+  }
+
+  #place(name, value) {
+    const slider = document.getElementById(name);
+    if (slider.valueAsNumber !== value) slider.value = String(value);
+    const text = SLIDERS[name](value);
+    slider.setAttribute("aria-valuetext", text);
+    document.getElementById(`${name}-value`).textContent = text;
+  }
+}

@@ -1,0 +1,80 @@
+// The connection to the server: comes back by itself, whatever happened to it.
+
+const SILENT_MS = 4000; // figures come every second: who hears none is not connected
+const LONGEST_WAIT_MS = 4000;
+
+export class Link {
+  constructor({ onMessage, onPicture, onUp, onDown }) {
+    Object.assign(this, { onMessage, onPicture, onUp, onDown });
+    this.socket = null;
+    this.wait = 250;
+    this.heard = 0;
+    this.timer = 0;
+    setInterval(() => this.#watch(), 1000);
+    addEventListener("online", () => this.#now());
+    addEventListener("pageshow", () => this.#now());
+    document.addEventListener("visibilitychange", () => document.hidden || this.#now());
+    this.#open();
+  }
+
+  get up() {
+    return this.socket?.readyState === WebSocket.OPEN;
+  }
+
+  send(message) {
+    if (this.up) this.socket.send(JSON.stringify(message));
+    return this.up;
+  }
+
+  #open() {
+    clearTimeout(this.timer);
+    const url = new URL("ws", document.baseURI);
+    url.protocol = url.protocol === "https:" ? "wss:" : "ws:";
+    url.search = "";
+    const socket = new WebSocket(url);
+    socket.binaryType = "arraybuffer";
+    this.socket = socket;
+    this.heard = performance.now();
+    socket.onopen = () => {
+      this.wait = 250;
+      this.onUp();
+    };
+    socket.onmessage = (event) => {
+      this.heard = performance.now();
+      if (typeof event.data === "string") this.onMessage(JSON.parse(event.data));
+      else this.onPicture(event.data);
+    };
+    socket.onclose = () => this.#lost(socket);
+  }
+
+  #lost(socket) {
+    if (socket !== this.socket) return;
+    this.socket = null;
+    this.onDown();
+    this.timer = setTimeout(() => this.#open(), this.wait * (0.7 + 0.6 * Math.random()));
+    this.wait = Math.min(LONGEST_WAIT_MS, this.wait * 1.7);
+  }
+
+  #watch() {
+    const socket = this.socket;
+    if (socket && performance.now() - this.heard > SILENT_MS) {
+      socket.onclose = null;
+      socket.close();
+      this.#lost(socket);
+    }
+  }
+
+  #now() {
+    if (!this.socket) {
+      this.wait = 250;
+      this.#open();
+    }
+  }
+}
+
+// The length of a header (4 bytes, little end first), the header (JSON), the JPEG.
+export function unpack(buffer) {
+  const length = new DataView(buffer).getUint32(0, true);
+  const header = new TextDecoder().decode(new Uint8Array(buffer, 4, length));
+  return [JSON.parse(header), new Blob([new Uint8Array(buffer, 4 + length)], { type: "image/jpeg" })];
+}

@@ -1,0 +1,179 @@
+// Puts the page together: what comes from the server is shown, what people do is sent to it.
+
+import { Chart } from "./chart.js";
+import { Classes, Search } from "./classes.js";
+import { Controls } from "./controls.js";
+import { Link, unpack } from "./link.js";
+import { Stage } from "./stage.js";
+
+const at = (id) => document.getElementById(id);
+const ERROR_MS = 6000;
+
+let settings = {};
+let pending = {};
+let sending = 0;
+let confirm = []; // pictures drawn while nobody looks at the page: more come when somebody does
+let errorTimer = 0;
+
+const chart = new Chart();
+const stage = new Stage({ onDivide: (divider) => change({ divider }), drawn });
+const classes = new Classes({ onLock: lock });
+const search = new Search({ onLock: lock });
+const controls = new Controls({ change });
+const link = new Link({
+  onMessage: heard,
+  onPicture: (buffer) => stage.show(...unpack(buffer)),
+  onUp: () => reason({ up: true, ended: false }),
+  onDown: () => reason({ up: false }),
+});
+
+function reason(changes) {
+  Object.assign(stage.reason, changes);
+  stage.judge();
+}
+
+// At most one change a picture's time: sliders say more than that.
+function change(changes) {
+  Object.assign(pending, changes);
+  if (sending) return;
+  sending = setTimeout(() => {
+    sending = 0;
+    const changesNow = pending;
+    pending = {};
+    if (!link.send({ type: "set", changes: changesNow })) complain("not connected: nothing was changed");
+  }, 30);
+}
+
+function lock(index) {
+  change({ target: index });
+}
+
+function drawn(about) {
+  if (about.top) classes.show(about.top);
+  describe(about);
+  at("age").textContent = `${about.age_ms.toFixed(0)} ms`;
+  if (about.latency_ms !== undefined) {
+    at("latency").textContent = `${about.latency_ms.toFixed(0)} ms`;
+    chart.add(about.latency_ms);
+  }
+  confirm.push(about.n);
+  if (!document.hidden) confirmAll();
+}
+
+function confirmAll() {
+  for (const n of confirm) link.send({ type: "drawn", n });
+  confirm = [];
+}
+
+function describe(about) {
+  const shown = about.shown?.[0];
+  const text = shown ? `Map of ${shown[0]}, ${(100 * shown[2]).toFixed(0)} %` : "Picture without a map";
+  if (at("picture").getAttribute("aria-label") !== text) at("picture").setAttribute("aria-label", text);
+}
+
+function heard(message) {
+  if (message.type === "hello") greet(message);
+  else if (message.type === "settings") apply(message.settings);
+  else if (message.type === "stats") figures(message);
+  else if (message.type === "error") complain(message.message);
+  else if (message.type === "end") reason({ ended: true });
+}
+
+function greet(hello) {
+  confirm = [];
+  document.title = `${hello.source} · stream-cam`;
+  at("source").textContent = hello.source;
+  document.body.classList.toggle("viewer-only", hello.viewer_only);
+  document.body.dataset.run = hello.run;
+  controls.offer(hello.choices);
+  apply(hello.settings);
+  fetch(new URL("labels", document.baseURI)).then((answer) => answer.json()).then((labels) => (search.labels = labels)).catch(() => {});
+}
+
+function apply(now) {
+  settings = now;
+  controls.show(now);
+  classes.lock(now.target_index, now.target);
+  const single = now.target_index.length < 2;
+  const readonly = document.body.classList.contains("viewer-only");
+  stage.divide(now.divider, !readonly && now.cam && single && (now.layout === "overlay" || now.layout === "heatmap"));
+  reason({ paused: now.paused });
+}
+
+function figures(stats) {
+  at("fps").textContent = stats.fps === undefined ? "–" : stats.fps.toFixed(1);
+  at("viewers").textContent = String(stats.viewers);
+  reason({ away: stats.away ?? null });
+}
+
+function complain(text) {
+  at("error").textContent = text;
+  clearTimeout(errorTimer);
+  errorTimer = setTimeout(() => (at("error").textContent = ""), ERROR_MS);
+}
+
+function save() {
+  const anchor = Object.assign(document.createElement("a"), { href: "snapshot.png", download: "" });
+  document.body.append(anchor);
+  anchor.click();
+  anchor.remove();
+}
+
+function fullscreen() {
+  if (document.fullscreenElement) document.exitFullscreen();
+  else at("stage").requestFullscreen?.().catch(() => complain("this browser shows nothing over the whole screen"));
+}
+
+function help() {
+  const dialog = at("help");
+  if (dialog.open) dialog.close();
+  else dialog.showModal();
+}
+
+const KEYS = {
+  " ": () => controls.toggle("paused"),
+  s: save,
+  r: () => controls.toggle("recording"),
+  c: () => controls.toggle("cam"),
+  "[": () => controls.strengthen(-0.1),
+  "]": () => controls.strengthen(0.1),
+  m: () => controls.next("colormap"),
+  l: () => controls.next("layout"),
+  0: () => lock(null),
+  Escape: () => settings.target_index?.length && lock(null),
+  "/": () => at("search").focus(),
+  f: fullscreen,
+  "?": help,
+};
+const NOT_WITHOUT_CONTROL = new Set([" ", "r", "c", "[", "]", "m", "l", "0", "Escape", "/"]);
+
+addEventListener("keydown", (event) => {
+  if (event.ctrlKey || event.metaKey || event.altKey || event.isComposing) return;
+  const place = event.target;
+  if (place.matches("input[type=text], select, dialog *") && event.key !== "Escape") return;
+  if (at("help").open && event.key !== "?") return;
+  if (event.key === " " && place.matches("button, input, a")) return;
+  const watching = document.body.classList.contains("viewer-only");
+  const digit = "12345".indexOf(event.key);
+  const action = digit >= 0 ? () => classes.choose(digit) : KEYS[event.key];
+  if (!action || (watching && (digit >= 0 || NOT_WITHOUT_CONTROL.has(event.key)))) return;
+  event.preventDefault();
+  action();
+});
+
+document.addEventListener("visibilitychange", () => document.hidden || confirmAll());
+at("snapshot").addEventListener("click", save);
+at("fullscreen").addEventListener("click", fullscreen);
+at("help-button").addEventListener("click", help);
+
+// Dark unless the system or the viewer wants it light.
+const root = document.documentElement;
+const stored = () => { try { return localStorage.getItem("theme"); } catch { return null; } };
+const system = matchMedia("(prefers-color-scheme: light)");
+const paint = () => (root.dataset.theme = stored() ?? (system.matches ? "light" : "dark"));
+system.addEventListener("change", paint);
+at("theme").addEventListener("click", () => {
+  try { localStorage.setItem("theme", root.dataset.theme === "light" ? "dark" : "light"); } catch { /* private */ }
+  paint();
+});
+paint();

@@ -1,0 +1,143 @@
+"""A run with a page, from a notebook or a program, in one line."""
+
+from __future__ import annotations
+
+import html
+import threading
+from collections.abc import Sequence
+from dataclasses import replace
+from types import TracebackType
+
+from stream_cam.config import LookConfig, ModelConfig, PipelineConfig
+from stream_cam.errors import StreamCamError
+from stream_cam.pipeline import Pipeline
+from stream_cam.report import Report
+from stream_cam.session import run_session
+from stream_cam.settings import Settings
+
+_STOP_SECONDS = 15.0
+"""A stop takes two seconds, and files are finished."""
+
+
+class Served:
+    """A run on a thread of its own, and its page; stops at the end of a `with` block, or by `stop`.
+
+    A notebook shows the page itself.
+    """
+
+    def __init__(self, source: str, outputs: Sequence[str], config: PipelineConfig) -> None:
+        self._pipeline: Pipeline | None = None
+        self._failure: BaseException | None = None
+        self._begun = threading.Event()
+        self._thread = threading.Thread(
+            target=self._run, args=(source, outputs, config), name="serve", daemon=True
+        )
+        self._thread.start()
+        self._begun.wait()
+        if self._pipeline is None:
+            raise self._failure or StreamCamError("the run ended before it began")
+
+    @property
+    def pipeline(self) -> Pipeline:
+        """The run itself."""
+        assert self._pipeline is not None
+        return self._pipeline
+
+    @property
+    def url(self) -> str:
+        """The page's link."""
+        return self.pipeline.urls[0]
+
+    @property
+    def settings(self) -> Settings:
+        """What can be changed while it runs: `served.settings.alpha = 0.6`."""
+        return self.pipeline.settings
+
+    @property
+    def running(self) -> bool:
+        return self._thread.is_alive()
+
+    def stats(self) -> dict[str, object]:
+        """How far it is."""
+        return self.pipeline.stats()
+
+    def wait(self, seconds: float | None = None) -> Report | None:
+        """The report, once the run is over; None if it is not after so many seconds.
+
+        Raises:
+            StreamCamError: what the run failed with.
+        """
+        self._thread.join(seconds)
+        if self._thread.is_alive():
+            return None
+        if self._failure is not None:
+            raise self._failure
+        return self.pipeline.report
+
+    def stop(self) -> Report | None:
+        """Ends the run and the page; gives the report."""
+        self.pipeline.stop()
+        return self.wait(_STOP_SECONDS)
+
+    def __enter__(self) -> Served:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    def __repr__(self) -> str:
+        return f"<stream-cam at {self.url}{'' if self.running else ', ended'}>"
+
+    def _repr_html_(self) -> str:
+        url = html.escape(self.url, quote=True)
+        return f'<iframe src="{url}" width="100%" height="600" style="border:0"></iframe>'
+
+    def _run(self, source: str, outputs: Sequence[str], config: PipelineConfig) -> None:
+        try:
+            run_session(source, outputs, config, on_start=self._begin)
+        except BaseException as error:
+            self._failure = error
+        finally:
+            self._begun.set()
+
+    def _begin(self, pipeline: Pipeline) -> None:
+        self._pipeline = pipeline
+        self._begun.set()
+
+
+def serve(
+    source: str | int,
+    *,
+    weights: str = "imagenet",
+    model: str = "resnet18",
+    look: LookConfig | None = None,
+    address: str = "web://127.0.0.1:0",
+    outputs: Sequence[str] = (),
+    config: PipelineConfig | None = None,
+) -> Served:
+    """Explains a source and serves the page; returns at once when it has begun.
+
+        stream_cam.serve(0, weights="demo")     # in a notebook: shows the page below the cell
+
+    Args:
+        source: as on the command line; a number is a camera.
+        weights, model, look: as on the command line.
+        address: of the page; port 0 is one that is free.
+        outputs: further ones, such as `out.mp4`.
+        config: everything else; `weights`, `model` and `look` are then not looked at.
+
+    Raises:
+        StreamCamError: as its message says.
+    """
+    config = config or PipelineConfig(ModelConfig(model, weights), look or LookConfig())
+    config = replace(
+        config,
+        run=replace(config.run, quiet=True),
+        web=replace(config.web, web_embed=True),
+    )
+    return Served(str(source), [address, *outputs], config)

@@ -1,0 +1,273 @@
+"""Who may see the page and who may change anything: tokens, cookies, origins, hosts."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import re
+import secrets
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Final
+from urllib.parse import urlsplit
+
+from starlette.datastructures import MutableHeaders
+from starlette.requests import HTTPConnection
+from starlette.responses import PlainTextResponse, RedirectResponse, Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from stream_cam.web.address import WebAddress
+
+_COOKIE_SECONDS: Final = 30 * 24 * 3600
+_TRIES_A_MINUTE: Final = 10
+"""Wrong tokens of one address; then none is looked at for the rest of the minute."""
+_REMEMBERED: Final = 1024
+"""Addresses whose wrong tokens are counted."""
+_SHORTEST_TOKEN: Final = 16
+_OPEN: Final = "/healthz"
+"""Says nothing but that the server lives, to everybody."""
+_LOCAL_NAMES: Final = ("localhost", "127.0.0.1", "::1")
+_NOTEBOOKS: Final = "http://localhost:* http://127.0.0.1:* https://localhost:*"
+_SAFE_HOST: Final = re.compile(r"[\w.-]+(:\d+)?|\[[0-9a-fA-F:.]+\](:\d+)?")
+
+
+def new_token() -> str:
+    """192 random bits, for a URL."""
+    return secrets.token_urlsafe(24)
+
+
+def check_token(token: str) -> str:
+    """The token, if it is long enough to be one.
+
+    Raises:
+        ValueError: it is too short, or holds what a URL cannot.
+    """
+    if len(token) < _SHORTEST_TOKEN or not re.fullmatch(r"[\w.~-]+", token, re.ASCII):
+        raise ValueError(
+            f"a token has {_SHORTEST_TOKEN} or more letters, digits, - or _; got {len(token)} "
+            "characters"
+        )
+    return token
+
+
+class Throttle:
+    """Counts wrong tokens by the address that they come from.
+
+    Args:
+        now: seconds of a monotonic clock.
+    """
+
+    def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
+        self._now = now
+        self._wrong: OrderedDict[str, tuple[float, int]] = OrderedDict()
+
+    def waits(self, client: str) -> float:
+        """Seconds until a token of this address is looked at again; 0: at once."""
+        since, count = self._wrong.get(client, (0.0, 0))
+        return max(0.0, since + 60.0 - self._now()) if count >= _TRIES_A_MINUTE else 0.0
+
+    def count(self, client: str) -> None:
+        """One more wrong one."""
+        since, count = self._wrong.pop(client, (self._now(), 0))
+        if self._now() - since >= 60.0:
+            since, count = self._now(), 0
+        self._wrong[client] = since, count + 1
+        while len(self._wrong) > _REMEMBERED:
+            self._wrong.popitem(last=False)
+
+
+class Access:
+    """The rules of one server.
+
+    On a loopback address everybody on this machine may come, but only under a name of this machine:
+    otherwise a foreign page could reach it by pointing its own name here (DNS rebinding). Anywhere
+    else, and behind a reverse proxy, a token is needed. It comes once, in the link, and is then
+    replaced by a cookie that no script can read.
+
+    Args:
+        address: where the server listens.
+        token: what viewers must have; None: nothing.
+        public_name: the host name under which a reverse proxy shows the page.
+        secure: over TLS; the cookie is then sent over TLS only.
+        embeddable: pages of this machine, such as notebooks, may show it in a frame.
+        throttle: of wrong tokens.
+    """
+
+    def __init__(
+        self,
+        address: WebAddress,
+        token: str | None,
+        *,
+        public_name: str | None = None,
+        secure: bool = False,
+        embeddable: bool = False,
+        throttle: Throttle | None = None,
+    ) -> None:
+        self._address = address
+        self._token = token
+        self._public_name = public_name
+        self._secure = secure
+        self._embeddable = embeddable
+        self._throttle = throttle or Throttle()
+        self._cookie_name = f"stream_cam_{address.port}"
+        self._cookie = (
+            hmac.new(token.encode(), b"stream-cam's cookie", hashlib.sha256).hexdigest()
+            if token is not None
+            else ""
+        )
+        self.refused = 0
+        """Requests that were turned away."""
+
+    def refusal(self, connection: HTTPConnection, *, changes: bool) -> Response | None:
+        """What to answer instead of what was asked for; None: nothing is wrong.
+
+        Args:
+            connection: a request, or a WebSocket that is not yet accepted.
+            changes: it could change something, or read from within a foreign page.
+        """
+        host = connection.headers.get("host", "")
+        if not self._knows(host):
+            return _text(
+                421, f"this page does not answer to the name {_name_of(host)[:80]!r}; open it as "
+                f"http://127.0.0.1:{self._address.port}/, or see --web-name"
+            )  # fmt: skip
+        origin = connection.headers.get("origin")
+        if changes and origin is not None and not _same(origin, host):
+            return _text(403, "another site's page may not do that")
+        if self._token is None or self._has_cookie(connection):
+            return None
+        return self._refusal_of_token(connection)
+
+    def entrance(self, connection: HTTPConnection) -> Response | None:
+        """For who came with the token in the link: the page without it, and a cookie instead."""
+        if self._token is None or "token" not in connection.query_params:
+            return None
+        answer = RedirectResponse(connection.url.path, status_code=303)
+        answer.set_cookie(
+            self._cookie_name,
+            self._cookie,
+            max_age=_COOKIE_SECONDS,
+            httponly=True,
+            samesite="lax",
+            secure=self._secure,
+        )
+        return answer
+
+    def headers(self, host: str) -> dict[str, str]:
+        """What every answer carries: nothing from elsewhere, nothing kept, nobody frames it."""
+        socket = f" ws://{host} wss://{host}" if _SAFE_HOST.fullmatch(host) else ""
+        framed = f"'self' {_NOTEBOOKS}" if self._embeddable else "'none'"
+        policy = (
+            "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; "
+            f"connect-src 'self'{socket}; base-uri 'none'; form-action 'none'; "
+            f"frame-ancestors {framed}"
+        )
+        return {
+            "content-security-policy": policy,
+            "x-content-type-options": "nosniff",
+            "referrer-policy": "no-referrer",
+            "cross-origin-resource-policy": "same-origin",
+            "cross-origin-opener-policy": "same-origin",
+            "permissions-policy": "camera=(), microphone=(), geolocation=()",
+            "cache-control": "no-store",
+        }
+
+    def _knows(self, host: str) -> bool:
+        if not self._address.is_loopback:
+            return True  # the token protects it
+        name = _name_of(host)
+        known = (*_LOCAL_NAMES, self._address.host, self._public_name)
+        return name in known or name.endswith(".localhost")
+
+    def _has_cookie(self, connection: HTTPConnection) -> bool:
+        given = connection.cookies.get(self._cookie_name, "")
+        return hmac.compare_digest(given.encode(), self._cookie.encode())
+
+    def _refusal_of_token(self, connection: HTTPConnection) -> Response | None:
+        given = _given_token(connection)
+        if given is None:
+            return _text(
+                401, "this page needs its token: open the whole link that stream-cam printed"
+            )
+        client = connection.client.host if connection.client is not None else ""
+        wait = self._throttle.waits(client)
+        if wait > 0.0:
+            answer = _text(429, "too many wrong tokens; wait a minute")
+            answer.headers["retry-after"] = str(int(wait) + 1)
+            return answer
+        if hmac.compare_digest(given.encode(), (self._token or "").encode()):
+            return None
+        self._throttle.count(client)
+        return _text(401, "that token is not right: open the whole link that stream-cam printed")
+
+
+class Guard:
+    """Lets through to the application what `Access` allows, and adds its headers."""
+
+    def __init__(self, app: ASGIApp, access: Access) -> None:
+        self._app = app
+        self._access = access
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] not in ("http", "websocket"):
+            await self._app(scope, receive, send)
+            return
+        connection = HTTPConnection(scope)
+        extra = self._access.headers(connection.headers.get("host", ""))
+
+        async def send_guarded(message: Message) -> None:
+            if message["type"] in ("http.response.start", "websocket.http.response.start"):
+                MutableHeaders(scope=message).update(extra)
+            await send(message)
+
+        socket = scope["type"] == "websocket"
+        if not socket and scope["path"] == _OPEN:
+            await self._app(scope, receive, send_guarded)
+            return
+        changes = socket or scope["method"] not in ("GET", "HEAD")
+        answer = self._access.refusal(connection, changes=changes)
+        if answer is not None:
+            self._access.refused += 1
+        elif not changes and scope["path"] == "/":
+            answer = self._access.entrance(connection)
+        await (answer or self._app)(scope, receive, send_guarded)
+
+
+def _given_token(connection: HTTPConnection) -> str | None:
+    """In the link, or as `Authorization: Bearer …`, for players and Prometheus."""
+    kind, _, value = connection.headers.get("authorization", "").partition(" ")
+    if kind.lower() == "bearer":
+        return value.strip()
+    return connection.query_params.get("token")
+
+
+def _name_of(host: str) -> str:
+    """`[::1]:8080` is `::1`."""
+    try:
+        return urlsplit(f"//{host}").hostname or ""
+    except ValueError:
+        return ""
+
+
+def _same(origin: str, host: str) -> bool:
+    """Whether a page of this origin is one that was served under this `Host`.
+
+    The scheme is not compared: a reverse proxy that ends TLS changes it.
+    """
+    try:
+        parts = urlsplit(origin)
+    except ValueError:
+        return False
+    if parts.scheme not in ("http", "https"):
+        return False
+    ports = {f":{80 if parts.scheme == 'http' else 443}", ""}
+    return parts.netloc.lower() in {host.lower(), *(_without(host.lower(), p) for p in ports)}
+
+
+def _without(host: str, port: str) -> str:
+    return host.removesuffix(port) if port else host
+
+
+def _text(status: int, text: str) -> Response:
+    return PlainTextResponse(f"{text}\n", status)

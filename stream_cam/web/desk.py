@@ -1,0 +1,144 @@
+"""What the server knows of the run: its settings, its newest picture, its figures."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, get_args
+
+import cv2
+
+from stream_cam._version import __version__
+from stream_cam.config import AlphaMode, Colormap, Layout, LookConfig, Upsampling
+from stream_cam.frame import BgrImage
+from stream_cam.hud import noted
+from stream_cam.settings import Settings, Shown
+from stream_cam.sinks.base import Picture
+from stream_cam.web.viewers import Encoded, Viewers
+
+Stats = Callable[[], dict[str, object]]
+
+_OF_LOOK: Final = (
+    *("layout", "colormap", "alpha", "alpha_mode", "upsampling", "relu", "hud"),
+    *("smooth", "hold", "max_age"),
+)
+_OWN: Final = ("cam", "paused", "recording", "divider")
+
+
+def no_stats() -> dict[str, object]:
+    """Before the run has begun."""
+    return {}
+
+
+@dataclass
+class Desk:
+    """Shared by the sink, which fills it, and the server, which reads it; every thread."""
+
+    settings: Settings
+    labels: Sequence[str]
+    source: str
+    """The source's name, without secrets."""
+    viewer_only: bool = False
+    quality: int = 80
+    """Of the JPEG pictures, 1..100."""
+    stats: Stats = no_stats
+    viewers: Viewers = field(default_factory=Viewers)
+    newest: Picture | None = None
+    encoded: int = 0
+    """Pictures so far."""
+    run: str = field(default_factory=lambda: f"{time.time_ns():x}")
+    """Another one for each run, so that a page that comes back knows."""
+
+    def show(self, picture: Picture) -> None:
+        """Takes the newest picture; encodes it, once for all, if anybody can take it."""
+        self.newest = picture
+        if not self.viewers.wanting:
+            return
+        self.encoded += 1
+        self.viewers.publish(
+            Encoded(
+                self.encoded,
+                self.jpeg(picture.image_bgr),
+                picture.frame.captured_ns,
+                _about(picture),
+            )
+        )
+
+    def jpeg(self, image_bgr: BgrImage) -> bytes:
+        return cv2.imencode(".jpg", image_bgr, [cv2.IMWRITE_JPEG_QUALITY, self.quality])[
+            1
+        ].tobytes()
+
+    def png(self) -> tuple[str, bytes] | None:
+        """A name and a file for the newest picture, with its class and the time written on it."""
+        picture = self.newest
+        if picture is None:
+            return None
+        best = picture.explanation.targets[0] if picture.explanation is not None else None
+        said = f"{best.label} {100 * best.probability:.0f} %" if best is not None else ""
+        when = time.strftime("%Y-%m-%d %H:%M:%S")
+        image = noted(picture.image_bgr, [" · ".join(filter(None, (said, when)))])
+        label = re.sub(r"[^A-Za-z0-9]+", "-", best.label).strip("-") if best is not None else ""
+        stamp = time.strftime("%Y%m%d-%H%M%S")
+        name = "-".join(filter(None, ("stream-cam", stamp, label)))
+        return f"{name}.png", cv2.imencode(".png", image)[1].tobytes()
+
+    def hello(self) -> dict[str, object]:
+        """What a page needs to know once."""
+        return {
+            "type": "hello",
+            "run": self.run,
+            "version": __version__,
+            "source": self.source,
+            "viewer_only": self.viewer_only,
+            "n_classes": len(self.labels),
+            "choices": {
+                "layout": get_args(Layout),
+                "colormap": get_args(Colormap),
+                "alpha_mode": get_args(AlphaMode),
+                "upsampling": get_args(Upsampling),
+            },
+            "settings": self.plain(self.settings.now),
+        }
+
+    def plain(self, shown: Shown) -> dict[str, object]:
+        """All settings, as plain values; targets by label and by index."""
+        look: LookConfig = shown.look
+        values: dict[str, Any] = {name: getattr(look, name) for name in _OF_LOOK}
+        values |= {name: getattr(shown, name) for name in _OWN}
+        values["target"] = [self.labels[index] for index in shown.targets]
+        values["target_index"] = list(shown.targets)
+        return values
+
+    def figures(self) -> dict[str, object]:
+        """How the run and the server do."""
+        viewers = self.viewers
+        return {
+            **self.stats(),
+            "viewers": len(viewers),
+            "encoded": self.encoded,
+            "sent": viewers.sent,
+            "skipped": viewers.skipped,
+        }
+
+
+def _about(picture: Picture) -> Mapping[str, object]:
+    about: dict[str, object] = {
+        "frame": picture.frame.index,
+        "seconds": round(picture.frame.pts_seconds, 4),
+        "repeated": picture.repeated,
+    }
+    explanation = picture.explanation
+    if explanation is not None:
+        about["top"] = [
+            [best.label, best.index, round(best.probability, 4)] for best in explanation.predictions
+        ]
+        about["shown"] = [
+            [one.label, one.index, round(one.probability, 4)] for one in explanation.targets
+        ]
+        about["map_age_ms"] = round(
+            max(0, picture.frame.captured_ns - explanation.captured_ns) / 1e6, 1
+        )
+    return about

@@ -1,0 +1,68 @@
+"""Figures for Prometheus."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Final
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from stream_cam._version import __version__
+from stream_cam.web.access import Access
+from stream_cam.web.desk import Desk
+
+_COUNTERS: Final[Mapping[str, str]] = {
+    "captured": "Frames taken from the source.",
+    "explained": "Frames that the network saw.",
+    "superseded": "Frames that a newer one replaced before the network took them.",
+    "rendered": "Pictures drawn.",
+    "dropped": "Pictures that outputs were too slow for.",
+    "encoded": "Pictures encoded for the page.",
+    "sent": "Pictures sent to viewers.",
+    "skipped": "Pictures that viewers were too slow for.",
+}
+_GAUGES: Final[Mapping[str, str]] = {
+    "fps": "Pictures drawn a second, of late.",
+    "age_seconds": "How much older than the last frame the explanation on it was.",
+    "viewers": "Viewers of the page.",
+}
+
+
+class Metrics(Collector):
+    """Asks the run for its figures when Prometheus asks for them."""
+
+    def __init__(self, desk: Desk, access: Access) -> None:
+        self._desk = desk
+        self._access = access
+        self._registry = CollectorRegistry()
+        self._registry.register(self)
+
+    def text(self) -> bytes:
+        """In Prometheus' text format 0.0.4."""
+        return bytes(generate_latest(self._registry))
+
+    def collect(self) -> Iterator[Metric]:
+        figures = self._desk.figures()
+        for name, what in _COUNTERS.items():
+            yield CounterMetricFamily(f"stream_cam_{name}", what, value=_number(figures.get(name)))
+        for name, what in _GAUGES.items():
+            yield GaugeMetricFamily(f"stream_cam_{name}", what, value=_number(figures.get(name)))
+        yield GaugeMetricFamily(
+            "stream_cam_source_up",
+            "1 while the source gives frames, 0 while it is away.",
+            value=float(figures.get("away") is None),
+        )
+        yield CounterMetricFamily(
+            "stream_cam_refused",
+            "Requests without the token, under a foreign name or from a foreign page.",
+            value=float(self._access.refused),
+        )
+        yield InfoMetricFamily(
+            "stream_cam", "The run.", value={"version": __version__, "source": self._desk.source}
+        )
+
+
+def _number(value: object) -> float:
+    return float(value) if isinstance(value, int | float) else 0.0

@@ -1,0 +1,113 @@
+"""A page in the browser as a sink."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Sequence
+from typing import Final
+
+from stream_cam.config import WebConfig
+from stream_cam.errors import UsageError
+from stream_cam.settings import Settings
+from stream_cam.sinks.base import Picture, Sink
+from stream_cam.web.access import Access, check_token, new_token
+from stream_cam.web.address import WebAddress, address_of_this_machine, listen
+from stream_cam.web.app import make_app
+from stream_cam.web.desk import Desk, Stats
+from stream_cam.web.server import WebServer, check_certificate
+
+TOKEN_VARIABLE: Final = "STREAM_CAM_WEB_TOKEN"
+_FAREWELL_SECONDS: Final = 0.2
+
+
+class WebSink(Sink):
+    """Serves the page of a run, from when it is made until it is closed.
+
+    Args:
+        address: where to listen.
+        settings: what the page's controls change.
+        labels: of the classes.
+        source: its name, without secrets.
+        config: how it is served.
+
+    Raises:
+        SinkError: the port is taken; the certificate is not one.
+        UsageError: the token is too short.
+    """
+
+    watched = True
+    takes_repeats = True
+
+    def __init__(
+        self,
+        address: WebAddress,
+        settings: Settings,
+        labels: Sequence[str],
+        source: str,
+        config: WebConfig | None = None,
+    ) -> None:
+        config = config or WebConfig()
+        check_certificate(config.tls_cert, config.tls_key)
+        secure = config.tls_cert is not None
+        token = _token(address, config)
+        listener = listen(address)
+        host, port = address.host, listener.getsockname()[1]
+        self.address = WebAddress(host, port)
+        self.name = f"web://{self.address}"
+        self.url = _url(self.address, token, secure, config.web_name)
+        """The link to open, with its token if one is needed: for people, not for logs."""
+        self._desk = Desk(
+            settings, labels, source, viewer_only=config.viewer_only, quality=config.web_quality
+        )
+        access = Access(
+            self.address,
+            token,
+            public_name=config.web_name,
+            secure=secure,
+            embeddable=config.web_embed,
+        )
+        self._server = WebServer(
+            make_app(self._desk, access), listener, tls_cert=config.tls_cert, tls_key=config.tls_key
+        )
+
+    def attend(self, stats: Stats) -> None:
+        self._desk.stats = stats
+
+    def __enter__(self) -> WebSink:
+        self._server.start()
+        return self
+
+    def write(self, picture: Picture) -> bool:
+        self._desk.show(picture)
+        return True
+
+    def close(self) -> None:
+        viewers = self._desk.viewers
+        if len(viewers):
+            viewers.end(json.dumps({"type": "end"}))
+            time.sleep(_FAREWELL_SECONDS)  # to be sent, before connections close
+        self._server.stop()
+
+
+def _token(address: WebAddress, config: WebConfig) -> str | None:
+    """What viewers must have; None where only this machine can come."""
+    if address.is_loopback and config.web_name is None:
+        return None
+    given = os.environ.get(TOKEN_VARIABLE)
+    if not given:
+        return new_token()
+    try:
+        return check_token(given)
+    except ValueError as exc:
+        raise UsageError(f"{TOKEN_VARIABLE}: {exc}") from exc
+
+
+def _url(address: WebAddress, token: str | None, secure: bool, public_name: str | None) -> str:
+    query = f"?token={token}" if token is not None else ""
+    if public_name is not None:
+        return f"https://{public_name}/{query}"
+    host = address_of_this_machine() if address.is_everywhere else address.host
+    place = WebAddress(host, address.port)
+    return f"{'https' if secure else 'http'}://{place}/{query}"

@@ -1,0 +1,155 @@
+"""The WebSocket of one page: pictures out, as fast as they arrive there; settings both ways."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import struct
+import time
+from collections import deque
+from contextlib import suppress
+from typing import Any, Final
+
+from starlette.websockets import WebSocket, WebSocketDisconnect
+
+from stream_cam.errors import UsageError
+from stream_cam.web.desk import Desk
+from stream_cam.web.viewers import Encoded, Viewer
+
+LONGEST_MESSAGE: Final = 4096
+"""Bytes; longer ones end the connection."""
+_PICTURES_UNDER_WAY: Final = 2
+"""Sent and not yet confirmed: one is drawn while the next one travels."""
+_MESSAGES_A_SECOND: Final = 200
+_BURST: Final = 400
+_MOST_WRONG: Final = 20
+"""Messages that were none; then the connection is closed."""
+_POLICY_VIOLATION: Final = 1008
+_TRY_LATER: Final = 1013
+
+
+class Bucket:
+    """Allows so many events a second on average, and a burst of them."""
+
+    def __init__(self, per_second: float, burst: float) -> None:
+        self._per_second, self._burst = per_second, burst
+        self._left, self._since = burst, time.monotonic()
+
+    def take(self) -> bool:
+        """One event; False if that is too many."""
+        now = time.monotonic()
+        self._left = min(self._burst, self._left + (now - self._since) * self._per_second)
+        self._since = now
+        self._left -= 1.0
+        return self._left >= 0.0
+
+
+async def talk(socket: WebSocket, desk: Desk) -> None:
+    """Serves one page until it leaves, or breaks the rules."""
+    await socket.accept()
+    if desk.viewers.is_full:
+        await socket.close(_TRY_LATER, "too many viewers")
+        return
+    viewer = desk.viewers.join(_PICTURES_UNDER_WAY)
+    conversation = _Conversation(socket, desk, viewer)
+    sending = asyncio.create_task(conversation.send())
+    try:
+        viewer.tell("hello", json.dumps(desk.hello()))
+        await conversation.receive()
+    finally:
+        desk.viewers.leave(viewer)
+        sending.cancel()
+        with suppress(asyncio.CancelledError, WebSocketDisconnect, RuntimeError):
+            await sending
+
+
+class _Conversation:
+    """What is said on one connection."""
+
+    def __init__(self, socket: WebSocket, desk: Desk, viewer: Viewer) -> None:
+        self._socket = socket
+        self._desk = desk
+        self._viewer = viewer
+        self._under_way: deque[Encoded] = deque()
+        self._bucket = Bucket(_MESSAGES_A_SECOND, _BURST)
+        self._wrong = 0
+        self._latency_ms: float | None = None
+        """From capture until the page had drawn it and said so."""
+
+    async def send(self) -> None:
+        while True:
+            messages, picture = await self._viewer.next()
+            for message in messages:
+                await self._socket.send_text(message)
+            if picture is not None:
+                self._under_way.append(picture)
+                await self._socket.send_bytes(self._packed(picture))
+
+    async def receive(self) -> None:
+        while True:
+            try:
+                message = await self._socket.receive()
+            except RuntimeError:
+                return
+            if message["type"] == "websocket.disconnect":
+                return
+            if not self._bucket.take() or self._wrong > _MOST_WRONG:
+                await self._socket.close(_POLICY_VIOLATION, "too many messages")
+                return
+            self._obey(message.get("text") or "")
+
+    def _packed(self, picture: Encoded) -> bytes:
+        """The length of a header (4 bytes, little end first), the header (JSON), the JPEG."""
+        about: dict[str, object] = {**picture.about, "n": picture.number}
+        about["age_ms"] = round(picture.age_ms, 1)
+        if self._latency_ms is not None:
+            about["latency_ms"] = round(self._latency_ms, 1)
+        header = json.dumps(about).encode()
+        return struct.pack("<I", len(header)) + header + picture.jpeg
+
+    def _obey(self, text: str) -> None:
+        try:
+            message = json.loads(text)
+        except (ValueError, RecursionError):
+            message = None
+        kind = message.get("type") if isinstance(message, dict) else None
+        if kind == "drawn":
+            self._confirm(message.get("n"))
+        elif kind == "set" and isinstance(message.get("changes"), dict):
+            self._change(message["changes"])
+        else:
+            self._wrong += 1
+            self._complain("not a message that is known here")
+
+    def _confirm(self, number: object) -> None:
+        """All pictures up to this one were drawn or will not be."""
+        while self._under_way and isinstance(number, int) and self._under_way[0].number <= number:
+            picture = self._under_way.popleft()
+            if picture.number == number:
+                self._latency_ms = picture.age_ms
+            self._viewer.returned()
+
+    def _change(self, changes: dict[str, Any]) -> None:
+        try:
+            change(self._desk, changes)
+        except UsageError as error:
+            self._complain(str(error))
+            # What the page shows of its own change is not true.
+            settings = self._desk.plain(self._desk.settings.now)
+            self._viewer.tell("settings", json.dumps({"type": "settings", "settings": settings}))
+
+    def _complain(self, what: str) -> None:
+        self._viewer.tell("error", json.dumps({"type": "error", "message": what}))
+
+
+def change(desk: Desk, changes: dict[str, Any]) -> None:
+    """Changes settings for all viewers.
+
+    Raises:
+        UsageError: they may not, or a value is wrong.
+    """
+    if desk.viewer_only:
+        raise UsageError("this page is for watching only")
+    if not all(name.isidentifier() for name in changes):
+        raise UsageError("a setting's name is a word")
+    desk.settings.change(**changes)
