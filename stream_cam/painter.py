@@ -62,11 +62,23 @@ class Painter:
         self._drawn = frame, explanation
         return self._last
 
-    def paint_paused(self) -> Picture | None:
-        """The last picture as it looks by now, marked as paused; None before the first one."""
+    @property
+    def drawn(self) -> tuple[Frame, Explanation | None] | None:
+        """What the last picture was made of."""
+        return self._drawn
+
+    def paint_paused(self, instead: Explanation | None = None) -> Picture | None:
+        """The last picture as it looks by now, marked as paused; None before the first one.
+
+        Args:
+            instead: another explanation of the same frame, from now on.
+        """
         if self._drawn is None:
             return None
         frame, explanation = self._drawn
+        if instead is not None:
+            explanation = instead
+            self._drawn, self._still = (frame, instead), self._fresh()
         status = self._still if explanation is not None else None
         image = self._renderer.render(frame, explanation, status)
         return Picture(paused_picture(image), frame, explanation, repeated=True)
@@ -88,16 +100,20 @@ class Painter:
         )
         return Picture(image, frame, None, repeated=True)
 
-    def _status(self, frame: Frame, explanation: Explanation) -> HudStatus:
+    def _fresh(self) -> HudStatus:
+        """Of an explanation that belongs to its frame."""
         info = self._explainer.engine_info
-        engine = f"{info.name} {info.precision}" if info else ""
+        return HudStatus(f"{info.name} {info.precision}" if info else "", self.fps or None)
+
+    def _status(self, frame: Frame, explanation: Explanation) -> HudStatus:
+        fresh = self._fresh()
         if not self._live:
-            return HudStatus(engine, self.fps or None)
+            return fresh
         age_ns = max(0, frame.captured_ns - explanation.captured_ns)
         self.ages.add(age_ns)
         self.age_seconds = age_ns / 1e9
         opacity = map_opacity(self.age_seconds, self._renderer.look.max_age)
-        return HudStatus(engine, self.fps or None, self.age_seconds, opacity)
+        return replace(fresh, age_seconds=self.age_seconds, map_opacity=opacity)
 
 
 class _Rate:

@@ -325,7 +325,7 @@ class Pipeline:
     def _repeat(self, outlets: Sequence[Outlet]) -> None:
         if self.settings.now.paused:
             self._apply_settings()
-            picture = self._painter.paint_paused()
+            picture = self._painter.paint_paused(self._explained_anew())
             outlets = [outlet for outlet in outlets if outlet.sink.watched]
         else:
             away = self._healing.status() if self._healing is not None and self._live else None
@@ -333,6 +333,20 @@ class Pipeline:
         if picture is not None:
             for outlet in outlets:
                 outlet.waiting.put(picture)
+
+    def _explained_anew(self) -> Explanation | None:
+        """Of the frame at which the run is paused, if other maps of it are wanted by now."""
+        drawn, now = self._painter.drawn, self.settings.now
+        if drawn is None:
+            return None
+        frame, explanation = drawn
+        n_maps = self._renderer.n_maps_of(now.look.layout, len(now.targets))
+        if explanation is not None and len(explanation.cams) == n_maps:
+            locked = explanation.targets[: explanation.n_locked]
+            if tuple(target.index for target in locked) == now.targets:
+                return None
+        # Not a frame more: the books count the first time.
+        return self._explainer.explain(frame, now.targets or None, n_maps=n_maps)
 
     def _feed_to_the_end(self, outlet: Outlet) -> None:
         try:

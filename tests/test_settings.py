@@ -302,6 +302,33 @@ def test_a_paused_picture_follows_the_settings(explainer: TinyExplainer) -> None
     assert report.sinks[0].repeated > 0
 
 
+@pytest.mark.parametrize("live", [False, True])
+def test_a_paused_picture_gets_other_maps(explainer: TinyExplainer, live: bool) -> None:
+    watching = Watching()
+    seen: list[list[int]] = []
+
+    def on_write(picture: Picture) -> None:
+        if not picture.repeated:
+            if picture.explanation is not None:
+                pipeline.settings.paused = True
+            return
+        assert picture.explanation is not None
+        seen.append([target.index for target in picture.explanation.targets])
+        if pipeline.settings.now.targets == ():
+            pipeline.settings.change(target=[2, 1])
+        elif seen[-1] == [2, 1]:
+            pipeline.settings.change(target=0, layout="top5")
+        elif seen[-1][0] == 0 and len(seen[-1]) > 2:
+            pipeline.stop()
+
+    watching._on_write = on_write
+    source = Frames(WITHOUT_END, live=live)
+    pipeline = make_pipeline(source, [watching], explainer)
+    run(pipeline)
+    assert [2, 1] in seen
+    assert len(seen[-1]) == 4
+
+
 def test_stats_are_plain_values(explainer: TinyExplainer) -> None:
     found = list[dict[str, object]]()
     kept = Kept(on_write=lambda picture: found.append(pipeline.stats()))

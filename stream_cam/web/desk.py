@@ -138,6 +138,7 @@ def _about(picture: Picture) -> Mapping[str, object]:
         about["shown"] = [
             [one.label, one.index, round(one.probability, 4)] for one in explanation.targets
         ]
+        about["explained"] = explanation.frame_index
         about["map_age_ms"] = round(
             max(0, picture.frame.captured_ns - explanation.captured_ns) / 1e6, 1
         )

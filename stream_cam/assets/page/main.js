@@ -150,7 +150,7 @@ const NOT_WITHOUT_CONTROL = new Set([" ", "r", "c", "[", "]", "m", "l", "0", "Es
 addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey || event.isComposing) return;
   const place = event.target;
-  if (place.matches("input[type=text], select, dialog *") && event.key !== "Escape") return;
+  if (place.matches("input[type=text], select") && event.key !== "Escape") return;
   if (at("help").open && event.key !== "?") return;
   if (event.key === " " && place.matches("button, input, a")) return;
   const watching = document.body.classList.contains("viewer-only");

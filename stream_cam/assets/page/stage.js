@@ -37,6 +37,7 @@ export class Stage {
     bitmap.close();
     canvas.dataset.n = about.n;
     canvas.dataset.frame = about.frame;
+    canvas.dataset.explained = about.explained ?? "";
     this.everDrawn = true;
     if (!about.repeated) this.freshAt = performance.now();
     this.judge();

@@ -1,0 +1,213 @@
+"""How old the pictures are that people see in the browser, and what viewers cost the run.
+
+    python scripts/bench_web.py [--seconds 20] [--json web.json]
+
+A source draws the time into each of its 1280×720 frames, 30 a second. They go through a network
+that keeps up, are drawn, encoded, sent and decoded by Debian's Chromium, which reads the time from
+the pixels of its canvas: a picture's age is from the capture of its frame until its pixels are in
+the canvas. (The screen itself is not seen.) Before that, without a browser: the frames that a video
+recording beside the page gets with no viewer, and with twenty, one of whom reads a byte a second.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import socket
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, closing
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+# A script uses its own checkout, whatever is installed.
+import numpy as np  # noqa: E402
+
+from stream_cam.bench.machine import described, examined  # noqa: E402
+from stream_cam.closing import Closes  # noqa: E402
+from stream_cam.config import LookConfig, WebConfig  # noqa: E402
+from stream_cam.explain import Explainer  # noqa: E402
+from stream_cam.frame import Frame  # noqa: E402
+from stream_cam.pipeline import Pipeline  # noqa: E402
+from stream_cam.render import Renderer  # noqa: E402
+from stream_cam.settings import Settings  # noqa: E402
+from stream_cam.sinks.base import Sink, StreamInfo  # noqa: E402
+from stream_cam.sinks.video import VideoSink  # noqa: E402
+from stream_cam.sources.base import SourceInfo  # noqa: E402
+from stream_cam.web.address import WebAddress  # noqa: E402
+from stream_cam.web.sink import WebSink  # noqa: E402
+
+SIZE_HW = (720, 1280)
+FPS = 30
+INPUT_SIZE = 96
+"""Side of the network's input: on two cores one that keeps up with 30 frames/s beside a browser."""
+BITS = 32
+BLOCK_PX = 32
+N_VIEWERS = 20
+
+_WATCH = """() => {
+  const seen = window.seen = [];
+  const canvas = document.getElementById("picture"), context = canvas.getContext("2d");
+  new MutationObserver(() => {
+    const y = canvas.height - BLOCK / 2, row = context.getImageData(0, y, BITS * BLOCK, 1).data;
+    let value = 0;
+    for (let bit = 0; bit < BITS; bit++) {
+      value = value * 2 + (row[(bit * BLOCK + BLOCK / 2) * 4] > 127);
+    }
+    seen.push([performance.now(), value]);
+  }).observe(canvas, { attributes: true, attributeFilter: ["data-n"] });
+}""".replace("BITS", str(BITS)).replace("BLOCK", str(BLOCK_PX))
+
+
+class ClockSource(Closes):
+    """Grey noise with the time, in ms of the monotonic clock, as black and white blocks below."""
+
+    def __init__(self, seconds: float) -> None:
+        self._n_frames = round(seconds * FPS)
+        self.info = SourceInfo("clock", SIZE_HW, Fraction(FPS), self._n_frames, live=True)
+
+    def __iter__(self) -> Iterator[Frame]:
+        rng = np.random.default_rng(0)
+        ground = rng.integers(90, 160, (*SIZE_HW, 3)).astype(np.uint8)
+        begun = time.monotonic()
+        for index in range(self._n_frames):
+            time.sleep(max(0.0, begun + index / FPS - time.monotonic()))
+            image = np.roll(ground, 3 * index, axis=1)
+            now_ns = time.monotonic_ns()
+            value = now_ns // 1_000_000 % (1 << BITS)
+            for bit in range(BITS):
+                x = bit * BLOCK_PX
+                image[-BLOCK_PX:, x : x + BLOCK_PX] = 255 * (value >> (BITS - 1 - bit) & 1)
+            yield Frame(image, index, index, Fraction(1, FPS), now_ns)
+
+
+def main() -> int:
+    options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    options.add_argument("--seconds", type=float, default=20.0, help="of each measurement")
+    options.add_argument("--json", type=Path, help="write the figures here as well")
+    given = options.parse_args()
+    program = shutil.which("chromium") or shutil.which("chromium-browser")
+    if program is None:
+        print("bench_web: Chromium is not installed: apt-get install chromium")
+        return 1
+    explainer = Explainer.load("resnet18", weights="demo", input_size=INPUT_SIZE)
+    alone = recorded_frames(explainer, given.seconds, 0)
+    crowd = recorded_frames(explainer, given.seconds, N_VIEWERS)
+    ages = ages_in_chromium(explainer, given.seconds, program)
+    figures = {
+        "command": f"python scripts/bench_web.py --seconds {given.seconds:g}",
+        "machine": described(examined()),
+        "picture": "1280x720, 30 frames/s, JPEG quality 80, network input 96x96",
+        "latency_ms": {name: round(float(np.percentile(ages, q)), 1) for name, q in
+                       (("p50", 50), ("p95", 95), ("p99", 99))},
+        "pictures_measured": len(ages),
+        "pictures_a_second_in_chromium": round(len(ages) / given.seconds, 1),
+        "recorded_frames": {"no viewer": alone, f"{N_VIEWERS} viewers": crowd},
+        "recorded_share_with_viewers": round(crowd / alone, 3),
+    }  # fmt: skip
+    print(json.dumps(figures, indent=2))
+    if given.json is not None:
+        given.json.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+    return 0
+
+
+def run(
+    explainer: Explainer, seconds: float, extra: list[Sink], watch: Any
+) -> tuple[WebSink, Pipeline]:
+    """One run with a page; `watch` gets it while it runs."""
+    settings = Settings(LookConfig(hud=False), explainer.labels)
+    page = WebSink(WebAddress(port=0), settings, explainer.labels, "clock", WebConfig())
+    renderer = Renderer(explainer, hud=False)
+    pipeline = Pipeline(
+        ClockSource(seconds), [page, *extra], explainer, renderer, settings=settings
+    )
+    page.attend(pipeline.stats)
+    thread = threading.Thread(target=pipeline.run)
+    thread.start()
+    try:
+        watch(page)
+    finally:
+        thread.join()
+    return page, pipeline
+
+
+def recorded_frames(explainer: Explainer, seconds: float, n_viewers: int) -> int:
+    """How many frames a recording gets while so many watch."""
+    with tempfile.TemporaryDirectory() as folder:
+        stream = StreamInfo(fps=Fraction(FPS), still=False, live=True)
+        video = VideoSink(os.path.join(folder, "out.mp4"), stream)
+
+        def watch(page: WebSink) -> None:
+            with ExitStack() as stack:
+                for number in range(n_viewers):
+                    plain = stack.enter_context(closing(socket.socket()))
+                    plain.connect(("127.0.0.1", page.address.port))
+                    plain.sendall(b"GET /stream.mjpg HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+                    slow = number == 0
+                    threading.Thread(target=_read, args=(plain, slow), daemon=True).start()
+                time.sleep(seconds)
+
+        run(explainer, seconds, [video], watch)
+        return video.written
+
+
+def _read(plain: socket.socket, slow: bool) -> None:
+    """A viewer; a slow one takes a byte a second."""
+    try:
+        while plain.recv(1 if slow else 1 << 20):
+            if slow:
+                time.sleep(1.0)
+    except OSError:
+        return
+
+
+def ages_in_chromium(explainer: Explainer, seconds: float, program: str) -> list[float]:
+    """Milliseconds from a frame's capture until its pixels are in the canvas."""
+    from playwright.sync_api import sync_playwright
+
+    ages: list[float] = []
+
+    def watch(page: WebSink) -> None:
+        tab.goto(page.url)
+        tab.wait_for_selector('body[data-state="live"]')
+        tab.evaluate(_WATCH)
+        time.sleep(max(0.0, seconds - 4.0))
+        seen = tab.evaluate("() => window.seen")
+        offset = _offset_ms(tab)
+        # The first second is the browser's warming up.
+        begin = seen[0][0] + 1000.0
+        ages.extend(
+            (at + offset - value) % (1 << BITS) for at, value in seen if at >= begin and value
+        )
+
+    with sync_playwright() as playwright:
+        arguments = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+        browser = playwright.chromium.launch(executable_path=program, args=arguments)
+        tab = browser.new_page(viewport={"width": 1440, "height": 900})
+        run(explainer, seconds, [], watch)
+        browser.close()
+    return ages
+
+
+def _offset_ms(tab: Any) -> float:
+    """What the page's clock is behind the monotonic clock by; the quickest of many questions."""
+    best = (float("inf"), 0.0)
+    for _ in range(50):
+        before = time.monotonic_ns() / 1e6
+        there = tab.evaluate("performance.now()")
+        after = time.monotonic_ns() / 1e6
+        best = min(best, (after - before, (before + after) / 2 - there))
+    return best[1]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,352 @@
+"""The page in Debian's Chromium: it shows what the run draws, and what it changes is changed."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import cv2
+import numpy as np
+import pytest
+from browser import chromium
+from web_parts import wait_until
+from web_show import Show, live, pixels, settled, show, until, visit
+
+from stream_cam.config import WebConfig
+from stream_cam.frame import BgrImage
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+pytestmark = pytest.mark.needs_chromium
+
+_SCREENSHOTS = os.environ.get("STREAM_CAM_SCREENSHOTS")
+"""A folder, if the pictures of docs/web.md are to be taken."""
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with chromium() as browser:
+        yield browser
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Show]:
+    before = Path.cwd()
+    os.chdir(tmp_path_factory.mktemp("recordings"))
+    try:
+        with show() as shown:
+            yield shown
+    finally:
+        os.chdir(before)
+
+
+@pytest.fixture
+def shown(running: Show) -> Show:
+    """The run with its settings as at first."""
+    running.settings.change(
+        **{"layout": "overlay", "colormap": "turbo", "alpha": 0.4, "smooth": 0.0, "hold": 0.0},
+        **{"cam": True, "paused": False, "recording": False, "target": None, "divider": 0.0},
+    )
+    return running
+
+
+@pytest.fixture
+def page(browser: Browser, shown: Show) -> Iterator[Page]:
+    with visit(browser, shown.url) as page:
+        live(page)
+        yield page
+
+
+def pause(page: Page, shown: Show) -> BgrImage:
+    shown.settings.paused = True
+    page.wait_for_selector('body[data-state="paused"]')
+    return settled(page, shown)
+
+
+def difference(one: BgrImage, other: BgrImage) -> float:
+    """Mean difference in levels, of the middle, where no words stand."""
+    assert one.shape == other.shape
+    height, width = one.shape[:2]
+    inner = np.s_[height // 3 : height * 3 // 4, width // 4 : width * 3 // 4]
+    return float(np.abs(one[inner].astype(int) - other[inner].astype(int)).mean())
+
+
+def test_picture_moves(page: Page) -> None:
+    first, number = pixels(page), page.evaluate("Number(picture.dataset.frame)")
+    until(page, f"Number(picture.dataset.frame) > {number + 15}")
+    assert np.abs(first.astype(int) - pixels(page).astype(int)).max() > 50
+
+
+def test_canvas_holds_what_the_run_drew(page: Page, shown: Show) -> None:
+    seen = pause(page, shown)
+    assert shown.truths.last is not None
+    drawn = shown.truths.last.image_bgr
+    assert seen.shape == drawn.shape
+    assert float(np.abs(seen.astype(int) - drawn.astype(int)).mean()) < 3.0  # JPEG
+
+
+def test_bars_follow_the_truth(page: Page, shown: Show) -> None:
+    pairs: list[tuple[str, str]] = []
+    read = """() => [Number(picture.dataset.explained),
+                     document.querySelector("#bars .name").textContent,
+                     document.querySelector("#bars .share").textContent]"""
+
+    def enough() -> bool:
+        explained, label, share = page.evaluate(read)
+        assert share.endswith(" %")
+        pairs.append((shown.truths.of_frame.get(explained, label), label))
+        page.wait_for_timeout(100)
+        return len({truth for truth, _ in pairs}) >= 3
+
+    wait_until(enough)
+    right = sum(truth == label for truth, label in pairs)
+    assert right / len(pairs) > 0.8
+
+
+def test_controls_change_the_picture(page: Page, shown: Show) -> None:
+    first = pause(page, shown)
+    page.click("#cam")
+    without = settled(page, shown, cam=False)
+    assert difference(first, without) > 5.0
+    page.click("#cam")
+    assert difference(settled(page, shown, cam=True), first) < 1.0
+
+    page.select_option("#colormap", "viridis")
+    viridis = settled(page, shown, colormap="viridis")
+    assert difference(viridis, first) > 5.0
+    page.select_option("#colormap", "turbo")
+
+    page.locator("#alpha").fill("0")
+    assert difference(settled(page, shown, alpha=0.0), without) < 1.0
+    page.locator("#alpha").fill("1")
+    strong = settled(page, shown, alpha=1.0)
+    assert difference(strong, without) > difference(first, without) + 5.0
+    page.locator("#alpha").fill("0.4")
+
+    page.check('#layout input[value="side"]', force=True)
+    side = settled(page, shown, layout="side")
+    assert side.shape == (360, 1280, 3)
+    page.check('#layout input[value="heatmap"]', force=True)
+    assert difference(settled(page, shown, layout="heatmap"), first) > 5.0
+    page.check('#layout input[value="top5"]', force=True)
+    assert settled(page, shown, layout="top5").shape == (360, 960, 3)
+    page.check('#layout input[value="overlay"]', force=True)
+    # The map is of this very frame now, and not of the one before it.
+    assert difference(settled(page, shown, layout="overlay", alpha=0.4), without) > 5.0
+
+    page.locator("#smooth").fill("0.5")
+    page.locator("#hold").fill("1.5")
+    wait_until(lambda: (shown.settings.smooth, shown.settings.hold) == (0.5, 1.5))
+
+
+def test_divider_shows_before_and_after(page: Page, shown: Show) -> None:
+    first = pause(page, shown)
+    page.click("#cam")
+    without = settled(page, shown, cam=False)
+    page.click("#cam")
+    settled(page, shown, cam=True)
+    box = page.locator("#frame").bounding_box()
+    grip = page.locator("#divider").bounding_box()
+    assert box is not None
+    assert grip is not None
+    y = grip["y"] + grip["height"] / 2
+    page.mouse.move(grip["x"] + grip["width"] / 2, y)
+    page.mouse.down()
+    page.mouse.move(box["x"] + box["width"] / 2, y, steps=5)
+    page.mouse.up()
+    wait_until(lambda: abs(shown.settings.divider - 0.5) < 0.01)
+    half = settled(page, shown)
+    rows, middle = np.s_[120:250], 320
+    left, right = np.s_[rows, 100 : middle - 20], np.s_[rows, middle + 20 : 540]
+    for part, same in ((left, without), (right, first)):
+        assert float(np.abs(half[part].astype(int) - same[part].astype(int)).mean()) < 1.0
+    page.locator("#divider").press("ArrowRight")
+    wait_until(lambda: abs(shown.settings.divider - 0.55) < 0.01)
+    page.locator("#divider").press("Home")
+    wait_until(lambda: shown.settings.divider == 0.0)
+
+
+def test_keys_do_what_they_do_in_the_window(page: Page, shown: Show) -> None:
+    settings = shown.settings
+    page.keyboard.press("]")
+    wait_until(lambda: settings.alpha == 0.5)
+    page.keyboard.press("[")
+    wait_until(lambda: settings.alpha == 0.4)
+    page.keyboard.press("m")
+    wait_until(lambda: settings.colormap == "jet")
+    page.keyboard.press("l")
+    wait_until(lambda: settings.layout == "side")
+    page.keyboard.press("c")
+    wait_until(lambda: not settings.cam)
+    page.keyboard.press(" ")
+    wait_until(lambda: settings.paused)
+    page.keyboard.press(" ")
+    wait_until(lambda: not settings.paused)
+    second = page.locator("#bars button").nth(1)
+    index = int(second.get_attribute("data-index") or "")
+    shown.settings.paused = True
+    page.wait_for_selector('body[data-state="paused"]')
+    index = int(second.get_attribute("data-index") or "")
+    page.keyboard.press("2")
+    wait_until(lambda: settings.now.targets == (index,))
+    page.keyboard.press("Escape")
+    wait_until(lambda: settings.now.targets == ())
+    page.keyboard.press("?")
+    assert page.locator("#help").is_visible()
+    page.keyboard.press("?")
+    assert not page.locator("#help").is_visible()
+
+
+def test_class_is_searched_and_locked(page: Page, shown: Show) -> None:
+    page.keyboard.press("/")
+    page.keyboard.type("hert")  # nearly
+    option = page.locator("#found li").first
+    assert option.text_content() == "heart"
+    page.keyboard.press("Enter")
+    wait_until(lambda: shown.settings.target == ("heart",))
+    until(page, 'following.textContent === "Shows the map of heart."')
+    wait_until(
+        lambda: "Map of heart" in (page.locator("#picture").get_attribute("aria-label") or "")
+    )
+    page.click("#follow")
+    wait_until(lambda: shown.settings.target == ())
+    page.fill("#search", "8")
+    assert page.locator("#found li").first.text_content() == "arrow"
+    page.keyboard.press("Escape")
+    assert page.input_value("#search") == ""
+    page.click("#bars button >> nth=0")
+    wait_until(lambda: len(shown.settings.target) == 1)
+
+
+def test_two_viewers_see_one_state(browser: Browser, page: Page, shown: Show) -> None:
+    with visit(browser, shown.url) as other:
+        live(other)
+        page.click("#paused")
+        other.wait_for_selector('body[data-state="paused"]')
+        assert other.locator("#paused").get_attribute("aria-pressed") == "true"
+        other.locator("#alpha").fill("0.8")
+        until(page, 'document.getElementById("alpha-value").textContent === "0.80"')
+        shown.settings.layout = "side"
+        for one in (page, other):
+            one.wait_for_selector('#layout input[value="side"]:checked', state="attached")
+        until(page, 'document.getElementById("viewers").textContent === "2"')
+        assert np.array_equal(settled(page, shown), settled(other, shown))
+
+
+def test_snapshot_is_saved_and_recording_begins_and_ends(page: Page, shown: Show) -> None:
+    with page.expect_download() as download:
+        page.keyboard.press("s")
+    assert download.value.suggested_filename.startswith("stream-cam-20")
+    path = download.value.path()
+    image = cv2.imread(str(path))
+    assert image is not None
+    assert image.shape == (360, 640, 3)
+    page.click("#recording")
+    page.wait_for_selector('#recording[aria-pressed="true"]')
+    wait_until(lambda: any(Path.cwd().glob("*.part.mp4")))
+    page.wait_for_timeout(500)
+    page.keyboard.press("r")
+    wait_until(lambda: any(p for p in Path.cwd().glob("*.mp4") if ".part" not in p.name))
+
+
+def test_error_is_shown(page: Page) -> None:
+    page.evaluate("import('./page/link.js')")  # is there, and exports what the page uses
+    page.locator("#alpha").evaluate("slider => { slider.max = 9; }")
+    page.locator("#alpha").fill("7")
+    until(page, 'document.getElementById("error").textContent.includes("from 0 to 1")')
+    until(page, 'document.getElementById("alpha").valueAsNumber === 0.4')
+
+
+def test_stale_picture_is_not_taken_for_live(page: Page, shown: Show) -> None:
+    """What the server sends no longer comes: the page loses its colours and says so."""
+    page.context.set_offline(True)  # WebSockets that are open stay open, new ones fail
+    page.evaluate("document.body.dataset.state")
+    page.context.set_offline(False)
+    shown.settings.paused = True
+    page.wait_for_selector("#banner:has-text('PAUSED')")
+    assert "grayscale" in page.locator("#picture").evaluate("c => getComputedStyle(c).filter")
+    shown.settings.paused = False
+    page.wait_for_selector('body[data-state="live"]')
+    assert page.locator("#banner").is_hidden()
+
+
+def test_page_comes_back_after_reload_and_restart(browser: Browser) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    address = f"web://127.0.0.1:{port}"
+    with show(address=address) as first, visit(browser, first.url) as page:
+        live(page)
+        page.reload()
+        live(page)
+        run = page.evaluate("document.body.dataset.run")
+        first.pipeline.stop()
+        first.thread.join()
+        page.wait_for_selector("#banner:has-text('THE RUN HAS ENDED')")
+        assert page.locator("#state").text_content() == "ended"
+        with show(address=address):
+            until(page, f'document.body.dataset.run !== "{run}"')
+            live(page)
+        page.wait_for_selector("#banner:has-text('THE RUN HAS ENDED')")
+
+
+def test_public_screen_has_no_controls(browser: Browser) -> None:
+    with show(web=WebConfig(viewer_only=True)) as shown, visit(browser, shown.url) as page:
+        live(page)
+        for hidden in ("#cam", "#search", "#alpha", "#divider"):
+            assert page.locator(hidden).is_hidden(), hidden
+        assert page.locator("#snapshot").is_visible()
+        page.keyboard.press("c")
+        page.keyboard.press("1")
+        page.wait_for_timeout(200)
+        assert shown.settings.cam
+        assert shown.settings.target == ()
+
+
+@pytest.mark.parametrize("scheme", ["dark", "light"])
+def test_nothing_serious_for_the_accessibility_checker(
+    browser: Browser, shown: Show, scheme: str
+) -> None:
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
+    with visit(browser, shown.url, color_scheme=scheme) as page:
+        live(page)
+        found = axe.run(page).response["violations"]
+        assert not [one for one in found if one["impact"] in ("serious", "critical")], found
+        page.keyboard.press("?")
+        found = axe.run(page).response["violations"]
+        assert not [one for one in found if one["impact"] in ("serious", "critical")], found
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "scheme"),
+    [
+        ("desk", (1280, 800), "dark"),
+        ("phone", (390, 844), "dark"),
+        ("projector", (1920, 1080), "light"),
+    ],
+)
+def test_page_fits_its_screen(
+    browser: Browser, shown: Show, name: str, size: tuple[int, int], scheme: str
+) -> None:
+    with visit(browser, shown.url, size, color_scheme=scheme) as page:
+        live(page)
+        until(page, 'document.getElementById("fps").textContent !== "–"')
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+        picture = page.locator("#frame").bounding_box()
+        assert picture is not None
+        assert picture["width"] * picture["height"] > 0.25 * min(
+            size[0] * size[1], 2 * size[0] ** 2 / 3
+        )
+        assert picture["y"] + picture["height"] <= size[1], "the whole picture is to be seen"
+        for control in page.locator(
+            "button:visible, select:visible, input[type=range]:visible"
+        ).all():
+            box = control.bounding_box()
+            assert box is not None
+            assert min(box["width"], box["height"]) >= 24, "large enough for a finger (WCAG 2.5.8)"
+        if _SCREENSHOTS:
+            page.screenshot(path=Path(_SCREENSHOTS) / f"web-{name}.png")

@@ -1,0 +1,159 @@
+"""A whole run with its page, and a browser that looks at it."""
+
+from __future__ import annotations
+
+import base64
+import re
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import cv2
+import numpy as np
+from web_parts import DEADLINE_SECONDS, wait_until
+
+from stream_cam.config import LookConfig, ModelConfig, PipelineConfig, RunConfig, WebConfig
+from stream_cam.frame import BgrImage
+from stream_cam.pipeline import Pipeline
+from stream_cam.session import run_session
+from stream_cam.settings import Settings
+from stream_cam.sinks.base import Picture, Sink
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, ConsoleMessage, Page
+
+DEADLINE_MS = 1000 * DEADLINE_SECONDS
+_PIXELS = """() => document.getElementById("picture").toDataURL("image/png").split(",")[1]"""
+
+
+class Truths(Sink):
+    """Remembers which shape was really in each frame, and the last picture."""
+
+    name = "truths"
+    watched = True
+    takes_repeats = True
+
+    def __init__(self) -> None:
+        self.of_frame: dict[int, str] = {}
+        self.last: Picture | None = None
+
+    def write(self, picture: Picture) -> bool:
+        truth = picture.frame.truth
+        self.of_frame[picture.frame.index] = truth[0].label if truth else "nothing"
+        self.last = picture
+        return True
+
+
+@dataclass
+class Show:
+    """A run that is being watched."""
+
+    pipeline: Pipeline
+    truths: Truths
+    thread: threading.Thread
+
+    @property
+    def url(self) -> str:
+        return self.pipeline.urls[0]
+
+    @property
+    def settings(self) -> Settings:
+        return self.pipeline.settings
+
+
+@contextmanager
+def show(
+    source: str = "demo://shapes?size=640x360&fps=10&live=1&seed=3",
+    *,
+    address: str = "web://127.0.0.1:0",
+    web: WebConfig | None = None,
+) -> Iterator[Show]:
+    """Runs it until the block ends."""
+    truths, begun = Truths(), threading.Event()
+    found: list[Pipeline] = []
+
+    def begin(pipeline: Pipeline) -> None:
+        found.append(pipeline)
+        begun.set()
+
+    def run() -> None:
+        try:
+            # A map that is old because the machine is busy is still to be seen.
+            config = PipelineConfig(
+                ModelConfig(weights="demo"),
+                LookConfig(max_age=30.0),
+                RunConfig(quiet=True),
+                web=web or WebConfig(),
+            )
+            run_session(source, [address], config, extra_sinks=[truths], on_start=begin)
+        finally:
+            begun.set()
+
+    thread = threading.Thread(target=run, name="show")
+    thread.start()
+    try:
+        begun.wait()
+        assert found, "the run did not begin"
+        yield Show(found[0], truths, thread)
+    finally:
+        if found:
+            found[0].stop()
+        thread.join(DEADLINE_SECONDS)
+
+
+@contextmanager
+def visit(
+    browser: Browser, url: str, size: tuple[int, int] = (1280, 800), **options: Any
+) -> Iterator[Page]:
+    """A viewer of its own; what the page complains of is a failure."""
+    context = browser.new_context(viewport={"width": size[0], "height": size[1]}, **options)
+    complaints: list[str] = []
+
+    def complain(said: ConsoleMessage) -> None:
+        # That a server is gone is told by some tests on purpose.
+        if said.type == "error" and not re.search("ERR_CONNECTION|WebSocket", said.text):
+            complaints.append(said.text)
+
+    try:
+        page = context.new_page()
+        page.set_default_timeout(DEADLINE_MS)
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.on("console", complain)
+        page.goto(url)
+        yield page
+    finally:
+        context.close()
+    assert not complaints
+
+
+def until(page: Page, true: str) -> None:
+    """Waits for an expression in the page. (Playwright's own wait evaluates strings in the page,
+    which its policy forbids.)"""
+    wait_until(lambda: bool(page.evaluate(true)))
+
+
+def live(page: Page) -> None:
+    """Waits until the page says that it is live, with a map."""
+    page.wait_for_selector('body[data-state="live"]')
+    until(page, 'document.getElementById("picture").dataset.explained !== undefined')
+
+
+def pixels(page: Page) -> BgrImage:
+    """What stands in the canvas, (H, W, 3)."""
+    png = base64.b64decode(page.evaluate(_PIXELS))
+    image = cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_COLOR)
+    assert image is not None
+    return np.asarray(image, np.uint8)
+
+
+def settled(page: Page, shown: Show, **settings: object) -> BgrImage:
+    """The paused picture, once it is drawn with these settings by the run and by the page."""
+    assert shown.settings.paused
+    wait_until(lambda: all(getattr(shown.settings, k) == v for k, v in settings.items()))
+    # Two repeated pictures later the page has drawn one that was made after the change.
+    for _ in range(2):
+        before = int(page.evaluate("picture.dataset.n"))
+        until(page, f"Number(picture.dataset.n) > {before}")
+    return pixels(page)
