@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import ssl
 import subprocess
 import urllib.request
@@ -241,7 +242,10 @@ def test_token_may_be_chosen_if_it_is_long(monkeypatch: pytest.MonkeyPatch) -> N
         Page(WebConfig(web_name="cam.example.org"))
 
 
+@pytest.mark.needs_openssl
 def test_tls(tmp_path: Path) -> None:
+    if shutil.which("openssl") is None:
+        pytest.skip("openssl is not installed (apt-get install openssl)")
     cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"
     subprocess.run(
         [

@@ -349,4 +349,5 @@ def test_page_fits_its_screen(
             assert box is not None
             assert min(box["width"], box["height"]) >= 24, "large enough for a finger (WCAG 2.5.8)"
         if _SCREENSHOTS:
-            page.screenshot(path=Path(_SCREENSHOTS) / f"web-{name}.png")
+            path = Path(_SCREENSHOTS) / f"web-{name}.jpg"
+            page.screenshot(path=path, type="jpeg", quality=80)
