@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +18,7 @@ from web_show import Show, live, pixels, settled, show, until, visit
 
 from stream_cam.config import WebConfig
 from stream_cam.frame import BgrImage
+from stream_cam.web.sink import WebSink
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -261,17 +263,30 @@ def test_error_is_shown(page: Page) -> None:
     until(page, 'document.getElementById("alpha").valueAsNumber === 0.4')
 
 
-def test_stale_picture_is_not_taken_for_live(page: Page, shown: Show) -> None:
-    """What the server sends no longer comes: the page loses its colours and says so."""
-    page.context.set_offline(True)  # WebSockets that are open stay open, new ones fail
-    page.evaluate("document.body.dataset.state")
-    page.context.set_offline(False)
+def test_what_is_not_live_does_not_look_live(page: Page, shown: Show) -> None:
     shown.settings.paused = True
     page.wait_for_selector("#banner:has-text('PAUSED')")
     assert "grayscale" in page.locator("#picture").evaluate("c => getComputedStyle(c).filter")
     shown.settings.paused = False
     page.wait_for_selector('body[data-state="live"]')
     assert page.locator("#banner").is_hidden()
+    assert page.locator("#picture").evaluate("c => getComputedStyle(c).filter") == "none"
+
+
+def test_page_notices_a_silent_server_and_comes_back(page: Page, shown: Show) -> None:
+    """As when the network is gone: the connection is open, and nothing comes."""
+    silence = threading.Event()
+    page_sink = next(o.sink for o in shown.pipeline._outlets if o.sink.url)
+    assert isinstance(page_sink, WebSink)
+    loop = page_sink._desk.viewers._loop
+    assert loop is not None
+    loop.call_soon_threadsafe(silence.wait, 30)
+    try:
+        page.wait_for_selector("#banner:has-text('NO NEW PICTURE')")
+        page.wait_for_selector("#banner:has-text('NOT CONNECTED')")
+    finally:
+        silence.set()
+    live(page)
 
 
 def test_page_comes_back_after_reload_and_restart(browser: Browser) -> None:

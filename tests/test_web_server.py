@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import socket
+import threading
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 
 import cv2
 import numpy as np
 import pytest
 from web_parts import LABELS, Page, picture, slow_reader, wait_until
-from websockets.exceptions import ConnectionClosed
+from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from stream_cam.web import server as server_module
 from stream_cam.web.talk import LONGEST_MESSAGE
@@ -106,9 +108,9 @@ def test_picture_says_what_it_shows(page: Page) -> None:
         assert about["top"][0] == ["heart", 3, 0.8]  # type: ignore[index]
         assert len(about["top"]) == 5  # type: ignore[arg-type]
         assert 0 <= about["age_ms"] < 20_000  # type: ignore[operator]
-        while "latency_ms" not in about:  # the confirmation may still be on its way
-            page.sink.write(picture(4))
-            about, _ = talk.see()
+        with page.film():
+            while "latency_ms" not in about:  # the confirmation may still be on its way
+                about, _ = talk.see()
         assert 0 < about["latency_ms"] < 20_000  # type: ignore[operator]
 
 
@@ -273,6 +275,52 @@ def test_reader_who_does_not_read_slows_nobody(page: Page) -> None:
         figures = json.loads(page.ask("/stats")[2])
     assert figures["sent"] < 20 + 12
     assert figures["skipped"] >= 8
+
+
+def test_crowd_and_abuse_do_not_stop_the_pictures(page: Page) -> None:
+    """Twenty viewers, one who does not read, and others who try what they may not."""
+    stop = threading.Event()
+
+    def abuse(number: int) -> None:
+        while not stop.is_set():
+            with suppress(OSError, http.client.HTTPException, InvalidStatus, ConnectionClosed):
+                if number % 3 == 0:
+                    page.ask("/settings", "POST", b"x" * 100_000, {"origin": "http://evil"})
+                elif number % 3 == 1:
+                    page.ask(f"/page/{number}/../../etc/passwd", headers={"host": "evil"})
+                else:
+                    with page.talk() as bad:
+                        for _ in range(30):
+                            bad.socket.send("{")
+            stop.wait(0.01)
+
+    with ExitStack() as stack:
+        stack.enter_context(slow_reader(page.port, "/stream.mjpg"))
+        streams = [slow_reader(page.port, "/stream.mjpg") for _ in range(16)]
+        for plain in streams:
+            stack.enter_context(plain)
+            threading.Thread(target=_drain, args=(plain,), daemon=True).start()
+        talks = [stack.enter_context(page.talk()) for _ in range(3)]
+        abusers = [threading.Thread(target=abuse, args=(number,)) for number in range(3)]
+        for thread in abusers:
+            thread.start()
+        with page.film(fps=30) as last:
+            for talk in talks:
+                numbers = [int(str(talk.see()[0]["n"])) for _ in range(30)]
+                assert numbers == sorted(set(numbers))
+        stop.set()
+        for thread in abusers:
+            thread.join()
+        figures = json.loads(page.ask("/stats")[2])
+        assert figures["viewers"] == 20
+        assert figures["encoded"] > 0.8 * last[0], "pictures went on being made"
+    assert "stream_cam_refused_total 0.0" not in page.ask("/metrics")[2].decode()
+
+
+def _drain(plain: socket.socket) -> None:
+    with suppress(OSError):
+        while plain.recv(1 << 20):
+            pass
 
 
 def test_viewers_who_left_are_forgotten(page: Page) -> None:

@@ -116,8 +116,9 @@ class _Answers:
         if self._desk.viewers.is_full:
             return PlainTextResponse("too many viewers\n", 503)
         kind = f"multipart/x-mixed-replace; boundary={_BOUNDARY.decode()}"
-        pictures = _Nothing() if request.method == "HEAD" else self._pictures()
-        return StreamingResponse(pictures, media_type=kind)
+        if request.method == "HEAD":
+            return Response(media_type=kind)
+        return StreamingResponse(self._pictures(), media_type=kind)
 
     async def _pictures(self) -> AsyncIterator[bytes]:
         viewers = self._desk.viewers
@@ -192,16 +193,6 @@ class _Answers:
 
     async def healthz(self, request: Request) -> Response:
         return PlainTextResponse("ok\n")
-
-
-class _Nothing:
-    """No bytes at all."""
-
-    def __aiter__(self) -> _Nothing:
-        return self
-
-    async def __anext__(self) -> bytes:
-        raise StopAsyncIteration
 
 
 async def _body(request: Request) -> bytes:

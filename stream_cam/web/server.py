@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import socket
 import ssl
 import threading
@@ -17,8 +16,6 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from stream_cam.errors import SinkError, UsageError
 from stream_cam.web.talk import LONGEST_MESSAGE
-
-logger = logging.getLogger(__name__)
 
 _MOST_CONNECTIONS: Final = 256
 _FIRST_REQUEST_SECONDS: Final = 10.0
@@ -77,6 +74,11 @@ class WebServer:
         self._thread = threading.Thread(target=self._serve, name="web", daemon=True)
         self._failure: BaseException | None = None
 
+    @property
+    def failure(self) -> BaseException | None:
+        """Why it no longer answers."""
+        return self._failure
+
     def start(self) -> None:
         """Returns when it answers.
 
@@ -105,7 +107,6 @@ class WebServer:
             self._server.run(sockets=[self._listener])
         except BaseException as error:
             self._failure = error
-            logger.warning("the page's server ended: %s: %s", type(error).__name__, error)
 
 
 class _BoundedProtocol(H11Protocol):

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from stream_cam.config import WebConfig
-from stream_cam.errors import UsageError
+from stream_cam.errors import SinkError, UsageError
 from stream_cam.settings import Settings
 from stream_cam.sinks.base import Picture, Sink
 from stream_cam.web.access import Access, check_token, new_token
@@ -80,6 +80,9 @@ class WebSink(Sink):
         return self
 
     def write(self, picture: Picture) -> bool:
+        failure = self._server.failure
+        if failure is not None:
+            raise SinkError(f"{self.name}: the server ended: {type(failure).__name__}: {failure}")
         self._desk.show(picture)
         return True
 
