@@ -314,7 +314,7 @@ def _display() -> Findings:
         yield Finding("display", "ok", "windows can be opened")
     else:
         what, _, advice = problem.partition("; ")
-        yield Finding("display", "note", what, advice)
+        yield Finding("display", "note", what, f"watch in a browser with -o web://, or {advice}")
 
 
 def _weights() -> Findings:
