@@ -15,13 +15,14 @@ import argparse
 import json
 import os
 import shutil
-import socket
+import subprocess
 import sys
 import tempfile
 import threading
 import time
+import urllib.request
 from collections.abc import Iterator
-from contextlib import ExitStack, closing
+from contextlib import ExitStack
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,7 @@ from stream_cam.settings import Settings  # noqa: E402
 from stream_cam.sinks.base import Sink, StreamInfo  # noqa: E402
 from stream_cam.sinks.video import VideoSink  # noqa: E402
 from stream_cam.sources.base import SourceInfo  # noqa: E402
+from stream_cam.sources.demo_scene import Scene  # noqa: E402
 from stream_cam.web.address import WebAddress  # noqa: E402
 from stream_cam.web.sink import WebSink  # noqa: E402
 
@@ -68,16 +70,38 @@ _WATCH = """() => {
 }""".replace("BITS", str(BITS)).replace("BLOCK", str(BLOCK_PX))
 
 
+_VIEWERS = """
+# In a process of their own: so many viewers, the first of which reads a byte a second.
+import selectors, socket, sys, time
+port, count, seconds = int(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3])
+chosen = selectors.DefaultSelector()
+begun = time.monotonic()
+for number in range(count):
+    plain = socket.create_connection(("127.0.0.1", port))
+    plain.sendall(b"GET /stream.mjpg HTTP/1.1\\r\\nHost: 127.0.0.1\\r\\n\\r\\n")
+    if number:
+        chosen.register(plain, selectors.EVENT_READ)
+    else:
+        slow = plain
+room, last = bytearray(1 << 20), begun
+while time.monotonic() < begun + seconds:
+    for key, _ in chosen.select(0.1):
+        key.fileobj.recv_into(room)
+    if time.monotonic() > last + 1:
+        last += 1
+        slow.recv(1)
+"""
+
+
 class ClockSource(Closes):
-    """Grey noise with the time, in ms of the monotonic clock, as black and white blocks below."""
+    """The demo's wall, moving, with the time in ms of the monotonic clock as blocks below."""
 
     def __init__(self, seconds: float) -> None:
         self._n_frames = round(seconds * FPS)
         self.info = SourceInfo("clock", SIZE_HW, Fraction(FPS), self._n_frames, live=True)
 
     def __iter__(self) -> Iterator[Frame]:
-        rng = np.random.default_rng(0)
-        ground = rng.integers(90, 160, (*SIZE_HW, 3)).astype(np.uint8)
+        ground = Scene(SIZE_HW[1], SIZE_HW[0], 0).frame(0, 1.0)[0]
         begun = time.monotonic()
         for index in range(self._n_frames):
             time.sleep(max(0.0, begun + index / FPS - time.monotonic()))
@@ -111,8 +135,8 @@ def main() -> int:
                        (("p50", 50), ("p95", 95), ("p99", 99))},
         "pictures_measured": len(ages),
         "pictures_a_second_in_chromium": round(len(ages) / given.seconds, 1),
-        "recorded_frames": {"no viewer": alone, f"{N_VIEWERS} viewers": crowd},
-        "recorded_share_with_viewers": round(crowd / alone, 3),
+        "recording_beside": {"no viewer": alone, f"{N_VIEWERS} viewers": crowd},
+        "recorded_share_with_viewers": round(crowd["recorded"] / alone["recorded"], 3),
     }  # fmt: skip
     print(json.dumps(figures, indent=2))
     if given.json is not None:
@@ -140,34 +164,36 @@ def run(
     return page, pipeline
 
 
-def recorded_frames(explainer: Explainer, seconds: float, n_viewers: int) -> int:
+def recorded_frames(explainer: Explainer, seconds: float, n_viewers: int) -> dict[str, Any]:
     """How many frames a recording gets while so many watch."""
+    figures: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder:
         stream = StreamInfo(fps=Fraction(FPS), still=False, live=True)
         video = VideoSink(os.path.join(folder, "out.mp4"), stream)
 
         def watch(page: WebSink) -> None:
             with ExitStack() as stack:
-                for number in range(n_viewers):
-                    plain = stack.enter_context(closing(socket.socket()))
-                    plain.connect(("127.0.0.1", page.address.port))
-                    plain.sendall(b"GET /stream.mjpg HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
-                    slow = number == 0
-                    threading.Thread(target=_read, args=(plain, slow), daemon=True).start()
+                if n_viewers:
+                    arguments = [str(page.address.port), str(n_viewers), str(seconds)]
+                    viewers = subprocess.Popen([sys.executable, "-c", _VIEWERS, *arguments])
+                    stack.callback(viewers.wait)
                 time.sleep(seconds)
+                figures.update(_figures(page.url), memory_mb=_memory_mb())
 
         run(explainer, seconds, [video], watch)
-        return video.written
+        return {"recorded": video.written, **figures}
 
 
-def _read(plain: socket.socket, slow: bool) -> None:
-    """A viewer; a slow one takes a byte a second."""
-    try:
-        while plain.recv(1 if slow else 1 << 20):
-            if slow:
-                time.sleep(1.0)
-    except OSError:
-        return
+def _figures(url: str) -> dict[str, Any]:
+    with urllib.request.urlopen(f"{url}stats", timeout=10) as answer:
+        stats: dict[str, Any] = json.load(answer)
+    return {name: stats[name] for name in ("viewers", "encoded", "sent", "skipped")}
+
+
+def _memory_mb() -> float:
+    """What this process occupies."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return round(pages * os.sysconf("SC_PAGESIZE") / 1e6, 1)
 
 
 def ages_in_chromium(explainer: Explainer, seconds: float, program: str) -> list[float]:
