@@ -18,6 +18,7 @@ Colormap = Literal["turbo", "jet", "viridis", "inferno", "magma"]
 AlphaMode = Literal["constant", "heat"]
 Layout = Literal["overlay", "side", "heatmap", "top5"]
 CodecName = Literal["h264", "hevc", "av1", "vp9"]
+_HOST_NAME = re.compile(r"[A-Za-z0-9.-]+(:\d{1,5})?")
 OnGap = Literal["gap", "hold"]
 
 
@@ -77,7 +78,7 @@ class LookConfig:
     age it is gone."""
 
     def __post_init__(self) -> None:
-        if not self.max_age > 0.0:
+        if not 0.0 < self.max_age < math.inf:
             raise ValueError(f"--max-age is a time in seconds above 0, got {self.max_age:g}")
         if not 0.0 <= self.alpha <= 1.0:
             raise ValueError(f"--alpha is a weight from 0 to 1, got {self.alpha:g}")
@@ -130,6 +131,10 @@ class WebConfig:
     """The certificate's private key, as a PEM file."""
 
     def __post_init__(self) -> None:
+        if self.web_name is not None and not _HOST_NAME.fullmatch(self.web_name):
+            raise ValueError(
+                f"--web-name is a host name such as cam.example.org, got {self.web_name}"
+            )
         if not 1 <= self.web_quality <= 100:
             raise ValueError(f"--web-quality is a number from 1 to 100, got {self.web_quality}")
 

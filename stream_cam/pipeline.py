@@ -44,7 +44,7 @@ from stream_cam.render import Renderer
 from stream_cam.report import Report
 from stream_cam.settings import Settings
 from stream_cam.sinks.base import Sink
-from stream_cam.sources.base import Heals, Source, SourceInfo
+from stream_cam.sources.base import Heals, Source, SourceInfo, Stops
 from stream_cam.uri import hide
 
 logger = logging.getLogger(__name__)
@@ -432,8 +432,8 @@ class Pipeline:
 
     def _stop_reading(self) -> None:
         self._stopping.set()
-        if self._healing is not None:
-            self._healing.stop()
+        if isinstance(self._source, Stops):
+            self._source.stop()
 
     def _fail(self, error: BaseException) -> None:
         """A stage after the source broke: nothing more can be finished before it."""

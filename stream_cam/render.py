@@ -81,7 +81,8 @@ class Renderer:
         if self.layout == "top5" or len(explanation.cams) > 1:
             return self._panels(image, explanation, status)
         picture = self._mapped(image, explanation, 0, status.map_opacity)
-        _divide(picture, image, self.divider)
+        if self.cam and self.layout in ("overlay", "heatmap"):
+            _divide(picture, image, self.divider)
         if self.look.hud:
             draw_hud(picture, explanation, status)
         if self.layout == "side":

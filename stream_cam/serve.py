@@ -91,9 +91,12 @@ class Served:
         self.stop()
 
     def __repr__(self) -> str:
-        return f"<stream-cam at {self.url}{'' if self.running else ', ended'}>"
+        place = self.url.partition("?")[0]
+        return f"<stream-cam at {place}{'' if self.running else ', ended'}>"
 
     def _repr_html_(self) -> str:
+        if "?" in self.url:  # its token would be kept in the notebook
+            return html.escape(f"{self!r}: open the link in served.url")
         url = html.escape(self.url, quote=True)
         return f'<iframe src="{url}" width="100%" height="600" style="border:0"></iframe>'
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,7 +31,7 @@ from stream_cam.sinks.segments import check_segments
 from stream_cam.sinks.video import finished_of
 from stream_cam.sinks.window import display_problem
 from stream_cam.sources import open_source
-from stream_cam.sources.base import Source, SourceInfo
+from stream_cam.sources.base import Heals, Source, SourceInfo
 from stream_cam.sources.cut import cut_out
 from stream_cam.sources.pace import PacedSource
 from stream_cam.terminal import progress_on_terminal
@@ -84,7 +84,7 @@ def run_session(
             raise
         info = source.info
         live = info.live if config.run.live is None else config.run.live
-        if _only_watched(uris) and not live and not info.still:
+        if _only_watched(uris) and not live and not isinstance(source, Heals):
             source = PacedSource(source)
         pipeline = _pipeline(source, uris, config, extra_sinks)
         if on_start is not None:
@@ -135,14 +135,25 @@ def _pipeline(
         description=_description(explainer, [explainer.labels[index] for index in targets]),
     )
     settings = Settings(look, explainer.labels, targets)
-    sinks = [
-        _page(uri, settings, explainer.labels, info.name, config.web)
-        if kind_of(uri) == "web"
-        else open_sink(
-            uri, stream, overwrite=run.overwrite, record=config.record, settings=settings
-        )
-        for uri in uris
-    ]
+    sinks: list[Sink] = []
+    try:
+        for uri in uris:
+            if kind_of(uri) == "web":
+                sinks.append(_page(uri, settings, explainer.labels, info.name, config.web))
+            else:
+                sinks.append(
+                    open_sink(
+                        uri,
+                        stream,
+                        overwrite=run.overwrite,
+                        record=config.record,
+                        settings=settings,
+                    )
+                )
+    except BaseException:
+        for sink in sinks:
+            sink.close()  # a page listens already
+        raise
     if any(sink.watched for sink in sinks):  # who watches may want to keep it
         sinks.append(RecorderSink(settings, Path.cwd(), stream, config.record))
     # A page cannot link into segments, which may be removed and whose names come as they begin.
@@ -186,11 +197,11 @@ def _check_pages(uris: Sequence[str], config: WebConfig) -> None:
     pages = [parse_web_uri(uri) for uri in uris if kind_of(uri) == "web"]
     if not pages:
         return
-    from stream_cam.web.server import check_certificate
+    from stream_cam.web.sink import check_page
 
-    check_certificate(config.tls_cert, config.tls_key)
-    for address in pages:
-        listen(address).close()
+    with ExitStack() as places:  # held together: two pages are not to have one place
+        for address in pages:
+            places.enter_context(closing(check_page(address, config)))
 
 
 def _description(explainer: Explainer, targets: Sequence[str]) -> str:

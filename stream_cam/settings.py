@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -24,6 +23,9 @@ _NUMBERS: Final = ("alpha", "smooth", "hold", "max_age")
 _SWITCHES: Final = ("hud", "relu")
 _LOOK: Final = (*_CHOICES, *_NUMBERS, *_SWITCHES)
 _OWN_SWITCHES: Final = ("cam", "paused", "recording")
+_LARGEST: Final = 1e9
+_MOST_TARGETS: Final = 10
+"""Each has a panel of its own."""
 NAMES: Final = (*_LOOK, "target", *_OWN_SWITCHES, "divider")
 """Of all settings."""
 
@@ -165,6 +167,8 @@ def _listed(value: object) -> list[Target]:
     if value is None:
         return []
     listed: list[Any] = list(value) if isinstance(value, list | tuple) else [value]
+    if len(listed) > _MOST_TARGETS:
+        raise UsageError(f"at most {_MOST_TARGETS} classes have a map at once, got {len(listed)}")
     for one in listed:
         if isinstance(one, bool) or not isinstance(one, int | str):
             raise UsageError(f"target is a label or a class index, got {one!r}")
@@ -177,8 +181,10 @@ def _checked(name: str, value: object) -> object:
         if value not in _CHOICES[name]:
             raise unknown_name(name, str(value), _CHOICES[name])
     elif name in (*_NUMBERS, "divider"):
-        if isinstance(value, bool) or not isinstance(value, int | float) or math.isnan(value):
+        if isinstance(value, bool) or not isinstance(value, int | float):
             raise UsageError(f"{name} is a number, got {value!r}")
+        if not abs(value) < _LARGEST:
+            raise UsageError(f"{name} is a number of a sensible size")
         if name == "divider" and not 0.0 <= value <= 1.0:
             raise UsageError(f"divider is a share of the picture from 0 to 1, got {value!r}")
         return float(value)

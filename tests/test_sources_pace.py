@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from fractions import Fraction
+
 import pytest
 from pipeline_parts import Frames
 
+from stream_cam.frame import Frame
 from stream_cam.sources.pace import PacedSource
 
 
@@ -14,10 +21,12 @@ class Clock:
     def __init__(self) -> None:
         self.now = 100.0
         self.slept: list[float] = []
+        self.stopped = False
 
-    def sleep(self, seconds: float) -> None:
+    def wait(self, seconds: float) -> bool:
         self.slept.append(seconds)
         self.now += seconds
+        return self.stopped
 
 
 @pytest.fixture
@@ -25,8 +34,16 @@ def clock() -> Clock:
     return Clock()
 
 
+class Hourly(Frames):
+    """A frame an hour."""
+
+    def __iter__(self) -> Iterator[Frame]:
+        for frame in super().__iter__():
+            yield replace(frame, time_base=Fraction(3600))
+
+
 def paced(source: Frames, clock: Clock) -> PacedSource:
-    return PacedSource(source, lambda: clock.now, clock.sleep)
+    return PacedSource(source, lambda: clock.now, clock.wait)
 
 
 def test_frames_come_when_they_are_due(clock: Clock) -> None:
@@ -52,14 +69,37 @@ def test_who_is_late_does_not_hurry(clock: Clock) -> None:
     assert times[3:] == pytest.approx([110.08, 110.12, 110.16])
 
 
-def test_nobody_waits_long_for_a_frame(clock: Clock) -> None:
-    def jump(index: int) -> None:
-        if index == 1:
-            clock.now -= 60.0  # as if the next frame were due in a minute
+def test_a_stop_ends_the_waiting() -> None:
+    """The next frame is due in an hour; also a picture that stays for ever."""
+    for still in (False, True):
+        inner = Frames(1) if still else Hourly(2)
+        inner.info = replace(inner.info, still=still)
+        with PacedSource(inner) as source:
+            frames = iter(source)
+            next(frames)
+            threading.Timer(0.05, source.stop).start()
+            begun = time.monotonic()
+            assert next(frames, None) is None
+            assert time.monotonic() - begun < 20.0
 
-    with paced(Frames(3, before=jump), clock) as source:
-        assert len(list(source)) == 3
-    assert clock.slept == pytest.approx([1.5, 0.04])
+
+def test_waiting_is_no_delay_of_the_frame(clock: Clock) -> None:
+    with paced(Frames(3), clock) as source:
+        for frame in source:
+            assert time.monotonic_ns() - frame.captured_ns < 20e9
+
+
+def test_pictures_stay_and_the_last_one_to_the_end(clock: Clock) -> None:
+    inner = Frames(2)
+    inner.info = replace(inner.info, still=True)
+    seen = []
+    with paced(inner, clock) as source:
+        assert source.info.n_frames is None
+        for frame in source:
+            seen.append((frame.index, int(frame.image_bgr[0, 0, 0])))
+            clock.stopped = len(seen) == 20
+    assert [index for index, _ in seen] == list(range(20))
+    assert [value for _, value in seen] == [0] * 6 + [1] * 14
 
 
 def test_what_is_known_of_the_source_stays_known(clock: Clock) -> None:

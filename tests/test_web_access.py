@@ -145,6 +145,31 @@ def test_wrong_tokens_are_throttled_and_viewers_stay(public: Page) -> None:
     assert public.ask("/stats", headers={"cookie": cookie})[0] == 200
 
 
+def test_proxy_says_who_asks(public: Page) -> None:
+    """Each address has its own count."""
+    for number in range(12):
+        headers = {"x-forwarded-for": f"10.0.0.{number % 2}"}
+        status = public.ask(f"/?token=wrong-{number}", headers=headers)[0]
+        assert status == 401
+    for _ in range(10):
+        public.ask("/?token=wrong", headers={"x-forwarded-for": "10.0.0.0"})
+    assert public.ask("/?token=wrong", headers={"x-forwarded-for": "10.0.0.0"})[0] == 429
+    assert public.ask("/?token=wrong", headers={"x-forwarded-for": "10.0.0.9"})[0] == 401
+
+
+def test_name_of_a_proxy_may_have_capitals_and_a_port() -> None:
+    page = Page(WebConfig(web_name="Cam.Example.org:8443"))
+    with page.sink:
+        headers = {"host": "cam.example.org:8443", "authorization": f"Bearer {page.token}"}
+        assert page.ask("/stats", headers=headers)[0] == 200
+        origin = {**JSON, **headers, "origin": "https://cam.example.org:8443"}
+        assert page.ask("/settings", "POST", b'{"alpha": 0.9}', origin)[0] == 200
+        cookie = page.ask(f"/?token={page.token}", headers={"host": headers["host"]})[1]
+        assert "Secure" in cookie["set-cookie"]
+    with pytest.raises(ValueError, match="a host name such as"):
+        WebConfig(web_name="https://cam.example.org/")
+
+
 def test_throttle_forgets_after_a_minute_and_keeps_little() -> None:
     clock = [0.0]
     throttle = Throttle(lambda: clock[0])

@@ -161,6 +161,9 @@ def test_wrong_change_is_explained_and_changes_nothing(page: Page) -> None:
         ({"target": 99}, "99"),
         ({"target": {}}, "a label or a class index"),
         ({"recording": 1}, "true or false"),
+        ({"max_age": float("inf")}, "sensible size"),
+        ({"alpha": 10**400}, "sensible size"),
+        ({"target": list(range(6)) * 2}, "at most 10 classes"),
         ({"__class__": 1}, "unknown setting"),
         ({"self": 1}, "unknown setting"),
     ):
@@ -216,12 +219,64 @@ def test_head_that_is_too_long_is_refused(page: Page) -> None:
     assert page.ask("/healthz")[0] == 200
 
 
-def test_silent_connections_are_closed(page: Page, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server_module, "_FIRST_REQUEST_SECONDS", 0.2)
+@pytest.mark.parametrize(
+    "asked",
+    [b"GET / HTTP/1.1\r\nHo", b"GET /stats HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\nGET /he"],
+    ids=["nothing", "nothing more"],
+)
+def test_silent_connections_are_closed(
+    page: Page, monkeypatch: pytest.MonkeyPatch, asked: bytes
+) -> None:
+    monkeypatch.setattr(server_module, "_REQUEST_SECONDS", 0.2)
     with socket.create_connection(("127.0.0.1", page.port), timeout=20) as plain:
-        plain.sendall(b"GET / HTTP/1.1\r\nHo")
+        plain.sendall(asked)
         with suppress(ConnectionResetError):
-            assert plain.recv(100) == b""
+            while plain.recv(65536):
+                pass
+
+
+def test_strangers_keep_no_connection(page: Page) -> None:
+    for path, host in (("/", "evil.example"), ("/healthz", "127.0.0.1")):
+        with socket.create_connection(("127.0.0.1", page.port), timeout=20) as plain:
+            plain.sendall(f"GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
+            while plain.recv(65536):
+                pass
+
+
+def test_picture_that_waited_long_is_not_shown_as_new(page: Page) -> None:
+    with page.talk() as talk:
+        talk.hear("hello")
+        for number in (1, 2, 3):  # two are under way, the third waits
+            before = json.loads(page.ask("/stats")[2])["sent"]
+            page.sink.write(picture(number))
+            if number < 3:
+                wait_until(lambda n=before: json.loads(page.ask("/stats")[2])["sent"] > n)  # type: ignore[misc]
+        first, second = talk.see(confirm=False)[0], talk.see(confirm=False)[0]
+        time.sleep(1.1)
+        talk.confirm(first)
+        talk.confirm(second)
+        wait_until(lambda: page.sink._desk.viewers.wanting)
+        page.sink.write(picture(9))
+        assert talk.see()[0]["frame"] == 9
+
+
+def test_who_pings_and_does_not_read_is_not_kept(page: Page) -> None:
+    with page.talk() as good:
+        good.hear("hello")
+        plain = socket.create_connection(("127.0.0.1", page.port), timeout=20)
+        with plain:
+            plain.sendall(
+                b"GET /ws HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\n"
+                b"Connection: Upgrade\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n"
+                b"Sec-WebSocket-Version: 13\r\n\r\n"
+            )
+            ping = b"\x89\xfd" + b"\0" * 4 + b"x" * 125
+            with suppress(ConnectionResetError, BrokenPipeError, TimeoutError):
+                for _ in range(3000):
+                    plain.sendall(ping * 64)
+                raise AssertionError("24 MB of answers wait for nobody")
+        page.sink.write(picture(1))
+        assert good.see()[0]["frame"] == 1
 
 
 def test_too_many_connections_are_closed(page: Page, monkeypatch: pytest.MonkeyPatch) -> None:

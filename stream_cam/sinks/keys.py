@@ -118,6 +118,9 @@ class Keys:
         if explanation is None or place >= len(explanation.predictions):
             return "no such class at the moment"
         best = explanation.predictions[place]
+        if self._settings.now.targets == (best.index,):
+            self._settings.target = ()
+            return "the best class"
         self._settings.change(target=best.index)
         return f"the map of {best.label}"
 

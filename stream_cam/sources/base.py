@@ -90,6 +90,15 @@ class Health:
 
 
 @runtime_checkable
+class Stops(Protocol):
+    """A source that waits, and can be told to wait no longer; from any thread."""
+
+    def stop(self) -> None:
+        """Ends the iteration at once, whatever the source is doing."""
+        ...
+
+
+@runtime_checkable
 class Heals(Protocol):
     """What a source that reconnects can be asked and told besides being read; from any thread."""
 

@@ -1,40 +1,49 @@
-"""A file at its own speed, for people who watch it."""
+"""A file at its own speed and pictures one after the other, for people who watch them."""
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 from stream_cam.closing import Closes
 from stream_cam.frame import Frame
-from stream_cam.sources.base import Source, SourceInfo
+from stream_cam.sources.base import Source, SourceInfo, Stops
 
-_LONGEST_SECONDS = 1.5
-"""Nobody is kept waiting longer for a frame; also less than a pipeline waits for a source."""
 _LATE_SECONDS = 0.5
 """Who is so late (a pause, a slow network) does not hurry to make up for it."""
+_PICTURE_SECONDS = 3.0
+"""How long a picture stays before the next one comes; the last one stays until the end."""
+_AGAIN_SECONDS = 0.5
+"""How often a picture that stays is given again: settings take effect, and it does not age."""
 
 
 class PacedSource(Closes):
-    """Gives each frame when it is due, by its time in the file, and not before.
+    """Gives each frame of a file when it is due by its time in the file, and not before.
+
+    Pictures are given again and again for three seconds each, the last one until it is stopped.
 
     Args:
         source: not live.
-        now, sleep: of a monotonic clock, in seconds.
+        now: seconds of a monotonic clock.
+        wait: takes seconds; gives True if it was ended before they were over.
     """
 
     def __init__(
         self,
         source: Source,
         now: Callable[[], float] = time.monotonic,
-        sleep: Callable[[float], None] = time.sleep,
+        wait: Callable[[float], bool] | None = None,
     ) -> None:
         self._source = source
-        self._now, self._sleep = now, sleep
+        self._stopped = threading.Event()
+        self._now, self._wait = now, wait or self._stopped.wait
 
     @property
     def info(self) -> SourceInfo:
-        return self._source.info
+        info = self._source.info
+        return replace(info, n_frames=None) if info.still else info
 
     @property
     def corrupt_frames(self) -> int:
@@ -46,17 +55,41 @@ class PacedSource(Closes):
         return self
 
     def close(self) -> None:
+        self._stopped.set()
         self._source.__exit__(None, None, None)
 
+    def stop(self) -> None:
+        """Ends the iteration at once."""
+        self._stopped.set()
+        if isinstance(self._source, Stops):
+            self._source.stop()
+
     def __iter__(self) -> Iterator[Frame]:
+        frames = self._pictures() if self._source.info.still else self._video()
+        for frame in frames:
+            # Not when it was decoded: its waiting is no delay.
+            yield replace(frame, captured_ns=time.monotonic_ns())
+
+    def _video(self) -> Iterator[Frame]:
         begin: float | None = None
         for frame in self._source:
             now = self._now()
-            if begin is None:
+            if begin is None or begin + frame.pts_seconds < now - _LATE_SECONDS:
                 begin = now - frame.pts_seconds
-            wait = begin + frame.pts_seconds - now
-            if wait > 0.0:
-                self._sleep(min(wait, _LONGEST_SECONDS))
-            if not -_LATE_SECONDS <= wait <= _LONGEST_SECONDS:
-                begin = self._now() - frame.pts_seconds
+            if self._wait(max(0.0, begin + frame.pts_seconds - now)):
+                return
             yield frame
+
+    def _pictures(self) -> Iterator[Frame]:
+        index = 0
+        frames = iter(self._source)
+        frame = next(frames, None)
+        while frame is not None:
+            following = next(frames, None)
+            since = self._now()
+            while following is None or self._now() < since + _PICTURE_SECONDS:
+                yield replace(frame, index=index)
+                index += 1
+                if self._wait(_AGAIN_SECONDS):
+                    return
+            frame = following

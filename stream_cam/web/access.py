@@ -106,13 +106,14 @@ class Access:
     ) -> None:
         self._address = address
         self._token = token
-        self._public_name = public_name
+        self._public = _name_of(public_name or "") or None
         self._secure = secure
         self._embeddable = embeddable
         self._throttle = throttle or Throttle()
         self._cookie_name = f"stream_cam_{address.port}"
+        # Slow on purpose: a token that somebody chose is not to be guessed through its cookie.
         self._cookie = (
-            hmac.new(token.encode(), b"stream-cam's cookie", hashlib.sha256).hexdigest()
+            hashlib.scrypt(token.encode(), salt=b"stream-cam's cookie", n=2**14, r=8, p=1).hex()
             if token is not None
             else ""
         )
@@ -150,7 +151,7 @@ class Access:
             max_age=_COOKIE_SECONDS,
             httponly=True,
             samesite="lax",
-            secure=self._secure,
+            secure=self._secure or _name_of(connection.headers.get("host", "")) == self._public,
         )
         return answer
 
@@ -177,7 +178,7 @@ class Access:
         if not self._address.is_loopback:
             return True  # the token protects it
         name = _name_of(host)
-        known = (*_LOCAL_NAMES, self._address.host, self._public_name)
+        known = (*_LOCAL_NAMES, self._address.host, self._public)
         return name in known or name.endswith(".localhost")
 
     def _has_cookie(self, connection: HTTPConnection) -> bool:
@@ -223,12 +224,14 @@ class Guard:
 
         socket = scope["type"] == "websocket"
         if not socket and scope["path"] == _OPEN:
+            extra["connection"] = "close"
             await self._app(scope, receive, send_guarded)
             return
         changes = socket or scope["method"] not in ("GET", "HEAD")
         answer = self._access.refusal(connection, changes=changes)
         if answer is not None:
             self._access.refused += 1
+            extra["connection"] = "close"  # strangers keep no place
         elif not changes and scope["path"] == "/":
             answer = self._access.entrance(connection)
         await (answer or self._app)(scope, receive, send_guarded)

@@ -73,9 +73,9 @@ def listen(address: WebAddress) -> socket.socket:
         found = socket.getaddrinfo(
             address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )
-    except OSError as exc:
+    except (OSError, UnicodeError) as exc:
         raise SinkError(
-            f"web://{address}: {address.host} is not known ({exc.strerror}); give 127.0.0.1, or "
+            f"web://{address}: {address.host} is not known ({exc}); give 127.0.0.1, or "
             "0.0.0.0 for all addresses of this machine"
         ) from exc
     family, kind, protocol, _, place = found[0]

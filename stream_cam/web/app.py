@@ -64,6 +64,8 @@ class _Answers:
     def __init__(self, desk: Desk, metrics: Metrics) -> None:
         self._desk = desk
         self._metrics = metrics
+        self._one_at_a_time = asyncio.Lock()
+        """Snapshots are made by one thread, however many ask: the run needs the others."""
         # All there is, by name: no path is ever opened because somebody asked for it.
         self._parts = {
             part.name: part.read_bytes()
@@ -78,7 +80,8 @@ class _Answers:
         desk.viewers.attach(asyncio.get_running_loop())
 
         def changed(shown: Shown) -> None:
-            message = {"type": "settings", "settings": desk.plain(shown)}
+            # As they are by now: two changes at once may be told in any order.
+            message = {"type": "settings", "settings": desk.plain(desk.settings.now)}
             desk.viewers.tell("settings", json.dumps(message))
 
         leave = desk.settings.subscribe(changed)
@@ -140,14 +143,15 @@ class _Answers:
             viewers.leave(viewer)
 
     async def snapshot_jpg(self, request: Request) -> Response:
-        picture = self._desk.newest
-        if picture is None:
+        async with self._one_at_a_time:
+            jpeg = await run_in_threadpool(self._desk.snapshot)
+        if jpeg is None:
             return PlainTextResponse("there is no picture yet\n", 503)
-        jpeg = await run_in_threadpool(self._desk.jpeg, picture.image_bgr)
         return Response(jpeg, media_type="image/jpeg")
 
     async def snapshot_png(self, request: Request) -> Response:
-        found = await run_in_threadpool(self._desk.png)
+        async with self._one_at_a_time:
+            found = await run_in_threadpool(self._desk.png)
         if found is None:
             return PlainTextResponse("there is no picture yet\n", 503)
         name, png = found

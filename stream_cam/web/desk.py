@@ -62,7 +62,7 @@ class Desk:
                 self.encoded,
                 self.jpeg(picture.image_bgr),
                 picture.frame.captured_ns,
-                _about(picture),
+                about=_about(picture),
             )
         )
 
@@ -70,6 +70,11 @@ class Desk:
         return cv2.imencode(".jpg", image_bgr, [cv2.IMWRITE_JPEG_QUALITY, self.quality])[
             1
         ].tobytes()
+
+    def snapshot(self) -> bytes | None:
+        """The newest picture as JPEG; None before the first one."""
+        picture = self.newest
+        return None if picture is None else self.jpeg(picture.image_bgr)
 
     def png(self) -> tuple[str, bytes] | None:
         """A name and a file for the newest picture, with its class and the time written on it."""

@@ -9,19 +9,24 @@ import threading
 import time
 from pathlib import Path
 from typing import Any, Final
+from weakref import WeakSet
 
 import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from stream_cam.errors import SinkError, UsageError
 from stream_cam.web.talk import LONGEST_MESSAGE
 
 _MOST_CONNECTIONS: Final = 256
-_FIRST_REQUEST_SECONDS: Final = 10.0
-"""Who has not asked for anything by then is disconnected."""
+_REQUEST_SECONDS: Final = 10.0
+"""Who has not asked for anything by then, or not to the end, is disconnected."""
 _WAITING_BYTES: Final = 64 * 1024
 """What may wait in this process for a slow reader, besides the picture that is being sent."""
+_MOST_WAITING_BYTES: Final = 8 * 1024 * 1024
+"""More than two large pictures: what nobody reads."""
+_GOODBYE_SECONDS: Final = 2.0
 _SEND_BYTES: Final = 256 * 1024
 """What may wait in the kernel for a slow reader."""
 _LONGEST_HEAD: Final = 16 * 1024
@@ -36,10 +41,8 @@ class WebServer:
     Args:
         app: what answers.
         listener: listens already; closed by `stop`.
-        tls_cert, tls_key: PEM files; given: over TLS.
-
-    Raises:
-        SinkError: the certificate or its key cannot be used.
+        tls_cert, tls_key: PEM files that `check_certificate` found good; given: over TLS.
+        behind_proxy: a reverse proxy on this machine says who asks (X-Forwarded-For).
     """
 
     def __init__(
@@ -49,12 +52,16 @@ class WebServer:
         *,
         tls_cert: Path | None = None,
         tls_key: Path | None = None,
+        behind_proxy: bool = False,
     ) -> None:
         self._listener = listener
         config = uvicorn.Config(
             app,
             http=_BoundedProtocol,
-            ws="websockets-sansio",
+            ws=_BoundedSocket,
+            # Only a reverse proxy of this machine may say whom it speaks for.
+            proxy_headers=behind_proxy,
+            forwarded_allow_ips="127.0.0.1,::1",
             ws_max_size=LONGEST_MESSAGE,
             ws_ping_interval=_PING_SECONDS,
             ws_ping_timeout=_PING_SECONDS,
@@ -62,7 +69,7 @@ class WebServer:
             h11_max_incomplete_event_size=_LONGEST_HEAD,
             lifespan="on",
             log_config=None,
-            log_level="critical",
+            log_level="error",
             access_log=False,
             server_header=False,
             timeout_graceful_shutdown=1,
@@ -110,7 +117,16 @@ class WebServer:
 
 
 class _BoundedProtocol(H11Protocol):
-    """uvicorn's own, for which connections are few, begin in time and have little in store."""
+    """uvicorn's own, for which connections are few, ask in time and have little in store."""
+
+    def __init__(self, config: Any, server_state: Any, *others: Any, **named: Any) -> None:
+        super().__init__(config, server_state, *others, **named)
+        made: WeakSet[_BoundedProtocol] = server_state.__dict__.setdefault("made", WeakSet())
+        made.add(self)
+        if len(made) > 2 * _MOST_CONNECTIONS:
+            # Before TLS, whose handshakes are not among the connections.
+            raise ConnectionAbortedError("too many connections")
+        self._asking_since: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -121,12 +137,46 @@ class _BoundedProtocol(H11Protocol):
         plain: socket.socket | None = transport.get_extra_info("socket")
         if plain is not None:
             plain.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BYTES)
-        self.loop.call_later(_FIRST_REQUEST_SECONDS, self._close_if_silent)
+        self._wait_for_request()
 
-    def _close_if_silent(self) -> None:
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self._answering:
+            if self._asking_since is not None:
+                self._asking_since.cancel()
+                self._asking_since = None
+        elif self._asking_since is None:
+            self._wait_for_request()
+
+    @property
+    def _answering(self) -> bool:
+        """Whether a request has come whole, or the connection is a WebSocket by now."""
         transport: Any = self.transport
-        if self.cycle is None and transport.get_protocol() is self:
-            transport.abort()
+        if transport.get_protocol() is not self:
+            return True
+        return self.cycle is not None and not self.cycle.response_complete
+
+    def _wait_for_request(self) -> None:
+        self._asking_since = self.loop.call_later(_REQUEST_SECONDS, self._close_if_late)
+
+    def _close_if_late(self) -> None:
+        self._asking_since = None
+        if not self._answering:
+            self.transport.abort()
+
+
+class _BoundedSocket(WebSocketsSansIOProtocol):
+    """uvicorn's own, for which those who do not read are not kept."""
+
+    def data_received(self, data: bytes) -> None:
+        if self.transport.get_write_buffer_size() > _MOST_WAITING_BYTES:
+            self.transport.abort()  # it asks, with pings too, and does not read the answers
+            return
+        super().data_received(data)
+
+    def keepalive_timeout(self) -> None:
+        super().keepalive_timeout()
+        self.loop.call_later(_GOODBYE_SECONDS, self.transport.abort)
 
 
 def check_certificate(cert: Path | None, key: Path | None) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import time
 from collections.abc import Sequence
 from typing import Final
@@ -69,7 +70,11 @@ class WebSink(Sink):
             embeddable=config.web_embed,
         )
         self._server = WebServer(
-            make_app(self._desk, access), listener, tls_cert=config.tls_cert, tls_key=config.tls_key
+            make_app(self._desk, access),
+            listener,
+            tls_cert=config.tls_cert,
+            tls_key=config.tls_key,
+            behind_proxy=config.web_name is not None,
         )
 
     def attend(self, stats: Stats) -> None:
@@ -92,6 +97,20 @@ class WebSink(Sink):
             viewers.end(json.dumps({"type": "end"}))
             time.sleep(_FAREWELL_SECONDS)  # to be sent, before connections close
         self._server.stop()
+
+
+def check_page(address: WebAddress, config: WebConfig) -> socket.socket:
+    """Finds out before anything slow is loaded whether a page can be served.
+
+    Returns:
+        A socket that holds the place until it is closed.
+
+    Raises:
+        SinkError, UsageError: it cannot.
+    """
+    check_certificate(config.tls_cert, config.tls_key)
+    _token(address, config)
+    return listen(address)
 
 
 def _token(address: WebAddress, config: WebConfig) -> str | None:

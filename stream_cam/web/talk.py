@@ -22,6 +22,8 @@ _PICTURES_UNDER_WAY: Final = 2
 """Sent and not yet confirmed: one is drawn while the next one travels."""
 _MESSAGES_A_SECOND: Final = 200
 _BURST: Final = 400
+_CHANGES_A_SECOND: Final = 40
+_CHANGES_BURST: Final = 80
 _MOST_WRONG: Final = 20
 """Messages that were none; then the connection is closed."""
 _POLICY_VIOLATION: Final = 1008
@@ -72,6 +74,7 @@ class _Conversation:
         self._viewer = viewer
         self._under_way: deque[Encoded] = deque()
         self._bucket = Bucket(_MESSAGES_A_SECOND, _BURST)
+        self._changes = Bucket(_CHANGES_A_SECOND, _CHANGES_BURST)
         self._wrong = 0
         self._latency_ms: float | None = None
         """From capture until the page had drawn it and said so."""
@@ -114,25 +117,28 @@ class _Conversation:
             message = None
         kind = message.get("type") if isinstance(message, dict) else None
         if kind == "drawn":
-            self._confirm(message.get("n"))
+            self._confirm(message.get("n"), prompt=message.get("late") is not True)
         elif kind == "set" and isinstance(message.get("changes"), dict):
             self._change(message["changes"])
         else:
             self._wrong += 1
             self._complain("not a message that is known here")
 
-    def _confirm(self, number: object) -> None:
-        """All pictures up to this one were drawn or will not be."""
+    def _confirm(self, number: object, *, prompt: bool) -> None:
+        """All pictures up to this one were drawn or will not be; `prompt`: just now."""
         while self._under_way and isinstance(number, int) and self._under_way[0].number <= number:
             picture = self._under_way.popleft()
-            if picture.number == number:
+            if picture.number == number and prompt and not picture.about.get("repeated"):
                 self._latency_ms = picture.age_ms
             self._viewer.returned()
 
     def _change(self, changes: dict[str, Any]) -> None:
         try:
+            if not self._changes.take():
+                raise UsageError("too many changes; the last ones do not count")
             change(self._desk, changes)
         except UsageError as error:
+            self._wrong += 1
             self._complain(str(error))
             # What the page shows of its own change is not true.
             settings = self._desk.plain(self._desk.settings.now)

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from typing import Final
 
 MOST_VIEWERS: Final = 64
+_STALE_NS: Final = 1_000_000_000
+"""A picture that waited longer for its viewer is not shown: it would pass for a new one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +21,7 @@ class Encoded:
     """Counts pictures that were encoded, from 1."""
     jpeg: bytes
     captured_ns: int
+    encoded_ns: int = field(default_factory=time.monotonic_ns)
     about: Mapping[str, object] = field(default_factory=dict)
     """What belongs to it: its time, the best classes, plain values."""
 
@@ -65,18 +68,28 @@ class Viewer:
 
     async def next(self) -> tuple[list[str], Encoded | None]:
         """What to send: messages, then a picture if there is one and it can take one."""
-        while not self._messages and (self._picture is None or self.credit <= 0):
+        while not self._messages and not self._ready():
             self._news.clear()
             await self._news.wait()
         messages = list(self._messages.values())
         self._messages.clear()
         picture = None
-        if self.credit > 0:
+        if self._ready():
             picture, self._picture = self._picture, None
         if picture is not None:
             self.credit -= 1
             self.sent += 1
         return messages, picture
+
+    def _ready(self) -> bool:
+        """Whether there is a picture that it can take; one that waited too long is none."""
+        if self.credit <= 0 or self._picture is None:
+            return False
+        if time.monotonic_ns() - self._picture.encoded_ns > _STALE_NS:
+            self._picture = None
+            self.skipped += 1
+            return False
+        return True
 
 
 class Viewers:
@@ -86,6 +99,9 @@ class Viewers:
         self._viewers: set[Viewer] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._of_those_who_left = (0, 0)
+        self._newest: Encoded | None = None
+        self._due = False
+        """`_show` will be called."""
 
     def attach(self, loop: asyncio.AbstractEventLoop) -> None:
         """From now on things can be published."""
@@ -125,8 +141,12 @@ class Viewers:
             self._of_those_who_left = sent + viewer.sent, skipped + viewer.skipped
 
     def publish(self, picture: Encoded) -> None:
-        """To all of them; any thread."""
-        self._later(self._show, picture)
+        """To all of them; the sink's thread. Of pictures that the loop is too slow for, the newest
+        remains."""
+        self._newest = picture
+        if not self._due:
+            self._due = True
+            self._later(self._show)
 
     def tell(self, kind: str, message: str) -> None:
         """To all of them; any thread."""
@@ -141,9 +161,12 @@ class Viewers:
             viewer.ended = True
             viewer.tell("end", message)
 
-    def _show(self, picture: Encoded) -> None:
-        for viewer in self._viewers:
-            viewer.show(picture)
+    def _show(self) -> None:
+        self._due = False  # first: what comes from now on is shown once more
+        picture, self._newest = self._newest, None
+        if picture is not None:
+            for viewer in self._viewers:
+                viewer.show(picture)
 
     def _tell(self, kind: str, message: str) -> None:
         for viewer in self._viewers:

@@ -49,7 +49,8 @@ export class Chart {
     });
     const last = seen.at(-1);
     if (last) {
-      const text = `Latency now ${last[0].toFixed(0)} ms, most in the last minute ${most.toFixed(0)} ms`;
+      const worst = Math.max(...seen.map((column) => column[1]));
+      const text = `Latency now ${last[0].toFixed(0)} ms, most in the last minute ${worst.toFixed(0)} ms`;
       canvas.setAttribute("aria-label", text);
     }
   }

@@ -130,10 +130,8 @@ export class Search {
     Object.assign(option, { id: `class-${index}`, textContent: this.labels[index] });
     option.setAttribute("role", "option");
     option.dataset.index = String(index);
-    option.addEventListener("pointerdown", (event) => {
-      event.preventDefault();
-      this.#choose(option);
-    });
+    option.addEventListener("mousedown", (event) => event.preventDefault()); // keeps the focus
+    option.addEventListener("click", () => this.#choose(option));
     return option;
   }
 
@@ -161,6 +159,7 @@ export class Search {
     if (!option) return;
     this.onLock(Number(option.dataset.index));
     this.#clear();
+    this.input.blur(); // keys are keys again
   }
 
   #clear() {

@@ -49,16 +49,22 @@ export class Controls {
   }
 
   toggle(name) {
-    this.change({ [name]: !this.now[name] });
+    this.#ask({ [name]: !this.now[name] });
   }
 
   next(name) {
     const names = this.choices[name] ?? [];
-    this.change({ [name]: names[(names.indexOf(this.now[name]) + 1) % names.length] });
+    this.#ask({ [name]: names[(names.indexOf(this.now[name]) + 1) % names.length] });
   }
 
   strengthen(step) {
-    this.change({ alpha: Math.min(1, Math.max(0, Math.round(100 * (this.now.alpha + step)) / 100)) });
+    this.#ask({ alpha: Math.min(1, Math.max(0, Math.round(100 * (this.now.alpha + step)) / 100)) });
+  }
+
+  // The next key counts from what this one asked for, not from what was true before.
+  #ask(changes) {
+    this.now = { ...this.now, ...changes };
+    this.change(changes);
   }
 
   #slider(name) {

@@ -2,6 +2,7 @@
 
 const SILENT_MS = 4000; // figures come every second: who hears none is not connected
 const LONGEST_WAIT_MS = 4000;
+const FULL = 1013; // the code with which a server closes that has no place left
 
 export class Link {
   constructor({ onMessage, onPicture, onUp, onDown }) {
@@ -10,6 +11,7 @@ export class Link {
     this.wait = 250;
     this.heard = 0;
     this.timer = 0;
+    this.failures = 0;
     setInterval(() => this.#watch(), 1000);
     addEventListener("online", () => this.#now());
     addEventListener("pageshow", () => this.#now());
@@ -35,22 +37,22 @@ export class Link {
     socket.binaryType = "arraybuffer";
     this.socket = socket;
     this.heard = performance.now();
-    socket.onopen = () => {
-      this.wait = 250;
-      this.onUp();
-    };
+    socket.onopen = () => this.onUp();
     socket.onmessage = (event) => {
       this.heard = performance.now();
+      this.wait = 250;
+      this.failures = 0;
       if (typeof event.data === "string") this.onMessage(JSON.parse(event.data));
       else this.onPicture(event.data);
     };
-    socket.onclose = () => this.#lost(socket);
+    socket.onclose = (event) => this.#lost(socket, event.code);
   }
 
-  #lost(socket) {
+  #lost(socket, code) {
     if (socket !== this.socket) return;
     this.socket = null;
-    this.onDown();
+    this.onDown(code === FULL ? "TOO MANY VIEWERS, trying again" : "");
+    if (++this.failures === 2) this.#ask();
     this.timer = setTimeout(() => this.#open(), this.wait * (0.7 + 0.6 * Math.random()));
     this.wait = Math.min(LONGEST_WAIT_MS, this.wait * 1.7);
   }
@@ -60,8 +62,16 @@ export class Link {
     if (socket && performance.now() - this.heard > SILENT_MS) {
       socket.onclose = null;
       socket.close();
-      this.#lost(socket);
+      this.#lost(socket, 0);
     }
+  }
+
+  // A WebSocket does not say why it was refused.
+  #ask() {
+    fetch(new URL("settings", document.baseURI)).then(
+      (answer) => answer.status === 401 && this.onDown("THIS LINK IS NO LONGER VALID, open the new one"),
+      () => {},
+    );
   }
 
   #now() {

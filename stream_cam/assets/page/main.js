@@ -13,6 +13,7 @@ let settings = {};
 let pending = {};
 let sending = 0;
 let confirm = []; // pictures drawn while nobody looks at the page: more come when somebody does
+let ratedAt = 0;
 let errorTimer = 0;
 
 const chart = new Chart();
@@ -23,8 +24,8 @@ const controls = new Controls({ change });
 const link = new Link({
   onMessage: heard,
   onPicture: (buffer) => stage.show(...unpack(buffer)),
-  onUp: () => reason({ up: true, ended: false }),
-  onDown: () => reason({ up: false }),
+  onUp: () => reason({ up: true, why: "", ended: false }),
+  onDown: (why) => reason({ up: false, why }),
 });
 
 function reason(changes) {
@@ -49,19 +50,24 @@ function lock(index) {
 }
 
 function drawn(about) {
-  if (about.top) classes.show(about.top);
+  classes.show(about.top ?? []); // no bars of a map that is too old to be shown
   describe(about);
-  at("age").textContent = `${about.age_ms.toFixed(0)} ms`;
-  if (about.latency_ms !== undefined) {
-    at("latency").textContent = `${about.latency_ms.toFixed(0)} ms`;
-    chart.add(about.latency_ms);
-  }
+  if (!about.repeated) rate(about);
   confirm.push(about.n);
-  if (!document.hidden) confirmAll();
+  if (!document.hidden) confirmAll(false);
 }
 
-function confirmAll() {
-  for (const n of confirm) link.send({ type: "drawn", n });
+// Every figure is charted; the numbers change slowly enough to be read.
+function rate(about) {
+  if (about.latency_ms !== undefined) chart.add(about.latency_ms);
+  if (performance.now() - ratedAt < 250) return;
+  ratedAt = performance.now();
+  at("age").textContent = `${about.age_ms.toFixed(0)} ms`;
+  if (about.latency_ms !== undefined) at("latency").textContent = `${about.latency_ms.toFixed(0)} ms`;
+}
+
+function confirmAll(late) {
+  for (const n of confirm) link.send({ type: "drawn", n, late });
   confirm = [];
 }
 
@@ -84,6 +90,7 @@ function greet(hello) {
   document.title = `${hello.source} · stream-cam`;
   at("source").textContent = hello.source;
   document.body.classList.toggle("viewer-only", hello.viewer_only);
+  classes.rows.forEach((row) => (row.button.disabled = hello.viewer_only));
   document.body.dataset.run = hello.run;
   controls.offer(hello.choices);
   apply(hello.settings);
@@ -121,7 +128,7 @@ function save() {
 
 function fullscreen() {
   if (document.fullscreenElement) document.exitFullscreen();
-  else at("stage").requestFullscreen?.().catch(() => complain("this browser shows nothing over the whole screen"));
+  else if (document.fullscreenEnabled) at("stage").requestFullscreen().catch((error) => complain(error.message));
 }
 
 function help() {
@@ -148,7 +155,9 @@ const KEYS = {
 const NOT_WITHOUT_CONTROL = new Set([" ", "r", "c", "[", "]", "m", "l", "0", "Escape", "/"]);
 
 addEventListener("keydown", (event) => {
-  if (event.ctrlKey || event.metaKey || event.altKey || event.isComposing) return;
+  const bracket = event.key === "[" || event.key === "]"; // on many keyboards with Alt or Ctrl
+  if ((event.ctrlKey || event.metaKey || event.altKey) && !bracket) return;
+  if (event.isComposing || (event.repeat && !bracket)) return;
   const place = event.target;
   if (place.matches("input[type=text], select") && event.key !== "Escape") return;
   if (at("help").open && event.key !== "?") return;
@@ -161,7 +170,10 @@ addEventListener("keydown", (event) => {
   action();
 });
 
-document.addEventListener("visibilitychange", () => document.hidden || confirmAll());
+// After a click keys mean what they always mean, and not the button once more.
+addEventListener("click", (event) => event.detail && event.target.closest("button")?.blur());
+document.addEventListener("visibilitychange", () => document.hidden || confirmAll(true));
+at("fullscreen").hidden = !document.fullscreenEnabled;
 at("snapshot").addEventListener("click", save);
 at("fullscreen").addEventListener("click", fullscreen);
 at("help-button").addEventListener("click", help);
