@@ -104,3 +104,55 @@ class Handoff(Generic[T]):
             self.left += sum(map(self._counts, self._items))
             self._items.clear()
             self._changed.notify_all()
+
+
+class Line:
+    """Lets those who joined it pass one after the other, whichever of them comes first.
+
+    turn = line.join()          in the order in which they shall pass
+    with turn: ...              on threads of their own
+    """
+
+    def __init__(self) -> None:
+        self._n_joined = 0
+        self._next = 0
+        self._passed: set[int] = set()
+        self._changed = threading.Condition()
+
+    def join(self) -> Turn:
+        """A place behind all others; whoever has it is sure to pass it on."""
+        with self._changed:
+            self._n_joined += 1
+            return Turn(self, self._n_joined - 1)
+
+    def _await(self, place: int) -> None:
+        with self._changed:
+            self._changed.wait_for(lambda: self._next >= place)
+
+    def _pass(self, place: int) -> None:
+        with self._changed:
+            self._passed.add(place)
+            while self._next in self._passed:
+                self._passed.remove(self._next)
+                self._next += 1
+            self._changed.notify_all()
+
+
+class Turn:
+    """One place in a line."""
+
+    def __init__(self, line: Line, place: int) -> None:
+        self._line, self._place = line, place
+        self._is_over = False
+
+    def __enter__(self) -> None:
+        self._line._await(self._place)
+
+    def __exit__(self, *_: object) -> None:
+        self.pass_on()
+
+    def pass_on(self) -> None:
+        """Lets the next one pass after all before this one, entered or not; waits for nobody."""
+        if not self._is_over:
+            self._is_over = True
+            self._line._pass(self._place)

@@ -6,32 +6,41 @@ import logging
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING, TypedDict
 
 import numpy as np
-import torch
-from torch import Tensor, nn
+from torch import nn
 
-from stream_cam.cam.cpu import CpuOverlay, CpuPreprocessor, scale_cam
-from stream_cam.cam.geometry import FitPlan
+from stream_cam.cam.cpu import CpuOverlay, scale_cam
+from stream_cam.cam.geometry import FitPlan, scale_region
+from stream_cam.cam.steady import SteadyMaps
 from stream_cam.config import Device, EngineName, Fit, LookConfig, ModelConfig, Precision
-from stream_cam.engine import Engine, EngineInfo, Session, load_engine
+from stream_cam.engine import Engine, EngineInfo, load_engine
 from stream_cam.errors import UsageError, unknown_name
 from stream_cam.frame import (
     BgrImage,
+    Drawn,
     Explanation,
     Features,
     FloatArray,
     Frame,
     Prediction,
-    Region,
     softmax,
 )
+from stream_cam.gpu.base import NotCapturedError
+from stream_cam.gpu.plan import Order
 from stream_cam.labels import Target, resolve_target
+from stream_cam.lanes import LanePool, remember
 from stream_cam.model import CamNet, build_network, load_parameters
 from stream_cam.weights import Weights, load_weights
+
+if TYPE_CHECKING:
+    from stream_cam.gpu.frames import FrameGraphs
+    from stream_cam.gpu.slot import Results
 
 logger = logging.getLogger(__name__)
 
@@ -40,7 +49,7 @@ N_PREDICTIONS = 5
 _MAX_ENGINES = 4
 """Engines of different input shapes kept at once (`native` with frames of many shapes)."""
 _MAX_PLANS = 16
-"""Frame sizes whose buffers a lane, or whose overlay a thread, keeps."""
+"""Frame sizes whose plans, or whose overlay a thread, keeps."""
 
 
 class Explainer:
@@ -80,8 +89,12 @@ class Explainer:
         self._parallel = parallel
         self._class_weight = net.weight.detach().float().cpu().numpy()
         self._lock = threading.Lock()
-        self._lanes: OrderedDict[tuple[int, int], _LanePool] = OrderedDict()
+        self._lanes: OrderedDict[tuple[int, int], LanePool] = OrderedDict()
         self._plans: OrderedDict[tuple[int, int], FitPlan] = OrderedDict()
+        self.graphs: FrameGraphs | None = None
+        """Explains and draws frames in one pass; None: nothing here does, or not yet."""
+        self._graphs_lost = False
+        self._told: set[str] = set()
         self._local = threading.local()
         if fit != "native":
             self._pool((self._input_size, self._input_size))
@@ -253,14 +266,90 @@ class Explainer:
             cams=cams.reshape(len(wanted), *features.shape[1:]),
             region=plan.region,
             frame_size_hw=plan.frame_hw,
-            frame_index=frame.index if isinstance(frame, Frame) else 0,
-            pts_seconds=frame.pts_seconds if isinstance(frame, Frame) else 0.0,
-            captured_ns=frame.captured_ns if isinstance(frame, Frame) else 0,
-            explained_ns=time.monotonic_ns(),
+            **_times_of(frame),
             several=len(wanted) > 1 or not _is_single(target),
             n_locked=n_locked,
             features=kept,
         )
+
+    def explain_drawn(
+        self,
+        frame: BgrImage | Frame,
+        targets: Sequence[Target] = (),
+        *,
+        n_maps: int = 1,
+        look: LookConfig | None = None,
+        steady: SteadyMaps | None = None,
+        turn: AbstractContextManager[object] | None = None,
+    ) -> Explanation:
+        """As `explain`; on a CUDA GPU one pass also draws the maps and makes them steady.
+
+        What came of that is in the explanation's `drawn`, which says whether it is so: other looks
+        than the kernels can draw, and engines that no graph can hold, are explained as ever.
+
+        Args:
+            look: how the frame will be drawn; default: the explainer's own.
+            steady: its times, and whether features must come along if it is left to do its work.
+            turn: entered before the frame begins, left when the next one may; frames that are made
+                steady must begin in their order.
+        """
+        look = look or self.look
+        image = frame.image_bgr if isinstance(frame, Frame) else frame
+        _check_frame(image)
+        order = Order(
+            tuple(self.resolve(one) for one in targets),
+            n_maps,
+            panels=look.layout == "top5" or max(n_maps, len(targets)) > 1,
+            look=look,
+            smooth_seconds=steady.smooth_seconds if steady else 0.0,
+            hold_seconds=steady.hold_seconds if steady else 0.0,
+        )
+        graphs = self._graphs_for(order)
+        if graphs is not None:
+            plan = self._plan((image.shape[0], image.shape[1]))
+            engine = self._pool(plan.input_hw).engine
+            seconds = frame.pts_seconds if isinstance(frame, Frame) and frame.captured_ns else None
+            try:
+                found = graphs.explain(engine, plan, image, order, now_seconds=seconds, turn=turn)
+            except NotCapturedError as error:
+                self._tell(f"{error}; frames take the slower way through host memory")
+                self._graphs_lost = True
+                self.graphs = None
+            else:
+                return self._explanation(found, frame, plan, order)
+        return self.explain(
+            frame,
+            targets or None,
+            n_maps=n_maps,
+            keep_features=steady is not None and steady.needs_features,
+        )
+
+    def draw(
+        self,
+        frame: BgrImage | Frame,
+        target: Target | Sequence[Target] | None = None,
+        *,
+        look: LookConfig | None = None,
+    ) -> tuple[Explanation, BgrImage]:
+        """`explain` and then `overlay` of the first map, on a CUDA GPU in one pass.
+
+        Args:
+            target: as `explain` takes it.
+            look: how it is drawn; default: the explainer's own.
+
+        Raises:
+            UsageError: an unknown target.
+            ValueError: the frame is not (H, W, 3) uint8.
+        """
+        look = replace(look or self.look, layout="overlay")
+        image = frame.image_bgr if isinstance(frame, Frame) else frame
+        if _is_single(target):
+            explanation = self.explain_drawn(frame, _as_targets(target), look=look)
+            explanation = replace(explanation, several=False)
+        else:
+            explanation = self.explain(frame, target)
+        drawn = explanation.drawn.take(image, look, panels=False) if explanation.drawn else None
+        return explanation, drawn[0] if drawn else self.overlay(image, explanation, look=look)
 
     def overlay(
         self,
@@ -303,6 +392,65 @@ class Explainer:
         overlay = self._overlay(image, explanation, look)
         return overlay.heatmap(_scaled(explanation, target, look))
 
+    def _graphs_for(self, order: Order) -> FrameGraphs | None:
+        """What explains and draws in one pass, if something here does, and can do this."""
+        if self.graphs is None and not self._graphs_lost:
+            info = self.engine_info
+            if info is None and self._fit == "native":  # its engine is made for the first frame
+                return None
+            with self._lock:
+                if self.graphs is None and info is not None and info.device != "cpu":
+                    self._open_graphs(info.device)
+        if self.graphs is not None and order.unsupported:
+            self._tell(f"{order.unsupported} is not drawn on the GPU; the CPU draws it")
+            return None
+        return self.graphs
+
+    def _open_graphs(self, device: str) -> None:
+        try:
+            from stream_cam.gpu.cuda import CudaGpu
+            from stream_cam.gpu.frames import FrameGraphs
+
+            self.graphs = FrameGraphs(CudaGpu(device), self.weights, self._class_weight)
+        except ImportError as error:  # Triton is not everywhere
+            self._tell(f"{error}; frames take the slower way through host memory")
+            self._graphs_lost = True
+
+    def _tell(self, what: str) -> None:
+        """Warns, once of each thing."""
+        if what not in self._told:
+            self._told.add(what)
+            logger.warning("%s", what)
+
+    def _explanation(
+        self, found: Results, frame: BgrImage | Frame, plan: FitPlan, order: Order
+    ) -> Explanation:
+        """What a graph found, as `explain` says it."""
+        predictions, targets = (
+            tuple(
+                Prediction(self.labels[index], index, probability)
+                for index, probability in zip(classes, probabilities, strict=True)
+            )
+            for classes, probabilities in (
+                (found.best, found.best_probability),
+                (found.classes, found.probability),
+            )
+        )
+        image = frame.image_bgr if isinstance(frame, Frame) else frame
+        return Explanation(
+            logits=found.logits,
+            predictions=predictions,
+            targets=targets,
+            cams=found.cams,
+            region=plan.region,
+            frame_size_hw=plan.frame_hw,
+            **_times_of(frame),
+            several=len(targets) > 1 or bool(order.targets),
+            n_locked=len(order.targets),
+            ranges=found.ranges if order.smooth_seconds > 0.0 else None,
+            drawn=Drawn(image, order.look, order.panels, found.pictures),
+        )
+
     def _predictions(self, logits: FloatArray) -> tuple[Prediction, ...]:
         probabilities = softmax(logits)
         n_best = min(N_PREDICTIONS, logits.size)
@@ -317,10 +465,10 @@ class Explainer:
             plan = self._plans.get(frame_hw)
             if plan is None:
                 plan = self.weights.plan(self._fit, frame_hw, self._input_size)
-                _remember(self._plans, frame_hw, plan, _MAX_PLANS)
+                remember(self._plans, frame_hw, plan, _MAX_PLANS)
             return plan
 
-    def _pool(self, input_hw: tuple[int, int]) -> _LanePool:
+    def _pool(self, input_hw: tuple[int, int]) -> LanePool:
         with self._lock:
             pool = self._lanes.get(input_hw)
             if pool is None:
@@ -333,8 +481,8 @@ class Explainer:
                     precision=self._precision,
                     parallel=self._parallel,
                 )
-                pool = _LanePool(engine, self.weights)
-                _remember(self._lanes, input_hw, pool, _MAX_ENGINES)
+                pool = LanePool(engine, self.weights)
+                remember(self._lanes, input_hw, pool, _MAX_ENGINES)
             return pool
 
     def _overlay(self, image: BgrImage, explanation: Explanation, look: LookConfig) -> CpuOverlay:
@@ -346,7 +494,7 @@ class Explainer:
             alpha=1.0,
         )
         size_hw = (image.shape[0], image.shape[1])
-        region = _scale_region(explanation.region, explanation.frame_size_hw, size_hw)
+        region = scale_region(explanation.region, explanation.frame_size_hw, size_hw)
         key = (size_hw, explanation.cams.shape[1:], region, look)
         kept: OrderedDict[object, CpuOverlay] | None = getattr(self._local, "overlays", None)
         if kept is None:
@@ -355,7 +503,7 @@ class Explainer:
         if overlay is None:
             cam_hw = (explanation.cams.shape[1], explanation.cams.shape[2])
             overlay = CpuOverlay(size_hw, cam_hw, region, look)
-            _remember(kept, key, overlay, _MAX_PLANS)
+            remember(kept, key, overlay, _MAX_PLANS)
         return overlay
 
 
@@ -366,88 +514,30 @@ def _scaled(explanation: Explanation, target: int, look: LookConfig) -> FloatArr
     return scale_cam(explanation.cams[target], relu=look.relu, cold_hot=cold_hot)
 
 
-class _Lane:
-    """One session with the buffers it works on."""
-
-    def __init__(self, engine: Engine, weights: Weights) -> None:
-        info = engine.info
-        self._weights = weights
-        self._session = engine.session()
-        self._preprocessors: OrderedDict[FitPlan, CpuPreprocessor] = OrderedDict()
-        on_gpu = info.device != "cpu"
-        self._batch, self.logits, self.features = (
-            torch.empty(shape, pin_memory=on_gpu)
-            for shape in (info.input_shape, info.logits_shape, info.features_shape)
-        )
-        self._gpu = _GpuCopies(info) if on_gpu else None
-
-    def run(self, image: BgrImage, plan: FitPlan) -> None:
-        preprocessor = self._preprocessors.get(plan)
-        if preprocessor is None:
-            preprocessor = CpuPreprocessor(
-                plan, self._weights.mean, self._weights.std, self._weights.interpolation
-            )
-            _remember(self._preprocessors, plan, preprocessor, _MAX_PLANS)
-        preprocessor(image, self._batch[0].numpy())
-        if self._gpu is None:
-            self._session(self._batch, self.logits, self.features)
-        else:
-            self._gpu.run(self._session, self._batch, self.logits, self.features)
-
-
-class _GpuCopies:
-    """An engine's tensors on its GPU, and a stream of its own between the host's pinned ones."""
-
-    def __init__(self, info: EngineInfo) -> None:
-        self._batch, self._logits, self._features = (
-            torch.empty(shape, device=info.device)
-            for shape in (info.input_shape, info.logits_shape, info.features_shape)
-        )
-        self._stream = torch.cuda.Stream(info.device)  # type: ignore[no-untyped-call]
-
-    def run(self, session: Session, batch: Tensor, logits: Tensor, features: Tensor) -> None:
-        """Up, through the network, down; returns when the results are there."""
-        with torch.cuda.stream(self._stream):
-            self._batch.copy_(batch, non_blocking=True)
-            session(self._batch, self._logits, self._features)
-            logits.copy_(self._logits, non_blocking=True)
-            features.copy_(self._features, non_blocking=True)
-        self._stream.synchronize()
-
-
-class _LanePool:
-    """As many lanes as the engine serves at once."""
-
-    def __init__(self, engine: Engine, weights: Weights) -> None:
-        self.engine = engine
-        self._free = [_Lane(engine, weights) for _ in range(engine.info.parallel)]
-        self._returned = threading.Condition()
-
-    @contextmanager
-    def borrow(self) -> Iterator[_Lane]:
-        with self._returned:
-            self._returned.wait_for(lambda: bool(self._free))
-            lane = self._free.pop()
-        try:
-            yield lane
-        finally:
-            with self._returned:
-                self._free.append(lane)
-                self._returned.notify()
-
-
-def _remember(cache: OrderedDict, key: object, value: object, limit: int) -> None:  # type: ignore[type-arg]
-    cache[key] = value
-    while len(cache) > limit:
-        cache.popitem(last=False)
-
-
 def _check_frame(image: BgrImage) -> None:
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or 0 in image.shape:
         raise ValueError(
             f"a frame is (H, W, 3) uint8 BGR, got {image.shape} {image.dtype}; convert greyscale "
             "with cv2.cvtColor(image, cv2.COLOR_GRAY2BGR)"
         )
+
+
+def _times_of(frame: BgrImage | Frame) -> _Times:
+    """When a frame is from, and that it is explained now."""
+    source = frame if isinstance(frame, Frame) else None
+    return {
+        "frame_index": source.index if source else 0,
+        "pts_seconds": source.pts_seconds if source else 0.0,
+        "captured_ns": source.captured_ns if source else 0,
+        "explained_ns": time.monotonic_ns(),
+    }
+
+
+class _Times(TypedDict):
+    frame_index: int
+    pts_seconds: float
+    captured_ns: int
+    explained_ns: int
 
 
 def _as_targets(target: Target | Sequence[Target] | None) -> list[Target]:
@@ -458,10 +548,3 @@ def _as_targets(target: Target | Sequence[Target] | None) -> list[Target]:
 
 def _is_single(target: Target | Sequence[Target] | None) -> bool:
     return target is None or isinstance(target, int | str | np.integer)
-
-
-def _scale_region(region: Region, old_hw: tuple[int, int], new_hw: tuple[int, int]) -> Region:
-    if old_hw == new_hw:
-        return region
-    sy, sx = new_hw[0] / old_hw[0], new_hw[1] / old_hw[1]
-    return Region(region.x0 * sx, region.y0 * sy, region.x1 * sx, region.y1 * sy)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from fractions import Fraction
 
 import numpy as np
 import numpy.typing as npt
+
+from stream_cam.config import LookConfig
 
 BgrImage = npt.NDArray[np.uint8]
 """`(H, W, 3)` uint8, 0..255, channels blue, green, red."""
@@ -106,6 +109,40 @@ class Features:
         return np.asarray(self.class_weight[index] @ flat).reshape(self.values.shape[1:])
 
 
+class Drawn:
+    """Pictures that a GPU made together with an explanation; given away once.
+
+    Args:
+        image_bgr: the very frame that they are of.
+        look: how they look.
+        panels: whether they are maps on smaller frames; else there is one, on the frame itself.
+        pictures_bgr: (n, H, W, 3) uint8, one for each map that is drawn.
+    """
+
+    def __init__(
+        self, image_bgr: BgrImage, look: LookConfig, panels: bool, pictures_bgr: BgrImage
+    ) -> None:
+        self._key: tuple[object, ...] | None = _drawn_key(look, panels)
+        self._image: BgrImage | None = image_bgr
+        self._pictures: BgrImage | None = pictures_bgr
+
+    def take(
+        self, image_bgr: BgrImage, look: LookConfig, panels: bool
+    ) -> Sequence[BgrImage] | None:
+        """The pictures, to be written to, if they are of this frame and look so; then no more."""
+        fits = image_bgr is self._image and _drawn_key(look, panels) == self._key
+        pictures = self._pictures if fits else None
+        self._image = self._pictures = None
+        return None if pictures is None else list(pictures)
+
+
+def _drawn_key(look: LookConfig, panels: bool) -> tuple[object, ...]:
+    """What of a look the drawn map depends on."""
+    heat = look.layout == "heatmap"
+    blend = None if heat else (look.alpha, look.alpha_mode)
+    return heat, blend, look.colormap, look.upsampling, look.relu, panels
+
+
 @dataclass(frozen=True, slots=True)
 class Explanation:
     """What the network said of one frame."""
@@ -136,6 +173,8 @@ class Explanation:
     map's own minimum and maximum."""
     features: Features | None = None
     """Kept only if that was asked for."""
+    drawn: Drawn | None = field(default=None, repr=False, compare=False)
+    """What a GPU drew in the same pass; its maps are then filtered and its class held already."""
 
     @property
     def cam(self) -> FloatArray:

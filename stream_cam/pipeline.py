@@ -32,7 +32,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 
 from stream_cam.cam.steady import SteadyMaps
-from stream_cam.capture import EndOfStream, Handoff
+from stream_cam.capture import EndOfStream, Handoff, Line, Turn
 from stream_cam.errors import StreamCamError
 from stream_cam.explain import Explainer
 from stream_cam.frame import Explanation, Frame
@@ -52,6 +52,8 @@ logger = logging.getLogger(__name__)
 _TICK_SECONDS = 0.1
 _STOP_SECONDS = 2.0
 """After a stop, how long a source may take to return, and what waits may be worked on."""
+_OWN_SECONDS = 0.02
+"""Live, how long a frame waits for its own explanation; less than from frame to frame at 30/s."""
 
 
 class Pipeline:
@@ -106,7 +108,9 @@ class Pipeline:
         self._outlets = [Outlet(sink, live, queue_frames) for sink in sinks]
         self._painter = Painter(explainer, renderer, live)
         self._pool = ThreadPoolExecutor(explainer.parallel, thread_name_prefix="explain")
+        self._line = Line()
         self._newest: Explanation | None = None
+        self._explained = threading.Condition()
         self._stopping = threading.Event()
         self._stopped_at: float | None = None
         self._reading = False
@@ -244,25 +248,41 @@ class Pipeline:
             wanted = [self._to_explain.put(frame), self._to_render.put((frame, None))]
             return all(wanted)
         self._ledger.submitted += 1
-        return self._to_render.put((frame, self._pool.submit(self._explain, frame)))
+        promise = self._pool.submit(self._explain, frame, self._line.join())
+        return self._to_render.put((frame, promise))
 
-    def _explain(self, frame: Frame) -> Explanation:
+    def _explain(self, frame: Frame, turn: Turn | None = None) -> Explanation:
         started_ns = time.monotonic_ns()
-        now = self.settings.now
-        explanation = self._explainer.explain(
-            frame,
-            now.targets or None,
-            n_maps=self._renderer.n_maps_of(now.look.layout, len(now.targets)),
-            keep_features=self._steady.needs_features,
-        )
+        try:
+            explanation = self._explained_by(frame, turn)
+        finally:
+            if turn is not None:
+                turn.pass_on()
         self._ledger.explain.add(time.monotonic_ns() - started_ns)
         self._ledger.to_explanation.add(explanation.explained_ns - frame.captured_ns)
         return explanation
 
+    def _explained_by(self, frame: Frame, turn: Turn | None) -> Explanation:
+        now = self.settings.now
+        n_maps = self._renderer.n_maps_of(now.look.layout, len(now.targets))
+        if self.info.still:  # pictures of many sizes: none is worth a graph
+            return self._explainer.explain(
+                frame,
+                now.targets or None,
+                n_maps=n_maps,
+                keep_features=self._steady.needs_features,
+            )
+        return self._explainer.explain_drawn(
+            frame, now.targets, n_maps=n_maps, look=now.look, steady=self._steady, turn=turn
+        )
+
     def _explain_newest(self) -> None:
         try:
             while True:
-                self._newest = self._explain(self._to_explain.take())
+                newest = self._explain(self._to_explain.take())
+                with self._explained:
+                    self._newest = newest
+                    self._explained.notify_all()
         except EndOfStream:
             pass
         except BaseException as error:
@@ -274,6 +294,8 @@ class Pipeline:
                 frame, promise = self._take()
                 if promise is not None:
                     self._newest = promise.result()
+                else:
+                    self._wait_for_own(frame)
                 started_ns = time.monotonic_ns()
                 self._apply_settings()
                 newest = self._newest
@@ -301,7 +323,22 @@ class Pipeline:
         if (now.look.smooth, now.look.hold) != (before.look.smooth, before.look.hold):
             self._steady.retune(smooth_seconds=now.look.smooth, hold_seconds=now.look.hold)
 
+    def _wait_for_own(self, frame: Frame) -> None:
+        """Live: if a GPU draws frames as it explains them, and soon enough, each gets its own."""
+        last = self._newest
+        if last is None or last.drawn is None:
+            return
+        if last.explained_ns - last.captured_ns > _OWN_SECONDS * 1e9:
+            return
+        with self._explained:
+            self._explained.wait_for(
+                lambda: self._newest is not None and self._newest.captured_ns >= frame.captured_ns,
+                _OWN_SECONDS,
+            )
+
     def _steadied(self, newest: Explanation) -> Explanation:
+        if newest.drawn is not None:
+            return newest  # the GPU has done so
         if self._steady.needs_features and newest.features is None:
             return newest  # explained before a hold was asked for
         return self._steady.update(newest)

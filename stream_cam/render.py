@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import cv2
 import numpy as np
 
+from stream_cam.cam.panels import panel_hw, panel_image
 from stream_cam.config import Layout, LookConfig
 from stream_cam.explain import Explainer
 from stream_cam.frame import BgrImage, Explanation, Frame
@@ -15,9 +17,6 @@ from stream_cam.hud import HudStatus, draw_caption, draw_hud
 N_PANELS = 5
 """Maps in the `top5` layout, beside the frame itself: three columns, two rows."""
 _PANEL_COLUMNS = 3
-_PANEL_SCALE = 0.5
-_PANEL_MIN_SIDE = 160
-"""Panels of small frames are not made so small that their labels cannot be read."""
 
 
 class Renderer:
@@ -80,7 +79,8 @@ class Renderer:
             return self._unexplained(image)
         if self.layout == "top5" or len(explanation.cams) > 1:
             return self._panels(image, explanation, status)
-        picture = self._mapped(image, explanation, 0, status.map_opacity)
+        drawn = self._drawn(image, explanation, status)
+        picture = drawn[0] if drawn else self._mapped(image, explanation, 0, status.map_opacity)
         if self.cam and self.layout in ("overlay", "heatmap"):
             _divide(picture, image, self.divider)
         if self.look.hud:
@@ -103,6 +103,16 @@ class Renderer:
         cv2.addWeighted(heat, opacity, image, 1.0 - opacity, 0.0, heat)
         return heat
 
+    def _drawn(
+        self, image: BgrImage, explanation: Explanation, status: HudStatus
+    ) -> Sequence[BgrImage] | None:
+        """The maps as a GPU has drawn them with the explanation, if that is how they look now."""
+        if explanation.drawn is None:
+            return None
+        panels = self.layout == "top5" or len(explanation.cams) > 1
+        drawn = explanation.drawn.take(image, self.look, panels)
+        return drawn if self.cam and status.map_opacity == 1.0 else None
+
     def _unexplained(self, image: BgrImage) -> BgrImage:
         if self.n_maps > 1:
             return _Panels(image, self.n_maps).picture
@@ -111,11 +121,15 @@ class Renderer:
     def _panels(self, image: BgrImage, explanation: Explanation, status: HudStatus) -> BgrImage:
         panels = _Panels(image, len(explanation.cams))
         small = panels.view(0).copy()
+        drawn = self._drawn(image, explanation, status)
         if self.look.hud:
             draw_hud(panels.view(0), explanation, status)
         for number, target in enumerate(explanation.targets):
             view = panels.view(number + 1)
-            view[:] = self._mapped(small, explanation, number, status.map_opacity)
+            if drawn:
+                view[:] = drawn[number]
+            else:
+                view[:] = self._mapped(small, explanation, number, status.map_opacity)
             if self.look.hud:
                 draw_caption(view, target, status)
         return panels.picture
@@ -135,18 +149,13 @@ class _Panels:
     """The frame made smaller in the first cell of a black grid, and room for its maps."""
 
     def __init__(self, image: BgrImage, n_maps: int) -> None:
-        height, width = image.shape[:2]
-        scale = min(1.0, max(_PANEL_SCALE, _PANEL_MIN_SIDE / min(height, width)))
-        self._height, self._width = max(1, round(height * scale)), max(1, round(width * scale))
+        self._height, self._width = panel_hw((image.shape[0], image.shape[1]))
         n_cells = 1 + n_maps
         rows, self._columns = -(-n_cells // _PANEL_COLUMNS), min(n_cells, _PANEL_COLUMNS)
         self.picture: BgrImage = np.zeros(
             (rows * self._height, self._columns * self._width, 3), np.uint8
         )
-        size = (self._width, self._height)
-        self.view(0)[:] = (
-            image if scale == 1.0 else cv2.resize(image, size, interpolation=cv2.INTER_AREA)
-        )
+        panel_image(image, self.view(0))
 
     def view(self, cell: int) -> BgrImage:
         """The part of the picture that is a cell, to write to."""

@@ -20,6 +20,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("report", "checkpoint", "torchvision_models", "sources", "sinks", "cam"),
     ("model", "weights", "web"),
     ("engine",),
+    ("gpu", "lanes"),
     ("explain", "calibrate"),
     ("render", "outlet", "results"),
     ("painter",),

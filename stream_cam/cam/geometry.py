@@ -90,3 +90,11 @@ def _plan_native(frame_hw: tuple[int, int], input_size: int) -> FitPlan:
 
 def _to_multiple(pixels: float) -> int:
     return max(1, round(pixels / NATIVE_MULTIPLE)) * NATIVE_MULTIPLE
+
+
+def scale_region(region: Region, old_hw: tuple[int, int], new_hw: tuple[int, int]) -> Region:
+    """The same place on a frame of another size, in its pixels."""
+    if old_hw == new_hw:
+        return region
+    sy, sx = new_hw[0] / old_hw[0], new_hw[1] / old_hw[1]
+    return Region(region.x0 * sx, region.y0 * sy, region.x1 * sx, region.y1 * sy)

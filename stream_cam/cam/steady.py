@@ -81,6 +81,14 @@ class SteadyMaps:
             self._held.retune(hold_seconds, self._gap_seconds)
 
     @property
+    def smooth_seconds(self) -> float:
+        return self._smooth_seconds
+
+    @property
+    def hold_seconds(self) -> float:
+        return self._held.seconds if self._held is not None else 0.0
+
+    @property
     def needs_features(self) -> bool:
         """True if explanations must come with features: a held class need not be among the best."""
         return self._held is not None
@@ -181,6 +189,10 @@ class _HeldClass:
 
     def retune(self, hold_seconds: float, gap_seconds: float) -> None:
         self._hold_seconds, self._gap_seconds = hold_seconds, gap_seconds
+
+    @property
+    def seconds(self) -> float:
+        return self._hold_seconds
 
     def forget(self) -> None:
         self._shown = None

@@ -1,0 +1,413 @@
+"""Frames through graphs: on a stand-in for the GPU, whose order and lateness are adversarial."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import replace
+from fractions import Fraction
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from stream_cam.cam.cpu import CpuOverlay, scale_cam
+from stream_cam.cam.geometry import plan_fit
+from stream_cam.cam.steady import SteadyMaps
+from stream_cam.capture import Line, Turn
+from stream_cam.config import Fit, LookConfig
+from stream_cam.engine.base import Session
+from stream_cam.errors import EngineError
+from stream_cam.explain import Explainer
+from stream_cam.frame import BgrImage, Explanation, Frame
+from stream_cam.render import Renderer
+
+pytest.importorskip("triton", reason="no Triton for this system")
+
+from stream_cam.gpu.base import NotCapturedError
+from stream_cam.gpu.frames import FrameGraphs
+from stream_cam.gpu.plan import Order
+from stream_cam.gpu.standin import StandIn
+
+LABELS = ("bird", "cat", "dog", "fish", "horse", "owl", "rat")
+SIDE = 64
+DEADLINE_SECONDS = 120.0
+
+
+def network() -> nn.Module:
+    torch.manual_seed(3)
+    return nn.Sequential(
+        nn.Conv2d(3, 8, 7, stride=4, padding=3),
+        nn.ReLU(),
+        nn.Conv2d(8, 16, 5, stride=8, padding=2),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(16, len(LABELS)),
+    )
+
+
+def explainer(gpu: StandIn | None = None, *, fit: Fit = "stretch", n_slots: int = 3) -> Explainer:
+    """On the CPU; with `gpu` through graphs on it."""
+    made = Explainer.from_module(
+        network(), labels=LABELS, engine="eager", device="cpu", input_size=SIDE, fit=fit
+    )
+    if gpu is not None:
+        made.graphs = FrameGraphs(gpu, made.weights, made._class_weight, n_slots)
+    return made
+
+
+def picture(seed: int, size_hw: tuple[int, int] = (SIDE, SIDE)) -> BgrImage:
+    return np.random.default_rng(seed).integers(0, 256, (*size_hw, 3), dtype=np.uint8)
+
+
+def frame(seed: int, size_hw: tuple[int, int] = (SIDE, SIDE)) -> Frame:
+    return Frame(picture(seed, size_hw), seed, seed, Fraction(1, 25), 1000 + seed)
+
+
+def is_tie(scaled: np.ndarray, size_hw: tuple[int, int], region: object) -> np.ndarray:
+    """(H, W) bool: pixels whose heat lies so near to two colours that either may be taken."""
+    from stream_cam.cam.reference import upsample_heat
+
+    heat, _ = upsample_heat(torch.from_numpy(scaled), size_hw, region)  # type: ignore[arg-type]
+    return np.asarray((((heat * 255.0) % 1.0 - 0.5).abs() < 2e-3).numpy())
+
+
+def assert_drawn_as_on_the_cpu(
+    got: BgrImage, image: BgrImage, explanation: Explanation, look: LookConfig, target: int = 0
+) -> None:
+    """The map that the graph found, drawn by the CPU path, is the picture that the graph drew."""
+    size_hw = image.shape[0], image.shape[1]
+    cam, ranges = explanation.cams[target], explanation.ranges
+    cold_hot = None if ranges is None else (float(ranges[target][0]), float(ranges[target][1]))
+    scaled = scale_cam(cam, relu=look.relu, cold_hot=cold_hot)
+    cpu = CpuOverlay(size_hw, cam.shape, explanation.region, look)
+    expected = cpu.heatmap(scaled) if look.layout == "heatmap" else cpu.blend(image, scaled)
+    difference = np.abs(got.astype(int) - expected.astype(int)).max(axis=2)
+    tie = is_tie(scaled, size_hw, explanation.region)
+    assert difference[~tie].max(initial=0) <= 1
+    assert tie.mean() < 0.1
+
+
+def taken(
+    explanation: Explanation, image: BgrImage, look: LookConfig, panels: bool = False
+) -> Sequence[BgrImage]:
+    assert explanation.drawn is not None
+    pictures = explanation.drawn.take(image, look, panels)
+    assert pictures is not None
+    return pictures
+
+
+@pytest.mark.parametrize("fit", ["stretch", "crop", "letterbox", "native"])
+def test_a_graph_says_and_draws_what_the_cpu_does(fit: Fit) -> None:
+    gpu, look = StandIn(1), LookConfig()
+    on_cpu, on_gpu = explainer(fit=fit), explainer(gpu, fit=fit)
+    for seed in range(3):
+        image = picture(seed, (90, 160))
+        expected, got = on_cpu.explain(image), on_gpu.explain_drawn(image)
+        # The CPU path's input went through uint8 after resizing: half a level of 255.
+        largest = float(np.abs(expected.cams).max())
+        assert np.abs(got.cams - expected.cams).max() <= 0.02 * largest
+        assert np.abs(got.logits - expected.logits).max() <= 0.02
+        assert got.region == expected.region
+        assert got.frame_size_hw == expected.frame_size_hw
+        assert got.targets[0].index == int(got.logits.argmax())
+        assert_drawn_as_on_the_cpu(taken(got, image, look)[0], image, got, look)
+
+
+@pytest.mark.parametrize(
+    "look",
+    [
+        LookConfig(),
+        LookConfig(alpha=0.7, alpha_mode="heat", colormap="magma"),
+        LookConfig(layout="heatmap", colormap="jet"),
+        LookConfig(relu=True, upsampling="nearest"),
+        LookConfig(layout="side", alpha=0.0),
+    ],
+    ids=lambda look: f"{look.layout}-{look.colormap}-{look.upsampling}",
+)
+def test_whole_pictures_equal_the_cpus_where_nothing_is_resized(look: LookConfig) -> None:
+    """Frames as large as the network's input: both paths see the very same numbers."""
+    on_cpu, on_gpu = explainer(), explainer(StandIn(2))
+    for seed in range(2):
+        each = frame(seed)
+        expected = on_cpu.explain(each)
+        got = on_gpu.explain_drawn(each, look=look)
+        assert [one.index for one in got.predictions] == [one.index for one in expected.predictions]
+        assert got.targets == expected.targets or got.targets[0].index == expected.targets[0].index
+        shares = [one.probability for one in expected.predictions]
+        assert [one.probability for one in got.predictions] == pytest.approx(shares, abs=1e-5)
+        np.testing.assert_allclose(got.cams, expected.cams, rtol=1e-4, atol=1e-4)
+        assert (got.frame_index, got.pts_seconds) == (each.index, each.pts_seconds)
+        by_cpu = Renderer(on_cpu, look.layout, hud=False)
+        by_gpu = Renderer(on_gpu, look.layout, hud=False)
+        by_cpu.look = by_gpu.look = replace(look, hud=False)
+        rendered = by_gpu.render(each, got)
+        assert got.drawn is not None
+        assert got.drawn.take(each.image_bgr, look, False) is None, "it was not the graph's picture"
+        difference = np.abs(rendered.astype(int) - by_cpu.render(each, expected).astype(int))
+        tie = is_tie(scale_cam(expected.cam, relu=look.relu), (SIDE, SIDE), expected.region)
+        if look.layout == "side":
+            difference = difference[:, SIDE:]
+        assert difference.max(axis=2)[~tie].max() <= 1
+
+
+def test_panels_are_drawn_on_the_smaller_frame() -> None:
+    look = LookConfig(layout="top5", hud=False)
+    on_cpu, on_gpu = explainer(), explainer(StandIn(3))
+    big = frame(5, (400, 420))
+    got = on_gpu.explain_drawn(big, [2], n_maps=5, look=look)
+    assert got.targets[0].index == 2
+    assert len({one.index for one in got.targets}) == 5
+    by_cpu, by_gpu = Renderer(on_cpu, "top5", hud=False), Renderer(on_gpu, "top5", hud=False)
+    expected = by_cpu.render(big, replace(got, drawn=None))
+    difference = np.abs(by_gpu.render(big, got).astype(int) - expected.astype(int)).max(axis=2)
+    assert (difference <= 1).mean() > 0.95  # ties aside
+    assert difference.max() <= 10
+
+
+def test_live_changes_of_the_look_and_the_targets_capture_nothing_anew() -> None:
+    gpu = StandIn(4)
+    on_gpu = explainer(gpu)
+    on_gpu.explain_drawn(frame(0))
+    captured, allocated = gpu.n_captured, gpu.n_allocated
+    looks = [
+        LookConfig(alpha=0.9),
+        LookConfig(colormap="viridis"),
+        LookConfig(alpha_mode="heat"),
+        LookConfig(layout="heatmap"),
+        LookConfig(layout="side"),
+    ]
+    for number, look in enumerate(looks):
+        each = frame(number)
+        got = on_gpu.explain_drawn(each, [number], look=look)
+        assert got.targets[0].index == number
+        assert_drawn_as_on_the_cpu(taken(got, each.image_bgr, look)[0], each.image_bgr, got, look)
+    held = SteadyMaps(hold_seconds=1.0)
+    assert on_gpu.explain_drawn(frame(7), steady=held).drawn is not None
+    assert (gpu.n_captured, gpu.n_allocated) == (captured, allocated)
+
+
+def test_frames_of_another_size_are_planned_once_and_it_is_said(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    gpu, look = StandIn(5), LookConfig()
+    on_gpu = explainer(gpu)
+    with caplog.at_level(logging.INFO, "stream_cam"):
+        for seed in range(6):
+            image = picture(seed, (30 + 10 * (seed % 2), 50))
+            got = on_gpu.explain_drawn(image)
+            assert_drawn_as_on_the_cpu(taken(got, image, look)[0], image, got, look)
+    assert [record.message for record in caplog.records] == [
+        "planning graphs for frames of 50×30 on cpu",
+        "planning graphs for frames of 50×40 on cpu",
+    ]
+    assert gpu.n_captured == 6
+
+
+def test_older_sizes_are_forgotten() -> None:
+    gpu = StandIn(6)
+    on_gpu = explainer(gpu, n_slots=1)
+    for height in (20, 21, 22, 23, 20):
+        on_gpu.explain_drawn(picture(1, (height, 32)))
+    assert gpu.n_captured == 5
+    on_gpu.explain_drawn(picture(1, (23, 32)))
+    assert gpu.n_captured == 5
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_many_threads_get_each_its_own_frame(seed: int) -> None:
+    look = LookConfig()
+    gpu = StandIn(seed)
+    on_gpu = explainer(gpu)
+    images = [picture(number, (40, 64) if number % 5 else (24, 32)) for number in range(24)]
+    alone = explainer()
+    with ThreadPoolExecutor(5) as pool:
+        together = list(pool.map(on_gpu.explain_drawn, images, timeout=DEADLINE_SECONDS))
+    for image, got in zip(images, together, strict=True):
+        expected = alone.explain(image)
+        assert np.abs(got.logits - expected.logits).max() <= 0.05
+        assert_drawn_as_on_the_cpu(taken(got, image, look)[0], image, got, look)
+    assert gpu.n_replayed == len(images)
+
+
+def test_steady_frames_of_many_threads_follow_one_another() -> None:
+    on_cpu, on_gpu = explainer(), explainer(StandIn(7))
+    times = {"smooth_seconds": 0.3, "hold_seconds": 0.1}
+    frames = [frame(number) for number in range(18)]
+    steady = SteadyMaps(**times)
+    expected = [steady.update(on_cpu.explain(each, keep_features=True)) for each in frames]
+    line = Line()
+
+    def explained(each: Frame, turn: Turn) -> Explanation:
+        return on_gpu.explain_drawn(each, steady=SteadyMaps(**times), turn=turn)
+
+    with ThreadPoolExecutor(3) as pool:
+        waiting = [pool.submit(explained, each, line.join()) for each in frames]
+        got = [one.result(DEADLINE_SECONDS) for one in waiting]
+    look = LookConfig()
+    for each, one, wanted in zip(frames, got, expected, strict=True):
+        assert [t.index for t in one.targets] == [t.index for t in wanted.targets]
+        np.testing.assert_allclose(one.cams, wanted.cams, rtol=1e-3, atol=1e-3)
+        assert one.ranges is not None
+        assert wanted.ranges is not None
+        np.testing.assert_allclose(one.ranges, wanted.ranges, rtol=1e-3, atol=1e-3)
+        assert_drawn_as_on_the_cpu(taken(one, each.image_bgr, look)[0], each.image_bgr, one, look)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_three_steady_frames_on_their_way_at_once_keep_their_order(seed: int) -> None:
+    """All are given to the GPU before anybody waits, and the last one is waited for first."""
+    on_cpu, made = explainer(), explainer()
+    graphs = FrameGraphs(StandIn(seed), made.weights, made._class_weight)
+    order = Order(smooth_seconds=0.3, hold_seconds=0.1)
+    steady = SteadyMaps(smooth_seconds=0.3, hold_seconds=0.1)
+    fit = plan_fit("stretch", (SIDE, SIDE), SIDE)
+    assert made.engine is not None
+    for first in (0, 3, 6):
+        with ExitStack() as on_their_way:
+            frames = [frame(number) for number in range(first, first + 3)]
+            slots = [
+                on_their_way.enter_context(
+                    graphs.begun(
+                        made.engine, fit, each.image_bgr, order, now_seconds=each.pts_seconds
+                    )
+                )
+                for each in frames
+            ]
+            found = [slot.finish() for slot in reversed(slots)][::-1]
+        for each, got in zip(frames, found, strict=True):
+            expected = steady.update(on_cpu.explain(each, keep_features=True))
+            assert got.classes == [expected.targets[0].index]
+            np.testing.assert_allclose(got.cams, expected.cams, rtol=1e-3, atol=1e-3)
+            np.testing.assert_allclose(got.ranges, expected.ranges, rtol=1e-3, atol=1e-3)  # type: ignore[arg-type]
+
+
+def test_maps_start_anew_on_frames_of_another_size() -> None:
+    on_gpu, steady = explainer(StandIn(8)), SteadyMaps(smooth_seconds=5.0)
+    first = on_gpu.explain_drawn(frame(0), steady=steady)
+    again = on_gpu.explain_drawn(frame(1), [first.targets[0].index], steady=steady)
+    alone = explainer().explain(frame(1), first.targets[0].index)
+    assert np.abs(again.cams - alone.cams).max() > 0.05 * np.abs(alone.cams).max()
+    other = on_gpu.explain_drawn(frame(2, (48, 80)), [3], steady=steady)
+    back = on_gpu.explain_drawn(frame(3), [3], steady=steady)
+    for seed, got, size_hw in ((2, other, (48, 80)), (3, back, (SIDE, SIDE))):
+        alone = explainer().explain(frame(seed, size_hw), 3)
+        assert np.abs(got.cams - alone.cams).max() <= 0.02 * np.abs(alone.cams).max()
+
+
+def test_a_gpu_that_fails_loses_the_frames_after_and_says_why() -> None:
+    on_gpu = explainer(StandIn(9, fail_replay=4))
+    look = LookConfig()
+    for seed in range(4):
+        each = frame(seed)
+        got = on_gpu.explain_drawn(each)
+        assert_drawn_as_on_the_cpu(taken(got, each.image_bgr, look)[0], each.image_bgr, got, look)
+    for seed in range(4, 7):
+        with pytest.raises(EngineError, match=r"GPU failed .*illegal memory access in replay 4"):
+            on_gpu.explain_drawn(frame(seed))
+
+
+def test_a_failure_in_flight_reaches_all_who_wait() -> None:
+    on_gpu = explainer(StandIn(10, fail_replay=5))
+
+    def outcome(seed: int) -> str:
+        try:
+            on_gpu.explain_drawn(frame(seed))
+        except EngineError as error:
+            return str(error)
+        return "fine"
+
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(outcome, range(16), timeout=DEADLINE_SECONDS))
+    assert all(one == "fine" or "illegal memory access in replay 5" in one for one in found)
+    assert sum(one != "fine" for one in found) >= 16 - 5
+
+
+class Reads:
+    """An engine whose sessions ask for a value on the host."""
+
+    def __init__(self, made: Explainer) -> None:
+        assert made.engine is not None
+        self._engine = made.engine
+        self.info = self._engine.info
+
+    def session(self) -> Session:
+        session = self._engine.session()
+
+        def run(batch: Tensor, logits: Tensor, features: Tensor) -> None:
+            session(batch, logits, features)
+            logits.mul_(logits.max().item() * 0 + 1)
+
+        return run
+
+
+def test_an_engine_that_reads_on_the_host_is_not_captured() -> None:
+    made = explainer()
+    graphs = FrameGraphs(StandIn(), made.weights, made._class_weight)
+    fit = plan_fit("stretch", (SIDE, SIDE), SIDE)
+    with pytest.raises(NotCapturedError, match=r"cannot be captured .*not permitted when stream"):
+        graphs.explain(Reads(made), fit, picture(0), Order())
+
+
+def test_what_no_graph_can_hold_is_explained_without_and_said_once(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = explainer(StandIn())
+    pool = made._pool((SIDE, SIDE))
+    monkeypatch.setattr(pool, "engine", Reads(made))
+    for seed in range(2):
+        got = made.explain_drawn(frame(seed))
+        assert got.drawn is None
+        assert np.array_equal(got.cams, explainer().explain(frame(seed)).cams)
+    said = [record.message for record in caplog.records]
+    assert len(said) == 1
+    assert "slower way through host memory" in said[0]
+
+
+def test_bicubic_is_left_to_the_cpu_and_said_once(caplog: pytest.LogCaptureFixture) -> None:
+    look = LookConfig(upsampling="bicubic")
+    on_gpu = explainer(StandIn())
+    for seed in range(2):
+        explanation = on_gpu.explain_drawn(frame(seed), look=look)
+        assert explanation.drawn is None
+    assert [r.message for r in caplog.records] == [
+        "bicubic upsampling is not drawn on the GPU; the CPU draws it"
+    ]
+    assert on_gpu.explain_drawn(frame(0)).drawn is not None
+
+
+def test_pictures_are_given_away_once_and_only_for_their_frame_and_look() -> None:
+    on_gpu, look = explainer(StandIn()), LookConfig()
+    for wrong in (
+        (frame(0).image_bgr, look, False),  # equal, but another frame
+        (None, replace(look, alpha=0.41), False),
+        (None, replace(look, layout="heatmap"), False),
+        (None, look, True),
+    ):
+        each = frame(0)
+        drawn = on_gpu.explain_drawn(each, look=look).drawn
+        assert drawn is not None
+        image = each.image_bgr if wrong[0] is None else wrong[0]
+        assert drawn.take(image, *wrong[1:]) is None
+        assert drawn.take(each.image_bgr, look, False) is None
+    each = frame(0)
+    explanation = on_gpu.explain_drawn(each, look=replace(look, hold=3.0, layout="side"))
+    taken(explanation, each.image_bgr, look)  # neither is of the drawn map
+
+
+def test_draw_is_explain_and_overlay() -> None:
+    on_cpu, on_gpu = explainer(), explainer(StandIn())
+    image = picture(3)
+    for target in (None, "dog", 5, ["cat", "rat"]):
+        expected, by_cpu = on_cpu.draw(image, target)
+        assert np.array_equal(by_cpu, on_cpu.overlay(image, on_cpu.explain(image, target)))
+        got, by_gpu = on_gpu.draw(image, target)
+        assert got.targets[0].index == expected.targets[0].index
+        assert got.cam.shape == expected.cam.shape
+        tie = is_tie(scale_cam(expected.cams[0]), (SIDE, SIDE), expected.region)
+        difference = np.abs(by_gpu.astype(int) - by_cpu.astype(int)).max(axis=2)
+        assert difference[~tie].max() <= 1
