@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import replace
-from fractions import Fraction
 
 import numpy as np
 import pytest
-import torch
-from torch import Tensor, nn
+from graph_parts import (
+    LABELS,
+    SIDE,
+    assert_drawn_as_on_the_cpu,
+    frame,
+    is_tie,
+    network,
+    picture,
+    taken,
+)
+from torch import Tensor
 
-from stream_cam.cam.cpu import CpuOverlay, scale_cam
+from stream_cam.cam.cpu import scale_cam
 from stream_cam.cam.geometry import plan_fit
 from stream_cam.cam.steady import SteadyMaps
 from stream_cam.capture import Line, Turn
@@ -22,7 +29,7 @@ from stream_cam.config import Fit, LookConfig
 from stream_cam.engine.base import Session
 from stream_cam.errors import EngineError
 from stream_cam.explain import Explainer
-from stream_cam.frame import BgrImage, Explanation, Frame
+from stream_cam.frame import Explanation, Frame
 from stream_cam.render import Renderer
 
 pytest.importorskip("triton", reason="no Triton for this system")
@@ -32,22 +39,7 @@ from stream_cam.gpu.frames import FrameGraphs
 from stream_cam.gpu.plan import Order
 from stream_cam.gpu.standin import StandIn
 
-LABELS = ("bird", "cat", "dog", "fish", "horse", "owl", "rat")
-SIDE = 64
 DEADLINE_SECONDS = 120.0
-
-
-def network() -> nn.Module:
-    torch.manual_seed(3)
-    return nn.Sequential(
-        nn.Conv2d(3, 8, 7, stride=4, padding=3),
-        nn.ReLU(),
-        nn.Conv2d(8, 16, 5, stride=8, padding=2),
-        nn.ReLU(),
-        nn.AdaptiveAvgPool2d(1),
-        nn.Flatten(),
-        nn.Linear(16, len(LABELS)),
-    )
 
 
 def explainer(gpu: StandIn | None = None, *, fit: Fit = "stretch", n_slots: int = 3) -> Explainer:
@@ -58,47 +50,6 @@ def explainer(gpu: StandIn | None = None, *, fit: Fit = "stretch", n_slots: int 
     if gpu is not None:
         made.graphs = FrameGraphs(gpu, made.weights, made._class_weight, n_slots)
     return made
-
-
-def picture(seed: int, size_hw: tuple[int, int] = (SIDE, SIDE)) -> BgrImage:
-    return np.random.default_rng(seed).integers(0, 256, (*size_hw, 3), dtype=np.uint8)
-
-
-def frame(seed: int, size_hw: tuple[int, int] = (SIDE, SIDE)) -> Frame:
-    return Frame(picture(seed, size_hw), seed, seed, Fraction(1, 25), 1000 + seed)
-
-
-def is_tie(scaled: np.ndarray, size_hw: tuple[int, int], region: object) -> np.ndarray:
-    """(H, W) bool: pixels whose heat lies so near to two colours that either may be taken."""
-    from stream_cam.cam.reference import upsample_heat
-
-    heat, _ = upsample_heat(torch.from_numpy(scaled), size_hw, region)  # type: ignore[arg-type]
-    return np.asarray((((heat * 255.0) % 1.0 - 0.5).abs() < 2e-3).numpy())
-
-
-def assert_drawn_as_on_the_cpu(
-    got: BgrImage, image: BgrImage, explanation: Explanation, look: LookConfig, target: int = 0
-) -> None:
-    """The map that the graph found, drawn by the CPU path, is the picture that the graph drew."""
-    size_hw = image.shape[0], image.shape[1]
-    cam, ranges = explanation.cams[target], explanation.ranges
-    cold_hot = None if ranges is None else (float(ranges[target][0]), float(ranges[target][1]))
-    scaled = scale_cam(cam, relu=look.relu, cold_hot=cold_hot)
-    cpu = CpuOverlay(size_hw, cam.shape, explanation.region, look)
-    expected = cpu.heatmap(scaled) if look.layout == "heatmap" else cpu.blend(image, scaled)
-    difference = np.abs(got.astype(int) - expected.astype(int)).max(axis=2)
-    tie = is_tie(scaled, size_hw, explanation.region)
-    assert difference[~tie].max(initial=0) <= 1
-    assert tie.mean() < 0.1
-
-
-def taken(
-    explanation: Explanation, image: BgrImage, look: LookConfig, panels: bool = False
-) -> Sequence[BgrImage]:
-    assert explanation.drawn is not None
-    pictures = explanation.drawn.take(image, look, panels)
-    assert pictures is not None
-    return pictures
 
 
 @pytest.mark.parametrize("fit", ["stretch", "crop", "letterbox", "native"])

@@ -1,0 +1,71 @@
+"""Networks, frames and comparisons for the tests of graphs, on the stand-in and on a GPU."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from fractions import Fraction
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+
+from stream_cam.cam.cpu import CpuOverlay, scale_cam
+from stream_cam.cam.reference import upsample_heat
+from stream_cam.config import LookConfig
+from stream_cam.frame import BgrImage, Explanation, FloatArray, Frame, Region
+
+LABELS = ("bird", "cat", "dog", "fish", "horse", "owl", "rat")
+SIDE = 64
+
+
+def network() -> nn.Module:
+    torch.manual_seed(3)
+    return nn.Sequential(
+        nn.Conv2d(3, 8, 7, stride=4, padding=3),
+        nn.ReLU(),
+        nn.Conv2d(8, 16, 5, stride=8, padding=2),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(16, len(LABELS)),
+    )
+
+
+def picture(seed: int, size_hw: tuple[int, int] = (SIDE, SIDE)) -> BgrImage:
+    return np.random.default_rng(seed).integers(0, 256, (*size_hw, 3), dtype=np.uint8)
+
+
+def frame(seed: int, size_hw: tuple[int, int] = (SIDE, SIDE)) -> Frame:
+    return Frame(picture(seed, size_hw), seed, seed, Fraction(1, 25), 1000 + seed)
+
+
+def is_tie(scaled: FloatArray, size_hw: tuple[int, int], region: Region) -> npt.NDArray[np.bool_]:
+    """(H, W) bool: pixels whose heat lies so near to two colours that either may be taken."""
+    heat, _ = upsample_heat(torch.from_numpy(scaled), size_hw, region)
+    return np.asarray((((heat * 255.0) % 1.0 - 0.5).abs() < 2e-3).numpy())
+
+
+def assert_drawn_as_on_the_cpu(
+    got: BgrImage, image: BgrImage, explanation: Explanation, look: LookConfig, target: int = 0
+) -> None:
+    """The map that the graph found, drawn by the CPU path, is the picture that the graph drew."""
+    size_hw = image.shape[0], image.shape[1]
+    cam, ranges = explanation.cams[target], explanation.ranges
+    cold_hot = None if ranges is None else (float(ranges[target][0]), float(ranges[target][1]))
+    scaled = scale_cam(cam, relu=look.relu, cold_hot=cold_hot)
+    cpu = CpuOverlay(size_hw, cam.shape, explanation.region, look)
+    expected = cpu.heatmap(scaled) if look.layout == "heatmap" else cpu.blend(image, scaled)
+    difference = np.abs(got.astype(int) - expected.astype(int)).max(axis=2)
+    tie = is_tie(scaled, size_hw, explanation.region)
+    assert difference[~tie].max(initial=0) <= 1
+    assert tie.mean() < 0.1
+
+
+def taken(
+    explanation: Explanation, image: BgrImage, look: LookConfig, panels: bool = False
+) -> Sequence[BgrImage]:
+    assert explanation.drawn is not None
+    pictures = explanation.drawn.take(image, look, panels)
+    assert pictures is not None
+    return pictures
