@@ -30,7 +30,7 @@ from kernel_sass import (  # noqa: E402
     recorded,
 )
 
-from stream_cam.cam import maps, overlay, preprocess  # noqa: E402
+from stream_cam.cam import classes, maps, overlay, preprocess, smooth  # noqa: E402
 from stream_cam.cam.geometry import plan_fit  # noqa: E402
 from stream_cam.cam.overlay_plan import overlay_table, plan_overlay  # noqa: E402
 from stream_cam.frame import Region  # noqa: E402
@@ -167,3 +167,48 @@ def test_kept_figures_are_of_every_kernel_and_architecture() -> None:
     overlays = [one for one in kept["figures"] if one["kernel"] in WIDE]
     assert len(overlays) == 6
     assert all(one["with_walk_per_pixel"] <= BUDGET_PER_PIXEL for one in overlays)
+
+
+def choice_launch() -> Launch:
+    """Of ImageNet's classes, for the `top5` layout."""
+    numbers = {name: torch.zeros(5, dtype=torch.int64) for name in ("locked", "best")}
+    (launch,) = recorded(
+        classes,
+        "_classes_kernel",
+        lambda: classes.choose_classes(
+            torch.zeros(1, 1000),
+            clock=torch.zeros(6, dtype=torch.float64),
+            held=torch.zeros(4, dtype=torch.float64),
+            best_probability=torch.zeros(5),
+            classes=torch.zeros((1, 5), dtype=torch.int64),
+            probability=torch.zeros(5),
+            **numbers,
+        ),
+    )
+    return launch
+
+
+def filter_launch() -> Launch:
+    (launch,) = recorded(
+        smooth,
+        "_smooth_kernel",
+        lambda: smooth.smooth_maps(
+            torch.zeros(1, 5, 7, 7),
+            torch.zeros((1, 5), dtype=torch.int64),
+            torch.zeros(6, dtype=torch.float64),
+            torch.zeros(1000, dtype=torch.float64),
+            torch.zeros((1000, 51), dtype=torch.float64),
+            ranges=torch.zeros(1, 5, 2),
+        ),
+    )
+    return launch
+
+
+@pytest.mark.parametrize("launch", [choice_launch, filter_launch])
+def test_choice_and_filter_compile_without_spills(launch: Callable[[], Launch]) -> None:
+    """They are a handful of numbers' work; what counts is that they compile as they stand."""
+    for architecture in ARCHITECTURES:
+        sass = disassemble(launch(), architecture)
+        assert sass.stack_bytes == 0
+        assert not any("LDL" in text or "STL" in text for _, text in sass.code)
+        print(launch.__name__, architecture, len(sass.code), sass.registers)

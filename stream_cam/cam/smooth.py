@@ -129,6 +129,7 @@ def smooth_maps(
             n_cells,
             CELLS=triton.next_power_of_2(n_cells),
             num_warps=1,
+            enable_fp_fusion=False,  # as on the CPU
         )
 
 
