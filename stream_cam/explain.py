@@ -245,7 +245,7 @@ class Explainer:
         _check_frame(image)
         wanted = [self.resolve(one) for one in _as_targets(target)]
         n_locked = len(wanted)
-        plan = self._plan((image.shape[0], image.shape[1]))
+        plan = self.plan((image.shape[0], image.shape[1]))
         with self._pool(plan.input_hw).borrow() as lane:
             lane.run(image, plan)
             logits = lane.logits[0].numpy().copy()
@@ -306,7 +306,7 @@ class Explainer:
         )
         graphs = self._graphs_for(order)
         if graphs is not None:
-            plan = self._plan((image.shape[0], image.shape[1]))
+            plan = self.plan((image.shape[0], image.shape[1]))
             engine = self._pool(plan.input_hw).engine
             seconds = frame.pts_seconds if isinstance(frame, Frame) and frame.captured_ns else None
             try:
@@ -460,7 +460,8 @@ class Explainer:
             Prediction(self.labels[int(i)], int(i), float(probabilities[int(i)])) for i in best
         )
 
-    def _plan(self, frame_hw: tuple[int, int]) -> FitPlan:
+    def plan(self, frame_hw: tuple[int, int]) -> FitPlan:
+        """How frames of a size become the network's input."""
         with self._lock:
             plan = self._plans.get(frame_hw)
             if plan is None:

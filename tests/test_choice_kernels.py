@@ -254,3 +254,51 @@ def test_launchers_say_what_is_wrong() -> None:
     ]:
         with pytest.raises(ValueError, match=message):
             smooth_maps(**{**maps, name: value})
+
+
+# --- on a GPU only
+
+
+def replayed(n_frames: int) -> Tensor:
+    """Frames through a graph of both kernels, each held to the references; the state after them."""
+    on_gpu, steady = (OnGpu(choose_classes, smooth_maps) for _ in range(2))
+    steady.choose, steady.smooth = choose_classes_reference, smooth_maps_reference
+    outputs = {name: getattr(on_gpu.choice, name).cuda() for name in Choice.outputs}
+    held, seconds, values = (
+        state.cuda() for state in (on_gpu.choice.held, on_gpu.seconds, on_gpu.values)
+    )
+    locked, ranges = torch.tensor([-1, -1]).cuda(), torch.zeros(1, 2, 2).cuda()
+    logits, times = torch.zeros(1, 6).cuda(), clock().cuda()
+    own, all_maps = torch.zeros(1, 2, 2, 3).cuda(), torch.zeros(6, 2, 3).cuda()
+
+    def work() -> None:
+        choose_classes(logits, locked, times, held, **outputs)
+        own.copy_(all_maps[outputs["classes"][0]][None])
+        smooth_maps(own, outputs["classes"], times, seconds, values, ranges=ranges)
+
+    stream, graph = torch.cuda.Stream(), torch.cuda.CUDAGraph()  # type: ignore[no-untyped-call]
+    torch.cuda.synchronize()
+    with torch.cuda.stream(stream):
+        for _ in range(3):
+            work()
+    torch.cuda.synchronize()
+    with torch.cuda.graph(graph, stream=stream):
+        work()
+    for now, new_logits, cams, _ in frames(n_frames, seed=2):
+        told = clock(now, hold=0.3, smooth=0.2)
+        logits.copy_(new_logits)
+        all_maps.copy_(cams)
+        times.copy_(told)
+        graph.replay()
+        torch.cuda.synchronize()
+        classes, maps, _ = steady.update(new_logits, cams, [], told)
+        assert outputs["classes"][0].tolist() == classes
+        torch.testing.assert_close(own[0].cpu(), maps, rtol=1e-5, atol=1e-5, equal_nan=True)
+    return values.cpu()
+
+
+@pytest.mark.needs_gpu
+def test_state_after_a_thousand_replays_is_the_same_bit_for_bit() -> None:
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA GPU")
+    assert torch.equal(replayed(1000).nan_to_num(), replayed(1000).nan_to_num())

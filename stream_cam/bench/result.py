@@ -26,11 +26,12 @@ _NUMBERS = (
     *("spread", "drift", "images_per_second"),
 )
 
-Group = Literal["engine", "stage", "peer"]
-GROUPS: tuple[Group, ...] = ("engine", "stage", "peer")
+Group = Literal["engine", "stage", "kernel", "peer"]
+GROUPS: tuple[Group, ...] = ("engine", "stage", "kernel", "peer")
 GROUP_TITLES: Mapping[str, str] = {
     "engine": "the network alone",
     "stage": "the stages of one frame",
+    "kernel": "kernels on the GPU, beside a copy and plain torch",
     "peer": "whole frames beside peers, in turns",
 }
 
@@ -41,7 +42,7 @@ class Subject:
 
     group: Group
     name: str
-    """network; a stage; a peer."""
+    """network; a stage; a kernel and its frame's size; a peer."""
     engine: str
     """openvino, eager, …; empty where no engine has a part."""
     device: str

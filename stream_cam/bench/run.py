@@ -112,6 +112,7 @@ class _Bench:
                 if self._may_begin(f"batch {batch}, {size_text(input_hw)}"):
                     self._measure_engines(batch, input_hw)
         examined_after(result.machine)
+        self._measure_kernels()
         stages = list(self._measure_stages())
         if self._config.peers and self._may_begin("peers"):
             self._measure_peers(stages)
@@ -224,8 +225,40 @@ class _Bench:
                 self._leave_out(spec, f"stages with {spec}", error)
                 continue
             self.result.rows += stages.rows(self._effort)
+            self._measure_graphs(spec, stages)
             self._told()
             yield stages
+
+    def _measure_graphs(self, spec: Spec, stages: FrameStages) -> None:
+        """Rows of whole frames as graphs, where the engine is on a GPU."""
+        if stages.info.device == "cpu" or not self._may_begin(f"graphs with {spec}"):
+            return
+        self._on_stage(f"timing whole frames as graphs with {spec}")
+        try:
+            from stream_cam.bench.graphs import GraphFrames
+
+            graphs = GraphFrames(stages.explainer, self._frames, stages.verification)
+            self.result.rows += graphs.rows(self._effort)
+        except (EngineError, BenchError, ImportError, RuntimeError) as error:
+            self._leave_out(spec, f"graphs with {spec}", error)
+
+    def _measure_kernels(self) -> None:
+        """Rows of the kernels on the GPU, if there is one."""
+        if self._config.device == "cpu" or not torch.cuda.is_available():
+            return
+        if not self._may_begin("kernels"):
+            return
+        self._on_stage("timing kernels")
+        try:
+            from stream_cam.bench.gpu import kernel_rows
+            from stream_cam.gpu.cuda import CudaGpu
+
+            gpu = CudaGpu(f"cuda:{torch.cuda.current_device()}")
+            self.result.rows += kernel_rows(gpu, self._effort)
+        except (BenchError, ImportError, RuntimeError) as error:
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            self.result.leave_out("kernels", reason)
+        self._told()
 
     def _decode_row(self) -> Row:
         config = self._config

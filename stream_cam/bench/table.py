@@ -14,6 +14,7 @@ _LEFT = ("", "what", "engine", "on", "input", "mode", "timed")
 _COLUMNS: dict[Group, tuple[str, ...]] = {
     "engine": ("engine", "on", "batch", "input", "mode"),
     "stage": ("what", "engine", "on"),
+    "kernel": ("what", "on"),
     "peer": ("what", "engine", "on"),
 }
 _FIGURES = ("n", "p50 ms", "p90 ms", "p99 ms", "spread", "images/s", "timed")
@@ -99,8 +100,8 @@ def _groups(rows: Sequence[Row]) -> list[tuple[Group, list[Row]]]:
 
 
 def _title(group: Group, rows: Sequence[Row]) -> str:
-    frame = next((row.subject.frame_hw for row in rows if row.subject.frame_hw), None)
-    size = f", frames of {frame[1]}x{frame[0]}" if frame else ""
+    frames = {row.subject.frame_hw for row in rows if row.subject.frame_hw}
+    size = "".join(f", frames of {wide}x{high}" for high, wide in frames if len(frames) == 1)
     return f"{GROUP_TITLES[group]}{size}"
 
 

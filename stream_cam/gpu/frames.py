@@ -122,6 +122,13 @@ class FrameGraphs:
         finally:
             ring.give_back(slot)
 
+    def slot_without_copies(self, engine: Engine, fit: FitPlan, order: Order) -> Slot:
+        """A slot of its own whose graph leaves upload and download out, to be timed."""
+        gpu = self._gpu
+        plans = Plans.of(Shape.of(order, fit), engine.info, self._weights, gpu.device)
+        state = self._state(engine)
+        return Slot(gpu, plans, engine.session(), self._class_weight, state, copies=False)
+
     def _start(
         self,
         slot: Slot,

@@ -1,0 +1,282 @@
+"""The GPU's kernels beside a copy and plain torch, and whole frames as graphs; verified first.
+
+A kernel is timed as part of a graph that runs it on several frames one after the other, so that
+neither the launch nor what a cache holds of the last frame is in its figure. What it moves a second
+is compared with a copy from and to the device's memory, measured in the same turns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from stream_cam.bench.clock import Case, Clock, CudaClock, Effort, HostClock, Timed, measure
+from stream_cam.bench.replay import capture_graph
+from stream_cam.bench.result import Row, Subject
+from stream_cam.cam.geometry import plan_fit
+from stream_cam.cam.overlay import overlay_reference
+from stream_cam.cam.overlay_plan import OUTSIDE, overlay_table, plan_overlay
+from stream_cam.cam.preprocess import plan_preprocess, preprocess_reference
+from stream_cam.errors import BenchError
+from stream_cam.frame import Region
+from stream_cam.gpu.base import Gpu
+
+SIZES_HW = ((720, 1280), (1080, 1920), (2160, 3840))
+_CAM_HW = (7, 7)
+_INPUT_SIDE = 224
+_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+_COLD_BYTES = 160 << 20
+"""Frames in turn, together: three times what the largest GPUs' caches hold."""
+_COPIED_BYTES = 512 << 20
+_MOST_TIES = 0.02
+"""Share of pixels whose heat lies between two colours, of which either may be taken."""
+_MOST_LEVELS = 12
+"""Of 255, between neighbouring colours."""
+_MOST_INPUT = 2e-3
+"""In normalised units, of preprocess against its reference."""
+
+
+class Divided:
+    """Another clock, for calls that do the same thing several times."""
+
+    def __init__(self, clock: Clock, times: int) -> None:
+        self._clock, self._times = clock, times
+        self.name, self.queues = clock.name, False
+
+    def time_ms(self, call: Callable[[], object], n_calls: int = 1) -> float:
+        return self._clock.time_ms(call, n_calls) / self._times
+
+
+@dataclass(frozen=True)
+class _Timing:
+    """One thing to be timed."""
+
+    case: Case
+    n_bytes: int
+    """What it reads and writes of frames and pictures; 0 where that is not what limits it."""
+    frame_hw: tuple[int, int] | None
+    region: str
+    beside: str = ""
+    """Which other one does the same in plain torch."""
+
+
+def kernel_rows(
+    gpu: Gpu,
+    effort: Effort,
+    *,
+    sizes_hw: Sequence[tuple[int, int]] = SIZES_HW,
+    cold_bytes: int = _COLD_BYTES,
+    copied_bytes: int = _COPIED_BYTES,
+) -> list[Row]:
+    """Overlay and preprocess at some frame sizes, beside a copy and plain torch.
+
+    Raises:
+        BenchError: a kernel does not do what its reference does.
+    """
+    timings = {"copy": _copy(gpu, copied_bytes)}
+    for size_hw in sizes_hw:
+        n_frames = max(2, -(-cold_bytes // (6 * size_hw[0] * size_hw[1])))
+        timings |= _Overlays(gpu, size_hw, n_frames).timings()
+        timings |= _Inputs(gpu, size_hw, n_frames).timings()
+    timed = measure({name: one.case for name, one in timings.items()}, effort)
+    return [
+        Row.of(_subject(gpu, name, one), _region(name, timings, timed), timed[name])
+        for name, one in timings.items()
+    ]
+
+
+def _subject(gpu: Gpu, name: str, timing: _Timing) -> Subject:
+    mode = "launch" if gpu.device == "cpu" else "graph"
+    return Subject("kernel", name, "", gpu.device, "", 1, None, timing.frame_hw, mode)
+
+
+def _region(name: str, timings: Mapping[str, _Timing], timed: Mapping[str, Timed]) -> str:
+    """What is timed, and what follows from it."""
+    one = timings[name]
+    said = one.region
+    if one.n_bytes:
+        own, copy = (
+            timings[each].n_bytes / float(np.median(timed[each].samples_ms)) / 1e6
+            for each in (name, "copy")
+        )
+        said += f"; {one.n_bytes / 1e6:.1f} MB at {own:.0f} GB/s"
+        if name != "copy":
+            said += f", {own / copy:.0%} of the copy's"
+    if one.beside:
+        ratio = np.median(timed[one.beside].samples_ms) / np.median(timed[name].samples_ms)
+        said += f", {ratio:.1f} times as fast as plain torch"
+    return f"{said}; {one.case.clock.name}"
+
+
+def _case(gpu: Gpu, work: Callable[[], None], n_times: int) -> Case:
+    """Work that does one thing so many times, as one replay where there are graphs."""
+    if gpu.device == "cpu":
+        return Case(work, Divided(HostClock(), n_times))
+    return Case(capture_graph(work, gpu.device), Divided(CudaClock(), n_times))
+
+
+def _copy(gpu: Gpu, n_bytes: int) -> _Timing:
+    source, target = gpu.memory(n_bytes), gpu.memory(n_bytes)
+
+    def copy() -> None:
+        target.copy_(source)
+
+    case = _case(gpu, copy, 1)
+    return _Timing(case, 2 * n_bytes, None, "device → device, read and written")
+
+
+class _Overlays:
+    """One map on each of several frames."""
+
+    def __init__(self, gpu: Gpu, size_hw: tuple[int, int], n_frames: int) -> None:
+        self._gpu, self._size_hw, self._n_frames = gpu, size_hw, n_frames
+        self._frames = _frames(gpu, size_hw, n_frames)
+        self._out = torch.zeros_like(self._frames)[:, None]
+        random = torch.Generator().manual_seed(1)
+        self._scaled = torch.rand(1, 1, *_CAM_HW, generator=random).to(gpu.device)
+        device = gpu.device
+        self._plan = plan_overlay(size_hw, _CAM_HW, Region.whole(size_hw), device=device)
+        self._table = overlay_table(device=device)
+        entries = self._table.entries
+        colours = torch.stack([entries, entries >> 32, entries >> 16], dim=-1) & 0xFFFF
+        self._colours = (colours[:OUTSIDE] - 128).float() / 256.0
+        self._keep = float(entries[0] >> 48) / 256.0
+
+    def timings(self) -> dict[str, _Timing]:
+        """By name: the kernel, and plain torch.
+
+        Raises:
+            BenchError: the kernel's picture is wrong.
+        """
+        self._kernel()
+        self._check("overlay")
+        self._out.zero_()
+        self._torch()
+        self._check("plain torch's overlay")
+        size, n_bytes = _size(self._size_hw), 6 * self._size_hw[0] * self._size_hw[1]
+        own, other = f"overlay {size}", f"overlay {size}, torch"
+        region = "frame, scaled map → picture"
+        return {
+            own: _Timing(
+                _case(self._gpu, self._kernel, self._n_frames),
+                *(n_bytes, self._size_hw, region, other),
+            ),
+            other: _Timing(
+                _case(self._gpu, self._torch, self._n_frames),
+                *(n_bytes, self._size_hw, f"{region}: interpolate, gather, lerp"),
+            ),
+        }
+
+    def _kernel(self) -> None:
+        for frame, out in zip(self._frames, self._out, strict=True):
+            self._gpu.kernels.overlay(
+                frame[None], self._scaled, self._plan, self._table, out=out[None]
+            )
+
+    def _torch(self) -> None:
+        for frame, out in zip(self._frames, self._out, strict=True):
+            heat = F.interpolate(self._scaled, self._size_hw, mode="bilinear")[0, 0]
+            coloured = self._colours[(heat.clamp(0.0, 1.0) * 255.0).round().long()]
+            out[0] = (frame.float() * self._keep + coloured).round().clamp(0, 255).byte()
+
+    def _check(self, what: str) -> None:
+        """The first and the last frame's pictures."""
+        for place in (0, self._n_frames - 1):
+            frame, scaled = self._frames[place, None].cpu(), self._scaled.cpu()
+            plan = plan_overlay(self._size_hw, _CAM_HW, Region.whole(self._size_hw), device="cpu")
+            expected = torch.zeros_like(frame)[:, None]
+            overlay_reference(frame, scaled, plan, overlay_table(device="cpu"), out=expected)
+            check_picture(self._out[place].cpu().numpy(), expected[0].numpy(), what)
+
+
+class _Inputs:
+    """The network's input from each of several frames."""
+
+    def __init__(self, gpu: Gpu, size_hw: tuple[int, int], n_frames: int) -> None:
+        self._gpu, self._size_hw, self._n_frames = gpu, size_hw, n_frames
+        self._frames = _frames(gpu, size_hw, n_frames)
+        fit = plan_fit("stretch", size_hw, _INPUT_SIDE)
+        self._plan = plan_preprocess(fit, _MEAN, _STD, device=gpu.device)
+        self._out = torch.zeros(n_frames, 3, _INPUT_SIDE, _INPUT_SIDE, device=gpu.device)
+        self._mean, self._std = (
+            torch.tensor(values, device=gpu.device)[:, None, None] for values in (_MEAN, _STD)
+        )
+
+    def timings(self) -> dict[str, _Timing]:
+        """By name: the kernel, and plain torch.
+
+        Raises:
+            BenchError: the kernel's input is wrong.
+        """
+        size, n_bytes = _size(self._size_hw), 3 * self._size_hw[0] * self._size_hw[1]
+        n_bytes += 12 * _INPUT_SIDE**2
+        own, other = f"preprocess {size}", f"preprocess {size}, torch"
+        for work, what in ((self._torch, "plain torch's input"), (self._kernel, "preprocess")):
+            self._out.fill_(torch.nan)
+            work()
+            self._check(what)
+        region = f"frame → {_INPUT_SIDE}×{_INPUT_SIDE} float32, normalised"
+        return {
+            own: _Timing(
+                _case(self._gpu, self._kernel, self._n_frames),
+                *(n_bytes, self._size_hw, region, other),
+            ),
+            other: _Timing(
+                _case(self._gpu, self._torch, self._n_frames),
+                *(n_bytes, self._size_hw, f"{region}: flip, interpolate, subtract, divide"),
+            ),
+        }
+
+    def _kernel(self) -> None:
+        for frame, out in zip(self._frames, self._out, strict=True):
+            self._gpu.kernels.preprocess(frame[None], self._plan, out=out[None])
+
+    def _torch(self) -> None:
+        side = (_INPUT_SIDE, _INPUT_SIDE)
+        for frame, out in zip(self._frames, self._out, strict=True):
+            rgb = frame.flip(-1).permute(2, 0, 1)[None].float() / 255.0
+            small = F.interpolate(rgb, side, mode="bilinear", antialias=True)[0]
+            out.copy_((small - self._mean) / self._std)
+
+    def _check(self, what: str) -> None:
+        for place in (0, self._n_frames - 1):
+            expected = torch.zeros(1, 3, _INPUT_SIDE, _INPUT_SIDE)
+            frame = self._frames[place, None].cpu()
+            preprocess_reference(frame, self._plan, out=expected)
+            difference = float((self._out[place].cpu() - expected[0]).abs().max())
+            if not difference <= _MOST_INPUT:
+                raise BenchError(
+                    f"{what} differs from its reference by {difference:.2g}, at most "
+                    f"{_MOST_INPUT:g} is allowed; it is not timed"
+                )
+
+
+def check_picture(
+    picture: np.ndarray[tuple[int, ...], np.dtype[np.uint8]],
+    expected: np.ndarray[tuple[int, ...], np.dtype[np.uint8]],
+    what: str,
+) -> None:
+    """Raises a BenchError unless they are equal within a level, but for ties between colours."""
+    difference = np.abs(picture.astype(np.int16) - expected.astype(np.int16)).max(axis=-1)
+    share, most = float((difference > 1).mean()), int(difference.max())
+    if share > _MOST_TIES or most > _MOST_LEVELS:
+        raise BenchError(
+            f"{what} differs from its reference at {share:.1%} of the pixels, by {most} of 255 "
+            "levels; it is not timed"
+        )
+
+
+def _frames(gpu: Gpu, size_hw: tuple[int, int], n_frames: int) -> Tensor:
+    """(n, H, W, 3) uint8 of noise on the device."""
+    random = torch.Generator().manual_seed(0)
+    one = torch.randint(0, 256, (*size_hw, 3), dtype=torch.uint8, generator=random)
+    return torch.stack([one.roll(place, 0) for place in range(n_frames)]).to(gpu.device)
+
+
+def _size(size_hw: tuple[int, int]) -> str:
+    return f"{size_hw[1]}x{size_hw[0]}"

@@ -1,0 +1,152 @@
+"""Whole frames as graphs: host to host, device to device, and with all slots at work."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from itertools import cycle
+
+import numpy as np
+
+from stream_cam.bench.clock import Case, CudaClock, Effort, HostClock, measure
+from stream_cam.bench.gpu import Divided, check_picture
+from stream_cam.bench.result import Row, Subject
+from stream_cam.engine import Engine
+from stream_cam.engine.manifest import Figures
+from stream_cam.errors import BenchError, EngineError
+from stream_cam.explain import Explainer
+from stream_cam.frame import BgrImage
+from stream_cam.gpu.frames import N_SLOTS, FrameGraphs
+from stream_cam.gpu.plan import Order
+from stream_cam.gpu.slot import Slot
+
+_MOST_MAP = 0.03
+"""Of the largest value of a map, between both ways: one resizes to uint8, the other does not."""
+_PIPELINED = 60
+"""Frames that are given one after the other, for what a frame takes with all slots at work."""
+
+REGIONS = {
+    "graph": "frame in memory → explanation and picture in memory, one replay and two copies",
+    "graph, pinned": "frame in pinned memory → picture in pinned memory, one replay",
+    "graph, on device": "frame on the device → picture on the device, one replay",
+    f"graph, {N_SLOTS} slots": (
+        f"a frame's share of {_PIPELINED}, pinned memory to pinned memory, {N_SLOTS} on their way"
+    ),
+}
+
+
+class GraphFrames:
+    """Frames of one size through one explainer's graphs.
+
+    Args:
+        explainer: with `fit="stretch"`, verified, on a GPU.
+        frames: (H, W, 3) uint8 BGR, all of one size; taken in turns.
+
+    Raises:
+        EngineError: its engine cannot be captured.
+        BenchError: the graphs do not do what the explainer does without them.
+    """
+
+    def __init__(
+        self, explainer: Explainer, frames: Sequence[BgrImage], verification: Figures | None = None
+    ) -> None:
+        self._explainer, self._verification = explainer, verification
+        self._frame_hw = (frames[0].shape[0], frames[0].shape[1])
+        for frame in frames[:3]:
+            self._check(frame)
+        graphs, engine = explainer.graphs, explainer.engine
+        if graphs is None or engine is None:
+            raise EngineError(f"the {explainer.model_name} network is in no graph here")
+        self._graphs: FrameGraphs = graphs
+        self._engine: Engine = engine
+        self._fit = explainer.plan(self._frame_hw)
+        self._frames = cycle(frames)
+        self._frame = frames[0]
+
+    def rows(self, effort: Effort) -> list[Row]:
+        """Times all, in turns."""
+        cases = self.cases()
+        timed = measure(cases, effort)
+        return [
+            Row.of(
+                self._subject(name),
+                f"{REGIONS[name]}; {cases[name].clock.name}",
+                timed[name],
+                self._verification,
+            )
+            for name in cases
+        ]
+
+    def cases(self) -> dict[str, Case]:
+        on_device = self._graphs.slot_without_copies(self._engine, self._fit, Order())
+        names = iter(REGIONS)
+        return {
+            next(names): Case(self._whole, HostClock(), self._next_frame),
+            next(names): Case(self._pinned, HostClock()),
+            next(names): self._device_case(on_device),
+            next(names): Case(self._pipelined, Divided(HostClock(), _PIPELINED)),
+        }
+
+    def _whole(self) -> None:
+        self._explainer.explain_drawn(self._frame)
+
+    def _pinned(self) -> None:
+        with self._graphs.begun(self._engine, self._fit, None, Order()) as slot:
+            slot.done.wait()
+
+    def _pipelined(self) -> None:
+        """Each frame begins as soon as a slot is free, whose result is then in its memory."""
+        on_their_way: list[tuple[ExitStack, Slot]] = []
+        for _ in range(_PIPELINED):
+            if len(on_their_way) == N_SLOTS:
+                _finish(on_their_way.pop(0))
+            stack = ExitStack()
+            begun = self._graphs.begun(self._engine, self._fit, None, Order())
+            on_their_way.append((stack, stack.enter_context(begun)))
+        for each in on_their_way:
+            _finish(each)
+
+    def _device_case(self, slot: Slot) -> Case:
+        replay: Callable[[], None] | None = getattr(slot.graph, "replay", None)
+        if replay is not None:  # a CUDA graph: on the clock's own stream
+            return Case(replay, CudaClock())
+
+        def run() -> None:
+            slot.start()
+            slot.done.wait()
+
+        return Case(run, HostClock())
+
+    def _next_frame(self) -> None:
+        self._frame = next(self._frames)
+
+    def _check(self, frame: BgrImage) -> None:
+        explainer = self._explainer
+        got = explainer.explain_drawn(frame)
+        if got.drawn is None:
+            raise EngineError("it is not captured in a graph of a whole frame")
+        pictures = got.drawn.take(frame, explainer.look, panels=False)
+        if pictures is None:
+            raise BenchError("the graph drew another frame; please report it")
+        check_picture(pictures[0], explainer.overlay(frame, got), "the graph's picture")
+        expected = explainer.explain(frame, got.targets[0].index)
+        difference = float(np.abs(got.cams[0] - expected.cams[0]).max())
+        share = difference / max(float(np.abs(expected.cams).max()), 1e-12)
+        if not share <= _MOST_MAP:
+            raise BenchError(
+                f"the graph's map differs by {share:.1%} from the one without a graph, at most "
+                f"{_MOST_MAP:.0%} is allowed; it is not timed"
+            )
+
+    def _subject(self, name: str) -> Subject:
+        info = self._engine.info
+        return Subject(
+            *("stage", name, info.name, info.device, info.precision, 1),
+            *((info.input_shape[2], info.input_shape[3]), self._frame_hw, "graph"),
+        )
+
+
+def _finish(on_its_way: tuple[ExitStack, Slot]) -> None:
+    stack, slot = on_its_way
+    slot.done.wait()
+    stack.close()

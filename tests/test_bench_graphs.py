@@ -1,0 +1,136 @@
+"""What `stream-cam bench` says of kernels and graphs, on the stand-in: verified, then timed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from bench_parts import result
+from graph_parts import LABELS, network, picture
+
+from stream_cam.bench.clock import Effort
+from stream_cam.bench.result import BenchResult
+from stream_cam.bench.table import markdown
+from stream_cam.errors import BenchError, EngineError
+from stream_cam.explain import Explainer
+
+pytest.importorskip("triton", reason="no Triton for this system")
+
+from stream_cam.bench.gpu import Divided, kernel_rows
+from stream_cam.bench.graphs import REGIONS, GraphFrames
+from stream_cam.gpu.frames import FrameGraphs
+from stream_cam.gpu.standin import StandIn
+
+QUICK = Effort(samples=2, seconds=60.0, warm_ups=1, turns=1)
+SMALL: dict[str, Any] = {
+    "sizes_hw": ((240, 256), (256, 320)),
+    "cold_bytes": 1,
+    "copied_bytes": 1 << 16,
+}
+
+
+def explainer() -> Explainer:
+    made = Explainer.from_module(
+        network(), labels=LABELS, engine="eager", device="cpu", input_size=64
+    )
+    made.graphs = FrameGraphs(StandIn(), made.weights, made._class_weight)
+    return made
+
+
+def test_kernels_are_timed_beside_a_copy_and_plain_torch(tmp_path: Any) -> None:
+    rows = kernel_rows(StandIn(), QUICK, **SMALL)
+    names = [row.subject.name for row in rows]
+    sizes = ("256x240", "320x256")
+    assert names == [
+        "copy",
+        *(
+            f"{kernel} {size}{suffix}"
+            for size in sizes
+            for kernel in ("overlay", "preprocess")
+            for suffix in ("", ", torch")
+        ),
+    ]
+    by_name = {row.subject.name: row for row in rows}
+    copy, overlay = by_name["copy"], by_name["overlay 256x240"]
+    assert "0.1 MB at" in copy.region
+    moved = 6 * 240 * 256
+    rate = moved / (sum(overlay.samples_ms) / 2) / 1e6
+    own = float(overlay.region.partition(" MB at ")[2].partition(" GB/s")[0])
+    assert own == pytest.approx(rate, abs=0.51)
+    assert "of the copy's" in overlay.region
+    slower = by_name["overlay 256x240, torch"].p50_ms / overlay.p50_ms
+    ratio = float(overlay.region.partition("copy's, ")[2].partition(" times")[0])
+    assert ratio == pytest.approx(slower, abs=0.06)
+    assert overlay.images_per_second == pytest.approx(2e3 / sum(overlay.samples_ms), 1e-3)
+    found = result(*rows)
+    assert "kernels on the GPU" in markdown(found)
+    found.write(tmp_path / "a.json")
+    assert [row.subject for row in BenchResult.read(tmp_path / "a.json").rows] == [
+        row.subject for row in rows
+    ]
+
+
+@pytest.mark.parametrize("which", ["overlay", "preprocess"])
+def test_a_kernel_that_is_wrong_is_not_timed(which: str) -> None:
+    gpu = StandIn()
+    right = getattr(gpu.kernels, which)
+
+    def wrong(*arguments: Any, out: torch.Tensor) -> None:
+        right(*arguments, out=out)
+        out[..., :40] += 40 if which == "overlay" else 0.01
+
+    setattr(gpu.kernels, which, wrong)
+    with pytest.raises(BenchError, match=f"^{which} differs from its reference"):
+        kernel_rows(gpu, QUICK, **SMALL)
+
+
+def test_whole_frames_are_timed_in_every_way() -> None:
+    frames = [picture(seed, (48, 64)) for seed in range(3)]
+    rows = GraphFrames(explainer(), frames).rows(QUICK)
+    assert [row.subject.name for row in rows] == list(REGIONS)
+    for row in rows:
+        assert row.subject.mode == "graph"
+        assert row.subject.frame_hw == (48, 64)
+        assert row.region.startswith(REGIONS[row.subject.name])
+        assert row.p50_ms > 0.0
+
+
+def test_graphs_that_draw_something_else_are_not_timed() -> None:
+    frames = [picture(seed, (48, 64)) for seed in range(3)]
+    wrong_picture, wrong_map = explainer(), explainer()
+    assert wrong_picture.graphs is not None
+    assert wrong_map.graphs is not None
+    kernels: Any = wrong_picture.graphs._gpu.kernels
+    right = kernels.overlay
+
+    def much_brighter(*arguments: Any, out: torch.Tensor) -> None:
+        right(*arguments, out=out)
+        out.bitwise_or_(64)
+
+    kernels.overlay = much_brighter
+    with pytest.raises(BenchError, match="the graph's picture differs from its reference at"):
+        GraphFrames(wrong_picture, frames)
+    wrong_map.graphs._class_weight = wrong_map.graphs._class_weight * 1.1
+    with pytest.raises(BenchError, match=r"map differs by .* from the one without a graph"):
+        GraphFrames(wrong_map, frames)
+
+
+def test_an_explainer_without_graphs_has_no_figures_of_them() -> None:
+    made = explainer()
+    made.graphs = None
+    with pytest.raises(EngineError, match="not captured in a graph"):
+        GraphFrames(made, [picture(0)])
+
+
+def test_divided_clock_gives_each_its_share() -> None:
+    class Fixed:
+        name, queues = "fixed", True
+
+        def time_ms(self, call: object, n_calls: int = 1) -> float:
+            return 30.0 * n_calls
+
+    clock = Divided(Fixed(), 10)
+    assert clock.time_ms(lambda: None) == 3.0
+    assert not clock.queues
+    assert clock.name == "fixed"
