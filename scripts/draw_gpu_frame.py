@@ -77,9 +77,9 @@ def svg() -> str:
         f"<rect width='{width}' height='{height}' fill='#fff'/>",
         _text(12, 22, "One graph a frame, three slots", bold=True),
     ]
+    parts += _axis(40 + 6 * _ROW + 18, max(step.end_us for step in steps))
     parts += _rows(40, [f"slot {slot}" for slot in range(N_SLOTS)], steps, by_slot=True)
     parts += _rows(40 + 3 * _ROW + 14, list(_PARTS.values()), steps, by_slot=False)
-    parts += _axis(40 + 6 * _ROW + 18, max(step.end_us for step in steps))
     notes = (
         f"computes: {' → '.join(_NODES)}",
         "Numbers are frames. With --smooth or --hold a frame's graph begins after the one before.",
