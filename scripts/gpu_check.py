@@ -3,7 +3,8 @@
     python scripts/gpu_check.py --out FOLDER [--budget 450] [--device cuda]
 
 Runs the tests that are marked `needs_gpu`, then measures each engine that the machine can run at
-batch 1 and 8, 224×224 and 224×384, as launched and as a CUDA graph, and the stages of a frame.
+batch 1 and 8, 224×224 and 224×384, as launched and as a CUDA graph, the stages of a frame, the
+kernels at three sizes beside a copy and plain torch, and whole frames as one graph each.
 FOLDER gets tests.txt, bench.json, bench.svg and bench.md, complete after each part: whatever stops
 the rest, they hold what was done. Needs PyTorch, torchvision, OpenCV, safetensors, rich and pytest;
 nothing else of what stream-cam can use must be there.

@@ -86,7 +86,8 @@ class SteadyMaps:
 
     @property
     def hold_seconds(self) -> float:
-        return self._held.seconds if self._held is not None else 0.0
+        held = self._held  # other threads ask while one retunes
+        return held.seconds if held is not None else 0.0
 
     @property
     def needs_features(self) -> bool:
