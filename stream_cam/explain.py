@@ -296,6 +296,7 @@ class Explainer:
         look = look or self.look
         image = frame.image_bgr if isinstance(frame, Frame) else frame
         _check_frame(image)
+        n_maps = min(n_maps, N_PREDICTIONS, len(self.labels))
         order = Order(
             tuple(self.resolve(one) for one in targets),
             n_maps,

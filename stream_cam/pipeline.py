@@ -11,6 +11,9 @@ The newest frame wins (live):
     capture thread ──▶ slot ──▶ explain thread ──▶ newest explanation ┐
          └───────────▶ slot ──────────────────────────────────▶ render thread ──▶ slot ──▶ sink
 
+Where a GPU explains a frame and draws it in one pass (docs/gpu.md), a live frame's picture waits a
+few milliseconds for its own explanation; files' frames have theirs anyway.
+
 This module owns every thread and the shutdown. The queues and slots are in capture.py, what is
 drawn in painter.py, a sink with its queue in outlet.py, what is counted in ledger.py.
 

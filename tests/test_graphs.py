@@ -120,6 +120,14 @@ def test_panels_are_drawn_on_the_smaller_frame() -> None:
     assert difference.max() <= 10
 
 
+def test_more_maps_than_there_are_are_as_many_as_on_the_cpu() -> None:
+    on_cpu, on_gpu = explainer(), explainer(StandIn())
+    for targets, n_maps in (([], 9), ([1, 2, 3, 4, 5, 6], 2), ([6], 5)):
+        expected = on_cpu.explain(frame(1), targets or None, n_maps=n_maps)
+        got = on_gpu.explain_drawn(frame(1), targets, n_maps=n_maps)
+        assert [t.index for t in got.targets] == [t.index for t in expected.targets]
+
+
 def test_live_changes_of_the_look_and_the_targets_capture_nothing_anew() -> None:
     gpu = StandIn(4)
     on_gpu = explainer(gpu)
