@@ -42,12 +42,13 @@ class Outlet:
 
     def count(self) -> SinkCount:
         """What the sink got, once it is closed."""
-        waiting, written = self.waiting, self.clock.count
-        at_its_failure = waiting.taken - written
+        waiting, taken = self.waiting, self.clock.count
+        at_its_failure = waiting.taken - taken
         return SinkCount(
             self.sink.name,
             offered=waiting.offered,
-            written=written,
+            written=taken - self.sink.unwanted,
+            unwanted=self.sink.unwanted,
             repeated=self._repeated,
             dropped=self.dropped_so_far + at_its_failure,
             failed=self.failed,

@@ -56,7 +56,7 @@ class Percentiles:
 
 @dataclass(slots=True)
 class SinkCount:
-    """What one sink got: offered = written + dropped."""
+    """What one sink got: offered = written + unwanted + dropped."""
 
     name: str
     offered: int = 0
@@ -67,6 +67,8 @@ class SinkCount:
     repeated pictures."""
     dropped: int = 0
     """Replaced by newer ones before it was free (live), or lost when it or the run ended."""
+    unwanted: int = 0
+    """Came while nobody recorded, at a recorder that is switched on and off."""
     failed: str = ""
     """Why it ended before its time, or could not be finished."""
     segments: list[str] = field(default_factory=list)
@@ -81,7 +83,7 @@ class Report:
 
     captured = explained + superseded + discarded
     captured = rendered + skipped
-    rendered = offered = written + dropped, of each sink
+    rendered = offered = written + unwanted + dropped, of each sink
     """
 
     source: str

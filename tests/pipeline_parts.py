@@ -233,6 +233,6 @@ def assert_adds_up(report: Report, source: Frames, explainer: TinyExplainer) -> 
     assert report.discarded >= 0
     assert report.skipped >= 0
     for sink in report.sinks:
-        assert report.rendered == sink.offered == sink.written + sink.dropped
+        assert report.rendered == sink.offered == sink.written + sink.unwanted + sink.dropped
         assert sink.written >= 0
         assert sink.dropped >= 0

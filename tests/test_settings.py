@@ -402,6 +402,7 @@ def test_each_recording_is_a_file_of_its_own(tmp_path: Path) -> None:
         for number in range(60):
             settings.recording = 10 <= number < 20 or number >= 40
             sink.write(picture_at(numbered_picture(number, (48, 64)), number))
+        assert sink.unwanted == 30
     paths = sorted(tmp_path.iterdir())
     counts = []
     for path in paths:
@@ -420,6 +421,8 @@ def test_a_recording_that_cannot_be_written_is_told_and_switched_off(
     place.write_text("no folder")
     with RecorderSink(settings, place, STREAM, RecordConfig()) as sink:
         assert sink.write(picture_at(numbered_picture(0, (48, 64))))
+        assert sink.write(picture_at(numbered_picture(1, (48, 64))))
+        assert sink.unwanted == 2
     assert not settings.recording
     assert "cannot be written" in caplog.text
 
@@ -449,4 +452,7 @@ def test_a_video_that_somebody_watches_can_be_recorded(
     (path,) = tmp_path.glob("stream-cam-*.mp4")
     assert report.sinks[1].name == str(path)
     with VideoSource(str(path)) as source:
-        assert 0 < sum(1 for _ in source) < 30
+        n_recorded = sum(1 for _ in source)
+    assert 0 < n_recorded < 30
+    count = report.sinks[1]
+    assert (count.written, count.unwanted, count.dropped) == (n_recorded, 30 - n_recorded, 0)

@@ -76,6 +76,8 @@ class Sink(Protocol):
     other, oldest first."""
     removed: int = 0
     """How many older ones of these it has removed."""
+    unwanted: int = 0
+    """How many pictures it was given and did not write, since nobody had asked for them."""
 
     def __enter__(self) -> Self:
         return self

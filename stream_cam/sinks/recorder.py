@@ -18,8 +18,8 @@ logger = logging.getLogger(__name__)
 class RecorderSink(Sink):
     """Writes `stream-cam-DATE-TIME.mp4` from each switching on to the next switching off.
 
-    What cannot be written switches recording off and is told; the run goes on. In the report all
-    pictures that were offered count as written, also those that nobody wanted to be recorded.
+    What cannot be written switches recording off and is told; the run goes on. A picture that was
+    not written, for either reason, is `unwanted` in the report.
 
     Args:
         settings: of the run.
@@ -40,23 +40,29 @@ class RecorderSink(Sink):
         self.name = "recording on demand"
         self._settings = settings
         self._folder = folder
-        self._stream, self._record = stream, record
+        self._stream, self._config = stream, record
         self._video: VideoSink | None = None
 
     def write(self, picture: Picture) -> bool:
+        written = False
         try:
             if not self._settings.now.recording:
                 self.close()
-                return True
-            if self._video is None:
-                self._video = VideoSink(str(self._path()), self._stream, self._record)
-                self.name = self._video.name
-            self._video.write(picture)
+            else:
+                self._record_it(picture)
+                written = True
         except SinkError as error:
             logger.error("%s", error)
             self._video = None
             self._settings.recording = False
+        self.unwanted += not written
         return True
+
+    def _record_it(self, picture: Picture) -> None:
+        if self._video is None:
+            self._video = VideoSink(str(self._path()), self._stream, self._config)
+            self.name = self._video.name
+        self._video.write(picture)
 
     def close(self) -> None:
         video, self._video = self._video, None
