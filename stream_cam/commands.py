@@ -205,11 +205,34 @@ def parse(arguments: Sequence[str]) -> AnyCommand | None:
 
 
 def _tyro(arguments: Sequence[str]) -> AnyCommand:
-    return tyro.cli(
-        Command,
-        prog="stream-cam",
-        description="Shows, live, what a network looks at.",
-        args=_with_live(arguments),
+    with _SHOWN_AS_FLAGS:
+        return tyro.cli(
+            Command,
+            prog="stream-cam",
+            description="Shows, live, what a network looks at.",
+            args=_with_live(arguments),
+        )
+
+
+_SHOWN_AS_FLAGS = tyro.constructors.ConstructorRegistry()
+"""Not through `Annotated`: config.py is read where there is no tyro."""
+
+
+@_SHOWN_AS_FLAGS.primitive_rule
+def _live_or_not(
+    kind: tyro.constructors.PrimitiveTypeInfo,
+) -> tyro.constructors.PrimitiveConstructorSpec[bool | None] | None:
+    """`--live`, the only one that may also be left to chance, in the help as what it is."""
+    if kind.type != bool | None:
+        return None
+    words = {"True": True, "False": False, "None": None}
+    return tyro.constructors.PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="| --no-live",
+        instance_from_str=lambda given: words[given[0]],
+        is_instance=lambda value: value is None or isinstance(value, bool),
+        str_from_instance=lambda value: ["as-the-source" if value is None else str(value)],
+        choices=tuple(words),
     )
 
 

@@ -94,8 +94,8 @@ class RunConfig:
     limit: int | None = None
     """Stop after this many frames."""
     live: bool | None = None
-    """--live: the newest frame wins; --no-live: every frame is explained. Default: cameras and
-    streams are live, files are not."""
+    """The newest frame wins, or (--no-live) every frame is explained; cameras and streams are live,
+    files are not."""
     strict: bool = False
     """End the run as soon as one output fails; default: the others go on, and the run ends with
     exit code 1."""

@@ -459,6 +459,13 @@ def test_a_file_is_lossless_unless_it_is_to_be_live(
     assert capsys.readouterr().out.startswith(mode)
 
 
+def test_help_shows_flags_as_flags(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["run", "--help"]) == 0
+    shown = capsys.readouterr().out
+    assert "--live | --no-live " in shown
+    assert "None,True" not in shown
+
+
 @pytest.mark.parametrize("source", ["0", "/dev/video3", "demo://shapes?live=1"])
 def test_what_is_live_by_nature_cannot_wait(
     place: Path, capsys: pytest.CaptureFixture[str], source: str
