@@ -7,11 +7,13 @@ import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 import av
 import av.error
+import numpy as np
 from av.audio.resampler import AudioResampler
 from av.container import InputContainer, OutputContainer
 
@@ -198,6 +200,7 @@ def _transcoded(
         frame_size=codec.frame_size or 960,
     )
     shift = round(sound.start_seconds * codec.sample_rate)
+    heard = partial(_trimmed, start=sound.start_seconds, end=sound.end_seconds)
 
     def encoded(frames: Iterable[Any]) -> Iterator[av.Packet[Any]]:
         for frame in frames:
@@ -208,8 +211,31 @@ def _transcoded(
                 packet.stream = out_stream
                 yield packet
 
-    for packet in _packets(source, stream, sound, sound.start_seconds):
+    # A decoder needs what comes before, to begin without a click.
+    for packet in _packets(source, stream, sound, sound.start_seconds - _LEAD_IN_SECONDS):
         frames: Sequence[Any] = packet.decode()
-        for frame in frames:
+        for frame in filter(None, map(heard, frames)):
             yield from encoded(resampler.resample(frame))
     yield from encoded([*resampler.resample(None), None])
+
+
+def _trimmed(
+    frame: av.AudioFrame, *, start: Fraction, end: Fraction | None
+) -> av.AudioFrame | None:
+    """What of it is heard between two times of the source's; None: nothing."""
+    rate, begin = frame.sample_rate, (frame.pts or 0) * Fraction(frame.time_base or 0)
+    first = max(0, round((start - begin) * rate))
+    last = frame.samples if end is None else min(frame.samples, round((end - begin) * rate))
+    if first >= last:
+        return None
+    if (first, last) == (0, frame.samples):
+        return frame
+    # Planar: (channels, samples); packed: (1, samples · channels).
+    n_each = 1 if frame.format.is_planar else frame.layout.nb_channels
+    samples = frame.to_ndarray()[:, first * n_each : last * n_each]
+    part = av.AudioFrame.from_ndarray(
+        np.ascontiguousarray(samples), frame.format.name, frame.layout.name
+    )
+    part.sample_rate, part.time_base = rate, Fraction(1, rate)
+    part.pts = round(begin * rate) + first
+    return part
