@@ -9,15 +9,18 @@ from fractions import Fraction
 from pathlib import Path
 
 import av
+import numpy as np
 import pytest
 from held_clock import NOON, HeldTime
 from material import numbered_picture, write_video
 
 from stream_cam.config import RecordConfig
+from stream_cam.errors import SinkError
 from stream_cam.frame import Frame
 from stream_cam.sinks import Picture, SegmentSink, StreamInfo
 from stream_cam.sinks.keep import Keep
-from stream_cam.sinks.segment_names import live_name
+from stream_cam.sinks.segment_names import live_name, segments_of
+from stream_cam.sinks.video import n_pictures_in
 
 LIVE = StreamInfo(fps=Fraction(2), still=False, live=True)
 
@@ -197,3 +200,57 @@ def test_nothing_is_removed_unless_asked_for(tmp_path: Path, clock: HeldTime) ->
     old = earlier(tmp_path, NOON - timedelta(days=99))
     assert record(tmp_path, clock, range(25)).removed == 0
     assert old.exists()
+
+
+# Disks that fill up.
+
+
+def record_noise(folder: Path, clock: HeldTime, seconds: range, **options: str) -> SegmentSink:
+    """A picture a second into segments of ten, of about 60 kB each."""
+    noise = np.random.default_rng(0).integers(0, 256, (120, 160, 3), np.uint8)
+    config = RecordConfig(segment="10", **options)  # type: ignore[arg-type]
+    with SegmentSink(str(folder / "out.mp4"), LIVE, config, clock=clock) as sink:
+        for second in seconds:
+            clock.seconds = float(second)
+            frame = Frame(noise, second, second, Fraction(1), clock.monotonic_ns())
+            sink.write(Picture(noise, frame, None))
+            if second % 10 == 0:
+                sink._finishing.submit(lambda: None).result()
+    return sink
+
+
+@pytest.mark.parametrize("keep", ["24h", "20GB"])
+def test_on_a_disk_that_fills_up_old_segments_go_before_the_recording_ends(
+    tiny_disk: Path, clock: HeldTime, caplog: pytest.LogCaptureFixture, keep: str
+) -> None:
+    sink = record_noise(tiny_disk, clock, range(160), keep=keep, min_free="400k")
+    left = names(tiny_disk)
+    assert left == [at(10 * number) for number in range(16 - len(left), 16)]
+    assert 2 < len(left) < 15
+    assert [Path(path).name for path in sink.segments] == left
+    assert sink.removed == 16 - len(left)
+    assert {n_pictures_in(tiny_disk / name) for name in left} == {10}
+    told = [each.message for each in caplog.records if each.levelno >= logging.WARNING]
+    assert len(told) == 1
+    assert "is nearly full (--min-free 400k): from now on its oldest segments are " in told[0]
+    assert f"before --keep {keep} asks for it" in told[0]
+
+
+def test_nothing_is_removed_where_that_would_not_save_the_recording(
+    tiny_disk: Path, clock: HeldTime
+) -> None:
+    record_noise(tiny_disk, clock, range(20), min_free="0")
+    before = names(tiny_disk)
+    with pytest.raises(SinkError, match=r"its disk has only .* \(--min-free 990k\)"):
+        record_noise(tiny_disk, clock, range(20, 40), keep="24h", min_free="990k")
+    assert set(before) <= set(names(tiny_disk))
+
+
+def test_without_keep_the_recording_ends_and_no_segment_goes(
+    tiny_disk: Path, clock: HeldTime
+) -> None:
+    with pytest.raises(SinkError, match=r"its disk has only .* \(--min-free 400k\)"):
+        record_noise(tiny_disk, clock, range(160), min_free="400k")
+    there = segments_of(tiny_disk / "out.mp4", live=True)
+    assert [each.path.name for each in there] == names(tiny_disk)
+    assert names(tiny_disk)[0] == at(0)

@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 import random
 import re
-import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
 
@@ -284,24 +283,6 @@ def test_the_sound_of_a_killed_part_is_that_of_its_pictures(
     assert heard_seconds(out) == pytest.approx(heard_seconds(whole), abs=1e-3)
     with av.open(str(out)) as container:
         assert not [key for key in container.metadata if key.lower().startswith("stream_cam")]
-
-
-@pytest.fixture
-def tiny_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of a megabyte."""
-    place = tmp_path / "disk"
-    place.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=1M", "tmpfs", str(place)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if mounted.returncode:
-        pytest.skip(f"no file system can be mounted here: {mounted.stderr.strip()}")
-    yield place
-    # Lazily: what pytest shows of an exception may hold its frames, and they a container.
-    subprocess.run(["umount", "--lazy", str(place)], check=True)
 
 
 def record_without_end(out: Path, config: RecordConfig) -> None:

@@ -32,6 +32,9 @@ class Clock:
 class Keep:
     """Removes the oldest segments of one recording, whenever a further one is finished.
 
+    Also when the disk is nearly full: whoever lets old segments go rather loses one of them than
+    what comes next.
+
     Only what is in doubt by no sign is removed: an ordinary file beside the recording, called like
     its segments to the last letter, whose metadata say that stream-cam made it. The newest one
     always stays, and what is still being recorded has another name.
@@ -49,6 +52,9 @@ class Keep:
         self._option = f"--keep {record.keep}"
         self._most_bytes, self._most_seconds = record.keep_bytes, record.keep_seconds
         self._clock = clock
+        self._min_free = record.min_free
+        self._newest: Path | None = None
+        self._told = False
         self._finished_ns: dict[Path, int] = {}
         """Of this run's segments."""
         self._ours: dict[Path, bool] = {}
@@ -57,18 +63,48 @@ class Keep:
 
     def finished(self, newest: Path) -> list[Path]:
         """A segment has got its name; gives the ones that were removed for it."""
-        if self._most_bytes is None and self._most_seconds is None:
+        if not self._may_remove():
             return []
+        self._newest = newest
         self._finished_ns[newest] = self._clock.monotonic_ns()
         self._ours[newest] = True
-        there = [
-            each
-            for each in segments_of(self._recording, live=True)
-            if each.path != newest and self._is_ours(each.path)
-        ]
-        removed = [each.path for each in self._superfluous(there, newest) if self._remove(each)]
-        self.removed += len(removed)
-        return removed
+        superfluous = self._superfluous(self._older_ones(), newest)
+        return [each.path for each in superfluous if self._remove(each, self._option)]
+
+    def make_room(self, n_bytes: int) -> tuple[int, list[Path]]:
+        """The disk is nearly full: the oldest go, until so much is freed, unless all of them would
+        not suffice; gives how much was freed, and the ones that were removed.
+        """
+        older = self._older_ones() if self._may_remove() else []
+        freed, removed = 0, []
+        if sum(_size(each.path) for each in older) < n_bytes:
+            return 0, []
+        for each in older:
+            if freed >= n_bytes:
+                break
+            size = _size(each.path)
+            if self._remove(each, f"--min-free {self._min_free}"):
+                freed += size
+                removed.append(each.path)
+        if removed and not self._told:
+            self._told = True
+            logger.warning(
+                "the disk of %s is nearly full (--min-free %s): from now on its oldest segments "
+                "are removed before %s asks for it",
+                self._recording,
+                self._min_free,
+                self._option,
+            )
+        return freed, removed
+
+    def _may_remove(self) -> bool:
+        return self._most_bytes is not None or self._most_seconds is not None
+
+    def _older_ones(self) -> list[SegmentName]:
+        """Finished segments, of earlier runs as well, but for the newest; oldest first."""
+        there = segments_of(self._recording, live=True)
+        newest = self._newest or (there[-1].path if there else None)
+        return [each for each in there if each.path != newest and self._is_ours(each.path)]
 
     def _superfluous(self, there: list[SegmentName], newest: Path) -> list[SegmentName]:
         """Of the segments besides the newest, oldest first, those that are beyond the limit."""
@@ -102,17 +138,18 @@ class Keep:
                 logger.debug("%s is called like a segment, but stream-cam did not make it", path)
         return self._ours[path]
 
-    def _remove(self, segment: SegmentName) -> bool:
+    def _remove(self, segment: SegmentName, option: str) -> bool:
         path = segment.path
         self._finished_ns.pop(path, None)
         try:
             path.unlink()
         except OSError as exc:
             self._ours[path] = False  # said once
-            logger.warning("%s cannot be removed (%s): %s", path, self._option, exc.strerror)
+            logger.warning("%s cannot be removed (%s): %s", path, option, exc.strerror)
             return False
         del self._ours[path]
-        logger.debug("removed %s (%s)", path, self._option)
+        self.removed += 1
+        logger.debug("removed %s (%s)", path, option)
         return True
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import timedelta
 from fractions import Fraction
 from itertools import count
 from pathlib import Path
+from typing import NamedTuple
 
 from stream_cam.config import RecordConfig
 from stream_cam.errors import OutputExistsError, UsageError
@@ -21,6 +23,14 @@ from stream_cam.sinks.video import VideoSink, part_of
 logger = logging.getLogger(__name__)
 
 _POLL_SECONDS = 1.0
+
+
+class Segment(NamedTuple):
+    """A finished one."""
+
+    begin_seconds: Fraction
+    """Its first picture's time in the source."""
+    path: Path
 
 
 class SegmentSink(Sink):
@@ -75,10 +85,14 @@ class SegmentSink(Sink):
         self._number = 0
         self._begun: Fraction | None = None
         self._last: Frame | None = None
-        self._used: set[Path] = set()
+        self._begins: dict[Path, Fraction] = {}
+        """By name, what each segment's first picture has as its time in the source."""
         self._finishing = ThreadPoolExecutor(1, "segments")
         self._failure: Exception | None = None
+        self._removing = threading.Lock()
         self.segments: list[str] = []
+        self.there: Future[list[Segment]] = Future()
+        """Once it is closed: those that were finished and are still there, oldest first."""
         self.written = 0
         """Pictures given to the encoder so far."""
         self._tell_of_parts()
@@ -125,12 +139,14 @@ class SegmentSink(Sink):
         if self._current is not None:
             self._end(None)
         self._finishing.shutdown()
+        there = [Segment(self._begins[path], path) for path in map(Path, self.segments)]
+        self.there.set_result(there)
         if self._failure is not None:
             raise self._failure
 
     def _begin(self, first: Frame) -> VideoSink:
         name = next(name for name in self._names(first) if self._is_free(name))
-        self._used.add(name)
+        self._begins[name] = _seconds(first)
         later = self._begun if self._number else None
         return VideoSink(
             str(name),
@@ -139,6 +155,7 @@ class SegmentSink(Sink):
             overwrite=self._overwrite and not self._stream.live,
             threads=self._threads,
             begun_seconds=later,
+            make_room=self._make_room,
         )
 
     def _names(self, first: Frame) -> Iterator[Path]:
@@ -153,7 +170,7 @@ class SegmentSink(Sink):
 
     def _is_free(self, path: Path) -> bool:
         there = self._stream.live and (path.exists() or part_of(path).exists())
-        return path not in self._used and not there
+        return path not in self._begins and not there
 
     def _end(self, until: Fraction | None) -> None:
         """The current segment is complete; None: with its last picture."""
@@ -175,10 +192,19 @@ class SegmentSink(Sink):
             self._failure = self._failure or exc
 
     def _add(self, segment: VideoSink) -> None:
-        self.segments.append(segment.name)
-        for path in self._keep.finished(Path(segment.name)):
-            if str(path) in self.segments:
-                self.segments.remove(str(path))
+        with self._removing:
+            self.segments.append(segment.name)
+            self._forget(self._keep.finished(Path(segment.name)))
+
+    def _make_room(self, n_bytes: int) -> bool:
+        """Whether so much could be freed."""
+        with self._removing:
+            freed, removed = self._keep.make_room(n_bytes)
+            self._forget(removed)
+        return freed >= n_bytes
+
+    def _forget(self, removed: list[Path]) -> None:
+        self.segments = [name for name in self.segments if Path(name) not in removed]
         self.removed = self._keep.removed
 
 

@@ -6,6 +6,7 @@ import errno
 import logging
 import os
 import shutil
+from collections.abc import Callable
 from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
@@ -41,7 +42,9 @@ _UNFINISHED: Final = ".unfinished"
 _UNKNOWN = StreamInfo(fps=None, still=False, live=False)
 _EARLY_SECONDS: Final = 0.5
 _PICTURES_A_LOOK: Final = 30
-"""So often is looked how much of the disk is free."""
+"""So often is looked how much of the disk is free, and at the first one."""
+_COPY_ROOM: Final = 1.125
+"""Of the part file's size: for its copy, its sound, and what is recorded meanwhile."""
 _CRASH_SAFE: Final = {
     # Fragments of a second that play as they are; an ordinary index when the file is closed.
     "movflags": "+hybrid_fragmented+frag_keyframe+use_metadata_tags",
@@ -74,6 +77,7 @@ class VideoSink(Sink):
         threads: the encoder's threads; 0 is as many as it thinks fit.
         begun_seconds: when the whole recording began, in the source's time, if this is a later
             segment of it.
+        make_room: asked, when less than `--min-free` is left, whether so many bytes could be freed.
 
     Raises:
         UsageError: the codec does not go into such a file.
@@ -88,6 +92,7 @@ class VideoSink(Sink):
         overwrite: bool = False,
         threads: int = 0,
         begun_seconds: Fraction | None = None,
+        make_room: Callable[[int], bool] = lambda n_bytes: False,
     ) -> None:
         self.name = path
         self._path = Path(path)
@@ -100,6 +105,7 @@ class VideoSink(Sink):
         self._overwrite = overwrite
         self._threads = threads
         self._begun_seconds = begun_seconds
+        self._make_room = make_room
         self._until_seconds: Fraction | None = None
         self._container: OutputContainer | None = None
         self._newest: av.Packet[av.VideoStream] | None = None
@@ -138,7 +144,7 @@ class VideoSink(Sink):
             if self._container is None:
                 self._open(image, picture)
             self._encode(image, picture)
-            if self.written % _PICTURES_A_LOOK == 0:
+            if self.written % _PICTURES_A_LOOK == 1:
                 self._check_space()
         except (av.error.FFmpegError, _DiskNearlyFullError) as exc:
             self._finish(flush=isinstance(exc, _DiskNearlyFullError))
@@ -147,7 +153,8 @@ class VideoSink(Sink):
 
     def _check_space(self) -> None:
         free = shutil.disk_usage(self._part.parent).free
-        if free < self._config.min_free_bytes:
+        lacking = self._config.min_free_bytes - free
+        if lacking > 0 and not self._make_room(lacking):
             raise _DiskNearlyFullError(
                 f"its disk has only {free / 1e6:.0f} MB free (--min-free {self._config.min_free})"
             )
@@ -303,6 +310,7 @@ class VideoSink(Sink):
         if n_pictures_in(self._part) == 0:
             raise SinkError(f"{self.name}: no picture can be read from what was recorded")
         try:
+            self._check_room_for_copy()
             finish(self._part, whole, self._suffix, sound, self._metadata())
             os.replace(whole, self._path)
         except CANNOT_FINISH as exc:
@@ -311,6 +319,13 @@ class VideoSink(Sink):
             os.replace(self._part, self._path)
         else:
             self._part.unlink()
+
+    def _check_room_for_copy(self) -> None:
+        """It may not take the room that the next segment is being written into."""
+        n_bytes = self._part.stat().st_size
+        lacking = round(_COPY_ROOM * n_bytes) - shutil.disk_usage(self._part.parent).free
+        if lacking > 0 and not self._make_room(lacking):
+            raise OSError(errno.ENOSPC, "its disk has no room for a second copy of it")
 
     def _sound(self) -> Sound | None:
         if self._info.file is None or not self._config.audio:
