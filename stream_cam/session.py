@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,7 +28,7 @@ from stream_cam.sinks import check_outputs, kind_of, open_sink
 from stream_cam.sinks.base import Sink, StreamInfo
 from stream_cam.sinks.recorder import RecorderSink
 from stream_cam.sinks.score import TruthScore
-from stream_cam.sinks.segments import check_segments
+from stream_cam.sinks.segments import Segment, SegmentSink, check_segments
 from stream_cam.sinks.video import finished_of
 from stream_cam.sinks.window import display_problem
 from stream_cam.sources import open_source
@@ -156,9 +157,7 @@ def _pipeline(
         raise
     if any(sink.watched for sink in sinks):  # who watches may want to keep it
         sinks.append(RecorderSink(settings, Path.cwd(), stream, config.record))
-    # A page cannot link into segments, which may be removed and whose names come as they begin.
-    linked = [finished_of(path) for path in videos if config.record.segment is None]
-    results = open_results(config.record, info.name, linked[0] if linked else None)
+    results = open_results(config.record, info.name, _linked(sinks, videos))
     pipeline = Pipeline(
         source,
         [*sinks, *results, *extra_sinks],
@@ -202,6 +201,14 @@ def _check_pages(uris: Sequence[str], config: WebConfig) -> None:
     with ExitStack() as places:  # held together: two pages are not to have one place
         for address in pages:
             places.enter_context(closing(check_page(address, config)))
+
+
+def _linked(sinks: Sequence[Sink], videos: Sequence[Path]) -> Path | Future[list[Segment]] | None:
+    """What moments may be links into: the first recording, or the segments it will have."""
+    segmented = [sink for sink in sinks if isinstance(sink, SegmentSink)]
+    if segmented:
+        return segmented[0].there
+    return finished_of(videos[0]) if videos else None
 
 
 def _description(explainer: Explainer, targets: Sequence[str]) -> str:

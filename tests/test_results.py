@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import xml.etree.ElementTree as ET
+from concurrent.futures import Future, ThreadPoolExecutor
 from fractions import Fraction
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+from material import numbered_picture, picture_number
 
 from stream_cam.cli import main
 from stream_cam.config import RecordConfig
@@ -21,7 +24,9 @@ from stream_cam.results.hot import hot_box
 from stream_cam.results.maps import MapsSink
 from stream_cam.results.predictions import PredictionsSink
 from stream_cam.results.timeline import TimelineSink
-from stream_cam.sinks import Picture
+from stream_cam.sinks import Picture, SegmentSink, StreamInfo
+from stream_cam.sinks.segments import Segment
+from stream_cam.sources import VideoSource
 
 LABELS = ("cat", 'a "dog", maybe', "<bird>")
 SIZE_HW = (70, 140)
@@ -240,9 +245,62 @@ def test_page_links_into_the_recording(tmp_path: Path) -> None:
     path = tmp_path / "t.html"
     shown_in_turn(path, [0, 2], tmp_path / "a film.mp4")
     text = path.read_text(encoding="utf-8")
-    assert '<a href="a%20film.mp4#t=0.20">' in text
+    assert '<a href="a%20film.mp4#t=0.200">' in text
     assert "<td>&lt;bird&gt;<td>" in text
     assert "<bird>" not in text
+
+
+def links_in(path: Path) -> list[str]:
+    return re.findall(r'<a href="(.*?)">', path.read_text(encoding="utf-8"))
+
+
+def test_links_count_from_the_recordings_first_picture(tmp_path: Path) -> None:
+    """Of a live source the first ones are drawn before anything has been explained."""
+    path = tmp_path / "t.svg"
+    with TimelineSink(path, "a", tmp_path / "out.mp4") as sink:
+        for number in range(3, 5):
+            sink.write(picture(None, number))
+        sink.write(picture(explained(peaked(1, 1)), 5))
+    assert links_in(path) == ["out.mp4#t=0.400"]
+
+
+def test_moments_are_links_into_the_segments_that_hold_them(tmp_path: Path) -> None:
+    """Each kind of result is closed by a thread of its own: the page may have to wait."""
+    page, config = tmp_path / "t.svg", RecordConfig(segment="1", crf=1)
+    recording = SegmentSink(
+        str(tmp_path / "out.mp4"), StreamInfo(Fraction(5), False, False), config
+    )
+    timeline = TimelineSink(page, "a", recording.there)
+    for number in range(13):
+        image = numbered_picture(number, SIZE_HW)
+        shown = Picture(
+            image,
+            Frame(image, number, number * 2, Fraction(1, 10), 1),
+            explained(peaked(1, 1), number // 2 % 3),
+        )
+        recording.write(Picture(image, shown.frame, None))
+        timeline.write(shown)
+    with ThreadPoolExecutor(1) as pool:
+        drawn = pool.submit(timeline.close)
+        recording.close()
+        drawn.result(20)
+    found = []
+    for link in links_in(page):
+        name, _, offset = link.partition("#t=")
+        with VideoSource(str(tmp_path / name)) as source:
+            shown_then = [f for f in source if f.pts_seconds <= float(offset)][-1]
+        found.append(picture_number(shown_then.image_bgr))
+    assert found == [0, 2, 4, 6, 8, 10, 12]
+
+
+def test_moments_of_removed_segments_are_no_links(tmp_path: Path) -> None:
+    page, recording = tmp_path / "t.html", Future[list[Segment]]()
+    recording.set_result([Segment(Fraction(4, 10), tmp_path / "b.mp4")])
+    with TimelineSink(page, "a", recording) as sink:
+        for number in range(4):
+            sink.write(picture(explained(peaked(1, 1), number % 2), number))
+    assert links_in(page) == 2 * ["b.mp4#t=0.000", "b.mp4#t=0.200"]
+    assert "Those without a link are in segments that have been removed" in page.read_text()
 
 
 @pytest.mark.parametrize(

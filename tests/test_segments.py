@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import subprocess
 import sys
 import threading
@@ -17,6 +18,7 @@ from typing import Any
 
 import av
 import numpy as np
+import numpy.typing as npt
 import pytest
 from held_clock import DEADLINE_SECONDS, NOON, HeldTime
 from material import numbered_picture, picture_at, picture_number
@@ -180,6 +182,29 @@ def test_sound_of_segments_together_is_the_files(clip: Path, tmp_path: Path, suf
     for before, after in pairwise(heard):
         assert after[0] == pytest.approx(before[-1], abs=1e-3), "one packet is in both"
     assert sorted({round(time, 3) for time in together}) == pytest.approx(expected, abs=1e-3)
+
+
+def samples_in(path: Path) -> npt.NDArray[Any]:
+    with av.open(str(path)) as container:
+        frames = list(container.decode(audio=0))
+    assert frames[0].pts == 0
+    return np.concatenate([frame.to_ndarray()[0] for frame in frames])
+
+
+def test_sound_that_is_transcoded_is_cut_to_the_sample_at_borders(
+    clip: Path, tmp_path: Path
+) -> None:
+    whole, folder, rate = tmp_path / "whole.webm", tmp_path / "in", 48_000
+    annotate(clip, whole)
+    folder.mkdir()
+    annotate(clip, folder / "out.webm", segment="1")
+    expected, heard = samples_in(whole), [samples_in(path) for path in sorted(folder.iterdir())]
+    assert [len(part) for part in heard] == [rate, rate, len(expected) - 2 * rate]
+    together = np.concatenate(heard)
+    for begin in range(0, 3 * rate, rate // 20):
+        piece = slice(begin, begin + rate // 20)
+        # A shift by three samples of its tone would be 0.985.
+        assert np.corrcoef(together[piece], expected[piece])[0, 1] > 0.99
 
 
 def test_a_part_in_segments_is_named_by_its_place_in_the_file(clip: Path, tmp_path: Path) -> None:
@@ -565,5 +590,7 @@ def test_run_tells_of_its_segments(
     assert names(tmp_path) == sorted([*made, "out.mp4", "r.json", "t.html"])
     sink = json.loads(Path("r.json").read_text())["sinks"][0]
     assert (sink["written"], sink["segments"], sink["removed"]) == (6, made, 0)
-    assert "out.mp4" not in Path("t.html").read_text()
+    links = re.findall(r'<a href="(.*?)#t=', Path("t.html").read_text())
+    assert links
+    assert set(links) <= set(made)
     assert sum(n_pictures_in(Path(name)) for name in made) == 6

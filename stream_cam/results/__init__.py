@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+from concurrent.futures import Future
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from stream_cam.config import RecordConfig
 from stream_cam.results.paths import result_paths
 from stream_cam.sinks.base import Sink
 
+if TYPE_CHECKING:
+    from stream_cam.sinks.segments import Segment
+
 __all__ = ["open_results", "result_paths"]
 
 
 def open_results(
-    config: RecordConfig, title: str = "", recording: Path | None = None
+    config: RecordConfig,
+    title: str = "",
+    recording: Path | Future[list[Segment]] | None = None,
 ) -> list[Sink]:
     """The sinks of the results that are asked for; they write nothing before their first frame.
 
     Args:
         title: what is looked at.
-        recording: a video of the same run, for links into it.
+        recording: a video of the same run, or its segments, for links into it.
     """
     from stream_cam.results.maps import MapsSink
     from stream_cam.results.predictions import PredictionsSink

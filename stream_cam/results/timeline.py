@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import math
 import os
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
 
 from stream_cam.errors import SinkError
 from stream_cam.results.clock import clock
 from stream_cam.sinks.base import Picture, Sink
 from stream_cam.whole import write_whole
+
+if TYPE_CHECKING:
+    from stream_cam.sinks.segments import Segment
 
 N_CLASSES: Final = 6
 _COLOURS: Final = ("#3b7ddd", "#e4572e", "#2a9d6f", "#b5179e", "#c98a00", "#5b6770")
@@ -64,12 +70,16 @@ class TimelineSink(Sink):
     Args:
         path: `.svg`, or `.html` with a list of the moments at which the class changed.
         title: what was looked at.
-        recording: a video of the same run; the page's moments are links into it.
+        recording: a video of the same run, or its segments once they are known; moments are links
+            into them.
     """
 
     path: Path
     title: str = ""
-    recording: Path | None = None
+    recording: Path | Future[list[Segment]] | None = None
+    _begin_seconds: float | None = None
+    _films: list[tuple[float, str]] = field(default_factory=list)
+    """When each video begins, and its address as seen from the page."""
     _points: list[_Point] = field(default_factory=list)
     _frames_a_point: int = 1
     _totals: Counter[str] = field(default_factory=Counter)
@@ -79,6 +89,8 @@ class TimelineSink(Sink):
         self.name = str(self.path)
 
     def write(self, picture: Picture) -> bool:
+        if self._begin_seconds is None:
+            self._begin_seconds = picture.frame.pts_seconds
         explanation = picture.explanation
         if explanation is not None:
             best = {one.label: one.probability for one in explanation.predictions}
@@ -114,12 +126,33 @@ class TimelineSink(Sink):
     def close(self) -> None:
         if not self._spans:
             return
+        self._films = [
+            (begin, quote(os.path.relpath(path, self.path.parent)))
+            for begin, path in self._videos()
+        ]
         drawing = "\n".join(self._svg())
         text = drawing if self.path.suffix.lower() == ".svg" else "\n".join(self._page(drawing))
         try:
             write_whole(self.path, f"{text}\n".encode())
         except OSError as error:
             raise SinkError(f"{self.path} cannot be written: {error.strerror}") from error
+
+    def _videos(self) -> list[tuple[float, Path]]:
+        if self.recording is None:
+            return []
+        if isinstance(self.recording, Path):
+            return [(self._begin_seconds or 0.0, self.recording)]
+        # The recording is closed by a thread of its own, however the run ends.
+        return [(float(each.begin_seconds), each.path) for each in self.recording.result()]
+
+    def _link(self, seconds: float) -> str | None:
+        """To a moment; None: it is in no video, or in a segment that has been removed."""
+        place = bisect_right(self._films, seconds, key=lambda film: film[0]) - 1
+        if place < 0:
+            return None
+        begin, href = self._films[place]
+        # Rounded down it would be the picture before.
+        return f"{href}#t={math.ceil(round(1000 * (seconds - begin), 3)) / 1000:.3f}"
 
     def spans(self) -> list[Span]:
         """One after the other, without gaps."""
@@ -165,12 +198,14 @@ class TimelineSink(Sink):
         ribbon = _TOP + high + 14
         for shown in self.spans():
             width = max(1.0, x(shown.end_seconds) - x(shown.start_seconds))
-            yield (
+            rect = (
                 f'<rect x="{x(shown.start_seconds):.1f}" y="{ribbon}" width="{width:.1f}" '
                 f'height="{_RIBBON}" fill="{colour.get(shown.label, _OTHER)}"><title>'
                 f"{escape(shown.label)}: {clock(shown.start_seconds)} to "
                 f"{clock(shown.end_seconds)}</title></rect>"
             )
+            link = self._link(shown.start_seconds)
+            yield rect if link is None else f'<a href="{link}">{rect}</a>'
         for label in leading:
             points = " ".join(f"{x(s):.1f},{y(p):.1f}" for s, p in self._line(label))
             yield (
@@ -195,22 +230,23 @@ class TimelineSink(Sink):
             "video{max-width:100%}</style>"
         )
         yield drawing
-        href = None
-        if self.recording is not None:
-            href = quote(os.path.relpath(self.recording, self.path.parent))
-            yield f'<p><video src="{href}" controls preload="metadata"></video></p>'
+        if isinstance(self.recording, Path):
+            src = self._films[0][1]
+            yield f'<p><video src="{src}" controls preload="metadata"></video></p>'
         spans = self.spans()
         yield f"<h2>Moments at which the class changed: {len(spans)}</h2><table>"
         for shown in spans[:_MOST_MOMENTS]:
             when = clock(shown.start_seconds)
-            if href is not None:
-                begin = shown.start_seconds - spans[0].start_seconds
-                when = f'<a href="{href}#t={begin:.2f}">{when}</a>'
+            link = self._link(shown.start_seconds)
+            if link is not None:
+                when = f'<a href="{link}">{when}</a>'
             yield (
                 f"<tr><td>{when}<td>{escape(shown.label)}<td>up to "
                 f"{shown.peak_probability:.0%} at {clock(shown.peak_seconds)}"
             )
         yield "</table>"
+        if self._films and self._link(spans[0].start_seconds) is None:
+            yield "<p>Those without a link are in segments that have been removed."
         if len(spans) > _MOST_MOMENTS:
             yield f"<p>and {len(spans) - _MOST_MOMENTS} more"
         yield "</html>"
