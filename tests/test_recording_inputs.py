@@ -10,7 +10,9 @@ from fractions import Fraction
 from pathlib import Path
 
 import av
+import numpy as np
 import pytest
+from material import write_video
 from recordings import annotate, times_in
 
 from stream_cam.cli import main
@@ -139,6 +141,23 @@ def test_colours_stay_tagged_as_they_were(
     annotate(path, out)
     assert colour_of(path) == expected
     assert colour_of(out) == expected
+
+
+def test_a_rotated_file_is_recorded_upright(tmp_path: Path) -> None:
+    """Phones write lying pictures, and a matrix that turns them by a quarter to the right."""
+    left_bright = np.zeros((48, 64, 3), np.uint8)
+    left_bright[:, :32] = 255
+    path = write_video(tmp_path / "in.mp4", images=[left_bright] * 5, display_matrix=(0, 1, -1, 0))
+    out = tmp_path / "out.mp4"
+    times = annotate(path, out)
+    assert times_in(out) == times
+    with av.open(str(out)) as container:
+        frame = next(container.decode(video=0))
+        assert (frame.width, frame.height, frame.rotation) == (48, 64, 0)
+        shown = frame.to_ndarray(format="gray")
+    assert shown[:28].min() > 240
+    assert shown[36:].max() < 20
+    assert ffmpeg("-v", "warning", "-xerror", "-i", str(out), "-f", "null", "-") == ""
 
 
 def test_an_edit_list_hides_what_comes_before_it(tmp_path: Path) -> None:

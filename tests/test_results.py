@@ -9,6 +9,7 @@ import xml.etree.ElementTree as ET
 from concurrent.futures import Future, ThreadPoolExecutor
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -118,6 +119,30 @@ def test_predictions_are_a_row_a_frame(tmp_path: Path, suffix: str) -> None:
     assert [float(row["time"]) for row in rows] == [0.2, 0.4]
     assert [int(row["explained_frame"]) for row in rows] == [1, 1]
     assert {row["label"] for row in rows} == {LABELS[1]}
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".csv"])
+def test_rows_on_a_disk_that_fills_up_are_whole(tiny_disk: Path, suffix: str) -> None:
+    path, written = tiny_disk / f"p{suffix}", []
+    (tiny_disk / "filling").write_bytes(bytes(1_020_000))
+
+    def write_rows() -> None:
+        with PredictionsSink(path) as sink:
+            for number in range(1000):
+                sink.write(picture(explained(peaked(2, 3), index=number), number))
+                written.append(number)
+
+    with pytest.raises(SinkError, match="cannot be written: No space left on device"):
+        write_rows()
+    text = path.read_text(encoding="utf-8")
+    assert text.endswith("\n")
+    rows: list[Any]
+    if suffix == ".jsonl":
+        rows = [json.loads(line) for line in text.splitlines()]
+    else:
+        rows = list(csv.DictReader(text.splitlines()))
+    assert [int(row["frame"]) for row in rows] == written
+    assert len(written) > 10
 
 
 def test_parquet_has_the_columns_of_csv(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,6 +19,7 @@ Version 1 of the schema; in CSV and Parquet the lists are columns of their own
 from __future__ import annotations
 
 import csv
+import errno
 import io
 import json
 import os
@@ -77,12 +78,20 @@ class PredictionsSink(Sink):
                 # Unbuffered: a row is one write, so that a kill leaves whole rows.
                 self._file = self._rows_path.open("wb", buffering=0)
                 if as_csv:
-                    self._file.write(_csv_line(list(_flat(row))))
-            text = _csv_line(list(_flat(row).values())) if as_csv else _json_line(row)
-            self._file.write(text)
+                    self._put(_csv_line(list(_flat(row))))
+            self._put(_csv_line(list(_flat(row).values())) if as_csv else _json_line(row))
         except OSError as error:
             raise SinkError(f"{self.name} cannot be written: {error.strerror}") from error
         return True
+
+    def _put(self, row: bytes) -> None:
+        """As a whole or not at all: a disk that is full takes a part of it."""
+        assert self._file is not None
+        n_written = self._file.write(row) or 0
+        if n_written < len(row):
+            if n_written and self._file.seekable():
+                self._file.truncate(self._file.seek(-n_written, os.SEEK_CUR))
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def close(self) -> None:
         if self._file is None:
