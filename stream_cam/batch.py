@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Final, Literal
 from stream_cam.config import RESULT_SUFFIXES, BatchConfig, PipelineConfig, RecordConfig
 from stream_cam.errors import SinkError, SourceNotFoundError, StreamCamError, UsageError
 from stream_cam.session import run_session
+from stream_cam.sinks.encoders import check_codec, check_preset
 from stream_cam.sinks.video import part_of, unfinished_of
 from stream_cam.sources.paths import VIDEO_SUFFIXES, is_pattern, natural_key
 
@@ -77,7 +78,7 @@ class Batch:
         batch: of which type, and how many at once.
 
     Raises:
-        StreamCamError: nothing to do was found, or two videos would have one name.
+        StreamCamError: nothing to do was found, or it cannot be done as it is asked for.
     """
 
     places: Sequence[str]
@@ -98,6 +99,10 @@ class Batch:
     def _check(self) -> None:
         if self.config.record.segment is not None:
             raise UsageError("--segment is for `stream-cam run`; a batch makes one file a video")
+        if self.output.exists() and not self.output.is_dir():
+            raise UsageError(f"{self.output} is a file; give a folder with -o")
+        codec = check_codec(f".{self.batch.container}", self.config.record.codec)
+        check_preset(codec, self.config.record.preset)
         named = Counter(job.output for job in self.jobs)
         for output, count in named.items():
             if count > 1:
@@ -127,7 +132,10 @@ class Batch:
             on_end: told of each job as it ends, on this thread.
             on_tick: called a few times a second on this thread.
         """
-        self.output.mkdir(parents=True, exist_ok=True)
+        try:
+            self.output.mkdir(parents=True, exist_ok=True)
+        except OSError as exc:
+            raise SinkError(f"the folder {self.output} cannot be made: {exc.strerror}") from exc
         todo = []
         for job in self.jobs:
             if job.output.exists() and not self.config.run.overwrite:

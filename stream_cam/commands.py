@@ -262,7 +262,8 @@ def _usage_error(drawn: str, arguments: Sequence[str]) -> UsageError:
         r"invalid choice '(.*?)' for argument '(.*?)'. Expected one of \((.*)\)", said
     )
     if choice is not None:
-        return unknown_name(choice[2], choice[1], re.findall(r"'(.*?)'", choice[3]))
+        known = [name for name in re.findall(r"'(.*?)'", choice[3]) if name != "None"]
+        return unknown_name(choice[2], choice[1], known)
     stray = re.match(r"Unrecognized options: (\S+?),?(?= |$)", said)
     if stray is not None and not commands:
         return unknown_name("command", stray[1], COMMANDS)

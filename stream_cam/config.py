@@ -244,6 +244,9 @@ class CaptureConfig:
             raise ValueError(f"--camera-size is WIDTHxHEIGHT in pixels, got {self.camera_size!r}")
 
 
+_MOST_PIXELS = 16_384
+"""Of one side; no encoder takes more."""
+
 RESULT_SUFFIXES = {
     "predictions": (".jsonl", ".csv", ".parquet"),
     "cams": (".npz",),
@@ -304,18 +307,19 @@ class RecordConfig:
             raise ValueError(f"--every is a number of frames from 1, got {self.every}")
         if self.size is not None and not re.fullmatch(r"[1-9]\d{0,4}x[1-9]\d{0,4}", self.size):
             raise ValueError(f"--size is WIDTHxHEIGHT in pixels, got {self.size!r}")
-        for name in ("bitrate", "min_free"):
-            text = getattr(self, name)
-            if text is not None:
-                _amount(f"--{name.replace('_', '-')}", text)
+        if max(self.size_hw or (0,)) > _MOST_PIXELS:
+            raise ValueError(f"--size is at most {_MOST_PIXELS} pixels a side, got {self.size}")
+        _amount("--min-free", self.min_free)
+        if (self.bits_a_second or 1000) < 1000:
+            raise ValueError(f"--bitrate is bits a second from 1k on, got {self.bitrate!r}")
         for name, suffixes in RESULT_SUFFIXES.items():
             path = getattr(self, name)
             if path is not None and path.suffix.lower() not in suffixes:
                 raise ValueError(f"--{name} is a file in {' or '.join(suffixes)}, got {path}")
         self._check_segments()
         start, end = self.start_seconds, self.end_seconds
-        if start is not None and end is not None and end <= start:
-            raise ValueError(f"--end {self.end} is not after --start {self.start}")
+        if end is not None and end <= (start or 0):
+            raise ValueError(f"--end {self.end} is not after --start {self.start or 0}")
 
     def _check_segments(self) -> None:
         segment, keep = self.segment_seconds, self.keep_seconds

@@ -8,6 +8,7 @@ from fractions import Fraction
 from pathlib import Path
 
 import av
+import av.error
 
 from stream_cam.errors import (
     OutputExistsError,
@@ -20,6 +21,8 @@ from stream_cam.sinks.encoders import CONTAINERS
 from stream_cam.sinks.finish import CANNOT_FINISH, finish, sound_of_part
 from stream_cam.sinks.segment_names import segments_of
 from stream_cam.sinks.video import n_pictures_in, part_of
+from stream_cam.sources.ffmpeg_errors import explain_file_error
+from stream_cam.sources.paths import check_readable
 
 
 def recover_command(names: Sequence[str], *, sound_of: Path | None, overwrite: bool) -> None:
@@ -87,6 +90,8 @@ def recover(
     n_pictures = n_pictures_in(part)
     if not n_pictures:
         raise SourceError(f"no picture can be read from {part}; remove it")
+    if sound_of is not None:
+        _check_sound(sound_of)
     whole = path.with_name(f".{path.name}.whole")
     try:
         with av.open(str(part)) as container:
@@ -101,6 +106,17 @@ def recover(
         raise SinkError(f"{path} cannot be written: {reason}; {part} is as it was") from exc
     part.unlink()
     return path, n_pictures, float(seconds)
+
+
+def _check_sound(source: Path) -> None:
+    try:
+        check_readable(str(source))
+        with av.open(f"file:{source}") as container:
+            n_tracks = len(container.streams.audio)
+    except av.error.FFmpegError as exc:
+        raise explain_file_error(str(source), exc) from exc
+    if not n_tracks:
+        raise SourceError(f"{source} has no sound in it; leave out --sound-of")
 
 
 def _last_second(part: Path) -> Fraction:

@@ -167,6 +167,14 @@ def test_mistakes_are_told_before_anything_is_done(
         Batch(["clips"], clips, CONFIG)
     assert main(["batch", "clips", "--predictions", "p.jsonl"]) == 2
     assert "put {name} into it, such as {name}.jsonl" in capsys.readouterr().err
+    assert main(["batch", "clips", "-o", "clips/b9.mp4"]) == 2
+    assert "clips/b9.mp4 is a file; give a folder with -o" in capsys.readouterr().err
+    assert main(["batch", "clips", "-o", "clips/b9.mp4/deeper"]) == 1
+    assert "the folder clips/b9.mp4/deeper cannot be made: Not a dir" in capsys.readouterr().err
+    assert main(["batch", "clips", "--container", "mov", "--codec", "vp9"]) == 2
+    assert "--codec vp9 does not go into *.mov" in capsys.readouterr().err
+    assert main(["batch", "clips", "--preset", "quick"]) == 2
+    assert "unknown --preset 'quick'" in capsys.readouterr().err
     assert main(["batch", "clips", "--jobs", "0"]) == 2
     assert "--jobs is a number of videos from 1" in capsys.readouterr().err
     assert names(clips.parent) == ["clips"]

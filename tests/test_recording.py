@@ -157,6 +157,11 @@ def test_a_part_that_is_not_there_is_an_error(clip: Path) -> None:
         CutSource(VideoSource(str(clip)), Fraction(9), None, 1),
     ):
         pass
+    with (
+        CutSource(VideoSource(str(clip)), Fraction("0.71"), Fraction("0.79"), 1) as between,
+        pytest.raises(SourceError, match=r"has no frame from 0\.71 s to 0\.79 s"),
+    ):
+        list(between)
 
 
 @pytest.mark.parametrize(
@@ -311,6 +316,18 @@ def test_a_disk_that_fills_up_keeps_what_there_is(
     assert [entry.name for entry in tiny_disk.iterdir()] == [out.name]
 
 
+@pytest.mark.parametrize("problem", ["full", "gone"])
+def test_a_recording_that_cannot_begin_leaves_nothing(tmp_path: Path, problem: str) -> None:
+    folder = tmp_path / "folder"
+    config = RecordConfig(min_free="900T" if problem == "full" else "0")
+    with VideoSink(str(folder / "out.mp4"), record=config) as sink:
+        if problem == "full":
+            folder.mkdir()
+        with pytest.raises(SinkError, match="nothing was kept"):
+            sink.write(picture_at(numbered_picture(0, (48, 64))))
+    assert not list(tmp_path.glob("folder/*"))
+
+
 def test_recovery_says_what_it_cannot_do(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match=r"nothing to recover for out\.mp4"):
         recover(tmp_path / "out.mp4")
@@ -325,6 +342,25 @@ def test_recovery_says_what_it_cannot_do(tmp_path: Path) -> None:
     assert n_pictures_in(tmp_path / "nowhere.mp4") == 0
 
 
+def test_recovery_without_the_sound_that_was_asked_for_is_none(clip: Path, tmp_path: Path) -> None:
+    out, silent, broken = (tmp_path / name for name in ("out.mp4", "silent.mp4", "broken.mp4"))
+    annotate(clip, silent, audio=False)
+    annotate(clip, tmp_path / "out.part.mp4")
+    broken.write_bytes(b"no video")
+    for source, said in (
+        (silent, "has no sound in it; leave out --sound-of"),
+        (broken, "is not a video"),
+        (tmp_path / "nowhere.mp4", "does not exist"),
+    ):
+        with pytest.raises(SourceError, match=said):
+            recover(out, sound_of=source)
+    assert not out.exists()
+    recover(out, sound_of=clip)
+    heard = sound_of(out)
+    assert len(heard) > 100
+    assert heard == sound_of(clip)[: len(heard)]
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [
@@ -335,6 +371,13 @@ def test_recovery_says_what_it_cannot_do(tmp_path: Path) -> None:
         (["--every", "0"], "--every is a number of frames from 1, got 0"),
         (["--bitrate", "fast"], "--bitrate is a number with k, M or G behind it, got 'fast'"),
         (["--codec", "vp9", "-o", "out.mov"], "--codec vp9 does not go into *.mov"),
+        (["--codec", "mpeg4"], "unknown --codec 'mpeg4'; known are av1, h264, hevc, vp9"),
+        (["--preset", "quick", "-o", "out.mp4"], "unknown --preset 'quick'; "),
+        (["--preset", "fast", "-o", "out.webm"], "unknown --preset 'fast'; known are 0, 1, 2"),
+        (["--bitrate", "4"], "--bitrate is bits a second from 1k on, got '4'"),
+        (["--size", "99999x9"], "--size is at most 16384 pixels a side, got 99999x9"),
+        (["--end", "0"], "--end 0 is not after --start 0"),
+        (["--segment", "10m"], "--segment is for recordings: give a video as output"),
     ],
 )
 def test_wrong_options_are_told(

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import av
@@ -274,10 +275,16 @@ def test_full_disk_is_an_error_and_what_was_recorded_plays(
         assert len(times_in(path)) == int(kept[1]) > 0
 
 
-def test_disk_that_is_nearly_full_ends_the_recording_in_order(tmp_path: Path) -> None:
-    path = tmp_path / "out.mp4"
-    with pytest.raises(SinkError, match=r"--min-free 900T.*the first 30 pictures are in it"):
-        record(path, numbered(range(40)), min_free="900T")
+def test_disk_that_is_nearly_full_ends_the_recording_in_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, free = tmp_path / "out.mp4", iter([10**9, 499_000_000])
+    monkeypatch.setattr(
+        "stream_cam.sinks.video.shutil.disk_usage",
+        lambda folder: SimpleNamespace(free=next(free, 10**9)),
+    )
+    with pytest.raises(SinkError, match=r"499 MB free .*the first 30 pictures are in it"):
+        record(path, numbered(range(40)))
     assert names(tmp_path) == ["out.mp4"]
     assert len(times_in(path)) == 30
 

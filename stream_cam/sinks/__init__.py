@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -13,7 +13,7 @@ from stream_cam.config import RecordConfig
 from stream_cam.errors import OutputExistsError, SinkError, UsageError, unknown_name
 from stream_cam.settings import Settings
 from stream_cam.sinks.base import Picture, Sink, StreamInfo
-from stream_cam.sinks.encoders import CONTAINERS, check_codec
+from stream_cam.sinks.encoders import CONTAINERS, check_codec, check_preset
 from stream_cam.sinks.images import PICTURE_SUFFIXES, FolderSink, PictureSink
 from stream_cam.sinks.null import NullSink
 from stream_cam.sinks.segment_names import is_segment_of
@@ -119,7 +119,7 @@ def kind_of(uri: str) -> Kind:
 
 
 def check_outputs(
-    uris: Iterable[str],
+    uris: Sequence[str],
     *,
     overwrite: bool,
     source: str | None = None,
@@ -131,13 +131,16 @@ def check_outputs(
         video = record is not None and kind_of(uri) == "video"
         segmented = False
         if record is not None and video:
-            check_codec(Path(uri).suffix.lower(), record.codec)
+            check_preset(check_codec(Path(uri).suffix.lower(), record.codec), record.preset)
             segmented = record.segment is not None
         check_output(uri, overwrite=overwrite, source=source, segmented=segmented)
         place = os.path.realpath(os.path.expanduser(uri))
         if place in seen and kind_of(uri) != "null":
             raise UsageError(f"{uri} is given twice as an output; give each a name of its own")
         seen.add(place)
+    segmented = record is not None and record.segment is not None
+    if segmented and "video" not in map(kind_of, uris):
+        raise UsageError("--segment is for recordings: give a video as output, such as out.mp4")
 
 
 def check_output(

@@ -14,7 +14,7 @@ import av
 import av.error
 
 from stream_cam.config import CodecName, RecordConfig
-from stream_cam.errors import SinkError, UsageError
+from stream_cam.errors import SinkError, UsageError, unknown_name
 
 logger = logging.getLogger(__name__)
 
@@ -38,6 +38,12 @@ larger, 0.1 dB higher). What costs in `veryfast` is the search for what noise do
 """
 
 
+_X26X_PRESETS: Final = (
+    *("ultrafast", "superfast", "veryfast", "faster", "fast"),
+    *("medium", "slow", "slower", "veryslow", "placebo"),
+)
+
+
 @dataclass(frozen=True)
 class _Encoder:
     """An encoder of FFmpeg's, and what it is told."""
@@ -48,18 +54,24 @@ class _Encoder:
     quality_option: str
     speed: Mapping[str, str]
     """Unless a preset is given."""
+    presets: tuple[str, ...] = _X26X_PRESETS
     preset_option: str = "preset"
     fixed: Mapping[str, str] | None = None
     """Always."""
 
 
+def _nvenc(name: str, crf: int) -> _Encoder:
+    presets, fixed = tuple(f"p{number}" for number in range(1, 8)), {"bf": "0", "rc": "vbr"}
+    return _Encoder(name, crf, "cq", {"preset": "p4"}, presets, fixed=fixed)
+
+
 _ENCODERS: Final[Mapping[CodecName, tuple[_Encoder, ...]]] = {
     "h264": (
-        _Encoder("h264_nvenc", 23, "cq", {"preset": "p4"}, fixed={"bf": "0", "rc": "vbr"}),
+        _nvenc("h264_nvenc", 23),
         _Encoder("libx264", 22, "crf", _LEAN, fixed={"bf": "0"}),
     ),
     "hevc": (
-        _Encoder("hevc_nvenc", 26, "cq", {"preset": "p4"}, fixed={"bf": "0", "rc": "vbr"}),
+        _nvenc("hevc_nvenc", 26),
         _Encoder(
             "libx265",
             26,
@@ -69,10 +81,15 @@ _ENCODERS: Final[Mapping[CodecName, tuple[_Encoder, ...]]] = {
         ),
     ),
     "av1": (
-        _Encoder("av1_nvenc", 30, "cq", {"preset": "p4"}, fixed={"bf": "0", "rc": "vbr"}),
-        # Low delay, pictures in the order of their times: what is cut off still plays.
+        _nvenc("av1_nvenc", 30),
         _Encoder(
-            "libsvtav1", 35, "crf", {"preset": "10"}, fixed={"svtav1-params": "pred-struct=1"}
+            "libsvtav1",
+            35,
+            "crf",
+            {"preset": "10"},
+            tuple(map(str, range(14))),
+            # Low delay, pictures in the order of their times: what is cut off still plays.
+            fixed={"svtav1-params": "pred-struct=1"},
         ),
     ),
     "vp9": (
@@ -81,6 +98,7 @@ _ENCODERS: Final[Mapping[CodecName, tuple[_Encoder, ...]]] = {
             32,
             "crf",
             {"cpu-used": "8"},
+            tuple(map(str, range(10))),
             preset_option="cpu-used",
             fixed={"deadline": "realtime", "row-mt": "1", "lag-in-frames": "0"},
         ),
@@ -115,6 +133,19 @@ def check_codec(suffix: str, codec: CodecName | None) -> CodecName:
     return codec
 
 
+def check_preset(codec: CodecName, preset: str | None) -> None:
+    """Find out whether an encoder that works here has such a preset.
+
+    Raises:
+        UsageError: none has.
+    """
+    if preset is None:
+        return
+    known = [name for each in _ENCODERS[codec] if encodes(each.name) for name in each.presets]
+    if known and preset not in known:
+        raise unknown_name("--preset", preset, known)
+
+
 def choose(codec: CodecName, config: RecordConfig) -> Encoding:
     """The first encoder of a codec that really encodes here: NVENC, then a library.
 
@@ -122,11 +153,8 @@ def choose(codec: CodecName, config: RecordConfig) -> Encoding:
         SinkError: none does.
     """
     for encoder in _ENCODERS[codec]:
-        # NVENC's presets have names of their own, p1 to p7.
-        foreign = config.preset is not None and encoder.name.endswith("nvenc")
-        if foreign and not (config.preset or "").startswith("p"):
-            continue
-        if encodes(encoder.name):
+        foreign = config.preset is not None and config.preset not in encoder.presets
+        if not foreign and encodes(encoder.name):
             return Encoding(encoder.name, _options(encoder, config), config.bits_a_second)
     names = " or ".join(encoder.name for encoder in _ENCODERS[codec])
     raise SinkError(

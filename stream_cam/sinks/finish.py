@@ -232,7 +232,7 @@ def _trimmed(
         return frame
     # Planar: (channels, samples); packed: (1, samples · channels).
     n_each = 1 if frame.format.is_planar else frame.layout.nb_channels
-    samples = frame.to_ndarray()[:, first * n_each : last * n_each]
+    samples: Any = frame.to_ndarray()[:, first * n_each : last * n_each]
     part = av.AudioFrame.from_ndarray(
         np.ascontiguousarray(samples), frame.format.name, frame.layout.name
     )

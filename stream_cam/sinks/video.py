@@ -42,7 +42,7 @@ _UNFINISHED: Final = ".unfinished"
 _UNKNOWN = StreamInfo(fps=None, still=False, live=False)
 _EARLY_SECONDS: Final = 0.5
 _PICTURES_A_LOOK: Final = 30
-"""So often is looked how much of the disk is free, and at the first one."""
+"""So often is looked how much of the disk is free, first before there is a file."""
 _COPY_ROOM: Final = 1.125
 """Of the part file's size: for its copy, its sound, and what is recorded meanwhile."""
 _CRASH_SAFE: Final = {
@@ -141,13 +141,14 @@ class VideoSink(Sink):
             image = letterboxed(image, wanted_hw)
         image = padded_to_even(image)
         try:
+            if self.written % _PICTURES_A_LOOK == 0:
+                self._check_space()
             if self._container is None:
                 self._open(image, picture)
             self._encode(image, picture)
-            if self.written % _PICTURES_A_LOOK == 1:
-                self._check_space()
-        except (av.error.FFmpegError, _DiskNearlyFullError) as exc:
-            self._finish(flush=isinstance(exc, _DiskNearlyFullError))
+        except (av.error.FFmpegError, OSError, _DiskNearlyFullError) as exc:
+            if self._container is not None:
+                self._finish(flush=isinstance(exc, _DiskNearlyFullError))
             raise self._error(exc) from exc
         return True
 

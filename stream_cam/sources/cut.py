@@ -96,13 +96,14 @@ class CutSource(Closes):
         while first is not None:
             seconds = first.pts * first.time_base - begin
             if self._end is not None and seconds >= self._end:
-                return
+                break
             if seconds >= self._start:
                 if count % self._every == 0:
                     yield first
                 count += 1
             first = next(frames, None)
         if not count:
+            until = "on" if self._end is None else f"to {float(self._end):g} s"
             raise SourceError(
-                f"{self._source.info.name} has no frame from {float(self._start):g} s on"
+                f"{self._source.info.name} has no frame from {float(self._start):g} s {until}"
             )
