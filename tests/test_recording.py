@@ -22,7 +22,8 @@ from stream_cam.frame import Colour
 from stream_cam.recover import recover
 from stream_cam.sinks import Picture, StreamInfo, VideoSink
 from stream_cam.sinks.encoders import check_codec, encodes
-from stream_cam.sinks.finish import Sound, sound_of_part
+from stream_cam.sinks.finish import sound_of_part
+from stream_cam.sinks.sound import Sound
 from stream_cam.sinks.video import n_pictures_in
 from stream_cam.sources import VideoSource
 from stream_cam.sources.cut import CutSource
@@ -65,6 +66,56 @@ def test_sound_is_transcoded_where_the_container_cannot_hold_it(clip: Path, tmp_
         codecs = [stream.codec_context.name for stream in container.streams]
     assert [name.removeprefix("lib") for name in codecs] == ["vp9", "opus"]
     assert heard_seconds(out) == pytest.approx(heard_seconds(clip), abs=0.05)
+
+
+def test_sound_with_millisecond_times_is_transcoded_as_well(clip: Path, tmp_path: Path) -> None:
+    """Of a Matroska file, whose ticks are coarser than a sample."""
+    source, out = tmp_path / "in.mkv", tmp_path / "out.webm"
+    annotate(clip, source)
+    with VideoSource(str(source)) as video:
+        assert video.info.fps == FPS
+    annotate(source, out, start="0.5", end="2.5")
+    assert heard_seconds(out) == pytest.approx((0, 2), abs=0.003)
+    with av.open(str(out)) as container:
+        times = [packet.pts for packet in container.demux(audio=0) if packet.pts is not None]
+    assert np.diff(times).max() <= 22, "a packet lasts 20 ms"
+
+
+def damaged(clip: Path, path: Path) -> Path:
+    """A transport stream of which a tenth of the bytes in the middle is noise."""
+    with av.open(str(clip)) as source, av.open(str(path), "w") as out:
+        streams = {each.index: out.add_stream_from_template(each) for each in source.streams}
+        for packet in source.demux():
+            if packet.dts is not None:
+                packet.stream = streams[packet.stream.index]
+                out.mux(packet)
+    data, chance = bytearray(path.read_bytes()), random.Random(1)
+    for place in range(len(data) // 3, 2 * len(data) // 3):
+        if chance.random() < 0.1:
+            data[place] = chance.randrange(256)
+    path.write_bytes(data)
+    return path
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".webm"])
+def test_sound_before_and_after_damage_is_kept(
+    clip: Path, tmp_path: Path, suffix: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    out = tmp_path / f"out{suffix}"
+    times = annotate(damaged(clip, tmp_path / "in.ts"), out)
+    assert times_in(out)[-1] == pytest.approx(2.9, abs=2e-3)
+    assert 15 <= len(times) < 30
+    assert "damaged parts of its sound that are left out: " in caplog.text
+    assert re.search(r"in\.ts: \d+ damaged parts", caplog.text)
+    with av.open(str(out)) as container:
+        at = [
+            float(packet.pts * packet.time_base)
+            for packet in container.demux(audio=0)
+            if packet.pts is not None and packet.time_base is not None
+        ]
+    assert (at[0], at[-1]) == pytest.approx((0.0, 3.5), abs=0.06)
+    assert len([time for time in at if time < 1]) > 40
+    assert len([time for time in at if time > 2.5]) > 40
 
 
 def test_sound_can_be_left_out_and_metadata_stays(clip: Path, tmp_path: Path) -> None:

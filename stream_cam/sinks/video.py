@@ -24,7 +24,8 @@ from stream_cam.errors import OutputExistsError, SinkError
 from stream_cam.frame import BgrImage, Colour
 from stream_cam.sinks.base import Picture, Sink, StreamInfo
 from stream_cam.sinks.encoders import CONTAINERS, check_codec, choose
-from stream_cam.sinks.finish import APPLES_HEVC, CANNOT_FINISH, Sound, finish, start_tags
+from stream_cam.sinks.finish import APPLES_HEVC, CANNOT_FINISH, finish, start_tags
+from stream_cam.sinks.sound import Sound
 from stream_cam.sinks.ticks import Ticks, duration
 from stream_cam.sinks.yuv import Matrix, coefficients, letterboxed, padded_to_even, yuv420_of_bgr
 
@@ -316,7 +317,8 @@ class VideoSink(Sink):
             os.replace(whole, self._path)
         except CANNOT_FINISH as exc:
             whole.unlink(missing_ok=True)
-            logger.warning("%s is kept as it was recorded, without sound: %s", self.name, exc)
+            reason = getattr(exc, "strerror", None) or exc
+            logger.warning("%s is kept as it was recorded, without sound: %s", self.name, reason)
             os.replace(self._part, self._path)
         else:
             self._part.unlink()

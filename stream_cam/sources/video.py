@@ -28,6 +28,7 @@ from stream_cam.uri import NETWORK_SCHEMES, quoted_url, redact_uri, scheme_of
 logger = logging.getLogger(__name__)
 
 _HIGHEST_RATE: Final = Fraction(1000)
+"""FFmpeg takes Matroska's ticks for pictures where there are few pictures a second."""
 _REPAIR_SECONDS: Final = 2.0
 """Pictures of a live stream without key frames are shown again so long after damage."""
 _MAX_UNREADABLE_IN_A_ROW: Final = 100
@@ -216,10 +217,13 @@ class VideoSource(Closes):
         """
         damaged_at: float | None = None
         for packet in self._packets(container, stream):
+            # Of a file, what its container knows to be damaged may be missing without an error.
+            known = packet.is_corrupt and not live
+            self.corrupt_frames += known
             try:
                 pictures = packet.decode()
             except av.error.FFmpegError as exc:
-                self.corrupt_frames += 1
+                self.corrupt_frames += not known
                 damaged_at = time.monotonic()
                 logger.debug("damaged packet: %s", type(exc).__name__)
                 continue
@@ -233,7 +237,7 @@ class VideoSource(Closes):
                 ):
                     damaged_at = None
                 if picture.is_corrupt or (live and damaged_at is not None):
-                    self.corrupt_frames += 1
+                    self.corrupt_frames += not known
                     if live:
                         continue
                 yield picture
@@ -310,7 +314,7 @@ class _Times:
 
 def _rate_of(stream: av.VideoStream) -> Fraction | None:
     for rate in (stream.average_rate, stream.guessed_rate, stream.base_rate):
-        if rate and 0 < rate <= _HIGHEST_RATE:
+        if rate and 0 < rate < _HIGHEST_RATE:
             return Fraction(rate)
     return None
 
