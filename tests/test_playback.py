@@ -14,7 +14,9 @@ from browser import DEADLINE_MS, chromium
 from material import numbered_picture, picture_at, picture_number
 from recordings import FPS, SIZE_HW, annotate, killed_while_writing
 
-from stream_cam.sinks import StreamInfo, VideoSink
+from stream_cam.frame import Explanation, Prediction, Region
+from stream_cam.results.timeline import TimelineSink
+from stream_cam.sinks import Picture, StreamInfo, VideoSink
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Locator, Page
@@ -119,6 +121,32 @@ def test_what_a_kill_leaves_plays_before_it_is_recovered(page: Page, tmp_path: P
     video = opened(page, tmp_path / "out.part.mp4")
     video.evaluate(SEEK, 5.5 / 25)
     assert shown(video) == 5
+
+
+def test_links_of_a_timeline_open_the_recording_at_the_moment(page: Page, tmp_path: Path) -> None:
+    with (
+        VideoSink(str(tmp_path / "out.mp4"), StreamInfo(Fraction(FPS), False, False)) as video,
+        TimelineSink(tmp_path / "t.html", "a", tmp_path / "out.mp4") as timeline,
+    ):
+        for number in range(20):
+            picture = picture_at(numbered_picture(number, SIZE_HW), 50 + number)
+            video.write(picture)
+            shown_class = Prediction("dog" if number >= 13 else "cat", 0, 0.9)
+            explanation = Explanation(
+                logits=np.zeros(2, np.float32),
+                predictions=(shown_class,),
+                targets=(shown_class,),
+                cams=np.zeros((1, 7, 7), np.float32),
+                region=Region.whole(SIZE_HW),
+                frame_size_hw=SIZE_HW,
+                frame_index=number,
+            )
+            timeline.write(Picture(picture.image_bgr, picture.frame, explanation))
+    page.goto((tmp_path / "t.html").as_uri())
+    page.locator("td a").nth(1).click()
+    page.wait_for_function("() => document.querySelector('video')?.readyState >= 2")
+    # It plays on from there, to its end.
+    assert 1.3 <= page.locator("video").evaluate("video => video.currentTime") <= 2.0
 
 
 def test_the_demo_plays(page: Page, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

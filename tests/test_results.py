@@ -23,7 +23,7 @@ from stream_cam.frame import Explanation, FloatArray, Frame, Prediction, Region
 from stream_cam.results import result_paths
 from stream_cam.results.hot import hot_box
 from stream_cam.results.maps import MapsSink
-from stream_cam.results.predictions import PredictionsSink
+from stream_cam.results.predictions import VERSION, PredictionsSink, row_of
 from stream_cam.results.timeline import TimelineSink
 from stream_cam.sinks import Picture, SegmentSink, StreamInfo
 from stream_cam.sinks.segments import Segment
@@ -143,6 +143,28 @@ def test_rows_on_a_disk_that_fills_up_are_whole(tiny_disk: Path, suffix: str) ->
         rows = list(csv.DictReader(text.splitlines()))
     assert [int(row["frame"]) for row in rows] == written
     assert len(written) > 10
+
+
+def test_schema_is_the_documented_one(tmp_path: Path) -> None:
+    docs = (Path(__file__).parents[1] / "docs" / "recording.md").read_text(encoding="utf-8")
+    table = docs[docs.index(f"Version {VERSION} of the schema:") :]
+    rows = re.findall(r"^\| (`.*?) \| (.*?) \| ", table, re.MULTILINE)
+    documented = [name for keys, _ in rows for name in re.findall(r"`(\w+)`", keys)]
+    row = row_of(picture(None, 0).frame, explained(peaked(2, 3)))
+    assert documented == list(row)
+    with PredictionsSink(tmp_path / "p.csv") as sink:
+        sink.write(picture(explained(peaked(2, 3)), 0))
+    columns = (tmp_path / "p.csv").read_text().splitlines()[0].split(",")
+    in_csv = [
+        name
+        for keys, cells in rows
+        for name in re.findall(r"`(\w+)`", cells) or re.findall(r"`(\w+)`", keys)
+    ]
+    assert [name for name in columns if name in in_csv] == in_csv
+    others = {name for name in columns if name not in in_csv}
+    assert others == {"box_y0", "box_x1"} | {
+        f"top{place}_{what}" for place in range(1, 6) for what in ("label", "index", "probability")
+    } - {"top1_label", "top5_probability"}
 
 
 def test_parquet_has_the_columns_of_csv(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

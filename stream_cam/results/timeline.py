@@ -182,8 +182,9 @@ class TimelineSink(Sink):
         yield f'<rect width="{_WIDTH}" height="{_HEIGHT}" fill="#ffffff"/>'
         yield f'<text x="{_LEFT}" y="20" font-weight="600">{escape(self.title)}</text>'
         at = float(_LEFT)
-        for label in leading:
-            yield f'<rect x="{at:.0f}" y="31" width="11" height="11" fill="{colour[label]}"/>'
+        others = any(shown.label not in colour for shown in self._spans)
+        for label, fill in [*colour.items(), *([("others", _OTHER)] if others else [])]:
+            yield f'<rect x="{at:.0f}" y="31" width="11" height="11" fill="{fill}"/>'
             yield f'<text x="{at + 16:.0f}" y="41">{escape(label)}</text>'
             at += 34 + 7.2 * len(label)
         for tenth in (0, 25, 50, 75, 100):
