@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Final, Literal
 from stream_cam.config import RESULT_SUFFIXES, BatchConfig, PipelineConfig, RecordConfig
 from stream_cam.errors import SinkError, SourceNotFoundError, StreamCamError, UsageError
 from stream_cam.session import run_session
-from stream_cam.sinks.encoders import check_codec, check_preset
+from stream_cam.sinks.encoders import check_codec, check_settings
 from stream_cam.sinks.video import part_of, unfinished_of
 from stream_cam.sources.paths import VIDEO_SUFFIXES, is_pattern, natural_key
 
@@ -102,7 +102,7 @@ class Batch:
         if self.output.exists() and not self.output.is_dir():
             raise UsageError(f"{self.output} is a file; give a folder with -o")
         codec = check_codec(f".{self.batch.container}", self.config.record.codec)
-        check_preset(codec, self.config.record.preset)
+        check_settings(codec, self.config.record)
         named = Counter(job.output for job in self.jobs)
         for output, count in named.items():
             if count > 1:

@@ -8,6 +8,7 @@ import re
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -21,7 +22,7 @@ from stream_cam.errors import OutputExistsError, SinkError, SourceError, UsageEr
 from stream_cam.frame import Colour
 from stream_cam.recover import recover
 from stream_cam.sinks import Picture, StreamInfo, VideoSink
-from stream_cam.sinks.encoders import check_codec, encodes
+from stream_cam.sinks.encoders import check_codec, check_settings, encodes
 from stream_cam.sinks.finish import sound_of_part
 from stream_cam.sinks.sound import Sound
 from stream_cam.sinks.video import n_pictures_in
@@ -245,6 +246,23 @@ def test_every_codec_keeps_pictures_and_times(
         ]
 
 
+@pytest.mark.parametrize("codec", ["h264", "hevc", "av1", "vp9"])
+@pytest.mark.parametrize("option", ["crf", "bitrate", "preset"])
+def test_settings_at_their_ends_are_taken(tmp_path: Path, codec: Any, option: str) -> None:
+    most_crf = 51 if codec in ("h264", "hevc") else 63
+    presets = ("ultrafast", "veryslow") if most_crf == 51 else ("2", "8")
+    ends: dict[str, Any] = {"crf": (0, most_crf), "bitrate": ("20k", "50M"), "preset": presets}
+    for number, value in enumerate(ends[option]):
+        out, config = tmp_path / f"{number}.mp4", RecordConfig(codec=codec, **{option: value})
+        check_settings(codec, config)
+        with VideoSink(str(out), record=config) as sink:
+            for index in range(3):
+                sink.write(picture_at(numbered_picture(index, (64, 64)), index))
+        assert len(times_in(out)) == 3
+        with av.open(str(out)) as container:
+            assert "4:4:4" not in str(container.streams.video[0].profile)
+
+
 def test_encoders_are_really_opened() -> None:
     assert encodes("libx264")
     assert not encodes("no_such_encoder")
@@ -425,6 +443,10 @@ def test_recovery_without_the_sound_that_was_asked_for_is_none(clip: Path, tmp_p
         (["--codec", "mpeg4"], "unknown --codec 'mpeg4'; known are av1, h264, hevc, vp9"),
         (["--preset", "quick", "-o", "out.mp4"], "unknown --preset 'quick'; "),
         (["--preset", "fast", "-o", "out.webm"], "unknown --preset 'fast'; known are 0, 1, 2"),
+        (
+            ["--codec", "hevc", "--crf", "52", "-o", "o.mp4"],
+            "--crf of hevc is from 0 to 51, got 52",
+        ),
         (["--bitrate", "4"], "--bitrate is bits a second from 1k on, got '4'"),
         (["--size", "99999x9"], "--size is at most 16384 pixels a side, got 99999x9"),
         (["--end", "0"], "--end 0 is not after --start 0"),

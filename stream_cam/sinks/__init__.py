@@ -13,7 +13,7 @@ from stream_cam.config import RecordConfig
 from stream_cam.errors import OutputExistsError, SinkError, UsageError, unknown_name
 from stream_cam.settings import Settings
 from stream_cam.sinks.base import Picture, Sink, StreamInfo
-from stream_cam.sinks.encoders import CONTAINERS, check_codec, check_preset
+from stream_cam.sinks.encoders import CONTAINERS, check_codec, check_settings
 from stream_cam.sinks.images import PICTURE_SUFFIXES, FolderSink, PictureSink
 from stream_cam.sinks.null import NullSink
 from stream_cam.sinks.segment_names import is_segment_of
@@ -131,7 +131,7 @@ def check_outputs(
         video = record is not None and kind_of(uri) == "video"
         segmented = False
         if record is not None and video:
-            check_preset(check_codec(Path(uri).suffix.lower(), record.codec), record.preset)
+            check_settings(check_codec(Path(uri).suffix.lower(), record.codec), record)
             segmented = record.segment is not None
         check_output(uri, overwrite=overwrite, source=source, segmented=segmented)
         place = os.path.realpath(os.path.expanduser(uri))

@@ -38,6 +38,8 @@ larger, 0.1 dB higher). What costs in `veryfast` is the search for what noise do
 """
 
 
+_MOST_CRF: Final[Mapping[CodecName, int]] = {"h264": 51, "hevc": 51, "av1": 63, "vp9": 63}
+
 _X26X_PRESETS: Final = (
     *("ultrafast", "superfast", "veryfast", "faster", "fast"),
     *("medium", "slow", "slower", "veryslow", "placebo"),
@@ -98,7 +100,7 @@ _ENCODERS: Final[Mapping[CodecName, tuple[_Encoder, ...]]] = {
             32,
             "crf",
             {"cpu-used": "8"},
-            tuple(map(str, range(10))),
+            tuple(map(str, range(9))),
             preset_option="cpu-used",
             fixed={"deadline": "realtime", "row-mt": "1", "lag-in-frames": "0"},
         ),
@@ -133,17 +135,19 @@ def check_codec(suffix: str, codec: CodecName | None) -> CodecName:
     return codec
 
 
-def check_preset(codec: CodecName, preset: str | None) -> None:
-    """Find out whether an encoder that works here has such a preset.
+def check_settings(codec: CodecName, config: RecordConfig) -> None:
+    """Find out whether an encoder that works here takes such a preset and quality.
 
     Raises:
-        UsageError: none has.
+        UsageError: none does.
     """
-    if preset is None:
+    if config.crf is not None and config.crf > _MOST_CRF[codec]:
+        raise UsageError(f"--crf of {codec} is from 0 to {_MOST_CRF[codec]}, got {config.crf}")
+    if config.preset is None:
         return
     known = [name for each in _ENCODERS[codec] if encodes(each.name) for name in each.presets]
-    if known and preset not in known:
-        raise unknown_name("--preset", preset, known)
+    if known and config.preset not in known:
+        raise unknown_name("--preset", config.preset, known)
 
 
 def choose(codec: CodecName, config: RecordConfig) -> Encoding:
@@ -167,9 +171,13 @@ def _options(encoder: _Encoder, config: RecordConfig) -> dict[str, str]:
     options = dict(encoder.fixed or {})
     if config.bitrate is None:
         quality = encoder.crf if config.crf is None else config.crf
+        if encoder.name == "libx264":
+            quality = max(1, quality)  # 0 is lossless, in a profile that most players do not show
         options[encoder.quality_option] = str(quality)
         if encoder.name == "libvpx-vp9":
             options["b"] = "0"  # constant quality, not "at most so much"
+    elif encoder.name == "libsvtav1":
+        options["svtav1-params"] += ":rc=2"  # the only rate control it has without delay
     preset = config.preset
     return options | (dict(encoder.speed) if preset is None else {encoder.preset_option: preset})
 

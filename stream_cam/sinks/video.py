@@ -188,8 +188,10 @@ class VideoSink(Sink):
         self._container.metadata.update(
             self._metadata() | start_tags(self._start_seconds, cut=self._is_cut())
         )
+        # libvpx takes no picture that lasts less than a tick, as it would if a rate was assumed.
+        rate = min(self._fps, 1 / self._ticks.tick)
         stream = self._container.add_stream(
-            encoding.encoder, rate=self._fps, options=dict(encoding.options)
+            encoding.encoder, rate=rate, options=dict(encoding.options)
         )
         assert isinstance(stream, av.VideoStream)
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
