@@ -139,8 +139,9 @@ class SegmentSink(Sink):
         if self._current is not None:
             self._end(None)
         self._finishing.shutdown()
-        there = [Segment(self._begins[path], path) for path in map(Path, self.segments)]
-        self.there.set_result(there)
+        if not self.there.done():
+            there = [Segment(self._begins[path], path) for path in map(Path, self.segments)]
+            self.there.set_result(there)
         if self._failure is not None:
             raise self._failure
 
