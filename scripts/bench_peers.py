@@ -26,6 +26,7 @@ def main() -> int:
     options = _options()
     config = BenchConfig(
         batch=(1,),
+        shape=("224x224",),  # what people use ResNet18 with
         device="cpu",
         frame=options.frame,
         peers=True,
