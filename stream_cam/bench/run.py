@@ -280,9 +280,11 @@ class _Bench:
         self._on_stage("timing peers")
         on_gpu = self._config.device != "cpu" and torch.cuda.is_available()
         device = "cuda" if on_gpu else "cpu"
+        # The same input for all, whatever the weights were made for.
+        weights = replace(self._weights, input_size=stages[0].info.input_shape[2])
         checked = [
             peer
-            for peer in open_peers(self._module, self._weights, device)
+            for peer in open_peers(self._module, weights, device)
             if self._is_ours(peer, stages[0].explainer)
         ]
         effort = replace(self._effort, seconds=self._effort.seconds * _PEERS_SECONDS)
