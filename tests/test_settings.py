@@ -226,9 +226,12 @@ def test_a_pause_stops_pictures_and_nothing_is_lost_uncounted(
     explainer: TinyExplainer, live: bool
 ) -> None:
     resumed, came_while_paused = threading.Event(), list[int]()
+    went_on = list[int]()
 
     def before(index: int) -> None:
-        if index == 3_000:  # a live source goes on; enough of it was not captured
+        if pipeline.settings.paused:
+            went_on.append(index)
+        if len(went_on) == 1_000:  # a live source goes on; enough of it was not captured
             resumed.set()
             pipeline.settings.paused = False
 
