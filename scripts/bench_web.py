@@ -27,26 +27,22 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
+import numpy as np
 
-# A script uses its own checkout, whatever is installed.
-import numpy as np  # noqa: E402
-
-from stream_cam.bench.machine import described, examined  # noqa: E402
-from stream_cam.closing import Closes  # noqa: E402
-from stream_cam.config import LookConfig, WebConfig  # noqa: E402
-from stream_cam.explain import Explainer  # noqa: E402
-from stream_cam.frame import Frame  # noqa: E402
-from stream_cam.pipeline import Pipeline  # noqa: E402
-from stream_cam.render import Renderer  # noqa: E402
-from stream_cam.settings import Settings  # noqa: E402
-from stream_cam.sinks.base import Sink, StreamInfo  # noqa: E402
-from stream_cam.sinks.video import VideoSink  # noqa: E402
-from stream_cam.sources.base import SourceInfo  # noqa: E402
-from stream_cam.sources.demo_scene import Scene  # noqa: E402
-from stream_cam.web.address import WebAddress  # noqa: E402
-from stream_cam.web.sink import WebSink  # noqa: E402
+from stream_cam.bench.machine import described, examined
+from stream_cam.closing import Closes
+from stream_cam.config import LookConfig, WebConfig
+from stream_cam.explain import Explainer
+from stream_cam.frame import Frame
+from stream_cam.pipeline import Pipeline
+from stream_cam.render import Renderer
+from stream_cam.settings import Settings
+from stream_cam.sinks.base import Sink, StreamInfo
+from stream_cam.sinks.video import VideoSink
+from stream_cam.sources.base import SourceInfo
+from stream_cam.sources.demo_scene import Scene
+from stream_cam.web.address import WebAddress
+from stream_cam.web.sink import WebSink
 
 SIZE_HW = (720, 1280)
 FPS = 30

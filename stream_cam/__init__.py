@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from stream_cam.pipeline import Pipeline
     from stream_cam.render import Renderer
     from stream_cam.report import Report
-    from stream_cam.serve import Served, serve
+    from stream_cam.served import Served, serve
     from stream_cam.settings import Settings
     from stream_cam.sinks import open_sink
     from stream_cam.sinks.base import Picture, Sink, StreamInfo
@@ -58,7 +58,7 @@ _HOMES = {
     "stream_cam.pipeline": ("Pipeline",),
     "stream_cam.render": ("Renderer",),
     "stream_cam.report": ("Report",),
-    "stream_cam.serve": ("Served", "serve"),
+    "stream_cam.served": ("Served", "serve"),
     "stream_cam.settings": ("Settings",),
     "stream_cam.sinks": ("open_sink",),
     "stream_cam.sinks.base": ("Picture", "Sink", "StreamInfo"),

@@ -136,25 +136,14 @@ def _pipeline(
         description=_description(explainer, [explainer.labels[index] for index in targets]),
     )
     settings = Settings(look, explainer.labels, targets)
-    sinks: list[Sink] = []
-    try:
-        for uri in uris:
-            if kind_of(uri) == "web":
-                sinks.append(_page(uri, settings, explainer.labels, info.name, config.web))
-            else:
-                sinks.append(
-                    open_sink(
-                        uri,
-                        stream,
-                        overwrite=run.overwrite,
-                        record=config.record,
-                        settings=settings,
-                    )
-                )
-    except BaseException:
-        for sink in sinks:
-            sink.close()  # a page listens already
-        raise
+
+    def make(uri: str) -> Sink:
+        if kind_of(uri) == "web":
+            return _page(uri, settings, explainer.labels, info.name, config.web)
+        record, overwrite = config.record, run.overwrite
+        return open_sink(uri, stream, overwrite=overwrite, record=record, settings=settings)
+
+    sinks = _sinks(uris, make)
     if any(sink.watched for sink in sinks):  # who watches may want to keep it
         sinks.append(RecorderSink(settings, Path.cwd(), stream, config.record))
     results = open_results(config.record, info.name, _linked(sinks, videos))
@@ -174,6 +163,14 @@ def _pipeline(
     for sink in sinks:
         sink.attend(pipeline.stats)
     return pipeline
+
+
+def _sinks(uris: Sequence[str], make: Callable[[str], Sink]) -> list[Sink]:
+    """All that the user asked for; none stays open if one of them cannot be made."""
+    with ExitStack() as made:
+        sinks = [made.enter_context(closing(make(uri))) for uri in uris]
+        made.pop_all()
+    return sinks
 
 
 def _page(

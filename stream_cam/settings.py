@@ -13,15 +13,16 @@ from stream_cam.labels import Target, resolve_target
 
 T = TypeVar("T")
 
-_CHOICES: Final[Mapping[str, tuple[str, ...]]] = {
+CHOICES: Final[Mapping[str, tuple[str, ...]]] = {
     "layout": get_args(Layout),
     "colormap": get_args(Colormap),
     "alpha_mode": get_args(AlphaMode),
     "upsampling": get_args(Upsampling),
 }
+"""What those settings may be that are one of several words."""
 _NUMBERS: Final = ("alpha", "smooth", "hold", "max_age")
 _SWITCHES: Final = ("hud", "relu")
-_LOOK: Final = (*_CHOICES, *_NUMBERS, *_SWITCHES)
+_LOOK: Final = (*CHOICES, *_NUMBERS, *_SWITCHES)
 _OWN_SWITCHES: Final = ("cam", "paused", "recording")
 _LARGEST: Final = 1e9
 _MOST_TARGETS: Final = 10
@@ -177,9 +178,9 @@ def _listed(value: object) -> list[Target]:
 
 def _checked(name: str, value: object) -> object:
     """The value, if it is of the setting's kind; its range is checked by `LookConfig`."""
-    if name in _CHOICES:
-        if value not in _CHOICES[name]:
-            raise unknown_name(name, str(value), _CHOICES[name])
+    if name in CHOICES:
+        if value not in CHOICES[name]:
+            raise unknown_name(name, str(value), CHOICES[name])
     elif name in (*_NUMBERS, "divider"):
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise UsageError(f"{name} is a number, got {value!r}")

@@ -8,28 +8,13 @@ from fractions import Fraction
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import nn
 
 from stream_cam.cam.cpu import CpuOverlay, scale_cam
 from stream_cam.cam.reference import upsample_heat
 from stream_cam.config import LookConfig
 from stream_cam.frame import BgrImage, Explanation, FloatArray, Frame, Region
 
-LABELS = ("bird", "cat", "dog", "fish", "horse", "owl", "rat")
 SIDE = 64
-
-
-def network() -> nn.Module:
-    torch.manual_seed(3)
-    return nn.Sequential(
-        nn.Conv2d(3, 8, 7, stride=4, padding=3),
-        nn.ReLU(),
-        nn.Conv2d(8, 16, 5, stride=8, padding=2),
-        nn.ReLU(),
-        nn.AdaptiveAvgPool2d(1),
-        nn.Flatten(),
-        nn.Linear(16, len(LABELS)),
-    )
 
 
 def picture(seed: int, size_hw: tuple[int, int] = (SIDE, SIDE)) -> BgrImage:

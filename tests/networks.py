@@ -7,6 +7,22 @@ from torch import nn
 
 from stream_cam.model import build_network
 
+LABELS = ("bird", "cat", "dog", "fish", "horse", "owl", "rat")
+
+
+def small_network() -> nn.Sequential:
+    """Two convolutions, pooling and a linear layer, for the classes `LABELS`; maps of side / 32."""
+    torch.manual_seed(3)
+    return nn.Sequential(
+        nn.Conv2d(3, 8, 7, stride=4, padding=3),
+        nn.ReLU(),
+        nn.Conv2d(8, 16, 5, stride=8, padding=2),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(16, len(LABELS)),
+    )
+
 
 def untrained(name: str, n_classes: int, seed: int = 0) -> nn.Module:
     """A torchvision network in eval mode; its batch statistics are not those of a new one."""

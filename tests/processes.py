@@ -7,6 +7,8 @@ import sys
 import time
 from pathlib import Path
 
+from waiting import wait_until
+
 
 def process(*arguments: str, **options: object) -> subprocess.Popen[str]:
     return subprocess.Popen(  # type: ignore[call-overload, no-any-return]
@@ -17,7 +19,9 @@ def process(*arguments: str, **options: object) -> subprocess.Popen[str]:
 
 def wait_for(path: Path, running: subprocess.Popen[str], until: float, size: int = 0) -> None:
     """Until a file of at least `size` bytes is there."""
-    while not (path.exists() and path.stat().st_size >= size):
+
+    def there() -> bool:
         assert running.poll() is None, running.communicate()
-        assert time.monotonic() < until, "nothing was written in time"
-        time.sleep(0.02)
+        return path.exists() and path.stat().st_size >= size
+
+    wait_until(there, until - time.monotonic())

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 import torch
 from bench_parts import result
-from graph_parts import LABELS, network, picture
+from graph_parts import picture
+from networks import LABELS, small_network
 
 from stream_cam.bench.clock import Effort
 from stream_cam.bench.result import BenchResult
@@ -32,7 +33,7 @@ SMALL: dict[str, Any] = {
 
 def explainer() -> Explainer:
     made = Explainer.from_module(
-        network(), labels=LABELS, engine="eager", device="cpu", input_size=64
+        small_network(), labels=LABELS, engine="eager", device="cpu", input_size=64
     )
     made.graphs = FrameGraphs(StandIn(), made.weights, made._class_weight)
     return made

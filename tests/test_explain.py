@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from networks import LABELS, small_network
 from torch import nn
 
 from stream_cam.cam import reference
@@ -19,21 +20,6 @@ from stream_cam.config import Fit, LookConfig
 from stream_cam.errors import NoCamError, UsageError
 from stream_cam.explain import Explainer
 from stream_cam.frame import BgrImage, Frame
-
-LABELS = ("bird", "cat", "dog", "fish", "horse", "owl", "rat")
-
-
-def small_network() -> nn.Sequential:
-    torch.manual_seed(3)
-    return nn.Sequential(
-        nn.Conv2d(3, 8, 7, stride=4, padding=3),
-        nn.ReLU(),
-        nn.Conv2d(8, 16, 5, stride=8, padding=2),
-        nn.ReLU(),
-        nn.AdaptiveAvgPool2d(1),
-        nn.Flatten(),
-        nn.Linear(16, len(LABELS)),
-    )
 
 
 def small_explainer(**options: object) -> Explainer:

@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from graph_parts import LABELS, assert_drawn_as_on_the_cpu, frame, network, picture, taken
+from graph_parts import assert_drawn_as_on_the_cpu, frame, picture, taken
+from networks import LABELS, small_network
 
 from stream_cam.cam.steady import SteadyMaps
 from stream_cam.capture import Line, Turn
@@ -41,7 +42,7 @@ def explainer(
     precision: Precision = "fp32", *, engine: EngineName = "eager", fit: Fit = "stretch"
 ) -> Explainer:
     return Explainer.from_module(
-        network(),
+        small_network(),
         labels=LABELS,
         engine=engine,
         device="cuda",
@@ -53,7 +54,7 @@ def explainer(
 
 def on_cpu(fit: Fit = "stretch") -> Explainer:
     return Explainer.from_module(
-        network(), labels=LABELS, engine="eager", device="cpu", input_size=224, fit=fit
+        small_network(), labels=LABELS, engine="eager", device="cpu", input_size=224, fit=fit
     )
 
 
@@ -175,12 +176,13 @@ def test_steady_frames_in_flight_follow_one_another() -> None:
 FAILS = """
 import numpy as np
 import torch
-from graph_parts import LABELS, frame, network
+from graph_parts import frame
+from networks import LABELS, small_network
 from stream_cam.errors import EngineError
 from stream_cam.explain import Explainer
 
 made = Explainer.from_module(
-    network(), labels=LABELS, engine="eager", device="cuda", precision="fp32", input_size=224
+    small_network(), labels=LABELS, engine="eager", device="cuda", precision="fp32", input_size=224
 )
 pool = made._pool((224, 224))
 engine = pool.engine

@@ -10,15 +10,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from graph_parts import (
-    LABELS,
     SIDE,
     assert_drawn_as_on_the_cpu,
     frame,
     is_tie,
-    network,
     picture,
     taken,
 )
+from networks import LABELS, small_network
 from torch import Tensor
 
 from stream_cam.cam.cpu import scale_cam
@@ -45,7 +44,7 @@ DEADLINE_SECONDS = 120.0
 def explainer(gpu: StandIn | None = None, *, fit: Fit = "stretch", n_slots: int = 3) -> Explainer:
     """On the CPU; with `gpu` through graphs on it."""
     made = Explainer.from_module(
-        network(), labels=LABELS, engine="eager", device="cpu", input_size=SIDE, fit=fit
+        small_network(), labels=LABELS, engine="eager", device="cpu", input_size=SIDE, fit=fit
     )
     if gpu is not None:
         made.graphs = FrameGraphs(gpu, made.weights, made._class_weight, n_slots)

@@ -28,7 +28,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("pipeline",),
     ("terminal",),
     ("session", "doctor", "build", "kept", "recover"),
-    ("batch", "bench", "serve"),
+    ("batch", "bench", "served"),
     ("commands",),
     ("cli",),
     ("__main__",),
@@ -142,6 +142,11 @@ def test_triton_is_here_for_the_tests_of_the_kernels() -> None:
 def test_public_names_are_held() -> None:
     assert sorted(PUBLIC) == sorted(stream_cam.__all__)
     assert dir(stream_cam) == stream_cam.__all__
+
+
+def test_no_public_name_is_a_modules_too() -> None:
+    """Import of the module would put it in the name's place."""
+    assert not set(PUBLIC) & {part_of(path) for path in modules()}
 
 
 @pytest.mark.parametrize("name", PUBLIC)

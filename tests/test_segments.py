@@ -8,7 +8,6 @@ import re
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from fractions import Fraction
@@ -23,6 +22,7 @@ import pytest
 from held_clock import DEADLINE_SECONDS, NOON, HeldTime
 from material import numbered_picture, picture_at, picture_number
 from pipeline_parts import Frames, Kept, make_explainer, make_pipeline, run, tiny_network, wait
+from waiting import wait_until
 
 from stream_cam.cli import main
 from stream_cam.config import RecordConfig
@@ -319,13 +319,6 @@ with SegmentSink({out!r}, stream, RecordConfig(segment="10")) as sink:
 """
 
 
-def until(ready: Any) -> None:
-    deadline = time.monotonic() + DEADLINE_SECONDS
-    while not ready():
-        assert time.monotonic() < deadline
-        threading.Event().wait(0.01)
-
-
 def test_kill_leaves_whole_segments_and_a_part_that_recovers(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -338,9 +331,9 @@ def test_kill_leaves_whole_segments_and_a_part_that_recovers(
     ) as writing:
         assert writing.stdout is not None
         assert writing.stdout.readline() == "written\n"
-        until(lambda: all(path.exists() for path in whole))
+        wait_until(lambda: all(path.exists() for path in whole))
         # The second one is removed from its part file at the very last.
-        until(lambda: len(names(tmp_path)) == 3)
+        wait_until(lambda: len(names(tmp_path)) == 3)
         writing.kill()
     assert names(tmp_path) == [whole[0].name, whole[1].name, "out-00h00m20s.part.mp4"]
     assert [len(times_in(path)) for path in whole] == [250, 250]
@@ -406,7 +399,7 @@ def test_segment_whose_time_is_over_is_finished_while_its_source_is_away(tmp_pat
         assert names(tmp_path) == ["out-20261122T120000.part.mp4"]
         clock.seconds = 11.0
         sink.poll()
-        until(lambda: names(tmp_path) == ["out-20261122T120000.mp4"])
+        wait_until(lambda: names(tmp_path) == ["out-20261122T120000.mp4"])
         sink.poll()
         for seconds in (25.0, 25.1, 30.0):
             sink.write(live_picture(clock, seconds))

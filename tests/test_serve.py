@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from processes import process
-from web_parts import DEADLINE_SECONDS, wait_until
+from waiting import DEADLINE_SECONDS, wait_until
 
 import stream_cam
 from stream_cam.errors import SinkError, SourceNotFoundError

@@ -8,11 +8,12 @@ import socket
 import struct
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from fractions import Fraction
 
 import numpy as np
+from waiting import DEADLINE_SECONDS
 from websockets.sync.client import ClientConnection, connect
 
 from stream_cam.config import WebConfig
@@ -22,16 +23,8 @@ from stream_cam.sinks.base import Picture
 from stream_cam.web.address import WebAddress
 from stream_cam.web.sink import WebSink
 
-DEADLINE_SECONDS = 20.0
 LABELS = ("circle", "square", "star", "heart", "cross", "arrow")
 SOURCE = "rtsp://***@camera/live"
-
-
-def wait_until(true: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + DEADLINE_SECONDS
-    while not true():
-        assert time.monotonic() < deadline, "nothing happened in time"
-        time.sleep(0.005)
 
 
 def explanation_of(index: int, size_hw: tuple[int, int]) -> Explanation:
@@ -146,8 +139,8 @@ class Talk:
     def say(self, **message: object) -> None:
         self.socket.send(json.dumps(message))
 
-    def hear(self, kind: str) -> dict[str, object]:
-        """The next message of this kind; pictures are confirmed meanwhile."""
+    def hear(self, *kinds: str) -> dict[str, object]:
+        """The next message of one of these kinds; pictures are confirmed meanwhile."""
         deadline = time.monotonic() + DEADLINE_SECONDS
         while True:
             message = self.socket.recv(max(0.0, deadline - time.monotonic()))
@@ -155,7 +148,7 @@ class Talk:
                 self.confirm(unpacked(message)[0])
                 continue
             heard: dict[str, object] = json.loads(message)
-            if heard["type"] == kind:
+            if heard["type"] in kinds:
                 return heard
 
     def see(self, *, confirm: bool = True) -> tuple[dict[str, object], bytes]:

@@ -4,21 +4,17 @@ from __future__ import annotations
 
 import base64
 import re
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
-from web_parts import DEADLINE_SECONDS, wait_until
+from waiting import DEADLINE_SECONDS, wait_until
 
 from stream_cam.config import LookConfig, ModelConfig, PipelineConfig, RunConfig, WebConfig
 from stream_cam.frame import BgrImage
-from stream_cam.pipeline import Pipeline
-from stream_cam.session import run_session
-from stream_cam.settings import Settings
+from stream_cam.served import Served
 from stream_cam.sinks.base import Picture, Sink
 
 if TYPE_CHECKING:
@@ -46,61 +42,25 @@ class Truths(Sink):
         return True
 
 
-@dataclass
-class Show:
+class Show(Served):
     """A run that is being watched."""
 
-    pipeline: Pipeline
-    truths: Truths
-    thread: threading.Thread
-
-    @property
-    def url(self) -> str:
-        return self.pipeline.urls[0]
-
-    @property
-    def settings(self) -> Settings:
-        return self.pipeline.settings
-
-
-@contextmanager
-def show(
-    source: str = "demo://shapes?size=640x360&fps=10&live=1&seed=3",
-    *,
-    address: str = "web://127.0.0.1:0",
-    web: WebConfig | None = None,
-) -> Iterator[Show]:
-    """Runs it until the block ends."""
-    truths, begun = Truths(), threading.Event()
-    found: list[Pipeline] = []
-
-    def begin(pipeline: Pipeline) -> None:
-        found.append(pipeline)
-        begun.set()
-
-    def run() -> None:
-        try:
+    def __init__(
+        self,
+        source: str = "demo://shapes?size=640x360&fps=10&live=1&seed=3",
+        *,
+        address: str = "web://127.0.0.1:0",
+        web: WebConfig | None = None,
+    ) -> None:
+        self.truths = Truths()
+        config = PipelineConfig(
+            ModelConfig(weights="demo"),
             # A map that is old because the machine is busy is still to be seen.
-            config = PipelineConfig(
-                ModelConfig(weights="demo"),
-                LookConfig(max_age=30.0),
-                RunConfig(quiet=True),
-                web=web or WebConfig(),
-            )
-            run_session(source, [address], config, extra_sinks=[truths], on_start=begin)
-        finally:
-            begun.set()
-
-    thread = threading.Thread(target=run, name="show")
-    thread.start()
-    try:
-        begun.wait()
-        assert found, "the run did not begin"
-        yield Show(found[0], truths, thread)
-    finally:
-        if found:
-            found[0].stop()
-        thread.join(DEADLINE_SECONDS)
+            LookConfig(max_age=30.0),
+            RunConfig(quiet=True),
+            web=web or WebConfig(),
+        )
+        super().__init__(source, [address], config, [self.truths])
 
 
 @contextmanager

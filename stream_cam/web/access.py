@@ -259,17 +259,12 @@ def _same(origin: str, host: str) -> bool:
     The scheme is not compared: a reverse proxy that ends TLS changes it.
     """
     try:
-        parts = urlsplit(origin)
+        there, here = urlsplit(origin), urlsplit(f"//{host}")
+        usual = {"http": 80, "https": 443}.get(there.scheme)
+        same_port = (there.port or usual) == (here.port or usual)
     except ValueError:
         return False
-    if parts.scheme not in ("http", "https"):
-        return False
-    ports = {f":{80 if parts.scheme == 'http' else 443}", ""}
-    return parts.netloc.lower() in {host.lower(), *(_without(host.lower(), p) for p in ports)}
-
-
-def _without(host: str, port: str) -> str:
-    return host.removesuffix(port) if port else host
+    return usual is not None and there.hostname == here.hostname and same_port
 
 
 def _text(status: int, text: str) -> Response:

@@ -5,26 +5,18 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Final, get_args
+from dataclasses import asdict, dataclass, field
 
 import cv2
 
 from stream_cam._version import __version__
-from stream_cam.config import AlphaMode, Colormap, Layout, LookConfig, Upsampling
 from stream_cam.frame import BgrImage
 from stream_cam.hud import noted
-from stream_cam.settings import Settings, Shown
+from stream_cam.settings import CHOICES, Settings, Shown
 from stream_cam.sinks.base import Picture
 from stream_cam.web.viewers import Encoded, Viewers
 
 Stats = Callable[[], dict[str, object]]
-
-_OF_LOOK: Final = (
-    *("layout", "colormap", "alpha", "alpha_mode", "upsampling", "relu", "hud"),
-    *("smooth", "hold", "max_age"),
-)
-_OWN: Final = ("cam", "paused", "recording", "divider")
 
 
 def no_stats() -> dict[str, object]:
@@ -98,21 +90,15 @@ class Desk:
             "version": __version__,
             "source": self.source,
             "viewer_only": self.viewer_only,
-            "n_classes": len(self.labels),
-            "choices": {
-                "layout": get_args(Layout),
-                "colormap": get_args(Colormap),
-                "alpha_mode": get_args(AlphaMode),
-                "upsampling": get_args(Upsampling),
-            },
+            "choices": CHOICES,
             "settings": self.plain(self.settings.now),
         }
 
     def plain(self, shown: Shown) -> dict[str, object]:
         """All settings, as plain values; targets by label and by index."""
-        look: LookConfig = shown.look
-        values: dict[str, Any] = {name: getattr(look, name) for name in _OF_LOOK}
-        values |= {name: getattr(shown, name) for name in _OWN}
+        values: dict[str, object] = asdict(shown)
+        values |= asdict(shown.look)
+        del values["look"], values["targets"]
         values["target"] = [self.labels[index] for index in shown.targets]
         values["target_index"] = list(shown.targets)
         return values
@@ -132,7 +118,6 @@ class Desk:
 def _about(picture: Picture) -> Mapping[str, object]:
     about: dict[str, object] = {
         "frame": picture.frame.index,
-        "seconds": round(picture.frame.pts_seconds, 4),
         "repeated": picture.repeated,
     }
     explanation = picture.explanation
@@ -144,7 +129,4 @@ def _about(picture: Picture) -> Mapping[str, object]:
             [one.label, one.index, round(one.probability, 4)] for one in explanation.targets
         ]
         about["explained"] = explanation.frame_index
-        about["map_age_ms"] = round(
-            max(0, picture.frame.captured_ns - explanation.captured_ns) / 1e6, 1
-        )
     return about

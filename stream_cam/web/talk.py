@@ -120,6 +120,8 @@ class _Conversation:
             self._confirm(message.get("n"), prompt=message.get("late") is not True)
         elif kind == "set" and isinstance(message.get("changes"), dict):
             self._change(message["changes"])
+            # Comes after the news of the change, which is on its way to all viewers by now.
+            asyncio.get_running_loop().call_soon(self._answer, message.get("n"))
         else:
             self._wrong += 1
             self._complain("not a message that is known here")
@@ -140,9 +142,10 @@ class _Conversation:
         except UsageError as error:
             self._wrong += 1
             self._complain(str(error))
-            # What the page shows of its own change is not true.
-            settings = self._desk.plain(self._desk.settings.now)
-            self._viewer.tell("settings", json.dumps({"type": "settings", "settings": settings}))
+
+    def _answer(self, number: object) -> None:
+        """The page's change of this number was made, or was refused."""
+        self._viewer.tell("done", json.dumps({"type": "done", "n": number}))
 
     def _complain(self, what: str) -> None:
         self._viewer.tell("error", json.dumps({"type": "error", "message": what}))

@@ -57,7 +57,8 @@ class Viewer:
         self._news.set()
 
     def tell(self, kind: str, message: str) -> None:
-        """A message, instead of one of the same kind that still waits."""
+        """A message, instead of one of the same kind that still waits; they keep their order."""
+        self._messages.pop(kind, None)
         self._messages[kind] = message
         self._news.set()
 

@@ -49,22 +49,16 @@ export class Controls {
   }
 
   toggle(name) {
-    this.#ask({ [name]: !this.now[name] });
+    this.change({ [name]: !this.now[name] });
   }
 
   next(name) {
     const names = this.choices[name] ?? [];
-    this.#ask({ [name]: names[(names.indexOf(this.now[name]) + 1) % names.length] });
+    this.change({ [name]: names[(names.indexOf(this.now[name]) + 1) % names.length] });
   }
 
   strengthen(step) {
-    this.#ask({ alpha: Math.min(1, Math.max(0, Math.round(100 * (this.now.alpha + step)) / 100)) });
-  }
-
-  // The next key counts from what this one asked for, not from what was true before.
-  #ask(changes) {
-    this.now = { ...this.now, ...changes };
-    this.change(changes);
+    this.change({ alpha: Math.min(1, Math.max(0, Math.round(100 * (this.now.alpha + step)) / 100)) });
   }
 
   #slider(name) {

@@ -9,7 +9,9 @@ import { Stage } from "./stage.js";
 const at = (id) => document.getElementById(id);
 const ERROR_MS = 6000;
 
-let settings = {};
+let settings = {}; // as the server last told them
+let asked = []; // changes that it has not answered yet: [{ n, changes }]
+let asks = 0;
 let pending = {};
 let sending = 0;
 let confirm = []; // pictures drawn while nobody looks at the page: more come when somebody does
@@ -36,13 +38,23 @@ function reason(changes) {
 // At most one change a picture's time: sliders say more than that.
 function change(changes) {
   Object.assign(pending, changes);
+  show();
   if (sending) return;
   sending = setTimeout(() => {
     sending = 0;
-    const changesNow = pending;
+    asked.push({ n: ++asks, changes: pending });
+    const sent = link.send({ type: "set", n: asks, changes: pending });
     pending = {};
-    if (!link.send({ type: "set", changes: changesNow })) complain("not connected: nothing was changed");
+    if (sent) return;
+    asked = [];
+    show();
+    complain("not connected: nothing was changed");
   }, 30);
+}
+
+function answered(n) {
+  asked = asked.filter((one) => one.n > n);
+  show();
 }
 
 function lock(index) {
@@ -80,6 +92,7 @@ function describe(about) {
 function heard(message) {
   if (message.type === "hello") greet(message);
   else if (message.type === "settings") apply(message.settings);
+  else if (message.type === "done") answered(message.n);
   else if (message.type === "stats") figures(message);
   else if (message.type === "error") complain(message.message);
   else if (message.type === "end") reason({ ended: true });
@@ -87,6 +100,7 @@ function heard(message) {
 
 function greet(hello) {
   confirm = [];
+  asked = [];
   document.title = `${hello.source} · stream-cam`;
   at("source").textContent = hello.source;
   document.body.classList.toggle("viewer-only", hello.viewer_only);
@@ -99,12 +113,21 @@ function greet(hello) {
 
 function apply(now) {
   settings = now;
+  show();
+}
+
+// What was asked for counts already, or news that were on their way would undo it for a moment,
+// and the next key would count from there. Only a target has no label before the answer.
+function show() {
+  if (!settings.layout) return; // nothing has been told yet
+  const { target, ...rest } = Object.assign({}, ...asked.map((one) => one.changes), pending);
+  const now = { ...settings, ...rest };
   controls.show(now);
   classes.lock(now.target_index, now.target);
   const single = now.target_index.length < 2;
   const readonly = document.body.classList.contains("viewer-only");
   stage.divide(now.divider, !readonly && now.cam && single && (now.layout === "overlay" || now.layout === "heatmap"));
-  reason({ paused: now.paused });
+  reason({ paused: settings.paused }); // a picture is only called paused when it is
 }
 
 function figures(stats) {

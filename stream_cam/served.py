@@ -6,31 +6,44 @@ import html
 import threading
 from collections.abc import Sequence
 from dataclasses import replace
-from types import TracebackType
 
+from stream_cam.closing import Closes
 from stream_cam.config import LookConfig, ModelConfig, PipelineConfig
 from stream_cam.errors import StreamCamError
 from stream_cam.pipeline import Pipeline
 from stream_cam.report import Report
 from stream_cam.session import run_session
 from stream_cam.settings import Settings
+from stream_cam.sinks.base import Sink
 
 _STOP_SECONDS = 15.0
 """A stop takes two seconds, and files are finished."""
 
 
-class Served:
+class Served(Closes):
     """A run on a thread of its own, and its page; stops at the end of a `with` block, or by `stop`.
 
     A notebook shows the page itself.
+
+    Args:
+        source, outputs, config, extra_sinks: as `run_session` takes them.
+
+    Raises:
+        StreamCamError: the run did not begin.
     """
 
-    def __init__(self, source: str, outputs: Sequence[str], config: PipelineConfig) -> None:
+    def __init__(
+        self,
+        source: str,
+        outputs: Sequence[str],
+        config: PipelineConfig,
+        extra_sinks: Sequence[Sink] = (),
+    ) -> None:
         self._pipeline: Pipeline | None = None
         self._failure: BaseException | None = None
         self._begun = threading.Event()
         self._thread = threading.Thread(
-            target=self._run, args=(source, outputs, config), name="serve", daemon=True
+            target=self._run, args=(source, outputs, config, extra_sinks), name="serve", daemon=True
         )
         self._thread.start()
         self._begun.wait()
@@ -79,15 +92,7 @@ class Served:
         self.pipeline.stop()
         return self.wait(_STOP_SECONDS)
 
-    def __enter__(self) -> Served:
-        return self
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
         self.stop()
 
     def __repr__(self) -> str:
@@ -100,9 +105,15 @@ class Served:
         url = html.escape(self.url, quote=True)
         return f'<iframe src="{url}" width="100%" height="600" style="border:0"></iframe>'
 
-    def _run(self, source: str, outputs: Sequence[str], config: PipelineConfig) -> None:
+    def _run(
+        self,
+        source: str,
+        outputs: Sequence[str],
+        config: PipelineConfig,
+        extra_sinks: Sequence[Sink],
+    ) -> None:
         try:
-            run_session(source, outputs, config, on_start=self._begin)
+            run_session(source, outputs, config, extra_sinks=extra_sinks, on_start=self._begin)
         except BaseException as error:
             self._failure = error
         finally:

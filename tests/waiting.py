@@ -1,0 +1,17 @@
+"""Waiting for what happens in other processes and browsers, which tell nobody when it does."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+DEADLINE_SECONDS = 20.0
+_LOOK_SECONDS = 0.005
+
+
+def wait_until(true: Callable[[], object], deadline_seconds: float = DEADLINE_SECONDS) -> None:
+    """Looks again and again; fails if it is not so in time."""
+    until = time.monotonic() + deadline_seconds
+    while not true():
+        assert time.monotonic() < until, "nothing happened in time"
+        time.sleep(_LOOK_SECONDS)
