@@ -360,7 +360,7 @@ _WEIGHTS = {
     "gradient": 1.0,
     "noise": 2.0,
     "leaves": 4.5,
-    "confetti": 5.0,
+    "confetti": 10.0,
     "stripes": 1.5,
     "bricks": 0.7,
     "paper": 3.0,

@@ -195,6 +195,9 @@ def map_losses(maps: Tensor, bias: Tensor, labels: Tensor, boxes: Tensor) -> dic
         `pointing`: -log of the share of softmax(a shape's map) on its target cells.
         `local`: cross entropy of the maps averaged over those cells. Its gradient is not diluted
         by the cells beside a small shape, as that of the pooled logits is.
+        `beside`: how warm a shape's map is on the cells that are not its own, as a viewer sees it:
+        from 0, the map's coldest cell, to 1, its hottest one. A peak in the right place is not
+        enough where the wall is warm as well.
     """
     shown = labels != PADDING
     cells = maps.shape[-1]
@@ -204,17 +207,21 @@ def map_losses(maps: Tensor, bias: Tensor, labels: Tensor, boxes: Tensor) -> dic
     losses = {"behind": F.cross_entropy(sums[:, -1], nothing)}
     row, column = shown.nonzero(as_tuple=True)
     if not len(row):
-        return losses | dict.fromkeys(("alone", "pointing", "local"), maps.sum() * 0)
+        return losses | dict.fromkeys(("alone", "pointing", "local", "beside"), maps.sum() * 0)
     true, flat = labels[row, column], maps[row].flatten(2)
     allowed = target_cells(boxes[row, column], cells).flatten(1)
     own = flat[torch.arange(len(row)), true]
     log_mass = F.log_softmax(own, dim=1)
     weight = allowed.float() / allowed.sum(1, keepdim=True)
     local = torch.einsum("ncp,np->nc", flat, weight) + bias
+    coldest, hottest = own.amin(1, keepdim=True), own.amax(1, keepdim=True)
+    heat = (own - coldest) / (hottest - coldest).clamp_min(1e-3)
+    others = 1 - whose[row, column].flatten(1)
     return losses | {
         "alone": F.cross_entropy(sums[row, column], true),
         "pointing": -torch.logsumexp(log_mass.masked_fill(~allowed, -1e4), dim=1).mean(),
         "local": F.cross_entropy(local, true),
+        "beside": (heat * others).sum() / others.sum().clamp_min(1),
     }
 
 
@@ -400,7 +407,7 @@ class Trainer:
             group["lr"] = learning_rate(self._seen / self._total, args.lr)
         parts, logits, truth = losses(self._model, batch, self._device, args.smoothing)
         weights = {"alone": args.alone, "behind": args.behind}
-        weights |= {"pointing": args.pointing, "local": args.local}
+        weights |= {"pointing": args.pointing, "local": args.local, "beside": args.beside}
         total = sum(weights.get(name, 1.0) * loss for name, loss in parts.items())
         self._optimizer.zero_grad(set_to_none=True)
         total.backward()
@@ -439,6 +446,7 @@ def main() -> None:
     parser.add_argument("--behind", type=float, default=0.25, help="weight of the background's")
     parser.add_argument("--pointing", type=float, default=0.4, help="weight of the pointing loss")
     parser.add_argument("--local", type=float, default=0.3, help="weight of the local loss")
+    parser.add_argument("--beside", type=float, default=0.5, help="weight of the heat elsewhere")
     parser.add_argument("--smoothing", type=float, default=0.02, help="label smoothing")
     parser.add_argument("--ema", type=float, default=0.997, help="decay of the average, a step")
     parser.add_argument("--pool", type=int, default=2000, help="backgrounds to draw")

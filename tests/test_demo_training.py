@@ -11,7 +11,7 @@ from torchvision.models import resnet18
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "scripts"))
 
-from check_demo import inside, peak_of, reachable
+from check_demo import cell_centres, heat_beside, inside, peak_of, within
 from demo_backgrounds import folder_photographs, make_pool
 from demo_judge import judge_picture
 from demo_pictures import ASPECTS, LABELS, Painter
@@ -104,7 +104,7 @@ def test_map_losses_of_maps_that_point_and_name_are_small() -> None:
     bias[-1] = 10.0
     losses = map_losses(two_shapes()[0], bias, *two_shapes()[1:])
     assert {name: float(loss) < 1e-3 for name, loss in losses.items()} == {
-        "alone": True, "behind": True, "pointing": True, "local": True,
+        "alone": True, "behind": True, "pointing": True, "local": True, "beside": True,
     }  # fmt: skip
 
 
@@ -126,10 +126,23 @@ def test_map_losses_notice_what_answers_beside_the_shapes() -> None:
     assert float(spoilt["alone"]) == pytest.approx(float(clean["alone"]))
 
 
+def test_map_losses_notice_a_warm_wall() -> None:
+    """Of the shown shape's own map, even where another shape is; whatever all maps share."""
+    maps, labels, boxes = two_shapes()
+    maps[0, LABELS.index("star"), 3:, 3:] = FULL_CELLS * 10.0
+    losses = map_losses(maps, NO_BIAS, labels, boxes)
+    assert float(losses["pointing"]) < 1e-3, "the peak is right all the same"
+    whose = shares_of_cells(boxes, labels != PADDING, 7)[0]
+    elsewhere = 49 - int(whose[0].sum()), 49 - int(whose[1].sum())
+    assert float(losses["beside"]) == pytest.approx(0.5 * 16 / sum(elsewhere))
+
+
 def test_map_losses_of_pictures_without_shapes_have_gradients() -> None:
     maps = torch.zeros(3, len(LABELS), 7, 7, requires_grad=True)
     losses = map_losses(maps, NO_BIAS, torch.full((3, 1), PADDING), torch.zeros(3, 1, 4))
-    assert [losses[name].item() for name in ("alone", "pointing", "local")] == [0.0, 0.0, 0.0]
+    assert {name: loss.item() for name, loss in losses.items() if name != "behind"} == {
+        "alone": 0.0, "pointing": 0.0, "local": 0.0, "beside": 0.0,
+    }  # fmt: skip
     (gradient,) = torch.autograd.grad(torch.stack(list(losses.values())).sum(), maps)
     assert float(gradient[:, -1].max()) < 0  # `nothing` is to rise
 
@@ -176,8 +189,21 @@ def test_peak_of_a_map_lies_at_its_cells_centre() -> None:
     assert x == pytest.approx(550, abs=1)
     assert y == pytest.approx(125, abs=1)
     assert inside((x, y), (500, 100, 600, 150))
-    assert reachable((7, 7), (500, 100, 600, 150), 700, 350)
-    assert not reachable((7, 7), (560, 100, 640, 150), 700, 350)
+    cells_xy = cell_centres((7, 7), 700, 350)
+    assert within(cells_xy, (500, 100, 600, 150)).sum() == 1
+    assert not within(cells_xy, (560, 100, 640, 150)).any()
+
+
+def test_heat_beside_a_shape_leaves_out_the_cells_around_it() -> None:
+    cells_xy, box = cell_centres((7, 7), 700, 350), (510.0, 110.0, 590.0, 140.0)
+    cam = np.zeros((7, 7), np.float32)
+    cam[1:4, 4:7] = 2
+    cam[2, 5] = 4
+    assert heat_beside(cam, cells_xy, box) == 0
+    cam[6, 0] = 2
+    assert heat_beside(cam, cells_xy, box) == pytest.approx(0.5 / 40)
+    assert heat_beside(cam + 9, cells_xy, box) == pytest.approx(0.5 / 40)
+    assert np.isnan(heat_beside(cam, cells_xy, (0, 0, 700, 350)))
 
 
 def test_save_writes_half_precision_with_labels_and_no_partial_file(tmp_path: Path) -> None:
