@@ -11,6 +11,7 @@ from torchvision.models import resnet18
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "scripts"))
 
+import train_demo
 from check_demo import cell_centres, heat_beside, inside, peak_of, within
 from demo_backgrounds import folder_photographs, make_pool
 from demo_judge import judge_picture
@@ -23,6 +24,7 @@ from train_demo import (
     map_losses,
     phases,
     save,
+    settle_nothing,
     shares_of_cells,
     target_cells,
 )
@@ -204,6 +206,20 @@ def test_heat_beside_a_shape_leaves_out_the_cells_around_it() -> None:
     assert heat_beside(cam, cells_xy, box) == pytest.approx(0.5 / 40)
     assert heat_beside(cam + 9, cells_xy, box) == pytest.approx(0.5 / 40)
     assert np.isnan(heat_beside(cam, cells_xy, (0, 0, 700, 350)))
+
+
+def test_nothing_is_settled_where_most_are_named_right(monkeypatch: pytest.MonkeyPatch) -> None:
+    labels = torch.arange(len(LABELS)).repeat(20)
+    # One channel for each class, as strong as two; `nothing` wins wherever it is ahead by its bias.
+    features = 2.0 * torch.nn.functional.one_hot(labels).float()[:, :, None, None]
+    monkeypatch.setattr(train_demo, "seen", lambda *_: (features, labels))
+    state = {"fc.weight": torch.eye(len(LABELS)), "fc.bias": torch.zeros(len(LABELS))}
+    state["fc.bias"][-1] = 2.5
+    move, before, after = settle_nothing(state, [], torch.device("cpu"))
+    assert before == pytest.approx(1 / len(LABELS))
+    assert after == 1.0
+    assert -4.5 < move < -0.5
+    assert float(state["fc.bias"][-1]) == pytest.approx(2.5 + move)
 
 
 def test_save_writes_half_precision_with_labels_and_no_partial_file(tmp_path: Path) -> None:
