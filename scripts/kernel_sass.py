@@ -26,9 +26,11 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from stream_cam.cam import maps, overlay, preprocess
+from stream_cam.cam import maps, overlay, overlay_nv12, preprocess, preprocess_nv12
 from stream_cam.cam.geometry import plan_fit
-from stream_cam.cam.overlay_plan import overlay_table, plan_overlay
+from stream_cam.cam.nv12 import planes
+from stream_cam.cam.overlay_plan import overlay_table, plan_overlay, plan_overlay_nv12
+from stream_cam.config import Upsampling
 from stream_cam.frame import Region
 
 ARCHITECTURES = (90, 89, 80)
@@ -163,19 +165,36 @@ def _tool(option: str, cubin: Path) -> str:
     return done.stdout
 
 
-def overlay_launch(pitch_bytes: int) -> Launch:
+def overlay_launch(pitch_bytes: int, upsampling: Upsampling = "bilinear") -> Launch:
     """The overlay of a frame whose rows begin every so many bytes."""
     height, width = FRAME_HW
     frame = torch.empty(height * pitch_bytes, dtype=torch.uint8).as_strided(
         (1, height, width, 3), (height * pitch_bytes, pitch_bytes, 3, 1)
     )
-    plan = plan_overlay(FRAME_HW, (7, 7), Region.whole(FRAME_HW), device="cpu")
+    plan = plan_overlay(FRAME_HW, (7, 7), Region.whole(FRAME_HW), upsampling, device="cpu")
     table, scaled = overlay_table(device="cpu"), torch.zeros(1, 1, 7, 7)
     out = torch.empty_strided((1, *frame.shape), (0, *frame.stride()), dtype=torch.uint8)
     launches = recorded(
         overlay, "_overlay_kernel", lambda: overlay.overlay(frame, scaled, plan, table, out=out)
     )
     return launches[0]
+
+
+def overlay_nv12_launch(plane: int) -> Launch:
+    """The overlay of a packed frame's luma (0) or chroma (1)."""
+    height, width = FRAME_HW
+    luma, chroma = planes(torch.empty((1, height // 2 * 3, width), dtype=torch.uint8))
+    plan = plan_overlay_nv12(FRAME_HW, (7, 7), Region.whole(FRAME_HW), device="cpu")
+    table, scaled = overlay_table(device="cpu"), torch.zeros(1, 1, 7, 7)
+    out = [torch.empty_like(part)[:, None] for part in (luma, chroma)]
+    launches = recorded(
+        overlay_nv12,
+        "_plane_kernel",
+        lambda: overlay_nv12.overlay_nv12(
+            luma, chroma, scaled, plan, table, out_luma=out[0], out_chroma=out[1]
+        ),
+    )
+    return launches[plane]
 
 
 def preprocess_launch() -> Launch:
@@ -187,6 +206,21 @@ def preprocess_launch() -> Launch:
         preprocess,
         "_preprocess_kernel",
         lambda: preprocess.preprocess(frame, plan, out=out),
+    )
+    return launch
+
+
+def preprocess_nv12_launch() -> Launch:
+    height, width = FRAME_HW
+    luma, chroma = planes(torch.empty((1, height // 2 * 3, width), dtype=torch.uint8))
+    fit = plan_fit("stretch", FRAME_HW, 224)
+    plan = preprocess.plan_preprocess(fit, (0.5,) * 3, (0.2,) * 3, device="cpu")
+    color = preprocess_nv12.color_of("bt709", full_range=False, device="cpu")
+    out = torch.empty((1, 3, 224, 224), dtype=torch.float16)
+    (launch,) = recorded(
+        preprocess_nv12,
+        "_preprocess_nv12_kernel",
+        lambda: preprocess_nv12.preprocess_nv12(luma, chroma, plan, color, out=out),
     )
     return launch
 
@@ -206,7 +240,11 @@ LAUNCHES: dict[str, Callable[[], Launch]] = {
     "overlay, vectors": lambda: overlay_launch(5760),
     "overlay, words": lambda: overlay_launch(5764),
     "overlay, bytes": lambda: overlay_launch(5761),
+    "overlay, bicubic": lambda: overlay_launch(5760, "bicubic"),
+    "overlay nv12, luma": lambda: overlay_nv12_launch(0),
+    "overlay nv12, chroma": lambda: overlay_nv12_launch(1),
     "preprocess": preprocess_launch,
+    "preprocess nv12": preprocess_nv12_launch,
     "maps": maps_launch,
 }
 
@@ -223,7 +261,7 @@ def count(name: str, architecture: int) -> Figures:
         local_instructions=sum(bool(re.search(r"\b(LDL|STL)\b", text)) for _, text in sass.code),
         instructions=sum(not re.match(r"(NOP|BRA 0x)", text) for _, text in sass.code),
     )
-    if name == "preprocess":
+    if name.startswith("preprocess"):
         loop = next(one for one in sass.loops() if any("LDG" in text for text in one))
         pixels = 4 * launch.options["QUADS"]
         return replace(
@@ -237,10 +275,14 @@ def count(name: str, architecture: int) -> Figures:
         return figures
     loop, walk = [one for one in sass.loops() if any("STG" in text for text in one)][:2]
     constants = launch.options
-    unit = max(1, 4 * constants["QUADS"])
+    if "CHANNELS" in constants:
+        unit = max(1, 4 * constants["WORDS"] // constants["CHANNELS"])
+    else:
+        unit = max(1, 4 * constants["QUADS"])
     lanes = constants["GROUPS"] // (32 * constants["num_warps"])
     pixels = unit * lanes * constants["AHEAD"]
-    before = (len(walk) - len(loop)) / (unit * lanes * constants["ROWS"])
+    rows = 1 if constants["CUBIC"] else constants["ROWS"]  # of a walk
+    before = (len(walk) - len(loop)) / (unit * lanes * rows)
     return replace(
         figures,
         loop_instructions=len(loop),

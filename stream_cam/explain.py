@@ -305,7 +305,7 @@ class Explainer:
             smooth_seconds=steady.smooth_seconds if steady else 0.0,
             hold_seconds=steady.hold_seconds if steady else 0.0,
         )
-        graphs = self._graphs_for(order)
+        graphs = self._graphs()
         if graphs is not None:
             plan = self.plan((image.shape[0], image.shape[1]))
             engine = self._pool(plan.input_hw).engine
@@ -393,8 +393,8 @@ class Explainer:
         overlay = self._overlay(image, explanation, look)
         return overlay.heatmap(_scaled(explanation, target, look))
 
-    def _graphs_for(self, order: Order) -> FrameGraphs | None:
-        """What explains and draws in one pass, if something here does, and can do this."""
+    def _graphs(self) -> FrameGraphs | None:
+        """What explains and draws in one pass, if something here does."""
         if self.graphs is None and not self._graphs_lost:
             info = self.engine_info
             if info is None and self._fit == "native":  # its engine is made for the first frame
@@ -402,9 +402,6 @@ class Explainer:
             with self._lock:
                 if self.graphs is None and info is not None and info.device != "cpu":
                     self._open_graphs(info.device)
-        if self.graphs is not None and order.unsupported:
-            self._tell(f"{order.unsupported} is not drawn on the GPU; the CPU draws it")
-            return None
         return self.graphs
 
     def _open_graphs(self, device: str) -> None:

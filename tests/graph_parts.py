@@ -11,7 +11,7 @@ import torch
 
 from stream_cam.cam.cpu import CpuOverlay, scale_cam
 from stream_cam.cam.reference import upsample_heat
-from stream_cam.config import LookConfig
+from stream_cam.config import LookConfig, Upsampling
 from stream_cam.frame import BgrImage, Explanation, FloatArray, Frame, Region
 
 SIDE = 64
@@ -25,9 +25,14 @@ def frame(seed: int, size_hw: tuple[int, int] = (SIDE, SIDE)) -> Frame:
     return Frame(picture(seed, size_hw), seed, seed, Fraction(1, 25), 1000 + seed)
 
 
-def is_tie(scaled: FloatArray, size_hw: tuple[int, int], region: Region) -> npt.NDArray[np.bool_]:
+def is_tie(
+    scaled: FloatArray,
+    size_hw: tuple[int, int],
+    region: Region,
+    upsampling: Upsampling = "bilinear",
+) -> npt.NDArray[np.bool_]:
     """(H, W) bool: pixels whose heat lies so near to two colours that either may be taken."""
-    heat, _ = upsample_heat(torch.from_numpy(scaled), size_hw, region)
+    heat, _ = upsample_heat(torch.from_numpy(scaled), size_hw, region, upsampling)
     return np.asarray((((heat * 255.0) % 1.0 - 0.5).abs() < 2e-3).numpy())
 
 
@@ -42,7 +47,7 @@ def assert_drawn_as_on_the_cpu(
     cpu = CpuOverlay(size_hw, cam.shape, explanation.region, look)
     expected = cpu.heatmap(scaled) if look.layout == "heatmap" else cpu.blend(image, scaled)
     difference = np.abs(got.astype(int) - expected.astype(int)).max(axis=2)
-    tie = is_tie(scaled, size_hw, explanation.region)
+    tie = is_tie(scaled, size_hw, explanation.region, look.upsampling)
     assert difference[~tie].max(initial=0) <= 1
     assert tie.mean() < 0.1
 

@@ -24,7 +24,7 @@ from stream_cam.cam.cpu import scale_cam
 from stream_cam.cam.geometry import plan_fit
 from stream_cam.cam.steady import SteadyMaps
 from stream_cam.capture import Line, Turn
-from stream_cam.config import Fit, LookConfig
+from stream_cam.config import Fit, LookConfig, Upsampling
 from stream_cam.engine.base import Session
 from stream_cam.errors import EngineError
 from stream_cam.explain import Explainer
@@ -326,16 +326,13 @@ def test_what_no_graph_can_hold_is_explained_without_and_said_once(
     assert "slower way through host memory" in said[0]
 
 
-def test_bicubic_is_left_to_the_cpu_and_said_once(caplog: pytest.LogCaptureFixture) -> None:
-    look = LookConfig(upsampling="bicubic")
+@pytest.mark.parametrize("upsampling", ["nearest", "bicubic"])
+def test_other_ways_to_upsample_are_drawn_too(upsampling: Upsampling) -> None:
+    look = LookConfig(upsampling=upsampling)
     on_gpu = explainer(StandIn())
-    for seed in range(2):
-        explanation = on_gpu.explain_drawn(frame(seed), look=look)
-        assert explanation.drawn is None
-    assert [r.message for r in caplog.records] == [
-        "bicubic upsampling is not drawn on the GPU; the CPU draws it"
-    ]
-    assert on_gpu.explain_drawn(frame(0)).drawn is not None
+    image = picture(3, (90, 160))
+    got = on_gpu.explain_drawn(image, look=look)
+    assert_drawn_as_on_the_cpu(taken(got, image, look)[0], image, got, look)
 
 
 def test_pictures_are_given_away_once_and_only_for_their_frame_and_look() -> None:

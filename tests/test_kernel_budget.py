@@ -30,9 +30,22 @@ from kernel_sass import (  # noqa: E402
     recorded,
 )
 
-from stream_cam.cam import classes, maps, overlay, preprocess, smooth  # noqa: E402
+from stream_cam.cam import (  # noqa: E402
+    classes,
+    maps,
+    overlay,
+    overlay_nv12,
+    preprocess,
+    preprocess_nv12,
+    smooth,
+)
 from stream_cam.cam.geometry import plan_fit  # noqa: E402
-from stream_cam.cam.overlay_plan import overlay_table, plan_overlay  # noqa: E402
+from stream_cam.cam.nv12 import planes  # noqa: E402
+from stream_cam.cam.overlay_plan import (  # noqa: E402
+    overlay_table,
+    plan_overlay,
+    plan_overlay_nv12,
+)
 from stream_cam.frame import Region  # noqa: E402
 
 if TYPE_CHECKING:
@@ -47,8 +60,11 @@ WIDE = {
     "overlay, vectors": ({"LDG.E.128": 3, "LDG.E.64": 16}, {"STG.E.128": 3}),
     # Four pixels of a row are three words of 32 bits.
     "overlay, words": ({"LDG.E": 3, "LDG.E.64": 4}, {"STG.E": 3}),
+    # A vector is sixteen pixels of luma, of which half an entry is read, or eight of chroma.
+    "overlay nv12, luma": ({"LDG.E.128": 1, "LDG.E": 16}, {"STG.E.128": 1}),
+    "overlay nv12, chroma": ({"LDG.E.128": 1, "LDG.E.64": 8}, {"STG.E.128": 1}),
 }
-OTHERS = ("overlay, bytes", "preprocess", "maps")
+OTHERS = ("overlay, bytes", "overlay, bicubic", "preprocess", "preprocess nv12", "maps")
 
 
 def faults(figures: Figures) -> list[str]:
@@ -129,6 +145,35 @@ def preprocess_launches(size_hw: tuple[int, int], input_size: int) -> list[Launc
     )
 
 
+def nv12_launches(size_hw: tuple[int, int], pitch: int) -> list[Launch]:
+    height, width = size_hw
+    rows = height // 2 * 3
+    frame = torch.empty(rows * pitch, dtype=torch.uint8)
+    luma, chroma = planes(frame.as_strided((1, rows, width), (rows * pitch, pitch, 1)))
+    plan = plan_overlay_nv12(size_hw, (1, 1), Region.whole(size_hw), device="cpu")
+    table, scaled = overlay_table(device="cpu"), torch.empty(1, 1, 1, 1)
+    fit = plan_fit("letterbox", size_hw, 4)
+    taps = preprocess.plan_preprocess(fit, (0.5,) * 3, (0.2,) * 3, device="cpu")
+    color = preprocess_nv12.color_of("bt601", full_range=True, device="cpu")
+    return [
+        *recorded(
+            overlay_nv12,
+            "_plane_kernel",
+            lambda: overlay_nv12.overlay_nv12(
+                luma, chroma, scaled, plan, table,
+                out_luma=luma[:, None], out_chroma=chroma[:, None],
+            ),
+        ),
+        *recorded(
+            preprocess_nv12,
+            "_preprocess_nv12_kernel",
+            lambda: preprocess_nv12.preprocess_nv12(
+                luma, chroma, taps, color, out=torch.empty(1, 3, 4, 4)
+            ),
+        ),
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize(
     "launches",
     [
@@ -138,8 +183,13 @@ def preprocess_launches(size_hw: tuple[int, int], input_size: int) -> list[Launc
         lambda: maps_launches(relu=True, ranges=torch.zeros(1, 1, 2)),
         lambda: preprocess_launches((1, 1), 1),
         lambda: preprocess_launches((33, 35), 8),
+        lambda: nv12_launches((2, 2), 2),
+        lambda: nv12_launches((6, 22), 24),
     ],
-    ids=["one-pixel", "words-and-tail", "maps", "maps-in-ranges", "one-pixel-in", "unaligned"],
+    ids=[
+        *("one-pixel", "words-and-tail", "maps", "maps-in-ranges", "one-pixel-in", "unaligned"),
+        *("nv12-smallest", "nv12-words-and-tail"),
+    ],
 )
 def test_unusual_launches_compile(launches: Callable[[], list[Launch]]) -> None:
     """The interpreter takes what the compiler might not: a size of 1 is a constant to it."""
@@ -165,7 +215,7 @@ def test_kept_figures_are_of_every_kernel_and_architecture() -> None:
         (name, f"sm_{architecture}") for name in LAUNCHES for architecture in ARCHITECTURES
     ]
     overlays = [one for one in kept["figures"] if one["kernel"] in WIDE]
-    assert len(overlays) == 6
+    assert len(overlays) == len(WIDE) * len(ARCHITECTURES)
     assert all(one["with_walk_per_pixel"] <= BUDGET_PER_PIXEL for one in overlays)
 
 

@@ -23,8 +23,9 @@ from stream_cam.frame import Region
 pytest.importorskip("triton", reason="no Triton for this system")
 
 from stream_cam.cam.maps import class_maps, class_maps_reference, scale_maps
-from stream_cam.cam.overlay import _SHIFT, overlay, overlay_reference
+from stream_cam.cam.overlay import overlay, overlay_reference
 from stream_cam.cam.overlay_plan import OverlayPlan, overlay_table, plan_overlay
+from stream_cam.cam.walk import SHIFT
 
 COLORMAPS: tuple[Colormap, ...] = ("turbo", "jet", "viridis", "inferno", "magma")
 
@@ -100,6 +101,10 @@ CASES = [
     Case((9, 20), pitch=61, alpha=1.0, colormap="inferno"),  # rows not aligned
     Case((6, 12), offset=1, alpha_mode="heat", alpha=1.0, colormap="magma"),
     Case((2, 40), fit="crop", upsampling="nearest", cam_hw=(1, 1)),
+    Case((9, 20), upsampling="bicubic", cam_hw=(5, 6)),
+    Case((13, 21), fit="letterbox", upsampling="bicubic", colormap="jet"),
+    Case((3, 17), upsampling="bicubic", cam_hw=(1, 1)),
+    Case((2, 3), upsampling="bicubic", cam_hw=(7, 7)),
     Case((40, 2), fit="crop", cam_hw=(7, 7)),
     Case((11, 16), fit="crop", alpha_mode="heat"),
     Case((8, 28), fit="letterbox", cam_hw=(7, 7)),
@@ -163,7 +168,9 @@ def test_overlay_equals_the_reference_for_any_size_region_and_stride(
     rng = np.random.default_rng(seed)
     x0, y0 = rng.uniform(-size_hw[1], size_hw[1]), rng.uniform(-size_hw[0], size_hw[0])
     region = Region(x0, y0, x0 + rng.uniform(1, 90), y0 + rng.uniform(1, 20))
-    upsampling: Upsampling = data.draw(st.sampled_from(["bilinear", "nearest"]), "upsampling")
+    upsampling: Upsampling = data.draw(
+        st.sampled_from(["bilinear", "nearest", "bicubic"]), "upsampling"
+    )
     plan = plan_overlay(size_hw, cam_hw, region, upsampling, device="cpu")
     table = overlay_table(alpha=float(rng.uniform(0, 1)), device="cpu")
     scaled = maps(n, n_targets, cam_hw, seed)
@@ -286,13 +293,13 @@ def test_a_blend_never_carries_from_one_colour_into_the_next() -> None:
 
 def test_any_32_bits_are_a_place_in_the_table() -> None:
     """The kernel reads it without a mask, also for what lies beyond the end of a walk."""
-    assert overlay_table(device="cpu").entries.numel() == 1 << (32 - _SHIFT.value)
+    assert overlay_table(device="cpu").entries.numel() == 1 << (32 - SHIFT.value)
 
 
 def test_plans_and_launchers_say_what_is_wrong() -> None:
     whole = Region.whole((4, 8))
-    with pytest.raises(ValueError, match="bilinear or nearest, not bicubic"):
-        plan_overlay((4, 8), (2, 2), whole, "bicubic", device="cpu")
+    with pytest.raises(ValueError, match=r"upsampling is one of .*bicubic.*, got 'lanczos'"):
+        plan_overlay((4, 8), (2, 2), whole, "lanczos", device="cpu")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="alpha is a weight from 0 to 1, got 2"):
         overlay_table(alpha=2.0, device="cpu")
     plan = plan_overlay((4, 8), (2, 2), whole, device="cpu")

@@ -6,6 +6,7 @@ Both are made once for a frame size and a look, in float64, with the CPU path's 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor
 
 from stream_cam.cam.colormaps import color_table
+from stream_cam.cam.nv12 import ColorMatrix, yuv_from_rgb
 from stream_cam.config import AlphaMode, Colormap, Upsampling
 from stream_cam.frame import Region
 
@@ -44,7 +46,7 @@ class OverlayPlan:
     row_t: Tensor
     """(H,) float32: weight of the bottom one, 0..1."""
     row_end: Tensor
-    """(H,) int32: the first row below that lies between other map rows."""
+    """(H,) int32: the first row below that lies between other map rows; bicubic: the next one."""
     row_step: float
     """What `row_t` grows by from row to row."""
 
@@ -61,17 +63,17 @@ def plan_overlay(
 
     Args:
         region: where the maps lie, in frame pixels; may be smaller or larger than the frame.
-        upsampling: `bilinear` or `nearest`; the CPU path also has `bicubic`.
     """
-    if upsampling not in ("bilinear", "nearest"):
-        raise ValueError(f"the overlay kernel is bilinear or nearest, not {upsampling}")
+    if upsampling not in get_args(Upsampling):
+        raise ValueError(f"upsampling is one of {get_args(Upsampling)}, got {upsampling!r}")
     if max(cam_hw) > _MAX_CELLS:
         raise ValueError(f"maps have up to {_MAX_CELLS} rows and columns, got {cam_hw}")
     rows, row_cells, row_t = _axis(frame_hw[0], cam_hw[0], region.y0, region.y1, upsampling)
     columns, column_cells, column_t = _axis(
         frame_hw[1], cam_hw[1], region.x0, region.x1, upsampling
     )
-    last_of_run = np.flatnonzero(np.append(row_cells[1:] != row_cells[:-1], True)) + 1
+    ends = np.append(row_cells[1:] != row_cells[:-1], True) | (upsampling == "bicubic")
+    last_of_run = np.flatnonzero(ends) + 1
     row_end = last_of_run[np.searchsorted(last_of_run, np.arange(frame_hw[0]), side="right")]
     # Above 1, rows skip map rows and no step is taken.
     step = min(cam_hw[0] / (region.y1 - region.y0), 1.0) if upsampling == "bilinear" else 0.0
@@ -112,13 +114,42 @@ def _axis(
 
 
 @dataclass(frozen=True, eq=False)
+class OverlayPlanNv12:
+    """Where maps lie on the two planes of an NV12 frame."""
+
+    luma: OverlayPlan
+    chroma: OverlayPlan
+    """Of a frame of half the size: the heat of four pixels' middle is the heat of their colour."""
+
+
+def plan_overlay_nv12(
+    frame_hw: tuple[int, int],
+    cam_hw: tuple[int, int],
+    region: Region,
+    upsampling: Upsampling = "bilinear",
+    *,
+    device: torch.device | str = "cuda",
+) -> OverlayPlanNv12:
+    """As `plan_overlay`, for NV12 frames, whose height and width are even."""
+    height, width = frame_hw
+    if height % 2 or width % 2:
+        raise ValueError(f"NV12 frames have an even height and width, got {height}×{width}")
+    half = Region(region.x0 / 2, region.y0 / 2, region.x1 / 2, region.y1 / 2)
+    return OverlayPlanNv12(
+        plan_overlay(frame_hw, cam_hw, region, upsampling, device=device),
+        plan_overlay((height // 2, width // 2), cam_hw, half, upsampling, device=device),
+    )
+
+
+@dataclass(frozen=True, eq=False)
 class OverlayTable:
     """What each heat does to a pixel."""
 
     entries: Tensor
     """(512,) int64 on the frames' device, from 256 on for pixels outside the region. From the low
-    end, 16 bits each: blue, red, green of the colour times its weight times 256, plus the half that
-    rounds; and the weight of the frame, 0..256. A pixel becomes (frame · weight + colour) >> 8."""
+    end, 16 bits each: blue, red, green (NV12: U, V, Y) of the colour times its weight times 256,
+    plus the half that rounds; and the weight of the frame, 0..256. A pixel becomes
+    (frame · weight + colour) >> 8."""
     keeps_outside: bool
     """True if pixels outside the region stay as they are: in place they need not be touched."""
 
@@ -138,16 +169,48 @@ def overlay_table(
             The colours alone, as in the `heatmap` layout, are `alpha=1.0, outside_alpha=1.0`.
         outside_alpha: weight of the black outside the region, 0..1.
     """
+    color = np.append(color_table(colormap), np.zeros((1, 3), np.uint8), axis=0)
+    return _table(color[:, [0, 2, 1]], alpha, alpha_mode, outside_alpha, device)
+
+
+def overlay_table_nv12(
+    colormap: Colormap = "turbo",
+    alpha: float = 0.4,
+    alpha_mode: AlphaMode = "constant",
+    *,
+    matrix: ColorMatrix = "bt709",
+    full_range: bool = False,
+    outside_alpha: float = 0.0,
+    device: torch.device | str = "cuda",
+) -> OverlayTable:
+    """As `overlay_table`, for NV12: a blend of colours is the same blend of their Y, U and V.
+
+    Args:
+        matrix, full_range: what the frames are, as their stream says.
+    """
+    color = np.append(color_table(colormap), np.zeros((1, 3), np.uint8), axis=0)
+    to_yuv, offset = yuv_from_rgb(matrix, full_range=full_range)
+    yuv = np.clip(color[:, ::-1] @ to_yuv.T + offset, 0.0, 255.0)  # pure blue has 255.5
+    return _table(yuv[:, [1, 2, 0]], alpha, alpha_mode, outside_alpha, device)
+
+
+def _table(
+    color: npt.NDArray[np.number],
+    alpha: float,
+    alpha_mode: AlphaMode,
+    outside_alpha: float,
+    device: torch.device | str,
+) -> OverlayTable:
+    """Of (257, 3) levels in the order of an entry's bits, the last row for outside the region."""
     for name, value in (("alpha", alpha), ("outside_alpha", outside_alpha)):
         if not 0.0 <= value <= 1.0:
             raise ValueError(f"{name} is a weight from 0 to 1, got {value}")
     heat = np.arange(256) / 255.0
     weight = alpha * heat if alpha_mode == "heat" else np.full(256, alpha)
     weight = np.append(weight, outside_alpha)
-    color = np.append(color_table(colormap), np.zeros((1, 3), np.uint8), axis=0)
     mixed = np.rint(256.0 * weight[:, None] * color).astype(np.int64) + 128
     # Half down: were both rounded up, white on white would be more than 16 bits hold.
     keep = np.ceil(256.0 * (1.0 - weight) - 0.5).astype(np.int64)
-    entries = mixed[:, 0] | mixed[:, 2] << 16 | mixed[:, 1] << 32 | keep << 48
+    entries = mixed[:, 0] | mixed[:, 1] << 16 | mixed[:, 2] << 32 | keep << 48
     entries = np.append(entries, np.repeat(entries[OUTSIDE:], _N_ENTRIES - entries.size))
     return OverlayTable(torch.from_numpy(entries).to(device), keeps_outside=outside_alpha == 0.0)

@@ -132,16 +132,34 @@ def preprocess(
     Returns:
         (1, 3, h, w) float32, RGB, normalised.
     """
-    rgb = frame_bgr.flip(-1).permute(2, 0, 1)[None].float() / 255.0
+    rgb = frame_bgr.flip(-1).permute(2, 0, 1).float() / 255.0
+    return normalised(resized(rgb, plan, interpolation).clamp(0.0, 1.0), plan, mean, std)
+
+
+def resized(planes: Tensor, plan: FitPlan, interpolation: str = "bilinear") -> Tensor:
+    """(C, H, W) floating point planes of a frame at the plan's `resized_hw`, antialiased."""
     size_hw = plan.resized_hw
     if size_hw[1] == 1:
         # Torch 2.15 gives every row of a picture one pixel wide the values of the first one: two.
-        across = F.interpolate(rgb, (plan.frame_hw[0], 1), mode=interpolation, antialias=True)
-        rgb, size_hw = across.repeat(1, 1, 1, 2), (size_hw[0], 2)
-    resized = F.interpolate(rgb, size_hw, mode=interpolation, antialias=True, align_corners=False)
-    resized = resized[..., : plan.resized_hw[1]].clamp(0.0, 1.0)
-    normalised = (resized - torch.tensor(mean)[:, None, None]) / torch.tensor(std)[:, None, None]
+        across = F.interpolate(
+            planes[None], (plan.frame_hw[0], 1), mode=interpolation, antialias=True
+        )
+        planes, size_hw = across[0].repeat(1, 1, 2), (size_hw[0], 2)
+    small = F.interpolate(
+        planes[None], size_hw, mode=interpolation, antialias=True, align_corners=False
+    )
+    return small[0, ..., : plan.resized_hw[1]]
+
+
+def normalised(
+    rgb: Tensor,
+    plan: FitPlan,
+    mean: tuple[float, float, float],
+    std: tuple[float, float, float],
+) -> Tensor:
+    """The network's input of a resized (3, h, w) picture in 0..1, cut or padded: (1, 3, h, w)."""
+    values = (rgb - torch.tensor(mean)[:, None, None]) / torch.tensor(std)[:, None, None]
     height, width = plan.input_hw
     bottom = height - (plan.resized_hw[0] - plan.top)
     right = width - (plan.resized_hw[1] - plan.left)
-    return F.pad(normalised, (-plan.left, right, -plan.top, bottom))
+    return F.pad(values[None], (-plan.left, right, -plan.top, bottom))

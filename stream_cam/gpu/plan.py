@@ -31,11 +31,6 @@ class Order:
         """Whether it depends on the frames before."""
         return self.smooth_seconds > 0.0 or self.hold_seconds > 0.0
 
-    @property
-    def unsupported(self) -> str:
-        """What of it the kernels cannot do; empty if they can."""
-        return "bicubic upsampling" if self.look.upsampling == "bicubic" else ""
-
 
 @dataclass(frozen=True)
 class Shape:
