@@ -70,7 +70,7 @@ class Outcome:
     hit: bool
     reachable: bool
     beside: float
-    """NaN where every cell is on the shape or next to it."""
+    """0..1; 1 for a map that is the same everywhere, NaN where every cell is on or at the shape."""
 
     @property
     def right(self) -> bool:
@@ -201,9 +201,9 @@ def heat_beside(
 ) -> float:
     elsewhere = ~within(cells_xy, box, margin=0.75)
     span = float(cam.max() - cam.min())
-    if not elsewhere.any() or span == 0.0:
+    if not elsewhere.any():
         return float("nan")
-    return float((cam[elsewhere] - cam.min()).mean() / span)
+    return float((cam[elsewhere] - cam.min()).mean() / span) if span > 0.0 else 1.0
 
 
 def table(outcomes: list[Outcome]) -> dict[str, dict[str, dict[str, float]]]:

@@ -188,8 +188,8 @@ def overlay_nv12_launch(plane: int) -> Launch:
     table, scaled = overlay_table(device="cpu"), torch.zeros(1, 1, 7, 7)
     out = [torch.empty_like(part)[:, None] for part in (luma, chroma)]
     launches = recorded(
-        overlay_nv12,
-        "_plane_kernel",
+        overlay,
+        "_overlay_kernel",
         lambda: overlay_nv12.overlay_nv12(
             luma, chroma, scaled, plan, table, out_luma=out[0], out_chroma=out[1]
         ),
@@ -275,10 +275,7 @@ def count(name: str, architecture: int) -> Figures:
         return figures
     loop, walk = [one for one in sass.loops() if any("STG" in text for text in one)][:2]
     constants = launch.options
-    if "CHANNELS" in constants:
-        unit = max(1, 4 * constants["WORDS"] // constants["CHANNELS"])
-    else:
-        unit = max(1, 4 * constants["QUADS"])
+    unit = max(1, 4 * constants["QUADS"])
     lanes = constants["GROUPS"] // (32 * constants["num_warps"])
     pixels = unit * lanes * constants["AHEAD"]
     rows = 1 if constants["CUBIC"] else constants["ROWS"]  # of a walk

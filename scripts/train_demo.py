@@ -313,7 +313,7 @@ def evaluate(
     right = F.linear(features.mean((2, 3)), weight, bias).argmax(1) == labels
     shown = labels != NOTHING
     cams = torch.einsum("nk,nkhw->nhw", weight[labels[shown]], features[shown])
-    peak = F.one_hot(cams.flatten(1).argmax(1), cams[0].numel()).bool()
+    peak = F.one_hot(cams.flatten(1).argmax(1), cams.shape[1] * cams.shape[2]).bool()
     boxes = torch.cat([batch.boxes[:, 0] for batch in batches])[shown]
     hits = (peak & target_cells(boxes, cams.shape[-1]).flatten(1)).any(1)
     return float(right.float().mean()), float(hits.float().mean())
@@ -336,11 +336,17 @@ def settle_nothing(
     moved = logits.repeat(len(moves), 1, 1)
     moved[:, :, NOTHING] += moves[:, None]
     shares = (moved.argmax(2) == labels).float().mean(1)
-    # The middle of all that are as good as the best one, to within a picture in a thousand.
-    move = float(moves[shares >= shares.max() - 1e-3].median())
-    state["fc.bias"][NOTHING] += move
+    # The middle of those around the best one that are as good, to within a picture in a thousand.
+    first = last = int(shares.argmax())
+    good = shares >= shares.max() - 1e-3
+    while first > 0 and good[first - 1]:
+        first -= 1
+    while last < len(moves) - 1 and good[last + 1]:
+        last += 1
+    chosen = (first + last) // 2
+    state["fc.bias"][NOTHING] += moves[chosen]
     before = float((logits.argmax(1) == labels).float().mean())
-    return move, before, float(shares.max())
+    return float(moves[chosen]), before, float(shares[chosen])
 
 
 def phases(text: str) -> list[Phase]:

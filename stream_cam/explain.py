@@ -284,8 +284,8 @@ class Explainer:
     ) -> Explanation:
         """As `explain`; on a CUDA GPU one pass also draws the maps and makes them steady.
 
-        What came of that is in the explanation's `drawn`, which says whether it is so: other looks
-        than the kernels can draw, and engines that no graph can hold, are explained as ever.
+        What came of that is in the explanation's `drawn`, which says whether it is so: with engines
+        that no graph can hold frames are explained as ever.
 
         Args:
             look: how the frame will be drawn; default: the explainer's own.

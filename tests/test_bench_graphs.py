@@ -18,6 +18,7 @@ from stream_cam.explain import Explainer
 
 pytest.importorskip("triton", reason="no Triton for this system")
 
+from stream_cam.bench import gpu as gpu_bench
 from stream_cam.bench.gpu import Divided, kernel_rows
 from stream_cam.bench.graphs import REGIONS, GraphFrames
 from stream_cam.gpu.frames import FrameGraphs
@@ -46,10 +47,14 @@ def test_kernels_are_timed_beside_a_copy_and_plain_torch(tmp_path: Any) -> None:
     assert names == [
         "copy",
         *(
-            f"{kernel} {size}{suffix}"
+            name
             for size in sizes
-            for kernel in ("overlay", "preprocess")
-            for suffix in ("", ", torch")
+            for name in (
+                *(f"overlay {size}", f"overlay {size}, torch"),
+                *(f"overlay bicubic {size}", f"overlay bicubic {size}, torch"),
+                *(f"preprocess {size}", f"preprocess {size}, torch"),
+                *(f"overlay nv12 {size}", f"preprocess nv12 {size}"),
+            )
         ),
     ]
     by_name = {row.subject.name: row for row in rows}
@@ -84,6 +89,32 @@ def test_a_kernel_that_is_wrong_is_not_timed(which: str) -> None:
     setattr(gpu.kernels, which, wrong)
     with pytest.raises(BenchError, match=f"^{which} differs from its reference"):
         kernel_rows(gpu, QUICK, **SMALL)
+
+
+@pytest.mark.parametrize(
+    ("which", "what", "said"),
+    [
+        ("overlay_nv12_reference", "out_luma", "luma"),
+        ("overlay_nv12_reference", "out_chroma", "chroma"),
+        ("preprocess_nv12_reference", "out", "preprocess nv12"),
+    ],
+)
+def test_a_kernel_for_nv12_that_is_wrong_is_not_timed(
+    which: str, what: str, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    right, n_calls = getattr(gpu_bench, which), 0
+
+    def wrong_at_first(*arguments: Any, **results: torch.Tensor) -> None:
+        """On the CPU the reference is its own kernel."""
+        nonlocal n_calls
+        right(*arguments, **results)
+        n_calls += 1
+        if n_calls == 1:
+            results[what][..., :20] += 40
+
+    monkeypatch.setattr(gpu_bench, which, wrong_at_first)
+    with pytest.raises(BenchError, match=f"^{said} differs from its reference"):
+        kernel_rows(StandIn(), QUICK, **SMALL)
 
 
 def test_whole_frames_are_timed_in_every_way() -> None:

@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from toy_engine import ToyBackend
+from waiting import wait_until
 
 from stream_cam import build, explain, session
 from stream_cam.cli import main
@@ -335,12 +335,13 @@ def test_ctrl_c_while_building_is_130_and_leaves_nothing(place: Path) -> None:
         stderr=subprocess.PIPE,
         text=True,
     )
-    until = time.monotonic() + DEADLINE_SECONDS
+
+    def begun() -> bool:
+        assert process.poll() is None, process.communicate()
+        return any(place.glob("engines/.*.lock"))
+
     try:
-        while not list(place.glob("engines/.*.lock")):
-            assert process.poll() is None, process.communicate()
-            assert time.monotonic() < until
-            time.sleep(0.01)
+        wait_until(begun, DEADLINE_SECONDS)
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=DEADLINE_SECONDS)
     finally:

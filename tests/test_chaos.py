@@ -15,6 +15,7 @@ from chaos_proxy import ChaosProxy, Fault
 from frame_clock import age_ms
 from push_endpoint import PushEndpoint
 from rtsp_harness import FfmpegServer, RtspServer, free_port, rtsp_server_problem
+from waiting import wait_until
 
 from stream_cam.closing import Closes
 from stream_cam.config import CaptureConfig
@@ -197,9 +198,7 @@ def test_connection_that_is_spoiled_and_mends(server: RtspServer, fault: Fault) 
                     pass
                 seen = proxy.counts.connections
                 proxy.fault = fault
-                deadline = time.monotonic() + DEADLINE_SECONDS
-                while proxy.counts.connections < seen + 2 and time.monotonic() < deadline:
-                    threading.Event().wait(0.01)
+                wait_until(lambda: proxy.counts.connections >= seen + 2, DEADLINE_SECONDS)
             else:
                 with reading_pauses(viewer):
                     proxy.fault = fault

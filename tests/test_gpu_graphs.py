@@ -82,6 +82,7 @@ def test_a_gpu_takes_the_graph_by_itself_and_agrees_with_the_cpu(
         LookConfig(layout="heatmap", colormap="jet"),
         LookConfig(alpha=0.8, alpha_mode="heat", relu=True),
         LookConfig(upsampling="nearest", colormap="viridis"),
+        LookConfig(upsampling="bicubic", colormap="magma"),
     ],
     ids=lambda look: f"{look.layout}-{look.colormap}",
 )

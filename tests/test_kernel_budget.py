@@ -157,8 +157,8 @@ def nv12_launches(size_hw: tuple[int, int], pitch: int) -> list[Launch]:
     color = preprocess_nv12.color_of("bt601", full_range=True, device="cpu")
     return [
         *recorded(
-            overlay_nv12,
-            "_plane_kernel",
+            overlay,
+            "_overlay_kernel",
             lambda: overlay_nv12.overlay_nv12(
                 luma, chroma, scaled, plan, table,
                 out_luma=luma[:, None], out_chroma=chroma[:, None],

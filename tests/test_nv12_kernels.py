@@ -32,7 +32,6 @@ pytest.importorskip("triton", reason="no Triton for this system")
 from stream_cam.cam.overlay_nv12 import overlay_nv12, overlay_nv12_reference
 from stream_cam.cam.preprocess import Interpolation, plan_preprocess
 from stream_cam.cam.preprocess_nv12 import (
-    _is_aligned,
     color_of,
     preprocess_nv12,
     preprocess_nv12_reference,
@@ -330,13 +329,33 @@ def test_a_blend_never_carries_into_the_next_plane() -> None:
                 assert int((((entries >> shift) & 0xFFFF) + 255 * keep).max()) <= 0xFFFF
 
 
-def test_words_are_not_read_beyond_the_end_of_the_buffer() -> None:
-    packed = torch.zeros(6 * 30, dtype=torch.uint8)
-    assert not _is_aligned(packed.as_strided((1, 6, 30), (180, 30, 1)))
-    padded = torch.zeros(6 * 32, dtype=torch.uint8)
-    assert _is_aligned(padded.as_strided((1, 6, 30), (192, 32, 1)))
-    assert not _is_aligned(padded[:-2].clone().as_strided((1, 6, 30), (192, 32, 1)))
-    assert not _is_aligned(padded.as_strided((1, 5, 30), (192, 32, 1), 2))
+def test_outside_is_black_where_the_heatmap_is_alone(run_kernel: RunKernel) -> None:
+    size_hw = (6, 16)
+    plan = plan_overlay_nv12(size_hw, (2, 2), Region(4.0, 0.0, 12.0, 6.0), device="cpu")
+    frame, scaled = frames(1, size_hw), maps(1, 1, (2, 2))
+    (luma, chroma), expected = drawn(run_kernel, frame, scaled, plan, alpha=1.0, outside_alpha=1.0)
+    assert_equal_but_for_ties((luma, chroma), expected, scaled, plan)
+    assert (luma[..., :4] == 16).all()
+    assert (chroma[..., 6:, :] == 128).all()
+
+
+@pytest.mark.parametrize("value", [0.0, 0.6, float("nan"), 3.0, -7.0])
+def test_overlay_of_constant_and_broken_maps_is_one_colour(
+    value: float, run_kernel: RunKernel
+) -> None:
+    plan = plan_overlay_nv12((4, 10), (2, 2), Region.whole((4, 10)), device="cpu")
+    scaled = torch.full((1, 1, 2, 2), value)
+    table, frame = overlay_table_nv12(alpha=1.0, device="cpu"), frames(1, (4, 10))
+    got = outputs(frame)
+    run_kernel(
+        overlay_nv12, luma=frame[0], chroma=frame[1], scaled=scaled, plan=plan, table=table,
+        out_luma=got[0], out_chroma=got[1],
+    )  # fmt: skip
+    heat = min(value, 1.0) if value > 0.0 else 0.0
+    entry = int(table.entries[round(255 * heat)])
+    u, v, y = ((entry >> shift & 0xFFFF) >> 8 for shift in (0, 16, 32))
+    assert (got[0] == y).all()
+    assert (got[1] == torch.tensor([u, v])).all()
 
 
 def test_planes_and_launchers_say_what_is_wrong() -> None:
@@ -358,13 +377,16 @@ def test_planes_and_launchers_say_what_is_wrong() -> None:
         "out_chroma": torch.zeros((1, 2, 2, 4, 2), dtype=torch.uint8),
     }
     wrong: list[tuple[str, Any, str]] = [
-        ("luma", frames(1, (4, 10))[0], r"luma is \(1, 4, 8\) uint8 for this plan"),
-        ("luma", luma.float(), "luma is .* uint8"),
-        ("chroma", chroma[..., :1], r"chroma is \(1, 2, 4, 2\)"),
-        ("chroma", chroma.flip(-1).mT.contiguous().mT, "packed pixels"),
+        ("luma", frames(1, (4, 10))[0], r"luma: \(1, 4, 8, 1\) uint8 for this plan"),
+        ("luma", luma.float(), "luma: .* uint8"),
+        ("chroma", chroma[..., :1], r"chroma: \(1, 2, 4, 2\)"),
         ("scaled", maps(1, 2, (2, 3)), r"maps are \(1, n_targets, 2, 2\)"),
         ("scaled", maps(1, 2, (2, 2)).double(), "float32"),
-        ("out_luma", torch.zeros((1, 1, 4, 8), dtype=torch.uint8), r"out_luma is \(1, 2, 4, 8\)"),
+        (
+            "out_luma",
+            torch.zeros((1, 1, 4, 8), dtype=torch.uint8),
+            r"out of luma: \(1, 2, 4, 8, 1\)",
+        ),
         ("out_luma", luma[:, None].expand(1, 2, 4, 8), "in place there is one map"),
         ("out_chroma", torch.zeros((1, 2, 2, 4, 2), dtype=torch.uint8, device="meta"), "meta"),
     ]
@@ -388,6 +410,7 @@ def test_preprocess_says_what_is_wrong() -> None:
         ("luma", luma.float(), r"luma is \(1, 4, 8\) uint8"),
         ("chroma", chroma[..., :1], r"chroma is \(1, 2, 4, 2\)"),
         ("color", torch.zeros(3, 3), r"color is \(3, 4\) float32"),
+        ("color", good["color"].T.contiguous().T, "contiguous"),
         ("out", torch.zeros(1, 3, 4, 4, dtype=torch.bfloat16), "float16 or float32"),
         ("out", torch.zeros(1, 3, 4, 4, device="meta"), "cpu and meta"),
     ]

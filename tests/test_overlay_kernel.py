@@ -311,13 +311,17 @@ def test_plans_and_launchers_say_what_is_wrong() -> None:
         "out": torch.zeros((1, 2, 4, 8, 3), dtype=torch.uint8),
     }
     wrong: list[tuple[str, Any, str]] = [
-        ("frame_bgr", frames(1, (4, 9)), r"\(N, 4, 8, 3\) uint8 for this plan, got \(1, 4, 9, 3\)"),
+        ("frame_bgr", frames(1, (4, 9)), r"\(1, 4, 8, 3\) uint8 for this plan, got \(1, 4, 9, 3\)"),
         ("frame_bgr", frames(1, (4, 8))[0], "uint8 for this plan"),
         ("frame_bgr", frames(1, (4, 8)).float(), "uint8 for this plan"),
         ("scaled", maps(1, 2, (2, 3)), r"maps are \(1, n_targets, 2, 2\)"),
         ("scaled", maps(1, 2, (2, 2)).double(), "float32"),
         ("scaled", maps(1, 2, (2, 2)).mT, "contiguous"),
-        ("out", torch.zeros((1, 1, 4, 8, 3), dtype=torch.uint8), r"out is \(1, 2, 4, 8, 3\)"),
+        (
+            "out",
+            torch.zeros((1, 1, 4, 8, 3), dtype=torch.uint8),
+            r"out of frames: \(1, 2, 4, 8, 3\)",
+        ),
         ("out", torch.zeros((1, 2, 4, 8, 3), device="meta", dtype=torch.uint8), "cpu and meta"),
         ("out", good["frame_bgr"][:, None].expand(1, 2, 4, 8, 3), "in place there is one map"),
     ]

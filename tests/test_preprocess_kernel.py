@@ -22,7 +22,7 @@ pytest.importorskip("triton", reason="no Triton for this system")
 from stream_cam.cam.preprocess import (
     Interpolation,
     PreprocessPlan,
-    _is_aligned,
+    is_aligned,
     plan_preprocess,
     preprocess,
     preprocess_reference,
@@ -188,12 +188,15 @@ def test_preprocess_takes_views_with_any_stride(view: Any, run_kernel: RunKernel
 
 
 def test_words_are_not_read_beyond_the_end_of_the_buffer() -> None:
-    assert _is_aligned(frames(2, (5, 8)))
-    assert _is_aligned(frames(2, (5, 7), pitch=24, margin=3))
-    assert not _is_aligned(frames(2, (5, 7), pitch=24, margin=2))
-    assert not _is_aligned(frames(2, (5, 7)))
-    assert not _is_aligned(frames(2, (5, 8), offset=2))
-    assert not _is_aligned(frames(1, (5, 16))[:, :, ::2])
+    assert is_aligned(frames(2, (5, 8)))
+    assert is_aligned(frames(2, (5, 7), pitch=24, margin=3))
+    assert not is_aligned(frames(2, (5, 7), pitch=24, margin=2))
+    assert not is_aligned(frames(2, (5, 7)))
+    assert not is_aligned(frames(2, (5, 8), offset=2))
+    assert not is_aligned(frames(1, (5, 16))[:, :, ::2])
+    plane = torch.zeros(6 * 32, dtype=torch.uint8).as_strided((1, 6, 30, 1), (192, 32, 1, 1))
+    assert is_aligned(plane)
+    assert not is_aligned(plane[:, 1:, 1:])
 
 
 def test_preprocess_says_what_is_wrong() -> None:

@@ -8,7 +8,6 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +16,7 @@ from urllib.parse import quote
 import pytest
 from conftest import ROOT
 from rtsp_harness import RtspServer, free_port, rtsp_server_problem
+from waiting import wait_until
 
 PASSWORD = "p@ss/w0rd?#1:x"
 WRONG = "wr0ng/pa@ss"
@@ -92,11 +92,13 @@ class Session:
 
     def wait_for(self, text: str) -> None:
         """Until it has said so."""
-        deadline, pause = time.monotonic() + DEADLINE_SECONDS, threading.Event()
-        while text not in self._errors.read_text(errors="replace"):
-            assert self.process.poll() is None, self._errors.read_text(errors="replace")
-            assert time.monotonic() < deadline, f"it never said {text!r}"
-            pause.wait(0.05)
+
+        def said() -> bool:
+            errors = self._errors.read_text(errors="replace")
+            assert self.process.poll() is None or text in errors, errors
+            return text in errors
+
+        wait_until(said, DEADLINE_SECONDS)
 
     def end(self) -> int:
         try:
@@ -113,9 +115,7 @@ def test_session_that_is_cut_and_interrupted(server: RtspServer, tmp_path: Path)
         tmp_path, program, uri, "frames/", "-o", "out.mp4", "--weights", "demo", "--verbose",
         "--report", "report.json", "--read-timeout-seconds", "2", "--engine", "eager",
     )  # fmt: skip
-    deadline, pause = time.monotonic() + DEADLINE_SECONDS, threading.Event()
-    while not list(tmp_path.glob("frames/*")) and time.monotonic() < deadline:
-        pause.wait(0.05)
+    wait_until(lambda: list(tmp_path.glob("frames/*")), DEADLINE_SECONDS)
     server.kill()
     session.wait_for("trying again")
     server.start()

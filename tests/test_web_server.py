@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import http.client
 import json
 import socket
@@ -19,7 +20,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from stream_cam.web import server as server_module
 from stream_cam.web.talk import LONGEST_MESSAGE
-from stream_cam.web.viewers import Encoded
+from stream_cam.web.viewers import Encoded, Viewer
 
 
 @pytest.fixture
@@ -157,6 +158,22 @@ def test_change_is_answered_after_its_news(page: Page) -> None:
                 told.append(news["settings"]["alpha"])  # type: ignore[index]
     assert told == sorted(told)
     assert told[-1] == 0.5
+
+
+def test_answer_waits_behind_the_newest_news() -> None:
+    async def told() -> list[str]:
+        viewer = Viewer(1)
+        viewer.tell("settings", "settings 1")
+        viewer.tell("done", "done 1", last=True)
+        viewer.tell("settings", "settings 2")  # somebody else's, which holds the first change too
+        first, _ = await viewer.next()
+        viewer.tell("done", "done 2", last=True)
+        viewer.tell("settings", "settings 3")
+        viewer.tell("done", "done 3", last=True)
+        second, _ = await viewer.next()
+        return first + second
+
+    assert asyncio.run(told()) == ["settings 2", "done 1", "settings 3", "done 3"]
 
 
 def test_wrong_change_is_explained_and_changes_nothing(page: Page) -> None:

@@ -19,9 +19,19 @@ from stream_cam.bench.clock import Case, Clock, CudaClock, Effort, HostClock, Ti
 from stream_cam.bench.replay import capture_graph
 from stream_cam.bench.result import Row, Subject
 from stream_cam.cam.geometry import plan_fit
+from stream_cam.cam.nv12 import planes
 from stream_cam.cam.overlay import overlay_reference
-from stream_cam.cam.overlay_plan import OUTSIDE, overlay_table, plan_overlay
+from stream_cam.cam.overlay_nv12 import overlay_nv12, overlay_nv12_reference
+from stream_cam.cam.overlay_plan import (
+    OUTSIDE,
+    overlay_table,
+    overlay_table_nv12,
+    plan_overlay,
+    plan_overlay_nv12,
+)
 from stream_cam.cam.preprocess import plan_preprocess, preprocess_reference
+from stream_cam.cam.preprocess_nv12 import color_of, preprocess_nv12, preprocess_nv12_reference
+from stream_cam.config import Upsampling
 from stream_cam.errors import BenchError
 from stream_cam.frame import Region
 from stream_cam.gpu.base import Gpu
@@ -82,7 +92,9 @@ def kernel_rows(
     for size_hw in sizes_hw:
         n_frames = max(2, -(-cold_bytes // (6 * size_hw[0] * size_hw[1])))
         timings |= _Overlays(gpu, size_hw, n_frames).timings()
+        timings |= _Overlays(gpu, size_hw, n_frames, "bicubic").timings()
         timings |= _Inputs(gpu, size_hw, n_frames).timings()
+        timings |= _Nv12Frames(gpu, size_hw, 2 * n_frames).timings()
     timed = measure({name: one.case for name, one in timings.items()}, effort)
     return [
         Row.of(_subject(gpu, name, one), _region(name, timings, timed), timed[name])
@@ -133,14 +145,22 @@ def _copy(gpu: Gpu, n_bytes: int) -> _Timing:
 class _Overlays:
     """One map on each of several frames."""
 
-    def __init__(self, gpu: Gpu, size_hw: tuple[int, int], n_frames: int) -> None:
+    def __init__(
+        self,
+        gpu: Gpu,
+        size_hw: tuple[int, int],
+        n_frames: int,
+        upsampling: Upsampling = "bilinear",
+    ) -> None:
         self._gpu, self._size_hw, self._n_frames = gpu, size_hw, n_frames
+        self._upsampling: Upsampling = upsampling
         self._frames = _frames(gpu, size_hw, n_frames)
         self._out = torch.zeros_like(self._frames)[:, None]
         random = torch.Generator().manual_seed(1)
         self._scaled = torch.rand(1, 1, *_CAM_HW, generator=random).to(gpu.device)
         device = gpu.device
-        self._plan = plan_overlay(size_hw, _CAM_HW, Region.whole(size_hw), device=device)
+        whole = Region.whole(size_hw)
+        self._plan = plan_overlay(size_hw, _CAM_HW, whole, upsampling, device=device)
         self._table = overlay_table(device=device)
         entries = self._table.entries
         colours = torch.stack([entries, entries >> 32, entries >> 16], dim=-1) & 0xFFFF
@@ -159,7 +179,8 @@ class _Overlays:
         self._torch()
         self._check("plain torch's overlay")
         size, n_bytes = _size(self._size_hw), 6 * self._size_hw[0] * self._size_hw[1]
-        own, other = f"overlay {size}", f"overlay {size}, torch"
+        name = "overlay" if self._upsampling == "bilinear" else f"overlay {self._upsampling}"
+        own, other = f"{name} {size}", f"{name} {size}, torch"
         region = "frame, scaled map → picture"
         return {
             own: _Timing(
@@ -180,7 +201,7 @@ class _Overlays:
 
     def _torch(self) -> None:
         for frame, out in zip(self._frames, self._out, strict=True):
-            heat = F.interpolate(self._scaled, self._size_hw, mode="bilinear")[0, 0]
+            heat = F.interpolate(self._scaled, self._size_hw, mode=self._upsampling)[0, 0]
             coloured = self._colours[(heat.clamp(0.0, 1.0) * 255.0).round().long()]
             out[0] = (frame.float() * self._keep + coloured).round().clamp(0, 255).byte()
 
@@ -188,7 +209,8 @@ class _Overlays:
         """The first and the last frame's pictures."""
         for place in (0, self._n_frames - 1):
             frame, scaled = self._frames[place, None].cpu(), self._scaled.cpu()
-            plan = plan_overlay(self._size_hw, _CAM_HW, Region.whole(self._size_hw), device="cpu")
+            whole = Region.whole(self._size_hw)
+            plan = plan_overlay(self._size_hw, _CAM_HW, whole, self._upsampling, device="cpu")
             expected = torch.zeros_like(frame)[:, None]
             overlay_reference(frame, scaled, plan, overlay_table(device="cpu"), out=expected)
             check_picture(self._out[place].cpu().numpy(), expected[0].numpy(), what)
@@ -248,12 +270,94 @@ class _Inputs:
             expected = torch.zeros(1, 3, _INPUT_SIDE, _INPUT_SIDE)
             frame = self._frames[place, None].cpu()
             preprocess_reference(frame, self._plan, out=expected)
-            difference = float((self._out[place].cpu() - expected[0]).abs().max())
-            if not difference <= _MOST_INPUT:
-                raise BenchError(
-                    f"{what} differs from its reference by {difference:.2g}, at most "
-                    f"{_MOST_INPUT:g} is allowed; it is not timed"
-                )
+            _check_input(self._out[place].cpu(), expected[0], what)
+
+
+class _Nv12Frames:
+    """One map on each of several NV12 frames, and the network's input from each."""
+
+    def __init__(self, gpu: Gpu, size_hw: tuple[int, int], n_frames: int) -> None:
+        self._gpu, self._size_hw, self._n_frames = gpu, size_hw, n_frames
+        height, width = size_hw
+        both = _frames(gpu, (height // 2, width), n_frames).view(n_frames, height // 2 * 3, width)
+        self._luma, self._chroma = planes(both)
+        self._out = planes(torch.zeros_like(both))
+        random = torch.Generator().manual_seed(1)
+        self._scaled = torch.rand(1, 1, *_CAM_HW, generator=random).to(gpu.device)
+        whole, device = Region.whole(size_hw), gpu.device
+        self._plan = plan_overlay_nv12(size_hw, _CAM_HW, whole, device=device)
+        self._table = overlay_table_nv12(device=device)
+        fit = plan_fit("stretch", size_hw, _INPUT_SIDE)
+        self._taps = plan_preprocess(fit, _MEAN, _STD, device=device)
+        self._color = color_of("bt709", full_range=False, device=device)
+        self._input = torch.full((n_frames, 3, _INPUT_SIDE, _INPUT_SIDE), torch.nan, device=device)
+
+    def timings(self) -> dict[str, _Timing]:
+        """By name: both kernels.
+
+        Raises:
+            BenchError: a picture or an input is wrong.
+        """
+        self._draw()
+        self._prepare()
+        for place in (0, self._n_frames - 1):
+            self._check(slice(place, place + 1))
+        size, n_bytes = _size(self._size_hw), self._size_hw[0] * self._size_hw[1] * 3 // 2
+        return {
+            f"overlay nv12 {size}": _Timing(
+                _case(self._gpu, self._draw, self._n_frames),
+                *(2 * n_bytes, self._size_hw, "NV12 frame, scaled map → NV12 picture"),
+            ),
+            f"preprocess nv12 {size}": _Timing(
+                _case(self._gpu, self._prepare, self._n_frames),
+                *(n_bytes + 12 * _INPUT_SIDE**2, self._size_hw),
+                f"NV12 frame → {_INPUT_SIDE}×{_INPUT_SIDE} float32, normalised",
+            ),
+        }
+
+    def _draw(self) -> None:
+        draw = overlay_nv12_reference if self._gpu.device == "cpu" else overlay_nv12
+        for place in range(self._n_frames):
+            one = slice(place, place + 1)
+            draw(
+                *(self._luma[one], self._chroma[one], self._scaled, self._plan, self._table),
+                out_luma=self._out[0][one, None],
+                out_chroma=self._out[1][one, None],
+            )
+
+    def _prepare(self) -> None:
+        prepare = preprocess_nv12_reference if self._gpu.device == "cpu" else preprocess_nv12
+        for place in range(self._n_frames):
+            one = slice(place, place + 1)
+            prepare(
+                *(self._luma[one], self._chroma[one], self._taps, self._color), out=self._input[one]
+            )
+
+    def _check(self, one: slice) -> None:
+        luma, chroma = self._luma[one].cpu(), self._chroma[one].cpu()
+        expected = torch.zeros_like(luma)[:, None], torch.zeros_like(chroma)[:, None]
+        plan = plan_overlay_nv12(self._size_hw, _CAM_HW, Region.whole(self._size_hw), device="cpu")
+        table = overlay_table_nv12(device="cpu")
+        overlay_nv12_reference(
+            *(luma, chroma, self._scaled.cpu(), plan, table),
+            out_luma=expected[0],
+            out_chroma=expected[1],
+        )
+        for got, wanted, name in zip(self._out, expected, ("luma", "chroma"), strict=True):
+            picture = got[one].cpu().reshape(*got.shape[1:3], -1)
+            check_picture(picture.numpy(), wanted[0, 0].view(picture.shape).numpy(), name)
+        wanted = torch.zeros(1, 3, _INPUT_SIDE, _INPUT_SIDE)
+        preprocess_nv12_reference(luma, chroma, self._taps, self._color, out=wanted)
+        _check_input(self._input[one].cpu(), wanted, "preprocess nv12")
+
+
+def _check_input(got: Tensor, expected: Tensor, what: str) -> None:
+    difference = float((got - expected).abs().max())
+    if not difference <= _MOST_INPUT:
+        raise BenchError(
+            f"{what} differs from its reference by {difference:.2g}, at most {_MOST_INPUT:g} is "
+            "allowed; it is not timed"
+        )
 
 
 def check_picture(

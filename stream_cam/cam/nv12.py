@@ -6,6 +6,7 @@
     U = 128 + c·(B − Y')/(2·(1 − kb))        V = 128 + c·(R − Y')/(2·(1 − kr))
 
 ITU-R BT.601 and BT.709; `a`, `k`, `c` are 16, 219/255, 224/255 in limited range, else 0, 1, 1.
+Chroma is taken to lie in the middle of its pixels; video mostly has it half a pixel to the left.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ def planes(frames: Tensor) -> tuple[Tensor, Tensor]:
         (N, H, W) and (N, H/2, W/2, 2).
 
     Raises:
-        ValueError: no such frames.
+        ValueError: another shape, or rows that are not packed.
     """
     if frames.ndim != 3 or frames.shape[1] % 3 or frames.shape[2] % 2 or frames.stride(2) != 1:
         raise ValueError(

@@ -1,4 +1,4 @@
-"""Triton: scaled maps are upsampled, coloured and blended onto uint8 BGR frames in one pass.
+"""Triton: scaled maps are upsampled, coloured and blended onto uint8 frames in one pass.
 
     heat(x, y) = the map, bilinear, nearest or bicubic with half-pixel centres, on the plan's region
     out        = (keep[heat]·frame + colour[heat]) >> 8        tables: `overlay_plan.overlay_table`
@@ -38,16 +38,20 @@ from stream_cam.cam.walk import SHIFT, walk
 
 
 @triton.jit
-def _mixed(pixel, heat, table_ptr):
-    """Pixels as 0x??RRGGBB under the colours of their heat, as 0x00RRGGBB."""
+def _mixed(pixel, heat, table_ptr, CHANNELS: tl.constexpr):
+    """Pixels under the colours of their heat."""
     # No mask, which would cost an instruction a pixel: whatever 32 bits hold is in the table.
     entry = tl.load(table_ptr + (heat >> SHIFT))
-    red_blue = entry.to(tl.uint32)
-    green = (entry >> 32).to(tl.uint32)
-    keep = green >> 16
-    red_blue += (pixel & 0x00FF00FF) * keep
-    green += ((pixel >> 8) & 0xFF) * keep
-    return ((red_blue >> 8) & 0x00FF00FF) | (green & 0xFF00)
+    above = (entry >> 32).to(tl.uint32)
+    keep = above >> 16
+    if CHANNELS == 1:
+        mixed = (pixel * keep + (above & 0xFFFF)) >> 8
+    else:
+        # Two products in one: red and blue, or V and U.
+        mixed = (((pixel & 0x00FF00FF) * keep + entry.to(tl.uint32)) >> 8) & 0x00FF00FF
+        if CHANNELS == 3:
+            mixed |= (((pixel >> 8) & 0xFF) * keep + above) & 0xFF00
+    return mixed
 
 
 @triton.jit
@@ -79,7 +83,9 @@ def _overlay_kernel(
     end_row,
     first_group,
     end_group,
+    CHANNELS: tl.constexpr,
     QUADS: tl.constexpr,
+    ALIGNMENT: tl.constexpr,
     GROUPS: tl.constexpr,
     ROWS: tl.constexpr,
     AHEAD: tl.constexpr,
@@ -87,17 +93,18 @@ def _overlay_kernel(
 ):
     """`ROWS` rows of `GROUPS` groups of 4·`QUADS` packed pixels, or of one pixel of any strides.
 
-    Batch, target and row strides are in units of `QUADS` words (so that Triton sees how rows are
-    aligned), or in bytes.
+    Batch, target and row strides are in units of `ALIGNMENT` bytes, so that Triton sees how rows
+    are aligned.
     """
     UNIT: tl.constexpr = max(1, 4 * QUADS)
+    VECTORS: tl.constexpr = ALIGNMENT == 16
     group = first_group + tl.program_id(0) * GROUPS + tl.arange(0, GROUPS)
     picture = tl.program_id(2)
     batch = (picture // n_targets).to(tl.int64)
     target = (picture % n_targets).to(tl.int64)
     scaled_ptr += picture * n_map_rows * n_map_columns
-    frame_ptr += batch * frame_batch_stride * UNIT
-    out_ptr += (batch * out_batch_stride + target * out_target_stride) * UNIT
+    frame_ptr += batch * frame_batch_stride * ALIGNMENT
+    out_ptr += (batch * out_batch_stride + target * out_target_stride) * ALIGNMENT
     row = first_row + tl.program_id(1) * ROWS
     stop = tl.minimum(row + ROWS, end_row)
     while row < stop:
@@ -122,8 +129,8 @@ def _overlay_kernel(
             )
             heats = heats + (heat,)
             steps = steps + (step,)
-        frame_row_ptr = frame_ptr + row.to(tl.int64) * frame_row_stride * UNIT
-        out_row_ptr = out_ptr + row.to(tl.int64) * out_row_stride * UNIT
+        frame_row_ptr = frame_ptr + row.to(tl.int64) * frame_row_stride * ALIGNMENT
+        out_row_ptr = out_ptr + row.to(tl.int64) * out_row_stride * ALIGNMENT
         for down in range(0, end - row, AHEAD):
             # `AHEAD` rows are asked for before the first one is written: the compiler may not move
             # a load over a store that could be to the same place.
@@ -132,12 +139,14 @@ def _overlay_kernel(
             for ahead in tl.static_range(AHEAD):
                 mask = group < tl.where(row + down + ahead < end, end_group, 0)
                 pixels = load_pixels(
-                    frame_row_ptr + (down + ahead) * frame_row_stride * UNIT,
+                    frame_row_ptr + (down + ahead) * frame_row_stride * ALIGNMENT,
                     group,
                     frame_column_stride,
                     frame_channel_stride,
                     mask,
+                    CHANNELS,
                     QUADS,
+                    VECTORS,
                 )
                 rows = rows + (pixels,)
                 masks = masks + (mask,)
@@ -145,25 +154,29 @@ def _overlay_kernel(
                 mixed = ()
                 grown = ()
                 for place in tl.static_range(UNIT):
-                    pixel = _mixed(rows[ahead][place], heats[place], table_ptr)
+                    pixel = _mixed(rows[ahead][place], heats[place], table_ptr, CHANNELS)
                     mixed = mixed + (pixel,)
                     grown = grown + (heats[place] + steps[place],)
                 heats = grown
                 store_pixels(
-                    out_row_ptr + (down + ahead) * out_row_stride * UNIT,
+                    out_row_ptr + (down + ahead) * out_row_stride * ALIGNMENT,
                     group,
                     mixed,
                     out_column_stride,
                     out_channel_stride,
                     masks[ahead],
+                    CHANNELS,
                     QUADS,
+                    VECTORS,
                 )
         row = end
 
 
-_SHAPES = {4: (32, 4, 2, 1), 1: (128, 8, 2, 4), 0: (128, 8, 2, 4)}
-"""Quads → groups and rows a program, rows ahead, warps. A 1920×1080 frame is 1080 programs of one
-warp, 8 for each multiprocessor of an H200."""
+_SHAPES = {16: (32, 4, 2, 1), 4: (128, 8, 2, 4), 1: (128, 8, 2, 4)}
+"""Alignment → groups and rows a program, rows ahead, warps. A 1920×1080 frame is 1080 programs of
+one warp, 8 for each multiprocessor of an H200."""
+_QUADS = {16: {3: 4, 2: 2, 1: 4}, 4: {3: 1, 2: 1, 1: 1}, 1: {3: 0, 2: 0, 1: 0}}
+"""Alignment, channels → quadruples of pixels that a thread takes: whole vectors, or words."""
 
 
 def overlay(
@@ -184,56 +197,58 @@ def overlay(
         out: (N, n_targets, H, W, 3) uint8, any strides: a picture for each map. May be the frames
             themselves (`frame_bgr[:, None]`) if there is one map; else it must not overlap them.
     """
-    _check(frame_bgr, scaled, plan, table, out)
-    (n, n_targets), (height, width) = scaled.shape[:2], plan.frame_hw
-    in_place = out.data_ptr() == frame_bgr.data_ptr()
-    same_strides = (out.stride(0), *out.stride()[2:]) == frame_bgr.stride()
-    if in_place and (n_targets > 1 or not same_strides):
-        raise ValueError("in place there is one map a frame, and out has the frame's strides")
-    if in_place and table.keeps_outside:
+    check_overlay("frames", frame_bgr, scaled, plan, table, out, 3)
+    draw_overlay(frame_bgr, scaled, plan, table, out)
+
+
+def draw_overlay(
+    frames: Tensor, scaled: Tensor, plan: OverlayPlan, table: OverlayTable, out: Tensor
+) -> None:
+    """The launches for frames, or planes of frames, that were checked: (N, H, W, channels)."""
+    n, n_targets = scaled.shape[:2]
+    height, width = plan.frame_hw
+    rows, columns = slice(0, height), slice(0, width)
+    if out.data_ptr() == frames.data_ptr() and table.keeps_outside:
         rows, columns = plan.covered
-    else:
-        rows, columns = slice(0, height), slice(0, width)
     if not (n and n_targets and rows.stop > rows.start and columns.stop > columns.start):
         return
-    quads = _quads(frame_bgr, out)
+    alignment = _alignment(frames, out)
     if plan.upsampling == "bicubic":
-        quads = min(quads, 1)  # the heats of sixteen pixels would not stay in registers
+        alignment = min(alignment, 4)  # the heats of sixteen pixels would not stay in registers
     first = columns.start
-    if quads:
-        unit = 4 * quads
+    if alignment > 1:
+        unit = 4 * _QUADS[alignment][frames.shape[3]]
         end = min(-(-columns.stop // unit), width // unit) * unit
-        _launch(frame_bgr, scaled, plan, table, out, quads, rows, first // unit, end // unit)
+        groups = slice(first // unit, end // unit)
+        _launch(frames, scaled, plan, table, out, alignment, rows, groups)
         first = max(first, end)
-    _launch(frame_bgr, scaled, plan, table, out, 0, rows, first, columns.stop)
+    _launch(frames, scaled, plan, table, out, 1, rows, slice(first, columns.stop))
 
 
 def _launch(
-    frame_bgr: Tensor,
+    frames: Tensor,
     scaled: Tensor,
     plan: OverlayPlan,
     table: OverlayTable,
     out: Tensor,
-    quads: int,
+    alignment: int,
     rows: slice,
-    first_group: int,
-    end_group: int,
+    groups: slice,
 ) -> None:
-    if first_group >= end_group:
+    if groups.start >= groups.stop:
         return
     n, n_targets = scaled.shape[:2]
-    groups, n_rows, ahead, warps = _SHAPES[quads]
-    unit = max(1, 4 * quads)
+    n_groups, n_rows, ahead, warps = _SHAPES[alignment]
     grid = (
-        triton.cdiv(end_group - first_group, groups),
+        triton.cdiv(groups.stop - groups.start, n_groups),
         triton.cdiv(rows.stop - rows.start, n_rows),
         n * n_targets,
     )
     cubic = plan.upsampling == "bicubic"
-    frame_strides, out_strides = frame_bgr.stride(), out.stride()
-    with torch.cuda.device_of(frame_bgr):  # type: ignore[no-untyped-call]
+    frame_strides, out_strides = frames.stride(), out.stride()
+    with torch.cuda.device_of(frames):  # type: ignore[no-untyped-call]
         _overlay_kernel[grid](
-            frame_bgr,
+            frames,
             out,
             scaled,
             table.entries,
@@ -242,9 +257,9 @@ def _launch(
             plan.row_cells,
             plan.row_t,
             plan.row_end,
-            *(stride // unit for stride in frame_strides[:2]),
+            *(stride // alignment for stride in frame_strides[:2]),
             *frame_strides[2:],
-            *(stride // unit for stride in out_strides[:3]),
+            *(stride // alignment for stride in out_strides[:3]),
             *out_strides[3:],
             plan.row_step,
             n_targets,
@@ -252,10 +267,12 @@ def _launch(
             *plan.cam_hw,
             rows.start,
             rows.stop,
-            first_group,
-            end_group,
-            QUADS=quads,
-            GROUPS=groups,
+            groups.start,
+            groups.stop,
+            CHANNELS=frames.shape[3],
+            QUADS=_QUADS[alignment][frames.shape[3]],
+            ALIGNMENT=alignment,
+            GROUPS=n_groups,
             ROWS=n_rows,
             AHEAD=1 if cubic else ahead,
             CUBIC=cubic,
@@ -264,27 +281,31 @@ def _launch(
         )
 
 
-def _quads(frame_bgr: Tensor, out: Tensor) -> int:
-    """How many quadruples of pixels a thread may take: 4, 1, or 0 for single bytes."""
-    if frame_bgr.stride()[2:] != (3, 1) or out.stride()[3:] != (3, 1):
-        return 0
-    steps = (frame_bgr.data_ptr(), out.data_ptr(), *frame_bgr.stride()[:2], *out.stride()[:3])
-    return next((quads for quads in (4, 1) if not any(step % (4 * quads) for step in steps)), 0)
+def _alignment(frames: Tensor, out: Tensor) -> int:
+    """Bytes that rows begin at a multiple of: 16, 4, or 1, also where pixels are not packed."""
+    packed = (frames.shape[3], 1)
+    if frames.stride()[2:] != packed or out.stride()[3:] != packed:
+        return 1
+    steps = (frames.data_ptr(), out.data_ptr(), *frames.stride()[:2], *out.stride()[:3])
+    return next(one for one in (16, 4, 1) if not any(step % one for step in steps))
 
 
-def _check(
-    frame_bgr: Tensor, scaled: Tensor, plan: OverlayPlan, table: OverlayTable, out: Tensor
+def check_overlay(
+    name: str,
+    frames: Tensor,
+    scaled: Tensor,
+    plan: OverlayPlan,
+    table: OverlayTable,
+    out: Tensor,
+    channels: int,
 ) -> None:
-    if (
-        frame_bgr.ndim != 4
-        or frame_bgr.dtype != torch.uint8
-        or frame_bgr.shape[1:] != (*plan.frame_hw, 3)
-    ):
+    """Raises ValueError if that cannot be drawn; `name` is what the frames are called."""
+    n = frames.shape[0] if frames.ndim else 0
+    shape = (n, *plan.frame_hw, channels)
+    if frames.dtype != torch.uint8 or frames.shape != shape:
         raise ValueError(
-            f"frames are (N, {plan.frame_hw[0]}, {plan.frame_hw[1]}, 3) uint8 for this plan, "
-            f"got {tuple(frame_bgr.shape)} {frame_bgr.dtype}"
+            f"{name}: {shape} uint8 for this plan, got {tuple(frames.shape)} {frames.dtype}"
         )
-    n = frame_bgr.shape[0]
     if (
         scaled.ndim != 4
         or (scaled.shape[0], *scaled.shape[2:]) != (n, *plan.cam_hw)
@@ -295,14 +316,15 @@ def _check(
             f"maps are ({n}, n_targets, {plan.cam_hw[0]}, {plan.cam_hw[1]}) float32, contiguous, "
             f"got {tuple(scaled.shape)} {scaled.dtype}"
         )
-    if out.dtype != torch.uint8 or out.shape != (n, scaled.shape[1], *frame_bgr.shape[1:]):
-        raise ValueError(
-            f"out is {(n, scaled.shape[1], *frame_bgr.shape[1:])} uint8, "
-            f"got {tuple(out.shape)} {out.dtype}"
-        )
+    wanted = (n, scaled.shape[1], *shape[1:])
+    if out.dtype != torch.uint8 or out.shape != wanted:
+        raise ValueError(f"out of {name}: {wanted} uint8, got {tuple(out.shape)} {out.dtype}")
+    same_strides = (out.stride(0), *out.stride()[2:]) == frames.stride()
+    if out.data_ptr() == frames.data_ptr() and (scaled.shape[1] > 1 or not same_strides):
+        raise ValueError("in place there is one map a frame, and out has the frame's strides")
     for tensor in (scaled, plan.row_end, table.entries, out):
-        if tensor.device != frame_bgr.device:
-            raise ValueError(f"tensors are on {frame_bgr.device} and {tensor.device}")
+        if tensor.device != frames.device:
+            raise ValueError(f"tensors are on {frames.device} and {tensor.device}")
 
 
 def overlay_reference(
@@ -315,7 +337,9 @@ def overlay_reference(
 ) -> None:
     """`overlay` in plain torch, with the full-size heatmap that it does without."""
     entries = table.entries.cpu()
-    color = torch.stack([entries, entries >> 32, entries >> 16], dim=-1) & 0xFFFF
+    # Where a frame's channels are in an entry: Y alone, U and V, or blue, green and red.
+    shifts = {1: (32,), 2: (0, 16), 3: (0, 32, 16)}[frame_bgr.shape[3]]
+    color = torch.stack([entries >> shift for shift in shifts], dim=-1) & 0xFFFF
     for n in range(scaled.shape[0]):
         frame = frame_bgr[n].cpu().long()
         for target in range(scaled.shape[1]):

@@ -39,7 +39,8 @@ from stream_cam.cam.geometry import FitPlan
 Interpolation = Literal["bilinear", "bicubic"]
 
 _WEIGHT_BITS = 20
-_LEVELS = tl.constexpr(255.0 * (1 << _WEIGHT_BITS))
+WEIGHT_SCALE = tl.constexpr(float(1 << _WEIGHT_BITS))
+"""What vertical weights are multiplied by, which are integers."""
 _QUADS = 3
 """Four-pixel pieces that a thread takes at most."""
 _THREADS = 32
@@ -123,7 +124,7 @@ def _preprocess_kernel(
     out_ptr += batch * out_batch_stride + row * out_row_stride
     planes = (red, green, blue)
     for channel in tl.static_range(3):
-        level = tl.sum(planes[channel], axis=1) / _LEVELS
+        level = tl.sum(planes[channel], axis=1) / (255.0 * WEIGHT_SCALE)
         level = tl.minimum(tl.maximum(level, 0.0), 1.0)
         value = level * tl.load(normal_ptr + channel) + tl.load(normal_ptr + 3 + channel)
         value = tl.where(n_taps * n_rows > 0, value, 0.0)
@@ -237,14 +238,12 @@ def preprocess(frame_bgr: Tensor, plan: PreprocessPlan, *, out: Tensor) -> None:
         out: (N, 3, h, w) float16 or float32, any strides (so also channels-last): normalised RGB.
     """
     _check(frame_bgr, plan, out)
-    n = frame_bgr.shape[0]
-    height, width = plan.fit.input_hw
-    lanes = triton.next_power_of_2(triton.cdiv(plan.n_quads, _QUADS))
-    columns = max(1, min(_THREADS // lanes, triton.next_power_of_2(width)))
+    n, width = frame_bgr.shape[0], plan.fit.input_hw[1]
     if not n:
         return
+    grid, shape = launch_of(plan, n, _QUADS)
     with torch.cuda.device_of(frame_bgr):  # type: ignore[no-untyped-call]
-        _preprocess_kernel[(triton.cdiv(width, columns), height, n)](
+        _preprocess_kernel[grid](
             frame_bgr,
             out,
             plan.row_first,
@@ -257,23 +256,36 @@ def preprocess(frame_bgr: Tensor, plan: PreprocessPlan, *, out: Tensor) -> None:
             width,
             plan.row_weight.shape[1],
             plan.column_weight.shape[1],
-            COLUMNS=columns,
-            LANES=lanes,
-            QUADS=triton.cdiv(plan.n_quads, lanes),
-            ALIGNED=_is_aligned(frame_bgr),
-            num_warps=_THREADS // 32,
-            enable_fp_fusion=True,
+            ALIGNED=is_aligned(frame_bgr),
+            **shape,
         )
 
 
-def _is_aligned(frame_bgr: Tensor) -> bool:
-    """True if rows can be read as 32-bit words, the last of which may reach beyond a row's end."""
-    batch_stride, row_stride, *pixel_strides = frame_bgr.stride()
-    if pixel_strides != [3, 1] or (frame_bgr.data_ptr() | batch_stride | row_stride) % 4:
+def launch_of(
+    plan: PreprocessPlan, n: int, most_quads: int
+) -> tuple[tuple[int, int, int], dict[str, int | bool]]:
+    """The grid for `n` frames and the constants of a kernel whose threads take so many pieces."""
+    height, width = plan.fit.input_hw
+    lanes = triton.next_power_of_2(triton.cdiv(plan.n_quads, most_quads))
+    columns = max(1, min(_THREADS // lanes, triton.next_power_of_2(width)))
+    return (triton.cdiv(width, columns), height, n), {
+        "COLUMNS": columns,
+        "LANES": lanes,
+        "QUADS": triton.cdiv(plan.n_quads, lanes),
+        "num_warps": _THREADS // 32,
+        "enable_fp_fusion": True,
+    }
+
+
+def is_aligned(plane: Tensor) -> bool:
+    """True if rows of (N, H, W, channels) can be read as 32-bit words, the last of which may reach
+    beyond a row's end."""
+    batch_stride, row_stride, *pixel_strides = plane.stride()
+    n, height, width, channels = plane.shape
+    if pixel_strides != [channels, 1] or (plane.data_ptr() | batch_stride | row_stride) % 4:
         return False
-    n, height, width, _ = frame_bgr.shape
-    last_row = frame_bgr.storage_offset() + (n - 1) * batch_stride + (height - 1) * row_stride
-    return bool(last_row + -(-3 * width // 4) * 4 <= frame_bgr.untyped_storage().nbytes())
+    last_row = plane.storage_offset() + (n - 1) * batch_stride + (height - 1) * row_stride
+    return bool(last_row + -(-channels * width // 4) * 4 <= plane.untyped_storage().nbytes())
 
 
 def _check(frame_bgr: Tensor, plan: PreprocessPlan, out: Tensor) -> None:

@@ -27,13 +27,10 @@ from torch import Tensor
 
 from stream_cam.cam import reference
 from stream_cam.cam.nv12 import ColorMatrix, rgb_from_yuv
-from stream_cam.cam.preprocess import PreprocessPlan
+from stream_cam.cam.preprocess import WEIGHT_SCALE, PreprocessPlan, is_aligned, launch_of
 
-_SCALE = tl.constexpr(float(1 << 20))
-"""Of the plan's vertical weights."""
 _QUADS = 4
 """Four-pixel pieces that a thread takes at most."""
-_THREADS = 32
 
 
 @triton.jit
@@ -109,9 +106,9 @@ def _preprocess_nv12_kernel(
             y += sums[8 * quad + place].to(tl.float32) * weight
             u += sums[8 * quad + 4 + place // 2 * 2].to(tl.float32) * weight
             v += sums[8 * quad + 5 + place // 2 * 2].to(tl.float32) * weight
-    y_level = tl.sum(y, axis=1) / _SCALE
-    u_level = tl.sum(u, axis=1) / _SCALE
-    v_level = tl.sum(v, axis=1) / _SCALE
+    y_level = tl.sum(y, axis=1) / WEIGHT_SCALE
+    u_level = tl.sum(u, axis=1) / WEIGHT_SCALE
+    v_level = tl.sum(v, axis=1) / WEIGHT_SCALE
 
     out_ptr += batch * out_batch_stride + row * out_row_stride
     for channel in tl.static_range(3):
@@ -165,14 +162,12 @@ def preprocess_nv12(
         out: (N, 3, h, w) float16 or float32, any strides (so also channels-last): normalised RGB.
     """
     _check(luma, chroma, plan, color, out)
-    n = luma.shape[0]
-    height, width = plan.fit.input_hw
-    lanes = triton.next_power_of_2(triton.cdiv(plan.n_quads, _QUADS))
-    columns = max(1, min(_THREADS // lanes, triton.next_power_of_2(width)))
+    n, width = luma.shape[0], plan.fit.input_hw[1]
     if not n:
         return
+    grid, shape = launch_of(plan, n, _QUADS)
     with torch.cuda.device_of(luma):  # type: ignore[no-untyped-call]
-        _preprocess_nv12_kernel[(triton.cdiv(width, columns), height, n)](
+        _preprocess_nv12_kernel[grid](
             luma,
             chroma,
             out,
@@ -188,24 +183,9 @@ def preprocess_nv12(
             width,
             plan.row_weight.shape[1],
             plan.column_weight.shape[1],
-            COLUMNS=columns,
-            LANES=lanes,
-            QUADS=triton.cdiv(plan.n_quads, lanes),
-            ALIGNED=_is_aligned(luma) and _is_aligned(chroma),
-            num_warps=_THREADS // 32,
-            enable_fp_fusion=True,
+            ALIGNED=is_aligned(luma[..., None]) and is_aligned(chroma),
+            **shape,
         )
-
-
-def _is_aligned(plane: Tensor) -> bool:
-    """True if rows can be read as 32-bit words, the last of which may reach beyond a row's end."""
-    batch_stride, row_stride = plane.stride()[:2]
-    if (plane.data_ptr() | batch_stride | row_stride) % 4:
-        return False
-    n, height = plane.shape[:2]
-    last_row = plane.storage_offset() + (n - 1) * batch_stride + (height - 1) * row_stride
-    n_bytes = plane[0, 0].numel()
-    return bool(last_row + -(-n_bytes // 4) * 4 <= plane.untyped_storage().nbytes())
 
 
 def _check(luma: Tensor, chroma: Tensor, plan: PreprocessPlan, color: Tensor, out: Tensor) -> None:
@@ -224,7 +204,10 @@ def _check(luma: Tensor, chroma: Tensor, plan: PreprocessPlan, color: Tensor, ou
                 f"got {tuple(plane.shape)} {plane.dtype} with strides {plane.stride()}"
             )
     if color.shape != (3, 4) or color.dtype != torch.float32 or not color.is_contiguous():
-        raise ValueError(f"color is (3, 4) float32, got {tuple(color.shape)} {color.dtype}")
+        raise ValueError(
+            "color is (3, 4) float32, contiguous, "
+            f"got {tuple(color.shape)} {color.dtype} with strides {color.stride()}"
+        )
     out_shape = (n, 3, *plan.fit.input_hw)
     if out.dtype not in (torch.float16, torch.float32) or out.shape != out_shape:
         raise ValueError(

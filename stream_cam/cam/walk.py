@@ -16,9 +16,9 @@ from stream_cam.cam.overlay_plan import OUTSIDE
 
 SHIFT = tl.constexpr(23)
 """Bits behind the point of a heat, which is unsigned: above them is its place in the table."""
-_FULL_HEAT = tl.constexpr(float(255 << 23))
-_HALF = tl.constexpr(1 << 22)
-_OUTSIDE_HEAT = tl.constexpr(OUTSIDE << 23)
+_FULL_HEAT = tl.constexpr(float(255 << SHIFT.value))
+_HALF = tl.constexpr(1 << (SHIFT.value - 1))
+_OUTSIDE_HEAT = tl.constexpr(OUTSIDE << SHIFT.value)
 
 
 @triton.jit

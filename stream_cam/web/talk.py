@@ -145,7 +145,7 @@ class _Conversation:
 
     def _answer(self, number: object) -> None:
         """The page's change of this number was made, or was refused."""
-        self._viewer.tell("done", json.dumps({"type": "done", "n": number}))
+        self._viewer.tell("done", json.dumps({"type": "done", "n": number}), last=True)
 
     def _complain(self, what: str) -> None:
         self._viewer.tell("error", json.dumps({"type": "error", "message": what}))

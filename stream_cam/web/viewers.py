@@ -56,9 +56,10 @@ class Viewer:
         self._picture = picture
         self._news.set()
 
-    def tell(self, kind: str, message: str) -> None:
-        """A message, instead of one of the same kind that still waits; they keep their order."""
-        self._messages.pop(kind, None)
+    def tell(self, kind: str, message: str, *, last: bool = False) -> None:
+        """A message, in the place of one of the same kind that still waits, or after all others."""
+        if last:
+            self._messages.pop(kind, None)
         self._messages[kind] = message
         self._news.set()
 

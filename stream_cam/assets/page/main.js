@@ -10,6 +10,7 @@ const at = (id) => document.getElementById(id);
 const ERROR_MS = 6000;
 
 let settings = {}; // as the server last told them
+let now = {}; // with what was asked for since
 let asked = []; // changes that it has not answered yet: [{ n, changes }]
 let asks = 0;
 let pending = {};
@@ -27,7 +28,11 @@ const link = new Link({
   onMessage: heard,
   onPicture: (buffer) => stage.show(...unpack(buffer)),
   onUp: () => reason({ up: true, why: "", ended: false }),
-  onDown: (why) => reason({ up: false, why }),
+  onDown: (why) => {
+    asked = []; // whether they were heard is told by the next greeting
+    reason({ up: false, why });
+    show();
+  },
 });
 
 function reason(changes) {
@@ -100,7 +105,6 @@ function heard(message) {
 
 function greet(hello) {
   confirm = [];
-  asked = [];
   document.title = `${hello.source} · stream-cam`;
   at("source").textContent = hello.source;
   document.body.classList.toggle("viewer-only", hello.viewer_only);
@@ -111,17 +115,21 @@ function greet(hello) {
   fetch(new URL("labels", document.baseURI)).then((answer) => answer.json()).then((labels) => (search.labels = labels)).catch(() => {});
 }
 
-function apply(now) {
-  settings = now;
+function apply(told) {
+  settings = told;
   show();
 }
 
 // What was asked for counts already, or news that were on their way would undo it for a moment,
-// and the next key would count from there. Only a target has no label before the answer.
+// and the next key would count from there.
 function show() {
   if (!settings.layout) return; // nothing has been told yet
   const { target, ...rest } = Object.assign({}, ...asked.map((one) => one.changes), pending);
-  const now = { ...settings, ...rest };
+  now = { ...settings, ...rest };
+  if (target !== undefined) {
+    now.target_index = target === null ? [] : [target];
+    now.target = now.target_index.map((index) => search.labels[index] ?? `class ${index}`);
+  }
   controls.show(now);
   classes.lock(now.target_index, now.target);
   const single = now.target_index.length < 2;
@@ -170,7 +178,7 @@ const KEYS = {
   m: () => controls.next("colormap"),
   l: () => controls.next("layout"),
   0: () => lock(null),
-  Escape: () => settings.target_index?.length && lock(null),
+  Escape: () => now.target_index?.length && lock(null),
   "/": () => at("search").focus(),
   f: fullscreen,
   "?": help,
