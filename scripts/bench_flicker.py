@@ -3,7 +3,7 @@
 Three scenes of the demo camera, with the demo model on the CPU, each with and without the filter:
 
 - still: nothing moves but the sensor's noise. Flicker is the mean absolute change from frame to
-  frame of the shown map's cells, 7×7, scaled to 0..1 as they are drawn, after the first second.
+  frame of the shown map's cells, 8×8, scaled to 0..1 as they are drawn, after the first second.
 - jump: after one second a still shape is elsewhere at once, clear of where it was. How long until
   the map's peak is in the shape's box, and stays there.
 - moving: the ten shapes drift by. How often the peak is in the shape's box, and by how much the

@@ -402,5 +402,6 @@ def test_page_fits_its_screen(
             assert box is not None
             assert min(box["width"], box["height"]) >= 24, "large enough for a finger (WCAG 2.5.8)"
         if _SCREENSHOTS:
+            wait_until(lambda: shown.truths.n_frames_of_shape > 6)  # no map of one that has gone
             path = Path(_SCREENSHOTS) / f"web-{name}.jpg"
             page.screenshot(path=path, type="jpeg", quality=80)
