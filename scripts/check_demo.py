@@ -199,6 +199,7 @@ def within(
 def heat_beside(
     cam: FloatArray, cells_xy: tuple[FloatArray, ...], box: tuple[float, float, float, float]
 ) -> float:
+    """`Outcome.beside` of an (h, w) map whose cells have their centres there."""
     elsewhere = ~within(cells_xy, box, margin=0.75)
     span = float(cam.max() - cam.min())
     if not elsewhere.any():

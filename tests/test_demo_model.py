@@ -39,20 +39,28 @@ def test_demo_model_names_shapes_of_another_painter(
 ) -> None:
     """`scripts/demo_judge.py` draws with Pillow, and shares no line with the training's painter."""
     monkeypatch.syspath_prepend(str(SCRIPTS))
+    from check_demo import cell_centres, heat_beside
     from demo_judge import judge_picture
 
     rng = np.random.default_rng(20261122)
     labels = [*explainer.labels] * 10
     right = hits = shapes = 0
+    beside = []
     for label in labels:
         picture = judge_picture(rng, label, [])
         explanation = explainer.explain(picture.image_bgr)
         right += explanation.predictions[0].label == label
         if label != "nothing":
             shapes += 1
-            x, y = explainer.explain(picture.image_bgr, label).peak_xy()
+            of_label = explainer.explain(picture.image_bgr, label)
+            x, y = of_label.peak_xy()
             left, top, right_edge, bottom = picture.box_xyxy
             hits += left <= x <= right_edge and top <= y <= bottom
+            height, width = picture.image_bgr.shape[:2]
+            cells_xy = cell_centres(of_label.cam.shape, width, height)
+            beside.append(heat_beside(of_label.cam, cells_xy, picture.box_xyxy))
     # A floor for what is shipped, not the 95 % that it is to reach: raise it with the next model.
-    assert right >= 0.85 * len(labels)
-    assert hits >= 0.89 * shapes
+    # Of this one 99 of 110 were right, 97 of 100 peaks on the shape, and 0.08 was beside it.
+    assert right >= 0.87 * len(labels)
+    assert hits >= 0.93 * shapes
+    assert np.nanmean(beside) <= 0.15, "a map is warm on its shape, and not on the wall"

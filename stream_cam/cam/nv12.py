@@ -48,6 +48,13 @@ def planes(frames: Tensor) -> tuple[Tensor, Tensor]:
     return frames[:, :height], frames[:, height:].view(n, height // 2, width // 2, 2)
 
 
+def check_even(frame_hw: tuple[int, int]) -> None:
+    """Raises ValueError if no NV12 frame has this height and width."""
+    height, width = frame_hw
+    if height % 2 or width % 2:
+        raise ValueError(f"NV12 frames have an even height and width, got {height}×{width}")
+
+
 def yuv_from_rgb(matrix: ColorMatrix, *, full_range: bool) -> tuple[Float64Array, Float64Array]:
     """The (3, 3) matrix and (3,) offset that make YUV levels of RGB levels, both 0..255."""
     if matrix not in _KR_KB:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from stream_cam.cam.colormaps import color_table
-from stream_cam.cam.nv12 import ColorMatrix, yuv_from_rgb
+from stream_cam.cam.nv12 import ColorMatrix, check_even, yuv_from_rgb
 from stream_cam.config import AlphaMode, Colormap, Upsampling
 from stream_cam.frame import Region
 
@@ -131,9 +131,8 @@ def plan_overlay_nv12(
     device: torch.device | str = "cuda",
 ) -> OverlayPlanNv12:
     """As `plan_overlay`, for NV12 frames, whose height and width are even."""
+    check_even(frame_hw)
     height, width = frame_hw
-    if height % 2 or width % 2:
-        raise ValueError(f"NV12 frames have an even height and width, got {height}×{width}")
     half = Region(region.x0 / 2, region.y0 / 2, region.x1 / 2, region.y1 / 2)
     return OverlayPlanNv12(
         plan_overlay(frame_hw, cam_hw, region, upsampling, device=device),
