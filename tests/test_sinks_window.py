@@ -1,18 +1,15 @@
 import ctypes.util
 import os
-import shutil
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 
 import pytest
+from displays import x_server
 
 from stream_cam.errors import SinkError
 from stream_cam.sinks import check_output, display_problem
 from stream_cam.sinks.window import WindowSink
-
-START_SECONDS = 30
 
 SHOW = """
 import ctypes, sys
@@ -96,25 +93,8 @@ print(n_heard)
 
 @pytest.fixture(scope="module")
 def x_display() -> Iterator[str]:
-    """A virtual X server; skips where Xvfb is not installed."""
-    program = shutil.which("Xvfb")
-    if program is None:
-        pytest.skip("Xvfb is not installed (apt-get install xvfb)")
-    read_end, write_end = os.pipe()
-    with subprocess.Popen(
-        [program, "-displayfd", str(write_end), "-screen", "0", "1600x1000x24", "-noreset"],
-        pass_fds=[write_end],
-        stderr=subprocess.DEVNULL,
-    ) as server:
-        os.close(write_end)
-        deadline = threading.Timer(START_SECONDS, server.kill)
-        deadline.start()
-        with os.fdopen(read_end) as answer:
-            number = answer.readline().strip()
-        deadline.cancel()
-        assert number, "Xvfb did not start"
-        yield f":{number}"
-        server.terminate()
+    with x_server() as display:
+        yield display
 
 
 @pytest.mark.needs_display

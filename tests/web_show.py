@@ -6,7 +6,7 @@ import base64
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import cv2
 import numpy as np
@@ -21,7 +21,13 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser, ConsoleMessage, Page
 
 DEADLINE_MS = 1000 * DEADLINE_SECONDS
-_PIXELS = """() => document.getElementById("picture").toDataURL("image/png").split(",")[1]"""
+_PIXELS = """document.getElementById("picture").toDataURL("image/png").split(",")[1]"""
+
+
+class Viewing(Protocol):
+    """A window of any browser, Playwright's or another's."""
+
+    def evaluate(self, expression: str, /) -> Any: ...
 
 
 class Truths(Sink):
@@ -93,19 +99,19 @@ def visit(
     assert not complaints
 
 
-def until(page: Page, true: str) -> None:
+def until(page: Viewing, true: str) -> None:
     """Waits for an expression in the page. (Playwright's own wait evaluates strings in the page,
     which its policy forbids.)"""
     wait_until(lambda: bool(page.evaluate(true)))
 
 
-def live(page: Page) -> None:
+def live(page: Viewing) -> None:
     """Waits until the page says that it is live, with a map."""
-    page.wait_for_selector('body[data-state="live"]')
+    until(page, 'document.body?.dataset.state === "live"')
     until(page, 'document.getElementById("picture").dataset.explained !== undefined')
 
 
-def pixels(page: Page) -> BgrImage:
+def pixels(page: Viewing) -> BgrImage:
     """What stands in the canvas, (H, W, 3)."""
     png = base64.b64decode(page.evaluate(_PIXELS))
     image = cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_COLOR)
@@ -113,7 +119,7 @@ def pixels(page: Page) -> BgrImage:
     return np.asarray(image, np.uint8)
 
 
-def settled(page: Page, shown: Show, **settings: object) -> BgrImage:
+def settled(page: Viewing, shown: Show, **settings: object) -> BgrImage:
     """The paused picture, once it is drawn with these settings by the run and by the page."""
     assert shown.settings.paused
     wait_until(lambda: all(getattr(shown.settings, k) == v for k, v in settings.items()))
