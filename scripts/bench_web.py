@@ -6,7 +6,8 @@ A source draws the time into each of its 1280×720 frames, 30 a second. They go 
 that keeps up, are drawn, encoded, sent and decoded by Debian's Chromium, which reads the time from
 the pixels of its canvas: a picture's age is from the capture of its frame until its pixels are in
 the canvas. (The screen itself is not seen.) Before that, without a browser: the frames that a video
-recording beside the page gets with no viewer, and with twenty, one of whom reads a byte a second.
+recording beside the page gets with no viewer, with twenty, one of whom reads a byte a second, and
+with twenty while others try what they may not (web_crowd.py); and what the process occupies then.
 """
 
 from __future__ import annotations
@@ -15,14 +16,13 @@ import argparse
 import json
 import os
 import shutil
+import statistics
 import subprocess
 import sys
 import tempfile
 import threading
 import time
-import urllib.request
-from collections.abc import Iterator
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -51,6 +51,7 @@ INPUT_SIZE = 96
 BITS = 32
 BLOCK_PX = 32
 N_VIEWERS = 20
+CROWD = Path(__file__).with_name("web_crowd.py")
 
 _WATCH = """() => {
   const seen = window.seen = [];
@@ -64,29 +65,6 @@ _WATCH = """() => {
     seen.push([performance.now(), value]);
   }).observe(canvas, { attributes: true, attributeFilter: ["data-n"] });
 }""".replace("BITS", str(BITS)).replace("BLOCK", str(BLOCK_PX))
-
-
-_VIEWERS = """
-# In a process of their own: so many viewers, the first of which reads a byte a second.
-import selectors, socket, sys, time
-port, count, seconds = int(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3])
-chosen = selectors.DefaultSelector()
-begun = time.monotonic()
-for number in range(count):
-    plain = socket.create_connection(("127.0.0.1", port))
-    plain.sendall(b"GET /stream.mjpg HTTP/1.1\\r\\nHost: 127.0.0.1\\r\\n\\r\\n")
-    if number:
-        chosen.register(plain, selectors.EVENT_READ)
-    else:
-        slow = plain
-room, last = bytearray(1 << 20), begun
-while time.monotonic() < begun + seconds:
-    for key, _ in chosen.select(0.1):
-        key.fileobj.recv_into(room)
-    if time.monotonic() > last + 1:
-        last += 1
-        slow.recv(1)
-"""
 
 
 class ClockSource(Closes):
@@ -113,6 +91,7 @@ class ClockSource(Closes):
 def main() -> int:
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     options.add_argument("--seconds", type=float, default=20.0, help="of each measurement")
+    options.add_argument("--abuse-seconds", type=float, default=60.0, help="of the abuse")
     options.add_argument("--json", type=Path, help="write the figures here as well")
     given = options.parse_args()
     program = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -122,17 +101,19 @@ def main() -> int:
     explainer = Explainer.load("resnet18", weights="demo", input_size=INPUT_SIZE)
     alone = recorded_frames(explainer, given.seconds, 0)
     crowd = recorded_frames(explainer, given.seconds, N_VIEWERS)
+    abused = recorded_frames(explainer, given.abuse_seconds, N_VIEWERS, abuse=True)
     ages, span_seconds = ages_in_chromium(explainer, given.seconds, program)
     figures = {
-        "command": f"python scripts/bench_web.py --seconds {given.seconds:g}",
+        "command": f"python scripts/bench_web.py --seconds {given.seconds:g} "
+                   f"--abuse-seconds {given.abuse_seconds:g}",
         "machine": described(examined()),
         "picture": "1280x720, 30 frames/s, JPEG quality 80, network input 96x96",
         "latency_ms": {name: round(float(np.percentile(ages, q)), 1) for name, q in
                        (("p50", 50), ("p95", 95), ("p99", 99))},
         "pictures_measured": len(ages),
         "pictures_a_second_in_chromium": round(len(ages) / span_seconds, 1),
-        "recording_beside": {"no viewer": alone, f"{N_VIEWERS} viewers": crowd},
-        "recorded_share_with_viewers": round(crowd["recorded"] / alone["recorded"], 3),
+        "recording_beside": {"no viewer": alone, f"{N_VIEWERS} viewers": crowd,
+                             f"{N_VIEWERS} viewers and abuse": abused},
     }  # fmt: skip
     print(json.dumps(figures, indent=2))
     if given.json is not None:
@@ -141,11 +122,15 @@ def main() -> int:
 
 
 def run(
-    explainer: Explainer, seconds: float, extra: list[Sink], watch: Any
-) -> tuple[WebSink, Pipeline]:
+    explainer: Explainer,
+    seconds: float,
+    extra: list[Sink],
+    watch: Callable[[WebSink], None],
+    web: WebConfig | None = None,
+) -> None:
     """One run with a page; `watch` gets it while it runs."""
     settings = Settings(LookConfig(hud=False), explainer.labels)
-    page = WebSink(WebAddress(port=0), settings, explainer.labels, "clock", WebConfig())
+    page = WebSink(WebAddress(port=0), settings, explainer.labels, "clock", web or WebConfig())
     renderer = Renderer(explainer, hud=False)
     pipeline = Pipeline(
         ClockSource(seconds), [page, *extra], explainer, renderer, settings=settings
@@ -157,33 +142,49 @@ def run(
         watch(page)
     finally:
         thread.join()
-    return page, pipeline
 
 
-def recorded_frames(explainer: Explainer, seconds: float, n_viewers: int) -> dict[str, Any]:
-    """How many frames a recording gets while so many watch."""
+def recorded_frames(
+    explainer: Explainer, seconds: float, n_viewers: int, *, abuse: bool = False
+) -> dict[str, Any]:
+    """How many frames a recording gets while so many watch; what the process occupies meanwhile."""
     figures: dict[str, Any] = {}
+    memory_mb: list[float] = []
     with tempfile.TemporaryDirectory() as folder:
         stream = StreamInfo(fps=Fraction(FPS), still=False, live=True)
         video = VideoSink(os.path.join(folder, "out.mp4"), stream)
 
         def watch(page: WebSink) -> None:
-            with ExitStack() as stack:
-                if n_viewers:
-                    arguments = [str(page.address.port), str(n_viewers), str(seconds)]
-                    viewers = subprocess.Popen([sys.executable, "-c", _VIEWERS, *arguments])
-                    stack.callback(viewers.wait)
-                time.sleep(seconds)
-                figures.update(_figures(page.url), memory_mb=_memory_mb())
+            token = page.url.partition("?")[2]
+            url = f"http://127.0.0.1:{page.address.port}/?{token}"
+            # They leave before the run ends, so that the page is there for its figures.
+            arguments = [url, f"--viewers={n_viewers}", f"--seconds={seconds - 5.0}"]
+            arguments += ["--abuse"] if abuse else []
+            with subprocess.Popen(
+                [sys.executable, str(CROWD), *arguments], stdout=subprocess.PIPE
+            ) as crowd:
+                while crowd.poll() is None:
+                    memory_mb.append(_memory_mb())
+                    time.sleep(1.0)
+                if crowd.returncode or crowd.stdout is None:
+                    raise RuntimeError(f"{CROWD.name} ended with {crowd.returncode}")
+                figures.update(json.load(crowd.stdout))
 
-        run(explainer, seconds, [video], watch)
-        return {"recorded": video.written, **figures}
-
-
-def _figures(url: str) -> dict[str, Any]:
-    with urllib.request.urlopen(f"{url}stats", timeout=10) as answer:
-        stats: dict[str, Any] = json.load(answer)
-    return {name: stats[name] for name in ("viewers", "encoded", "sent", "skipped")}
+        # Behind a name of its own the page wants a token.
+        run(explainer, seconds, [video], watch, WebConfig(web_name="page.example"))
+    third = len(memory_mb) // 3
+    stats = figures["stats"]
+    return {
+        "frames": round(seconds * FPS),
+        "recorded": video.written,
+        "recorded_share": round(video.written / (seconds * FPS), 4),
+        "memory_mb": {
+            "first third": statistics.median(memory_mb[:third]),
+            "last third": statistics.median(memory_mb[-third:]),
+        },
+        **{name: stats[name] for name in ("encoded", "sent", "skipped")},
+        "answers": figures["answers"],
+    }
 
 
 def _memory_mb() -> float:

@@ -174,6 +174,13 @@ class _BoundedSocket(WebSocketsSansIOProtocol):
             return
         super().data_received(data)
 
+    async def send(self, message: Any) -> None:
+        await super().send(message)
+        if message["type"] == "websocket.http.response.body" and not message.get("more_body"):
+            # Refused, and that is an answer: uvicorn would write an error for each one, and
+            # anybody could fill the terminal with them.
+            self.handshake_complete = True
+
     def keepalive_timeout(self) -> None:
         super().keepalive_timeout()
         self.loop.call_later(_GOODBYE_SECONDS, self.transport.abort)
