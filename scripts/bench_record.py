@@ -6,7 +6,8 @@
 Both write the same file again as H.264, with the same encoder, preset and quality; FFmpeg does
 nothing to the pictures. "explain alone" is what the network and its preprocessing could do if
 decoding, drawing and encoding cost nothing. The second form annotates a long 720p file, made by
-looping, and prints how much memory the process holds meanwhile; it takes as long as it says.
+looping, and prints how much memory the process holds meanwhile; --memory-fps says how many frames a
+second the file has, and so how long that takes.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ def main() -> int:
         if options.json is not None:
             check_writable(options.json)
         if options.memory_minutes:
-            found = memory_of_a_long_run(options.memory_minutes, options.video)
+            found = memory_of_a_long_run(options.memory_minutes, options.memory_fps, options.video)
             failed = found["growth"] > GROWTH
         else:
             found = compare(options.frame, options.video)
@@ -102,7 +103,7 @@ def _transcode_seconds(video: Path, out: Path) -> float:
     return time.perf_counter() - started
 
 
-def memory_of_a_long_run(minutes: float, videos: list[Path]) -> dict[str, Any]:
+def memory_of_a_long_run(minutes: float, fps: int, videos: list[Path]) -> dict[str, Any]:
     """Annotates a looped file in a process of its own; gives and prints what it held."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -110,7 +111,7 @@ def memory_of_a_long_run(minutes: float, videos: list[Path]) -> dict[str, Any]:
         if videos:
             short = videos[0]
         else:
-            write_scenes(short, "1280x720", seconds=20)
+            write_scenes(short, "1280x720", seconds=20, fps=fps)
         command = [_ffmpeg(), "-v", "error", "-nostdin", "-stream_loop", "-1", "-i", str(short)]
         subprocess.run([*command, "-t", str(minutes * 60), "-c", "copy", str(long)], check=True)
         run = [sys.executable, "-m", "stream_cam", "run", str(long), str(folder / "out.mp4")]
@@ -134,7 +135,13 @@ def memory_of_a_long_run(minutes: float, videos: list[Path]) -> dict[str, Any]:
         f"{minutes:g} min of video in {took:.1f} min, {size_mb:.0f} MB written; memory: "
         f"{early:.0f} MB early, {late:.0f} MB late ({growth:+.1%}), at most {max(held):.0f} MB"
     )
-    return {"minutes": minutes, "rss_mb": [round(mb) for mb in held], "growth": growth}
+    return {
+        "video": videos[0].name if videos else f"drawn, 1280x720, {fps} frames/s, looped",
+        "minutes": minutes,
+        "took_minutes": round(took, 1),
+        "rss_mb": [round(mb) for mb in held],
+        "growth": growth,
+    }
 
 
 def _rss_mb(pid: int) -> float:
@@ -163,6 +170,7 @@ def _options() -> argparse.Namespace:
     )
     parser.add_argument("--video", type=Path, nargs="*", default=[], help="your own files")
     parser.add_argument("--memory-minutes", type=float, help="watch the memory of so long a video")
+    parser.add_argument("--memory-fps", type=int, default=30, help="of that video, if it is drawn")
     parser.add_argument("--json", type=Path, help="write the figures here")
     return parser.parse_args()
 

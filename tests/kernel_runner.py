@@ -28,7 +28,8 @@ def interpreter() -> Iterator[RunKernel]:
     worker = subprocess.Popen(
         [sys.executable, str(_WORKER), str(theirs.fileno())],
         pass_fds=[theirs.fileno()],
-        env={**os.environ, "TRITON_INTERPRET": "1"},
+        # stream-cam need not be installed.
+        env={**os.environ, "TRITON_INTERPRET": "1", "PYTHONPATH": str(_WORKER.parent.parent)},
     )
     theirs.close()
     try:

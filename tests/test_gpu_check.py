@@ -17,7 +17,8 @@ from bench_parts import result, row
 from stream_cam.bench.result import BenchResult
 from stream_cam.config import BenchConfig
 
-SCRIPT = Path(__file__).resolve().parent.parent / "scripts" / "gpu_check.py"
+ROOT = Path(__file__).resolve().parent.parent
+SCRIPT = ROOT / "scripts" / "gpu_check.py"
 DEADLINE_SECONDS = 300.0
 
 HIDE = """
@@ -123,6 +124,20 @@ def test_without_a_gpu_it_says_so(
     monkeypatch.setattr(sys, "argv", ["gpu_check.py", "--out", str(tmp_path / "out")])
     assert script.main() == 1
     assert "no CUDA GPU is usable here" in capsys.readouterr().out
+
+
+def test_no_gpu_test_is_left_out(script: ModuleType) -> None:
+    collected = subprocess.run(
+        [sys.executable, "-m", "pytest", "--collect-only", "-q", "-m", "needs_gpu", "tests"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    found = {line.split("::")[0] for line in collected.stdout.splitlines() if "::" in line}
+    given = {str(path.relative_to(ROOT)) for path in script.files_with_gpu_tests(ROOT / "tests")}
+    assert "tests/test_nv12_kernels.py" in found
+    assert found <= given
 
 
 def test_a_test_that_fails_fails_the_check(

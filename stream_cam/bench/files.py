@@ -60,11 +60,11 @@ def file_throughput(video: Path | None, size: str, weights: str) -> dict[str, An
     }
 
 
-def write_scenes(video: Path, size: str, seconds: float) -> None:
-    """Drawn scenes as H.264, 30 frames a second, with nothing laid over them."""
+def write_scenes(video: Path, size: str, seconds: float, fps: int = 30) -> None:
+    """Drawn scenes as H.264, with nothing laid over them."""
     look = LookConfig(hud=False, alpha=0.0)
     config = PipelineConfig(look=look, run=RunConfig(quiet=True))
-    _run(f"demo://shapes?size={size}&fps=30&seconds={seconds:g}", video, "demo", config)
+    _run(f"demo://shapes?size={size}&fps={fps}&seconds={seconds:g}", video, "demo", config)
 
 
 def print_file(file: dict[str, Any], n_cores: int) -> None:

@@ -13,11 +13,15 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
-from torch.fx.experimental.optimization import fuse
 
 from stream_cam.engine.base import Batch, EngineInfo
 from stream_cam.errors import EngineError
 from stream_cam.model import CamNet
+
+with warnings.catch_warnings():
+    # PyTorch 2.11 warns of its own use of TorchScript while this is imported.
+    warnings.simplefilter("ignore", DeprecationWarning)
+    from torch.fx.experimental.optimization import fuse
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16}
 """What GPU engines compute in, by precision."""
