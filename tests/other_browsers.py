@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import tempfile
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
@@ -107,16 +108,21 @@ def firefox() -> Iterator[Viewer]:
     if program is None:
         pytest.skip("Firefox is not installed (apt-get install firefox-esr)")
     marionette_driver = pytest.importorskip("marionette_driver.marionette")
-    with warnings.catch_warnings():
-        # It leaves the sockets open with which it asks whether Firefox is there yet.
-        warnings.simplefilter("ignore", ResourceWarning)
-        marionette = marionette_driver.Marionette(bin=program, headless=True, port=0)
-        marionette.start_session()
-    try:
-        marionette.set_window_rect(width=1280, height=900)
-        yield _Firefox(marionette)
-    finally:
-        marionette.cleanup()
+    with tempfile.TemporaryDirectory() as folder:
+        with warnings.catch_warnings():
+            # It leaves the sockets open with which it asks whether Firefox is there yet.
+            warnings.simplefilter("ignore", ResourceWarning)
+            # Its log is removed and made anew: never name a device here.
+            log = str(Path(folder) / "gecko.log")
+            marionette = marionette_driver.Marionette(
+                bin=program, headless=True, port=0, gecko_log=log
+            )
+            marionette.start_session()
+        try:
+            marionette.set_window_rect(width=1280, height=900)
+            yield _Firefox(marionette)
+        finally:
+            marionette.cleanup()
 
 
 @contextmanager
