@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Literal
 
 from stream_cam._version import __version__
-from stream_cam.errors import EngineError
+from stream_cam.errors import EngineError, first_line
 from stream_cam.processor import cpuinfo, usable_cores
 
 Status = Literal["ok", "missing", "note"]
@@ -122,7 +122,7 @@ def _torch() -> Findings:
             yield Finding(
                 package,
                 "missing",
-                f"{installed} cannot be imported ({_first_line(error)})",
+                f"{installed} cannot be imported ({first_line(error)})",
                 "pip install --force-reinstall torch torchvision",
             )
             continue
@@ -199,7 +199,7 @@ def _openvino() -> Findings:
     try:
         import openvino
     except ImportError as error:
-        yield Finding("OpenVINO", "missing", _first_line(error), "pip install openvino")
+        yield Finding("OpenVINO", "missing", first_line(error), "pip install openvino")
         return
     core = openvino.Core()
     devices = ", ".join(core.available_devices) or "no device"
@@ -350,7 +350,7 @@ def _opencv() -> Findings:
     except ImportError as error:
         advice = "Debian: sudo apt-get install libgl1 libglib2.0-0; without a desktop: "
         advice += "pip install --force-reinstall --no-deps opencv-python-headless"
-        yield Finding("OpenCV", "missing", f"cannot be imported ({_first_line(error)})", advice)
+        yield Finding("OpenCV", "missing", f"cannot be imported ({first_line(error)})", advice)
         return
     if windowed and headless:
         yield Finding(
@@ -414,8 +414,3 @@ def _text(path: str) -> str | None:
         return Path(path).read_text(encoding="utf-8", errors="replace").strip()
     except OSError:
         return None
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__

@@ -101,3 +101,21 @@ def unknown_name(kind: str, got: str, known: Iterable[str]) -> UsageError:
         shown = [*shown[:12], "…"]
     hint = "did you mean" if near else "known are"
     return UsageError(f"unknown {kind} {got!r}; {hint} {', '.join(shown)}")
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says, in one line."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def why_not_captured(error: BaseException) -> str:
+    """Why a CUDA graph could not be captured, in one line.
+
+    What fails meanwhile ends the capture, and the end of a capture that failed raises another
+    error, which alone says nothing: the first one is the reason.
+    """
+    said = first_line(error)
+    while error.__context__ is not None:
+        error = error.__context__
+    reason = first_line(error)
+    return said if reason == said else f"{reason}; then: {said}"

@@ -53,10 +53,12 @@ class _GpuCopies:
     """An engine's tensors on its GPU, and a stream of its own between the host's pinned ones."""
 
     def __init__(self, info: EngineInfo) -> None:
-        self._batch, self._logits, self._features = (
-            torch.empty(shape, device=info.device)
-            for shape in (info.input_shape, info.logits_shape, info.features_shape)
-        )
+        # A network compiled for an ordinary tensor is compiled anew for an inference tensor.
+        with torch.inference_mode(False):
+            self._batch, self._logits, self._features = (
+                torch.empty(shape, device=info.device)
+                for shape in (info.input_shape, info.logits_shape, info.features_shape)
+            )
         self._stream = torch.cuda.Stream(info.device)  # type: ignore[no-untyped-call]
 
     def run(self, session: Session, batch: Tensor, logits: Tensor, features: Tensor) -> None:

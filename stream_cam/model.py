@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
-from stream_cam.errors import ModelError
+from stream_cam.errors import ModelError, first_line
 from stream_cam.fingerprint import fingerprint
 from stream_cam.head import HeadFinder, ShapeRecorder, no_cam
 from stream_cam.torchvision_models import build_network, load_parameters, require_finite
@@ -144,7 +144,7 @@ def _copied(module: nn.Module, name: str) -> nn.Module:
     try:
         network = copy.deepcopy(module)
     except Exception as exc:
-        raise ModelError(f"{name} cannot be copied: {_first_line(exc)}") from exc
+        raise ModelError(f"{name} cannot be copied: {first_line(exc)}") from exc
     return network.to(device="cpu", dtype=torch.float32).eval()
 
 
@@ -153,7 +153,7 @@ def _own_logits(network: nn.Module, probe: Tensor, name: str) -> object:
         own: object = network(probe)
     except Exception as exc:
         size = "×".join(str(side) for side in probe.shape[1:])
-        raise ModelError(f"{name} does not take a {size} picture: {_first_line(exc)}") from exc
+        raise ModelError(f"{name} does not take a {size} picture: {first_line(exc)}") from exc
     return own
 
 
@@ -164,7 +164,7 @@ def _traced(network: nn.Module, name: str) -> fx.GraphModule:
     except Exception as exc:
         raise no_cam(
             name,
-            f"its layers cannot be followed ({_first_line(exc)}): forward must not branch on a "
+            f"its layers cannot be followed ({first_line(exc)}): forward must not branch on a "
             "tensor's values or shape",
         ) from exc
 
@@ -202,8 +202,3 @@ def _check_invariant(net: CamNet, probe: Tensor, own_logits: object) -> None:
                 f"mean(M_c) + b_c is {float(from_maps[worst]):.6g} for class {worst}, {what} say "
                 f"{float(got[0, worst]):.6g}, so its features are not simply averaged",
             )
-
-
-def _first_line(exc: BaseException) -> str:
-    lines = str(exc).strip().splitlines()
-    return lines[0] if lines else type(exc).__name__

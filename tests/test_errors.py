@@ -7,7 +7,13 @@ import inspect
 import pytest
 
 from stream_cam import errors
-from stream_cam.errors import StreamCamError, UsageError, unknown_name
+from stream_cam.errors import (
+    StreamCamError,
+    UsageError,
+    first_line,
+    unknown_name,
+    why_not_captured,
+)
 
 CLASSES = [
     each
@@ -69,3 +75,20 @@ def test_unknown_name_cuts_long_lists() -> None:
     assert message.endswith("…")
     assert len(message) < 300
     assert "\n" not in message
+
+
+def test_end_of_a_failed_capture_does_not_hide_its_reason() -> None:
+    """`torch.cuda.graph` raises a second error while the first one is on its way."""
+
+    def capture() -> None:
+        try:
+            raise ValueError("no kernel for sm_90\nand much more")
+        finally:
+            raise RuntimeError("operation failed due to a previous error during capture")
+
+    with pytest.raises(RuntimeError) as caught:
+        capture()
+    assert why_not_captured(caught.value) == (
+        "no kernel for sm_90; then: operation failed due to a previous error during capture"
+    )
+    assert why_not_captured(KeyError()) == first_line(KeyError()) == "KeyError"

@@ -16,7 +16,7 @@ from stream_cam.engine import Engine, EngineInfo, Session, load_engine
 from stream_cam.engine.base import Batch
 from stream_cam.engine.manifest import Figures
 from stream_cam.engine.verify import N_DRAWN, N_RANDOM, verify
-from stream_cam.errors import EngineError, UsageError, unknown_name
+from stream_cam.errors import EngineError, UsageError, unknown_name, why_not_captured
 from stream_cam.model import CamNet
 
 Mode = Literal["launch", "graph"]
@@ -105,8 +105,8 @@ class Bound:
         if capture is not None:
             try:
                 self.call = capture(self._launch, info.device)
-            except RuntimeError as error:
-                reason = _first_line(error)
+            except Exception as error:  # whatever an engine or a compiler of kernels raises
+                reason = why_not_captured(error)
                 raise EngineError(f"it cannot be captured in a graph ({reason})") from error
 
     @property
@@ -200,7 +200,3 @@ def region_of(mode: Mode, clock: Clock) -> str:
     return (
         f"{'one replay' if mode == 'graph' else 'one call'}: batch → logits, features; {clock.name}"
     )
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

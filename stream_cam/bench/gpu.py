@@ -33,7 +33,7 @@ from stream_cam.cam.preprocess import plan_preprocess, preprocess_reference
 from stream_cam.cam.preprocess_nv12 import color_of, preprocess_nv12, preprocess_nv12_reference
 from stream_cam.config import Upsampling
 from stream_cam.errors import BenchError
-from stream_cam.frame import Region
+from stream_cam.frame import BgrImage, Region
 from stream_cam.gpu.base import Gpu
 
 SIZES_HW = ((720, 1280), (1080, 1920), (2160, 3840))
@@ -173,11 +173,12 @@ class _Overlays:
         Raises:
             BenchError: the kernel's picture is wrong.
         """
-        self._kernel()
-        self._check("overlay")
-        self._out.zero_()
-        self._torch()
-        self._check("plain torch's overlay")
+        expected = self._expected()
+        for work, what in ((self._kernel, "overlay"), (self._torch, "plain torch's overlay")):
+            self._out.zero_()
+            work()
+            for place, picture in expected.items():
+                check_picture(self._out[place].cpu().numpy(), picture, what)
         size, n_bytes = _size(self._size_hw), 6 * self._size_hw[0] * self._size_hw[1]
         name = "overlay" if self._upsampling == "bilinear" else f"overlay {self._upsampling}"
         own, other = f"{name} {size}", f"{name} {size}, torch"
@@ -205,15 +206,18 @@ class _Overlays:
             coloured = self._colours[(heat.clamp(0.0, 1.0) * 255.0).round().long()]
             out[0] = (frame.float() * self._keep + coloured).round().clamp(0, 255).byte()
 
-    def _check(self, what: str) -> None:
-        """The first and the last frame's pictures."""
-        for place in (0, self._n_frames - 1):
-            frame, scaled = self._frames[place, None].cpu(), self._scaled.cpu()
-            whole = Region.whole(self._size_hw)
-            plan = plan_overlay(self._size_hw, _CAM_HW, whole, self._upsampling, device="cpu")
-            expected = torch.zeros_like(frame)[:, None]
-            overlay_reference(frame, scaled, plan, overlay_table(device="cpu"), out=expected)
-            check_picture(self._out[place].cpu().numpy(), expected[0].numpy(), what)
+    def _expected(self) -> dict[int, BgrImage]:
+        """The first and the last frame's pictures, by their places."""
+        whole = Region.whole(self._size_hw)
+        plan = plan_overlay(self._size_hw, _CAM_HW, whole, self._upsampling, device="cpu")
+        pictures: dict[int, BgrImage] = {}
+        for place in {0, self._n_frames - 1}:
+            frame = self._frames[place, None].cpu()
+            made = torch.zeros_like(frame)[:, None]
+            table = overlay_table(device="cpu")
+            overlay_reference(frame, self._scaled.cpu(), plan, table, out=made)
+            pictures[place] = made[0].numpy()
+        return pictures
 
 
 class _Inputs:

@@ -33,7 +33,11 @@ def capture_graph(call: Callable[[], None], device: str) -> Callable[[], None]:
         torch.cuda.synchronize()
         graph = torch.cuda.CUDAGraph()
         # Other threads may use the GPU meanwhile: https://github.com/NVIDIA/TensorRT/issues/3349
-        with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
+        # The outer stream: a capture that fails does not restore the one before it.
+        with (
+            torch.cuda.stream(stream),
+            torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"),
+        ):
             call()
         torch.cuda.synchronize()
     return lambda: graph.replay()

@@ -28,7 +28,7 @@ from stream_cam.cam.geometry import FitPlan
 from stream_cam.config import BenchConfig
 from stream_cam.engine import Engine
 from stream_cam.engine.manifest import Figures
-from stream_cam.errors import BenchError, EngineError, StreamCamError
+from stream_cam.errors import BenchError, EngineError, StreamCamError, first_line
 from stream_cam.explain import Explainer
 from stream_cam.frame import BgrImage
 from stream_cam.model import CamNet, build_network, load_parameters
@@ -134,7 +134,7 @@ class _Bench:
 
     def _leave_out(self, spec: Spec, what: str, error: Exception) -> None:
         """Says once of each engine why it was not measured."""
-        why = (str(error).strip() or type(error).__name__).splitlines()[0]
+        why = first_line(error)
         if (spec, why) not in self._said:
             self._said.add((spec, why))
             self.result.leave_out(what, why)
@@ -221,7 +221,7 @@ class _Bench:
                     input_size=next((side for side, wide in self._shapes if side == wide), None),
                 )
                 stages = FrameStages(explainer, self._net, self._frames)
-            except (EngineError, BenchError) as error:
+            except Exception as error:  # a compiler of kernels may raise anything
                 self._leave_out(spec, f"stages with {spec}", error)
                 continue
             self.result.rows += stages.rows(self._effort)
@@ -239,7 +239,7 @@ class _Bench:
 
             graphs = GraphFrames(stages.explainer, self._frames, stages.verification)
             self.result.rows += graphs.rows(self._effort)
-        except (EngineError, BenchError, ImportError, RuntimeError) as error:
+        except Exception as error:  # a compiler of kernels may raise anything
             self._leave_out(spec, f"graphs with {spec}", error)
 
     def _measure_kernels(self) -> None:
@@ -255,9 +255,8 @@ class _Bench:
 
             gpu = CudaGpu(f"cuda:{torch.cuda.current_device()}")
             self.result.rows += kernel_rows(gpu, self._effort)
-        except (BenchError, ImportError, RuntimeError) as error:
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-            self.result.leave_out("kernels", reason)
+        except Exception as error:  # a compiler of kernels may raise anything
+            self.result.leave_out("kernels", first_line(error))
         self._told()
 
     def _decode_row(self) -> Row:

@@ -19,7 +19,7 @@ from stream_cam.engine.base import Batch, EngineInfo, Session
 from stream_cam.engine.buffers import Buffers
 from stream_cam.engine.eager import TorchSession
 from stream_cam.engine.typed_net import TypedNet, arithmetic, made_for
-from stream_cam.errors import EngineError
+from stream_cam.errors import EngineError, first_line
 from stream_cam.model import CamNet
 
 
@@ -86,4 +86,4 @@ def _reason(error: Exception) -> str:
     while error.__cause__ is not None and isinstance(error.__cause__, Exception):
         error = error.__cause__
     inner = getattr(error, "inner_exception", error)
-    return (str(inner).strip() or type(inner).__name__).splitlines()[0]
+    return first_line(inner)

@@ -14,7 +14,7 @@ from stream_cam.engine.base import EngineInfo, OnStage, Session, tell_nobody
 from stream_cam.engine.machine import openvino_capabilities, openvino_core, openvino_machine
 from stream_cam.engine.manifest import EngineKey
 from stream_cam.engine.store import EngineStore
-from stream_cam.errors import EngineError
+from stream_cam.errors import EngineError, first_line
 from stream_cam.model import CamNet
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ class OpenVinoBackend:
                 raise
             except Exception as error:  # whatever torch.export and OpenVINO may raise
                 raise EngineError(
-                    f"OpenVINO cannot compile {self.net.name} ({_reason(error)}); give "
+                    f"OpenVINO cannot compile {self.net.name} ({first_line(error)}); give "
                     "--engine eager"
                 ) from error
         return OpenVinoEngine(compiled, self._precision, self._parallel), blob
@@ -121,7 +121,7 @@ class OpenVinoBackend:
             compiled = self._core.import_model(blob, "CPU", dict(self.key.options))
         except RuntimeError as error:
             raise EngineError(
-                f"OpenVINO does not take what is kept ({_reason(error)}): `stream-cam build "
+                f"OpenVINO does not take what is kept ({first_line(error)}): `stream-cam build "
                 "--force` builds it anew"
             ) from error
         return OpenVinoEngine(compiled, self._precision, self._parallel)
@@ -210,7 +210,3 @@ def _convert(net: CamNet, shape: tuple[int, ...]) -> openvino.Model:
     for index, name in enumerate(OUTPUTS):
         model.output(index).set_names({name})
     return model
-
-
-def _reason(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

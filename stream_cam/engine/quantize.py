@@ -22,7 +22,7 @@ from torch import Tensor
 from stream_cam.engine.base import Engine, OnStage
 from stream_cam.engine.manifest import Figures
 from stream_cam.engine.verify import GATES, Comparison, overall
-from stream_cam.errors import EngineError
+from stream_cam.errors import EngineError, first_line
 from stream_cam.fingerprint import fingerprint
 from stream_cam.model import CamNet
 
@@ -95,7 +95,7 @@ class Quantizer:
                 with _in_silence():
                     quantized = self._with_accuracy_control(model, on_stage)
             except Exception as error:  # whatever NNCF may raise
-                reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+                reason = first_line(error)
                 raise EngineError(
                     f"NNCF cannot quantise {self._net.name} ({reason}); give --precision fp32"
                 ) from error

@@ -24,7 +24,7 @@ import torch
 from stream_cam.engine.base import Batch
 from stream_cam.engine.machine import TensorRt
 from stream_cam.engine.typed_net import TypedNet
-from stream_cam.errors import EngineError
+from stream_cam.errors import EngineError, first_line
 from stream_cam.model import CamNet
 
 INPUT = "batch"
@@ -62,13 +62,13 @@ def convert(
             torch_tensorrt = importlib.import_module("torch_tensorrt")
         except Exception as error:  # it asks for the GPU, and raises whatever that raises
             raise EngineError(
-                f"torch_tensorrt cannot be imported ({_reason(error)}): `stream-cam doctor`"
+                f"torch_tensorrt cannot be imported ({first_line(error)}): `stream-cam doctor`"
             ) from error
         try:
             with _configured(flavour, for_this_gpu):
                 return _converted(torch_tensorrt, TypedNet(net, precision), input_hw, batch)
         except Exception as error:  # whatever torch.export, torch-tensorrt and TensorRT may raise
-            reason = heard.error or _reason(error)
+            reason = heard.error or first_line(error)
             raise EngineError(
                 f"TensorRT cannot build {net.name} ({reason}): give --engine inductor"
             ) from error
@@ -197,7 +197,3 @@ def _quiet() -> Iterator[_Heard]:
             logger.setLevel(level)
         builder.propagate = True
         builder.removeHandler(heard)
-
-
-def _reason(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -33,7 +33,9 @@ class CudaGpu:
         return torch.zeros(n_bytes, dtype=torch.uint8, pin_memory=True)
 
     def memory(self, n_bytes: int) -> Tensor:
-        return torch.zeros(n_bytes, dtype=torch.uint8, device=self.device)
+        # A network compiled for an ordinary tensor is compiled anew for an inference tensor.
+        with torch.inference_mode(False):
+            return torch.zeros(n_bytes, dtype=torch.uint8, device=self.device)
 
     def copy(self, target: Tensor, source: Tensor) -> None:
         target.copy_(source, non_blocking=True)
@@ -70,7 +72,11 @@ class CudaStream:
             torch.cuda.synchronize()
             graph = torch.cuda.CUDAGraph()
             # Other threads use the GPU meanwhile: https://github.com/NVIDIA/TensorRT/issues/3349
-            with torch.cuda.graph(graph, stream=self._stream, capture_error_mode="thread_local"):
+            # The outer stream: a capture that fails does not restore the one before it.
+            with (
+                torch.cuda.stream(self._stream),
+                torch.cuda.graph(graph, stream=self._stream, capture_error_mode="thread_local"),
+            ):
                 work()
             torch.cuda.synchronize()
         return graph

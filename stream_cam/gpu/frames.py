@@ -23,7 +23,7 @@ from torch import Tensor
 
 from stream_cam.cam.geometry import FitPlan
 from stream_cam.engine.base import Engine
-from stream_cam.errors import EngineError
+from stream_cam.errors import EngineError, first_line, why_not_captured
 from stream_cam.frame import BgrImage, FloatArray, Region
 from stream_cam.gpu.base import Event, Gpu, NotCapturedError
 from stream_cam.gpu.plan import Order, Shape
@@ -163,8 +163,8 @@ class FrameGraphs:
         logger.info("planning graphs for %s on %s", shape, self._gpu.device)
         try:
             ring = _Ring(engine, shape, self._slots(engine, shape))
-        except (RuntimeError, EngineError) as error:
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        except Exception as error:  # whatever an engine or a compiler of kernels raises
+            reason = why_not_captured(error)
             raise NotCapturedError(
                 f"the {engine.info.name} engine cannot be captured in a graph ({reason})"
             ) from error
@@ -190,7 +190,7 @@ class FrameGraphs:
 
     def _lost(self, error: RuntimeError) -> EngineError:
         """After an error on a GPU all that was on its way is lost, and no more can come."""
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        reason = first_line(error)
         if self._broken is None:
             self._broken = EngineError(
                 f"the GPU failed while it worked on a frame ({reason}); start again"
