@@ -116,7 +116,8 @@ def recorded(module: Any, name: str, launch: Callable[[], None]) -> list[Launch]
 
 
 def disassemble(launch: Launch, architecture: int) -> Sass:
-    """Compiles as Triton would at the launch: what is 1 or a multiple of 16 is known to it."""
+    """Compiles as Triton would at the launch: what is 1 or a multiple of 16 is known to it, but for
+    what its kernel says that it shall not know."""
     names: Sequence[str] = launch.kernel.arg_names
     values = dict(zip(names, launch.arguments, strict=False))
     options = {key: value for key, value in launch.options.items() if key not in names}
@@ -126,7 +127,8 @@ def disassemble(launch: Launch, architecture: int) -> Sass:
     attributes: dict[tuple[int, ...], list[list[object]]] = {}
     for place, name in enumerate(names):
         value = values[name]
-        if name.isupper() or (isinstance(value, int) and value == 1):
+        told = not launch.kernel.params[place].do_not_specialize
+        if name.isupper() or (told and isinstance(value, int) and value == 1):
             signature[name], constants[place,] = "constexpr", value
         elif isinstance(value, torch.Tensor):
             signature[name] = _TYPES[value.dtype]
@@ -135,7 +137,7 @@ def disassemble(launch: Launch, architecture: int) -> Sass:
             signature[name] = "fp32"
         else:
             signature[name] = "i32"
-            if value % 16 == 0:
+            if told and value % 16 == 0:
                 attributes[place,] = [["tt.divisibility", 16]]
     source = ASTSource(launch.kernel, signature, constants, attributes)
     compiled = triton.compile(source, target=GPUTarget("cuda", architecture, 32), options=options)

@@ -153,6 +153,23 @@ def test_a_test_that_fails_fails_the_check(
     assert "1 failed" in (tmp_path / "tests.txt").read_text("utf-8")
 
 
+def test_tests_alone_get_all_the_time(
+    script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[float] = []
+
+    def pretend(out: Path, seconds: float) -> bool:
+        given.append(seconds)
+        return False
+
+    monkeypatch.setattr(script, "tests_pass", pretend)
+    said = ["gpu_check.py", "--out", str(tmp_path), "--device", "cpu", "--budget", "77"]
+    monkeypatch.setattr(sys, "argv", [*said, "--skip-bench"])
+    assert script.main() == 1
+    assert given == [77.0]
+    assert not (tmp_path / "bench.json").exists()
+
+
 def test_tests_that_take_too_long_are_stopped(
     script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

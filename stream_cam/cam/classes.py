@@ -72,6 +72,8 @@ def _held(held_ptr, clock_ptr, best, is_locked):
     rival = tl.where(is_taken | is_shown, -1.0, best)
     shown = tl.where(is_locked, -1.0, tl.where(is_taken, best, shown))
     is_on = hold > 0.0
+    # Every warp has read the state before one of them writes it.
+    tl.debug_barrier()
     tl.store(held_ptr, shown, mask=is_on)
     tl.store(held_ptr + 1, rival, mask=is_on)
     tl.store(held_ptr + 2, since, mask=is_on)

@@ -54,7 +54,25 @@ def _mixed(pixel, heat, table_ptr, CHANNELS: tl.constexpr):
     return mixed
 
 
-@triton.jit
+# What these are changes with the frame's size, and the code for it takes seconds to compile.
+_OF_THE_SIZE = (
+    "frame_batch_stride",
+    "frame_row_stride",
+    "out_batch_stride",
+    "out_target_stride",
+    "out_row_stride",
+    "n_targets",
+    "n_columns",
+    "n_map_rows",
+    "n_map_columns",
+    "first_row",
+    "end_row",
+    "first_group",
+    "end_group",
+)
+
+
+@triton.jit(do_not_specialize=list(_OF_THE_SIZE))
 def _overlay_kernel(
     frame_ptr,
     out_ptr,

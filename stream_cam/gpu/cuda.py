@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import torch
@@ -14,6 +15,8 @@ from stream_cam.cam.preprocess import preprocess
 from stream_cam.cam.smooth import smooth_maps
 from stream_cam.gpu.base import Event, Graph, Kernels, Stream, Work
 
+_capturing = threading.RLock()
+"""One capture at a time in a process, and nothing that waits for the device meanwhile."""
 _WARM_UPS = 3
 """Before a capture: libraries choose algorithms, take memory and compile at their first calls."""
 
@@ -47,7 +50,8 @@ class CudaGpu:
         return CudaEvent()
 
     def settle(self) -> None:
-        torch.cuda.synchronize(self.device)
+        with _capturing:
+            torch.cuda.synchronize(self.device)
 
 
 class CudaEvent:
@@ -65,7 +69,7 @@ class CudaStream:
         self._stream: Any = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
     def capture(self, work: Work) -> Graph:
-        with torch.cuda.device(self._device):
+        with _capturing, torch.cuda.device(self._device):
             with torch.cuda.stream(self._stream):
                 for _ in range(_WARM_UPS):
                     work()
