@@ -54,6 +54,7 @@ class Crowd:
     async def run(self, n_viewers: int, *, abuse: bool) -> None:
         await self._enter()
         all_of_them = [self._view(slowly=number == 0) for number in range(n_viewers)]
+        all_of_them.append(asyncio.sleep(self._seconds))  # also without a viewer
         if abuse:
             all_of_them += [self._repeat(*attempt) for attempt in self._attempts()]
             all_of_them.append(self._mumble(N_MALFORMED))

@@ -232,9 +232,9 @@ def _crescent(rng: np.random.Generator) -> Outline:
 def _arrow(rng: np.random.Generator) -> Outline:
     """A block arrow, a line with an open V head, or a line with a solid head; any direction."""
     family, turn = rng.integers(4), float(rng.uniform(0, 360))
-    head_long, head_wide = rng.uniform(0.22, 0.5), rng.uniform(0.2, 0.45)
+    head_long, head_wide = rng.uniform(0.2, 0.58), rng.uniform(0.2, 0.45)
     if family <= 1:
-        shaft = rng.uniform(0.18, 0.6) * head_wide
+        shaft = rng.uniform(0.16, 0.78) * head_wide
         back = head_long + (rng.uniform(-0.1, 0.12) if rng.random() < 0.4 else 0.0)
         half = np.array(
             [[0, -0.5], [head_wide, head_long - 0.5], [shaft, back - 0.5], [shaft, 0.5]]
