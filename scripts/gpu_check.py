@@ -7,9 +7,10 @@ batch 1 and 8, 224×224 and 224×384, as launched and as a CUDA graph, the stage
 kernels at three sizes beside a copy and plain torch, and whole frames as one graph each.
 FOLDER gets tests.txt, bench.json, bench.svg and bench.md, complete after each part: whatever stops
 the rest, they hold what was done. The first time on a machine compiling alone takes minutes: run it
-once with --skip-bench and once with --skip-tests, which finds what the first one compiled. Needs PyTorch, torchvision, OpenCV, safetensors, rich and pytest;
-nothing else of what stream-cam can use must be there. Triton compiles with the machine's C compiler
-and Python's headers.
+once with --skip-bench and once with --skip-tests, which finds what the first one compiled.
+
+Needs PyTorch, torchvision, OpenCV, safetensors, rich and pytest, and a C compiler and Python's
+headers for Triton; nothing else of what stream-cam can use must be there.
 
 Ends with 1 if a test failed, or nothing was measured, or the time did not suffice.
 """

@@ -3,17 +3,12 @@ the browser, once in each. What depends on the page only is in test_web_page.py.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
-from pathlib import Path
 
-import numpy as np
 import pytest
 from other_browsers import BROWSERS, Viewer
 from waiting import wait_until
-from web_show import Show, live, pixels, settled, until
-
-from stream_cam.frame import BgrImage
+from web_show import Show, difference, live, pause, pixels, recording_into, settled, until
 
 
 @pytest.fixture(
@@ -27,38 +22,17 @@ def viewer(request: pytest.FixtureRequest) -> Iterator[Viewer]:
 
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Show]:
-    before = Path.cwd()
-    os.chdir(tmp_path_factory.mktemp("recordings"))
-    try:
-        with Show() as shown:
-            yield shown
-    finally:
-        os.chdir(before)
+    with recording_into(tmp_path_factory.mktemp("recordings")), Show() as shown:
+        yield shown
 
 
 @pytest.fixture
 def shown(viewer: Viewer, running: Show) -> Show:
     """The run as at first, and the page open in the browser."""
-    running.settings.change(
-        **{"layout": "overlay", "colormap": "turbo", "alpha": 0.4, "cam": True, "paused": False},
-        **{"target": None, "divider": 0.0},
-    )
+    running.as_at_first()
     viewer.visit(running.url)
     live(viewer)
     return running
-
-
-def pause(viewer: Viewer, shown: Show) -> BgrImage:
-    shown.settings.paused = True
-    until(viewer, 'document.body.dataset.state === "paused"')
-    return settled(viewer, shown)
-
-
-def difference(one: BgrImage, other: BgrImage) -> float:
-    """Mean difference in levels, apart from the lower edge, where the words stand."""
-    assert one.shape == other.shape
-    rows = np.s_[: one.shape[0] * 2 // 3]
-    return float(np.abs(one[rows].astype(int) - other[rows].astype(int)).mean())
 
 
 def test_picture_moves_and_is_what_the_run_drew(viewer: Viewer, shown: Show) -> None:

@@ -16,10 +16,9 @@ import numpy as np
 import pytest
 from browser import chromium
 from waiting import wait_until
-from web_show import Show, live, pixels, settled, until, visit
+from web_show import Show, difference, live, pause, pixels, recording_into, settled, until, visit
 
 from stream_cam.config import WebConfig
-from stream_cam.frame import BgrImage
 from stream_cam.web.sink import WebSink
 
 if TYPE_CHECKING:
@@ -39,22 +38,13 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Show]:
-    before = Path.cwd()
-    os.chdir(tmp_path_factory.mktemp("recordings"))
-    try:
-        with Show() as shown:
-            yield shown
-    finally:
-        os.chdir(before)
+    with recording_into(tmp_path_factory.mktemp("recordings")), Show() as shown:
+        yield shown
 
 
 @pytest.fixture
 def shown(running: Show) -> Show:
-    """The run with its settings as at first."""
-    running.settings.change(
-        **{"layout": "overlay", "colormap": "turbo", "alpha": 0.4, "smooth": 0.0, "hold": 0.0},
-        **{"cam": True, "paused": False, "recording": False, "target": None, "divider": 0.0},
-    )
+    running.as_at_first()
     return running
 
 
@@ -63,20 +53,6 @@ def page(browser: Browser, shown: Show) -> Iterator[Page]:
     with visit(browser, shown.url) as page:
         live(page)
         yield page
-
-
-def pause(page: Page, shown: Show) -> BgrImage:
-    shown.settings.paused = True
-    page.wait_for_selector('body[data-state="paused"]')
-    return settled(page, shown)
-
-
-def difference(one: BgrImage, other: BgrImage) -> float:
-    """Mean difference in levels, of the middle, where no words stand."""
-    assert one.shape == other.shape
-    height, width = one.shape[:2]
-    inner = np.s_[height // 3 : height * 3 // 4, width // 4 : width * 3 // 4]
-    return float(np.abs(one[inner].astype(int) - other[inner].astype(int)).mean())
 
 
 def test_picture_moves(page: Page) -> None:

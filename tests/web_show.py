@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import base64
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import cv2
@@ -73,6 +75,24 @@ class Show(Served):
         )
         super().__init__(source, [address], config, [self.truths])
 
+    def as_at_first(self) -> None:
+        """Takes back what a test has changed."""
+        self.settings.change(
+            **{"layout": "overlay", "colormap": "turbo", "alpha": 0.4, "smooth": 0.0, "hold": 0.0},
+            **{"cam": True, "paused": False, "recording": False, "target": None, "divider": 0.0},
+        )
+
+
+@contextmanager
+def recording_into(folder: Path) -> Iterator[None]:
+    """Recordings that are begun on the page go to the working folder: let it be this one."""
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        yield
+    finally:
+        os.chdir(before)
+
 
 @contextmanager
 def visit(
@@ -117,6 +137,21 @@ def pixels(page: Viewing) -> BgrImage:
     image = cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_COLOR)
     assert image is not None
     return np.asarray(image, np.uint8)
+
+
+def pause(page: Viewing, shown: Show) -> BgrImage:
+    """The picture that then stands."""
+    shown.settings.paused = True
+    until(page, 'document.body.dataset.state === "paused"')
+    return settled(page, shown)
+
+
+def difference(one: BgrImage, other: BgrImage) -> float:
+    """Mean difference in levels, of the middle, where no words stand."""
+    assert one.shape == other.shape
+    height, width = one.shape[:2]
+    inner = np.s_[height // 3 : height * 3 // 4, width // 4 : width * 3 // 4]
+    return float(np.abs(one[inner].astype(int) - other[inner].astype(int)).mean())
 
 
 def settled(page: Viewing, shown: Show, **settings: object) -> BgrImage:
