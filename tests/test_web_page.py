@@ -236,6 +236,7 @@ def test_class_is_searched_and_locked(page: Page, shown: Show) -> None:
     assert page.locator("#found li").first.text_content() == "arrow"
     page.keyboard.press("Escape")
     assert page.input_value("#search") == ""
+    pause(page, shown)  # Playwright clicks on what stands still
     page.click("#bars button >> nth=0")
     wait_until(lambda: len(shown.settings.target) == 1)
 
