@@ -652,11 +652,11 @@ def test_source_that_hangs_does_not_hide_a_dying_sink(explainer: TinyExplainer) 
 
 
 class Camera(Frames):
-    """Gives three frames and is away from then on, until it is stopped."""
+    """Gives three frames, and is away once one of them was seen, until it is stopped."""
 
     def __init__(self) -> None:
         super().__init__(3, live=True)
-        self.stopped, self.written = threading.Event(), threading.Event()
+        self.stopped, self.seen = threading.Event(), threading.Event()
         self.health = Health(connections=1)
 
     def __iter__(self) -> Iterator[Frame]:
@@ -664,6 +664,8 @@ class Camera(Frames):
         wait(self.stopped)
 
     def status(self) -> Away | None:
+        if not self.seen.is_set():
+            return None
         return Away(True, 3.2, 1, 0.5, "lost", "the connection was cut")
 
     def stop(self) -> None:
@@ -676,8 +678,7 @@ def test_picture_of_a_source_that_is_away_says_so_to_those_who_watch(
     source, told = Camera(), threading.Event()
 
     def on_write(picture: Picture) -> None:
-        if picture.repeated:
-            told.set()
+        (told if picture.repeated else source.seen).set()
 
     screen, recording = Kept(on_write=on_write), Kept()
     screen.takes_repeats = True
@@ -711,6 +712,7 @@ def test_window_is_heard_while_its_source_is_away(explainer: TinyExplainer, ende
     last = threading.Event()
 
     def on_write(picture: Picture) -> None:
+        source.seen.set()
         if picture.frame.index == 2:
             last.set()
 
