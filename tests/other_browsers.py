@@ -9,16 +9,19 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
+import subprocess
 import tempfile
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 from displays import x_server
+from waiting import wait_until
 
 _MINI_BROWSERS = "*/webkit2gtk-4.*/MiniBrowser"
 _SPECIAL = {"Enter": "\ue007", "Escape": "\ue00c", "ArrowRight": "\ue014", "Home": "\ue011"}
@@ -136,18 +139,29 @@ def webkit() -> Iterator[Viewer]:
     options = pytest.importorskip("selenium.webdriver.webkitgtk.options").Options()
     options.binary_location = str(programs[-1])
     options.add_argument("--automation")
-    service = pytest.importorskip("selenium.webdriver.webkitgtk.service").Service
-    with x_server() as display:
-        environment = {**os.environ, "DISPLAY": display}
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    with ExitStack() as stack:
+        environment = {**os.environ, "DISPLAY": stack.enter_context(x_server())}
+        # Not Selenium's own way to start it, which wants a machine that knows "localhost".
+        service = stack.enter_context(
+            subprocess.Popen([driver_program, f"--port={port}"], env=environment)
+        )
+        stack.callback(service.terminate)
+        wait_until(lambda: _listens(port))
         with warnings.catch_warnings():
             # Selenium calls its own code as it asks others not to.
             warnings.simplefilter("ignore", DeprecationWarning)
-            driver = selenium.WebKitGTK(options, service(driver_program, env=environment))
-        try:
-            driver.set_window_size(1280, 900)
-            yield _WebKit(driver)
-        finally:
-            driver.quit()
+            driver = selenium.Remote(f"http://127.0.0.1:{port}", options=options)
+        stack.callback(driver.quit)
+        driver.set_window_size(1280, 900)
+        yield _WebKit(driver)
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 BROWSERS = {"firefox": firefox, "webkit": webkit}
