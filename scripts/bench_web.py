@@ -147,7 +147,8 @@ def run(
 def recorded_frames(
     explainer: Explainer, seconds: float, n_viewers: int, *, abuse: bool = False
 ) -> dict[str, Any]:
-    """How many frames a recording gets while so many watch; what the process occupies meanwhile."""
+    """How many frames a recording gets while so many watch, all but its last five seconds; what the
+    process occupies meanwhile."""
     figures: dict[str, Any] = {}
     memory_mb: list[float] = []
     with tempfile.TemporaryDirectory() as folder:
@@ -158,7 +159,8 @@ def recorded_frames(
             token = page.url.partition("?")[2]
             url = f"http://127.0.0.1:{page.address.port}/?{token}"
             # They leave before the run ends, so that the page is there for its figures.
-            arguments = [url, f"--viewers={n_viewers}", f"--seconds={seconds - 5.0}"]
+            staying = max(1.0, seconds - 5.0)
+            arguments = [url, f"--viewers={n_viewers}", f"--seconds={staying}"]
             arguments += ["--abuse"] if abuse else []
             with subprocess.Popen(
                 [sys.executable, str(CROWD), *arguments], stdout=subprocess.PIPE
@@ -172,7 +174,7 @@ def recorded_frames(
 
         # Behind a name of its own the page wants a token.
         run(explainer, seconds, [video], watch, WebConfig(web_name="page.example"))
-    third = len(memory_mb) // 3
+    third = max(1, len(memory_mb) // 3)
     stats = figures["stats"]
     return {
         "frames": round(seconds * FPS),

@@ -23,14 +23,14 @@ from functools import partial
 from urllib.parse import urlsplit
 
 from websockets.asyncio.client import connect
-from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.exceptions import ConnectionClosed, InvalidHandshake
 
 N_MALFORMED = 1000
 _CHUNK = 1 << 20
 _HELD_SECONDS = 12.0
 """How long a hanging connection is held, at the most."""
 _ANSWER_SECONDS = 2.0
-"""How long an answer is waited for; the crowd takes so much longer than it was told to."""
+"""How long an answer is waited for."""
 
 
 class Crowd:
@@ -152,23 +152,33 @@ class Crowd:
     async def _status(self, text: str) -> str:
         """The status that a request is answered with."""
         try:
-            reader, writer = await self._asked(text)
+            reader, writer = await asyncio.wait_for(self._asked(text), _ANSWER_SECONDS)
+        except (OSError, asyncio.TimeoutError):
+            return "closed"
+        try:
             line = await asyncio.wait_for(reader.readline(), _ANSWER_SECONDS)
         except (OSError, asyncio.TimeoutError):
             return "closed"
-        writer.transport.abort()
+        finally:
+            writer.transport.abort()
         words = line.split()
         return words[1].decode() if len(words) > 1 else "closed"
 
     async def _hang(self) -> str:
-        """Ask for half of something; how long until the server has had enough."""
+        """Ask for half of something; whether the server has had enough of it before the end."""
         try:
             reader, writer = await self._asked("GET /stats HTTP/1.1\r\nHos")
-            left = self._until - time.monotonic()
+        except OSError:
+            return "closed"
+        left = self._until - time.monotonic()
+        try:
             await asyncio.wait_for(reader.read(), min(_HELD_SECONDS, left))
-        except (OSError, asyncio.TimeoutError):
+        except asyncio.TimeoutError:
             return "held"
-        writer.transport.abort()
+        except OSError:
+            return "closed"
+        finally:
+            writer.transport.abort()
         return "closed"
 
     async def _mumble(self, n_messages: int) -> None:
@@ -182,7 +192,7 @@ class Crowd:
             return seen["sent"] < n_messages and time.monotonic() < self._until
 
         while going():
-            with suppress(OSError, ConnectionClosed, InvalidStatus):
+            with suppress(OSError, ConnectionClosed, InvalidHandshake):
                 async with connect(url, additional_headers=headers, proxy=None) as socket:
                     seen["connections"] += 1
                     while going():

@@ -115,7 +115,7 @@ def why_not_captured(error: BaseException) -> str:
     error, which alone says nothing: the first one is the reason.
     """
     said = first_line(error)
-    while error.__context__ is not None:
+    while error.__context__ is not None and not error.__suppress_context__:
         error = error.__context__
     reason = first_line(error)
     return said if reason == said else f"{reason}; then: {said}"

@@ -28,8 +28,7 @@ def interpreter() -> Iterator[RunKernel]:
     worker = subprocess.Popen(
         [sys.executable, str(_WORKER), str(theirs.fileno())],
         pass_fds=[theirs.fileno()],
-        # stream-cam need not be installed.
-        env={**os.environ, "TRITON_INTERPRET": "1", "PYTHONPATH": str(_WORKER.parent.parent)},
+        env={**os.environ, "TRITON_INTERPRET": "1", "PYTHONPATH": os.pathsep.join(_path())},
     )
     theirs.close()
     try:
@@ -37,6 +36,11 @@ def interpreter() -> Iterator[RunKernel]:
     finally:
         ours.close()
         worker.wait(_DEADLINE_SECONDS)
+
+
+def _path() -> list[str]:
+    """Where the worker finds modules: stream-cam need not be installed."""
+    return [*filter(None, [os.environ.get("PYTHONPATH")]), str(_WORKER.parent.parent)]
 
 
 def run_on_gpu(launcher: Callable[..., None], **arguments: Any) -> None:

@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 from displays import x_server
@@ -120,8 +121,10 @@ def firefox() -> Iterator[Viewer]:
             marionette = marionette_driver.Marionette(
                 bin=program, headless=True, port=0, gecko_log=log
             )
-            marionette.start_session()
         try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", ResourceWarning)
+                marionette.start_session()
             marionette.set_window_rect(width=1280, height=900)
             yield _Firefox(marionette)
         finally:
@@ -150,7 +153,7 @@ def webkit() -> Iterator[Viewer]:
         )
         stack.callback(service.terminate)
         wait_until(lambda: _listens(port))
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), patch.dict(os.environ, {"no_proxy": "*"}):
             # Selenium calls its own code as it asks others not to.
             warnings.simplefilter("ignore", DeprecationWarning)
             driver = selenium.Remote(f"http://127.0.0.1:{port}", options=options)

@@ -16,7 +16,7 @@ from stream_cam.cam.smooth import smooth_maps
 from stream_cam.gpu.base import Event, Graph, Kernels, Stream, Work
 
 _capturing = threading.RLock()
-"""One capture at a time in a process, and nothing that waits for the device meanwhile."""
+"""One capture of frames at a time in a process, and none of them waits for the device meanwhile."""
 _WARM_UPS = 3
 """Before a capture: libraries choose algorithms, take memory and compile at their first calls."""
 
