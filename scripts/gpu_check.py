@@ -12,8 +12,8 @@ once with --skip-bench and once with --skip-tests, which finds what the first on
 Needs PyTorch, torchvision, OpenCV, safetensors, rich and pytest, and a C compiler and Python's
 headers for Triton; nothing else of what stream-cam can use must be there.
 
-Ends with 1 if a test failed, or nothing was measured (it was not to be: --skip-bench), or the time
-did not suffice.
+Ends with 1 if a test failed, or the time did not suffice, or, without --skip-bench, nothing was
+measured.
 """
 
 from __future__ import annotations

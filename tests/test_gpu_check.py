@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from bench_parts import result, row
+from waiting import wait_until
 
 from stream_cam.bench.result import BenchResult
 from stream_cam.config import BenchConfig
@@ -168,6 +169,25 @@ def test_tests_alone_get_all_the_time(
     assert script.main() == 1
     assert given == [77.0]
     assert not (tmp_path / "bench.json").exists()
+
+
+def test_interrupted_tests_tell_what_failed_until_then(script: ModuleType, tmp_path: Path) -> None:
+    test, hangs = tmp_path / "test_it.py", tmp_path / "hangs"
+    test.write_text(
+        "import pathlib, time\n"
+        "def test_fails():\n    assert 'the reason' == ''\n"
+        f"def test_hangs():\n    pathlib.Path({str(hangs)!r}).touch()\n    time.sleep(600)\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-m", "pytest", "-q", str(test)],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as tests:
+        wait_until(hangs.exists, DEADLINE_SECONDS)
+        said = script._interrupted(tests)
+    assert "assert 'the reason' == ''" in said
+    assert "1 failed" in said
 
 
 def test_tests_that_take_too_long_are_stopped(

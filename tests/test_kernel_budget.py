@@ -262,3 +262,16 @@ def test_choice_and_filter_compile_without_spills(launch: Callable[[], Launch]) 
         assert sass.stack_bytes == 0
         assert not any("LDL" in text or "STL" in text for _, text in sass.code)
         print(launch.__name__, architecture, len(sass.code), sass.registers)
+
+
+def test_overlay_is_not_compiled_anew_for_another_size() -> None:
+    kernel: Any = overlay._overlay_kernel
+    told = {
+        one.name
+        for one in kernel.params
+        if not (one.is_constexpr or one.name.endswith("_ptr") or one.do_not_specialize)
+    }
+    pixels = {
+        f"{of}_{stride}_stride" for of in ("frame", "out") for stride in ("column", "channel")
+    }
+    assert told == pixels | {"row_step"}, "a float, of which Triton is told nothing"

@@ -55,7 +55,7 @@ def _mixed(pixel, heat, table_ptr, CHANNELS: tl.constexpr):
 
 
 # What these are changes with the frame's size, and the code for it takes seconds to compile.
-_OF_THE_SIZE = (
+_OF_THE_SIZE = [
     "frame_batch_stride",
     "frame_row_stride",
     "out_batch_stride",
@@ -69,10 +69,10 @@ _OF_THE_SIZE = (
     "end_row",
     "first_group",
     "end_group",
-)
+]
 
 
-@triton.jit(do_not_specialize=list(_OF_THE_SIZE))
+@triton.jit(do_not_specialize=_OF_THE_SIZE)
 def _overlay_kernel(
     frame_ptr,
     out_ptr,

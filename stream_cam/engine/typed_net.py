@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
 from stream_cam.engine.base import Batch, EngineInfo
-from stream_cam.errors import EngineError
+from stream_cam.errors import EngineError, first_line
 from stream_cam.model import CamNet
 
 with warnings.catch_warnings():
@@ -80,7 +80,7 @@ def made_for(
     except RuntimeError as error:
         raise EngineError(
             f"the network does not take an input of {input_hw[0]}×{input_hw[1]} pixels "
-            f"({str(error).splitlines()[0]}); give a larger --input-size"
+            f"({first_line(error)}); give a larger --input-size"
         ) from error
     return EngineInfo(
         name=name,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from typing import Any
 
 import torch
@@ -14,11 +13,7 @@ from stream_cam.cam.overlay import overlay
 from stream_cam.cam.preprocess import preprocess
 from stream_cam.cam.smooth import smooth_maps
 from stream_cam.gpu.base import Event, Graph, Kernels, Stream, Work
-
-_capturing = threading.RLock()
-"""One capture of frames at a time in a process, and none of them waits for the device meanwhile."""
-_WARM_UPS = 3
-"""Before a capture: libraries choose algorithms, take memory and compile at their first calls."""
+from stream_cam.gpu.capture import captured, capturing
 
 
 class CudaGpu:
@@ -50,7 +45,7 @@ class CudaGpu:
         return CudaEvent()
 
     def settle(self) -> None:
-        with _capturing:
+        with capturing:
             torch.cuda.synchronize(self.device)
 
 
@@ -69,21 +64,7 @@ class CudaStream:
         self._stream: Any = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
     def capture(self, work: Work) -> Graph:
-        with _capturing, torch.cuda.device(self._device):
-            with torch.cuda.stream(self._stream):
-                for _ in range(_WARM_UPS):
-                    work()
-            torch.cuda.synchronize()
-            graph = torch.cuda.CUDAGraph()
-            # Other threads use the GPU meanwhile: https://github.com/NVIDIA/TensorRT/issues/3349
-            # The outer stream: a capture that fails does not restore the one before it.
-            with (
-                torch.cuda.stream(self._stream),
-                torch.cuda.graph(graph, stream=self._stream, capture_error_mode="thread_local"),
-            ):
-                work()
-            torch.cuda.synchronize()
-        return graph
+        return captured(work, self._stream, self._device)
 
     def replay(self, graph: Graph) -> None:
         assert isinstance(graph, torch.cuda.CUDAGraph)
