@@ -112,23 +112,19 @@ def firefox() -> Iterator[Viewer]:
     if program is None:
         pytest.skip("Firefox is not installed (apt-get install firefox-esr)")
     marionette_driver = pytest.importorskip("marionette_driver.marionette")
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
+        # Its log is removed and made anew: never name a device here.
+        log = str(Path(folder) / "gecko.log")
         with warnings.catch_warnings():
             # It leaves the sockets open with which it asks whether Firefox is there yet.
             warnings.simplefilter("ignore", ResourceWarning)
-            # Its log is removed and made anew: never name a device here.
-            log = str(Path(folder) / "gecko.log")
             marionette = marionette_driver.Marionette(
                 bin=program, headless=True, port=0, gecko_log=log
             )
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", ResourceWarning)
-                marionette.start_session()
-            marionette.set_window_rect(width=1280, height=900)
-            yield _Firefox(marionette)
-        finally:
-            marionette.cleanup()
+            stack.callback(marionette.cleanup)
+            marionette.start_session()
+        marionette.set_window_rect(width=1280, height=900)
+        yield _Firefox(marionette)
 
 
 @contextmanager
