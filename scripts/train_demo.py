@@ -248,6 +248,17 @@ def losses(
     )
 
 
+def freeze(model: ResNet, stages: int) -> None:
+    """Keep the first stages as they are: the stem, then layer1 to layer4.
+
+    They work on the largest maps, and so cost more than their share; after some hundred thousand
+    pictures they hardly change.
+    """
+    stem = nn.ModuleList([model.conv1, model.bn1])
+    for stage in [stem, model.layer1, model.layer2, model.layer3, model.layer4][:stages]:
+        stage.eval().requires_grad_(False)
+
+
 class Average:
     """An exponential moving average of a model's parameters and buffers."""
 
@@ -383,8 +394,10 @@ class Trainer:
             state = load_file(args.init)
             self._model.load_state_dict({k: as_float32(v) for k, v in state.items()})
         self._model.to(self._device, memory_format=torch.channels_last)
-        decayed = [p for p in self._model.parameters() if p.ndim > 1]
-        plain = [p for p in self._model.parameters() if p.ndim <= 1]
+        freeze(self._model, args.frozen)
+        learning = [p for p in self._model.parameters() if p.requires_grad]
+        decayed = [p for p in learning if p.ndim > 1]
+        plain = [p for p in learning if p.ndim <= 1]
         self._optimizer = torch.optim.AdamW(
             [{"params": decayed, "weight_decay": 0.05}, {"params": plain, "weight_decay": 0.0}],
             lr=args.lr,
@@ -418,6 +431,7 @@ class Trainer:
         begun = saved = time.monotonic()
         sums: dict[str, float] = defaultdict(float)
         self._model.train()
+        freeze(self._model, self._args.frozen)
         for step, batch in enumerate(islice(loader, n_steps), 1):
             parts, n_right, n_single = self._step(batch)
             self._seen += phase.batch * phase.side_px**2
@@ -478,6 +492,13 @@ def main() -> None:
     parser.add_argument("--init", type=Path, help="go on from these weights")
     parser.add_argument(
         "--phases", type=phases, default=PHASES, help="side:batch:pictures:most shapes[:easy], ..."
+    )
+    parser.add_argument(
+        "--frozen",
+        type=int,
+        choices=range(6),
+        default=0,
+        help="stages that do not learn: the stem, layer1, ...",
     )
     parser.add_argument("--lr", type=float, default=2e-3, help="peak learning rate")
     parser.add_argument("--alone", type=float, default=0.5, help="weight of each shape's own loss")
