@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import random
 import re
@@ -13,6 +14,7 @@ from typing import Any
 import av
 import numpy as np
 import pytest
+from conftest import VideoMaker
 from material import numbered_picture, picture_at, picture_number
 from recordings import FPS, annotate, killed_while_writing, times_in
 
@@ -468,3 +470,31 @@ def test_wrong_options_are_told(
 def test_a_part_of_a_live_source_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["run", "demo://shapes?live=1", "null", "--start", "3", "--weights", "demo"]) == 2
     assert "--start, --end and --every are for files" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("display_matrix", [None, (0, 1, -1, 0)])
+def test_no_frame_leaves_anything_to_the_garbage_collector(
+    make_video: VideoMaker,
+    tiny: Path,
+    tmp_path: Path,
+    display_matrix: tuple[int, int, int, int] | None,
+) -> None:
+    """What it finds late is memory meanwhile: once, it was hundreds of decoded pictures."""
+
+    def left_behind(n_frames: int) -> int:
+        clip = make_video(f"{n_frames}.mp4", n_frames=n_frames, display_matrix=display_matrix)
+        made = tmp_path / f"out{n_frames}"
+        made.mkdir()
+        command = ["run", str(clip), str(made / "o.mp4"), "--weights", str(tiny), "--quiet"]
+        command += ["--predictions", str(made / "o.jsonl"), "--cams", str(made / "o.npz")]
+        command += ["--sheet", str(made / "o.png"), "--timeline", str(made / "o.html")]
+        gc.collect()
+        gc.disable()
+        try:
+            assert main([*command, "--input-size", "64"]) == 0
+            return gc.collect()
+        finally:
+            gc.enable()
+
+    left_behind(2)  # what is made once
+    assert left_behind(43) - left_behind(3) < 20

@@ -6,6 +6,7 @@ from typing import Any, Final
 
 import av
 import numpy as np
+from av.sidedata.sidedata import SideDataContainer
 from av.video.reformatter import VideoReformatter
 
 from stream_cam.frame import BgrImage, Colour
@@ -49,10 +50,12 @@ class BgrConverter:
         )
         array: np.ndarray[Any, np.dtype[Any]] = converted.to_ndarray()
         image = over_white(array) if has_alpha else np.asarray(array, dtype=np.uint8)
-        turn = picture.side_data.get("DISPLAYMATRIX")
+        # Not `picture.side_data`: the picture would keep that, and that the picture, so that
+        # hundreds of decoded pictures wait for Python's garbage collector to find them.
+        turn = SideDataContainer(picture).get("DISPLAYMATRIX")  # type: ignore[call-arg]
         if turn is None:
             return image
-        return upright(image, orientation_of_matrix(bytes(turn)))  # type: ignore[call-overload]
+        return upright(image, orientation_of_matrix(bytes(turn)))
 
     def _format_of(self, picture: av.VideoFrame) -> tuple[bool, bool]:
         name = picture.format.name
