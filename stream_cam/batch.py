@@ -160,7 +160,10 @@ class Batch:
         # What an earlier run left of it, results included, is replaced.
         overwrite = self.config.run.overwrite or job.was_begun
         run = replace(self.config.run, quiet=True, overwrite=overwrite)
-        config = replace(self.config, run=run, record=_named(self.config.record, job.source.stem))
+        record = _named(self.config.record, job.source.stem)
+        config = replace(self.config, run=run, record=record)
+        results = [path for name in RESULT_SUFFIXES if (path := getattr(record, name)) is not None]
+        new = [path for path in results if not path.exists()]
         try:
             self._do_elsewhere(job, config)
             if self._stopped.is_set():
@@ -172,6 +175,10 @@ class Batch:
             job.fate, job.reason = "failed", " ".join(str(error).split())
         except OSError as error:
             job.fate, job.reason = "failed", f"{job.output}: {error.strerror}"
+        if job.fate == "failed" and not job.was_begun:
+            # Without its recording nothing says that they are to be made anew the next time.
+            for path in new:
+                path.unlink(missing_ok=True)
 
     def _do_elsewhere(self, job: Job, config: PipelineConfig) -> None:
         """Run one video in a new process, and wait for it.

@@ -163,8 +163,11 @@ def _unwrapped(loaded: object, path: Path) -> tuple[dict[str, Tensor], dict[str,
 
 
 def _plain(key: str, tensor: Tensor, path: Path) -> Tensor:
-    if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_meta:
-        raise WeightsError(f"{path}: {key} is sparse, quantised or empty; save the float network")
+    odd = tensor.layout != torch.strided or tensor.is_quantized or tensor.is_meta
+    if odd or tensor.is_complex():
+        raise WeightsError(
+            f"{path}: {key} is sparse, quantised, complex or empty; save the float network"
+        )
     return tensor.detach().float() if tensor.is_floating_point() else tensor.detach()
 
 

@@ -266,6 +266,8 @@ def _usage_error(drawn: str, arguments: Sequence[str]) -> UsageError:
         return unknown_name(choice[2], choice[1], known)
     stray = re.match(r"Unrecognized options: (\S+?),?(?= |$)", said)
     if stray is not None and not commands:
+        if "." in stray[1] or "/" in stray[1]:
+            return UsageError(f"what about {stray[1]}? To annotate it: stream-cam run {stray[1]} …")
         return unknown_name("command", stray[1], COMMANDS)
     said = re.sub(r" Perhaps you meant: (--[\w-]+).*", r"; did you mean \1?", said)
     return UsageError(f"{said}; see `stream-cam {' '.join([*commands, '--help'])}`")

@@ -57,6 +57,8 @@ class Frame:
     truth: tuple[Truth, ...] = ()
     name: str | None = None
     """The file that the picture is from, without its folder, if it is from a file of its own."""
+    duration: int = 0
+    """How long it is shown, in units of `time_base`, as the source says; 0: it does not."""
 
     @property
     def pts_seconds(self) -> float:

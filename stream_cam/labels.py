@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -45,7 +46,7 @@ def read_labels(path: Path, n_classes: int) -> tuple[str, ...]:
     """
     where = f"labels {path}"
     try:
-        text = path.expanduser().read_text(encoding="utf-8-sig")
+        text = Path(os.path.expanduser(path)).read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as exc:
         raise WeightsError(f"{where} is not UTF-8 text; save it as such") from exc
     except OSError as exc:

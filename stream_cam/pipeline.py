@@ -117,6 +117,8 @@ class Pipeline:
         self._stopping = threading.Event()
         self._stopped_at: float | None = None
         self._reading = False
+        self._all_read = False
+        """The source has ended by itself."""
         self.source_hangs = False
         """After `run`: a read never returned. Closing the source under it could crash or hang."""
         self._failure: BaseException | None = None
@@ -215,6 +217,7 @@ class Pipeline:
                     self.report.paused += 1
                     continue
                 if frame is None or self._stopping.is_set() or not self._hand_on(frame):
+                    self._all_read = frame is None and not self._stopping.is_set()
                     break
                 if self._limit is not None and self.report.captured >= self._limit:
                     self.report.ended_by = "limit"
@@ -405,6 +408,8 @@ class Pipeline:
                     # Before the sink closes, which may fail as well: this is the cause.
                     self._lose(outlet, error)
                     raise
+                if self._all_read and not outlet.closed:
+                    outlet.sink.source_ended()
                 if outlet.closed:
                     self.stop(f"{outlet.sink.name} was closed")
         except Exception as error:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -17,12 +16,14 @@ from stream_cam.errors import (
     StreamCamError,
     UsageError,
 )
+from stream_cam.sinks.claim import Claim
 from stream_cam.sinks.encoders import CONTAINERS
 from stream_cam.sinks.finish import CANNOT_FINISH, finish, sound_of_part
 from stream_cam.sinks.segment_names import segments_of
 from stream_cam.sinks.video import n_pictures_in, part_of
 from stream_cam.sources.ffmpeg_errors import explain_file_error
 from stream_cam.sources.paths import check_readable
+from stream_cam.whole import replace_for_good
 
 
 def recover_command(names: Sequence[str], *, sound_of: Path | None, overwrite: bool) -> None:
@@ -73,7 +74,7 @@ def recover(
 
     Raises:
         SourceError: there is nothing to recover, or no picture in it.
-        OutputExistsError: the recording is there as well.
+        OutputExistsError: the recording is there as well, or is still being made.
         SinkError: it cannot be written.
     """
     if path.stem.endswith(".part"):
@@ -87,6 +88,17 @@ def recover(
         raise SourceError(f"there is no {part}: nothing to recover for {path.name}")
     if path.exists() and not overwrite:
         raise OutputExistsError(f"{path} exists; give --overwrite to replace it")
+    try:
+        claim = Claim(part)
+    except OSError as exc:
+        raise SourceError(f"{part} cannot be read: {exc.strerror}") from exc
+    with claim:
+        n_pictures, seconds = _recovered(part, path, sound_of)
+    return path, n_pictures, float(seconds)
+
+
+def _recovered(part: Path, path: Path, sound_of: Path | None) -> tuple[int, Fraction]:
+    """`recover`, once the part file is ours."""
     n_pictures = n_pictures_in(part)
     if not n_pictures:
         raise SourceError(f"no picture can be read from {part}; remove it")
@@ -94,18 +106,19 @@ def recover(
         _check_sound(sound_of)
     whole = path.with_name(f".{path.name}.whole")
     try:
-        with av.open(str(part)) as container:
+        with av.open(f"file:{part}") as container:
             metadata = {k: v for k, v in container.metadata.items() if k.lower() == "comment"}
         seconds = _last_second(part)
         sound = None if sound_of is None else sound_of_part(part, str(sound_of), seconds)
-        finish(part, whole, suffix, sound, metadata)
-        os.replace(whole, path)
+        tags_of = None if sound_of is None else str(sound_of)
+        finish(part, whole, path.suffix.lower(), sound, metadata, tags_of=tags_of)
+        replace_for_good(whole, path)
     except CANNOT_FINISH as exc:
         whole.unlink(missing_ok=True)
         reason = getattr(exc, "strerror", None) or type(exc).__name__
         raise SinkError(f"{path} cannot be written: {reason}; {part} is as it was") from exc
     part.unlink()
-    return path, n_pictures, float(seconds)
+    return n_pictures, seconds
 
 
 def _check_sound(source: Path) -> None:
@@ -122,7 +135,7 @@ def _check_sound(source: Path) -> None:
 def _last_second(part: Path) -> Fraction:
     """When the last picture ends."""
     end = Fraction(0)
-    with av.open(str(part)) as container:
+    with av.open(f"file:{part}") as container:
         for packet in container.demux(video=0):
             if packet.pts is not None and not packet.is_corrupt:
                 base = Fraction(packet.time_base)

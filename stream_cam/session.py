@@ -31,7 +31,7 @@ from stream_cam.sinks.score import TruthScore
 from stream_cam.sinks.segments import Segment, SegmentSink, check_segments
 from stream_cam.sinks.video import finished_of
 from stream_cam.sinks.window import display_problem
-from stream_cam.sources import open_source
+from stream_cam.sources import check_source, open_source
 from stream_cam.sources.base import Heals, Source, SourceInfo
 from stream_cam.sources.cut import cut_out
 from stream_cam.sources.pace import PacedSource
@@ -71,7 +71,12 @@ def run_session(
         StreamCamError: as its message says; the report is still written if one was asked for.
     """
     uris = list(outputs) or [_default_output()]
-    check_outputs(uris, source=source_uri, overwrite=config.run.overwrite, record=config.record)
+    try:
+        check_outputs(uris, source=source_uri, overwrite=config.run.overwrite, record=config.record)
+    except OutputExistsError:
+        # Whoever has given the two the wrong way round must not be told of --overwrite.
+        check_source(source_uri)
+        raise
     _check_pages(uris, config.web)
     _check_files(config, [source_uri, *uris])
     with ExitStack() as closing:
@@ -120,7 +125,7 @@ def _pipeline(
 
     info, look, run = source.info, config.look, config.run
     live = info.live if run.live is None else run.live
-    videos = [Path(uri).expanduser() for uri in uris if kind_of(uri) == "video"]
+    videos = [Path(os.path.expanduser(uri)) for uri in uris if kind_of(uri) == "video"]
     if config.record.segment is not None:
         for path in videos:
             check_segments(path, config.record, live=live, overwrite=run.overwrite)
@@ -131,6 +136,7 @@ def _pipeline(
         still=info.still,
         live=live,
         colour=info.colour,
+        pixel_aspect=info.pixel_aspect,
         file=None if live else info.file,
         duration_seconds=info.duration_seconds,
         description=_description(explainer, [explainer.labels[index] for index in targets]),
@@ -264,7 +270,7 @@ def _check_files(config: PipelineConfig, taken: Sequence[str]) -> None:
 
 
 def _check_file(option: str, path: Path, taken: Sequence[str], *, overwrite: bool) -> None:
-    if path.exists() and not path.is_file() and not path.is_dir():
+    if os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path):
         return  # /dev/stdout
     what = "the report" if option == "--report" else f"the {option.removeprefix('--')}"
     if any(os.path.realpath(uri) == os.path.realpath(path) for uri in taken):
@@ -272,7 +278,7 @@ def _check_file(option: str, path: Path, taken: Sequence[str], *, overwrite: boo
     problem = unwritable(path)
     if problem:
         raise SinkError(f"{what} cannot be written to {path}: {problem}")
-    if path.exists() and not overwrite:
+    if os.path.exists(path) and not overwrite:
         raise OutputExistsError(f"{path} exists; give --overwrite to replace it")
 
 

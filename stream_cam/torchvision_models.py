@@ -96,6 +96,16 @@ def load_parameters(module: nn.Module, state_dict: Mapping[str, Tensor], source_
             f"{source_name} does not fit {type(module).__name__}: "
             f"{'; '.join(part for part in parts if part)}{_advice(given)}"
         )
+    whole = [
+        key
+        for key, tensor in given.items()
+        if wanted[key].is_floating_point() and not tensor.is_floating_point()
+    ]
+    if whole:
+        raise WeightsError(
+            f"{source_name} does not fit: {_some('of whole numbers', whole)}, as quantised "
+            "networks have them; save the float network"
+        )
     require_finite(given, source_name)
     # Shapes were compared above: load_state_dict copies what fits before it raises.
     module.load_state_dict({**wanted, **given})

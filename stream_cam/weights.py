@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -21,6 +22,7 @@ from stream_cam.config import Fit
 from stream_cam.errors import UsageError, WeightsError, unknown_name
 from stream_cam.fingerprint import fingerprint
 from stream_cam.labels import parse_labels, read_labels, resolve_target
+from stream_cam.torchvision_models import model_names
 
 __all__ = ["Preprocessing", "Weights", "load_weights", "resolve_target"]
 
@@ -144,12 +146,15 @@ def load_weights(
         WeightsError: they cannot be had, are damaged, or the labels do not fit.
         UsageError: `demo` with another model than resnet18, or an unknown model.
     """
+    names = model_names()
+    if model_name.lower() not in names:
+        raise unknown_name("model", model_name, names)
     if spec == "imagenet":
         weights = _imagenet(model_name, progress, opener)
     elif spec == "demo":
         weights = _demo(model_name)
     else:
-        path = Path(spec).expanduser()
+        path = Path(os.path.expanduser(spec))
         read = checkpoint.read_checkpoint(path)
         weights = _assembled(read, path, path.name, _preprocessing(model_name))
     if labels_path is None:
@@ -286,7 +291,11 @@ def _count_classes(state_dict: Mapping[str, Tensor], path: Path) -> int:
             f"({next(iter(state_dict))}, …); it is not a classifier's state dict"
         )
     named = sorted((key for key in linear if key.startswith(_HEAD_NAMES)), key=_natural)
-    return int(state_dict[(named or linear)[-1]].shape[0])
+    last = (named or linear)[-1]
+    n_classes = int(state_dict[last].shape[0])
+    if not n_classes:
+        raise WeightsError(f"{path}: {last} has no row; a classifier has one for each class")
+    return n_classes
 
 
 def _natural(key: str) -> list[tuple[int, str]]:

@@ -9,15 +9,42 @@ from pathlib import Path
 
 def unwritable(path: Path) -> str:
     """Why a file cannot be written there; empty if it can be, as far as can be told before."""
-    if path.is_dir():
+    if os.path.isdir(path):
         return f"{path} is a folder"
-    if path.exists() and not path.is_file():
+    if os.path.exists(path) and not os.path.isfile(path):
         return ""  # /dev/stdout
-    if not path.parent.is_dir():
+    if not os.path.isdir(path.parent):
         return f"{path.parent} is no folder that exists"
     if not os.access(path.parent, os.W_OK | os.X_OK):
         return f"{path.parent} is not writable"
     return ""
+
+
+def replace_for_good(made: Path, path: Path) -> None:
+    """Give a finished file its name so that a power cut does not take it back.
+
+    Raises:
+        OSError: it cannot be done.
+    """
+    handle = os.open(made, os.O_RDWR)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+    os.replace(made, path)
+    sync_folder(path.parent)
+
+
+def sync_folder(path: Path) -> None:
+    """Write a folder's names to the disk."""
+    # Windows opens no folders; there the rename alone has to do.
+    if os.name == "nt":
+        return
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def write_whole(path: Path, data: bytes) -> None:

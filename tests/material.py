@@ -42,6 +42,8 @@ def write_video(
     full_range: bool = False,
     options: dict[str, str] | None = None,
     format: str | None = None,
+    last_duration: int | None = None,
+    pixel_aspect: Fraction | None = None,
 ) -> Path:
     """Write a video file.
 
@@ -53,6 +55,8 @@ def write_video(
             x' = a·x + c·y, y' = b·x + d·y, with y pointing down.
         colorspace: 1 tags and converts with BT.709, 5 with BT.601; default: untagged BT.601.
         format: container, where the suffix does not say it.
+        last_duration: how long the last picture is shown, in units of `time_base`.
+        pixel_aspect: a pixel's width by its height; default: nothing is said of it.
     """
     pictures = images or [numbered_picture(index, size_hw) for index in range(n_frames)]
     time_base = time_base or 1 / Fraction(fps)
@@ -62,6 +66,8 @@ def write_video(
         stream.height, stream.width = pictures[0].shape[:2]
         stream.pix_fmt = pix_fmt
         stream.codec_context.time_base = time_base
+        if pixel_aspect is not None:
+            stream.codec_context.sample_aspect_ratio = pixel_aspect
         if colorspace is not None:
             stream.codec_context.colorspace = colorspace
             stream.codec_context.color_range = 2 if full_range else 1
@@ -75,7 +81,10 @@ def write_video(
             picture.pts = times[index] if times is not None else index
             picture.time_base = time_base
             container.mux(stream.encode(picture))
-        container.mux(stream.encode(None))
+        left = stream.encode(None)
+        if last_duration is not None:
+            max(left, key=lambda packet: packet.pts or 0).duration = last_duration
+        container.mux(left)
     if display_matrix is not None:
         _set_display_matrix(path, display_matrix)
     return path

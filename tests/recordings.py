@@ -22,21 +22,38 @@ SIZE_HW = (48, 64)
 RATE = 48_000
 
 
-def write_clip(path: Path) -> None:
-    """Three seconds of numbered pictures with half a second more of a tone, and a title."""
+def write_clip(
+    path: Path,
+    *,
+    seconds: float = 3,
+    more_sound_seconds: float = 0.5,
+    codec: str = "aac",
+    rate: int = RATE,
+    language: str = "",
+) -> None:
+    """Numbered pictures with half a second more of a tone, and a title."""
     with av.open(str(path), "w") as out:
         out.metadata["title"] = "numbers"
         video = out.add_stream("libx264", rate=FPS, options={"crf": "1", "bf": "0", "g": "5"})
         video.width, video.height, video.pix_fmt = SIZE_HW[1], SIZE_HW[0], "yuv420p"
-        sound: Any = out.add_stream("aac", rate=RATE, layout="mono")
-        for number in range(3 * FPS):
+        sound: Any = out.add_stream(codec, rate=rate, layout="mono")
+        if language:
+            sound.metadata["language"] = language
+        for number in range(round(seconds * FPS)):
             picture = av.VideoFrame.from_ndarray(numbered_picture(number, SIZE_HW), "bgr24")
             picture.pts = number
             out.mux(video.encode(picture))
-        tone = np.sin(np.arange(int(3.5 * RATE)) / RATE * 2 * np.pi * 440).astype(np.float32)
-        for begin in range(0, len(tone), 1024):
-            piece = av.AudioFrame.from_ndarray(tone[None, begin : begin + 1024], "fltp", "mono")
-            piece.sample_rate, piece.pts = RATE, begin
+        n_samples = int((seconds + more_sound_seconds) * rate)
+        tone = np.sin(np.arange(n_samples) / rate * 2 * np.pi * 440).astype(np.float32)
+        form, each = (
+            ("s16", 1024) if codec.startswith("pcm") else ("fltp", sound.frame_size or 1024)
+        )
+        if form == "s16":
+            tone = (tone * 32_000).astype(np.int16)
+        for begin in range(0, len(tone), each):
+            piece = av.AudioFrame.from_ndarray(tone[None, begin : begin + each], form, "mono")
+            piece.sample_rate, piece.pts = rate, begin
+            piece.time_base = Fraction(1, rate)
             out.mux(sound.encode(piece))
         out.mux(video.encode(None))
         out.mux(sound.encode(None))
@@ -55,6 +72,7 @@ def annotate(clip: Path, out: Path, **options: Any) -> list[Fraction]:
             colour=info.colour,
             file=info.file,
             duration_seconds=info.duration_seconds,
+            pixel_aspect=info.pixel_aspect,
         )
         with VideoSink(str(out), stream, config) as sink:
             for frame in source:

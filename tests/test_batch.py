@@ -87,6 +87,21 @@ def test_one_that_fails_does_not_end_the_others(
     assert names(Path("out")) == ["b10.mp4", "b9.mp4"]
 
 
+def test_results_of_one_that_fails_do_not_stand_in_the_way(
+    clips: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["batch", "clips/b9.mp4", "--output", "out", *OPTIONS]
+    results = ["--predictions", "{name}.jsonl"]
+    assert main([*command, *results, "--min-free", "900T"]) == 1
+    assert names(clips.parent) == ["clips", "out"]
+    assert main([*command, *results]) == 0
+    assert len(Path("b9.jsonl").read_text().splitlines()) == 4
+    # What was there before is not the failed run's to remove.
+    Path("out/b9.mp4").unlink()
+    assert main([*command, *results]) == 1
+    assert Path("b9.jsonl").exists()
+
+
 def test_dry_run_writes_nothing(clips: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["batch", "clips", "--output", "out", "--dry-run"]) == 0
     lines = capsys.readouterr().out.splitlines()

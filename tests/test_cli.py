@@ -241,6 +241,7 @@ WRONG = {
     "run x --limit 0": "from 1, got 0",
     "run x --limt 3": "did you mean --limit",
     "run": "SOURCE",
+    "clip.mp4 out.mp4": "stream-cam run clip.mp4",
     "run a b c": "c",
     "run demo://shapes out.mp5": "did you mean",
     "run demo://shapes out": "out.mp4",
@@ -295,6 +296,8 @@ def test_passwords_are_not_repeated(
         (["--target", "hart"], "did you mean heart"),
         (["--target", "4"], "classes are 0 to 3"),
         (["--model", "resnet19"], "did you mean resnet1"),
+        (["--model", "resnet19", "--weights", "demo"], "did you mean resnet1"),
+        (["--model", "resnet19", "--weights", "nowhere.pth"], "did you mean resnet1"),
         (["--input-size", "3"], "from 32"),
     ],
 )
@@ -393,7 +396,17 @@ def test_output_may_not_be_the_source(place: Path, capsys: pytest.CaptureFixture
     assert (place / "x.png").read_bytes() == before
 
 
-@pytest.mark.parametrize("kind", ["nan", "truncated", "missing", "text"])
+def test_source_and_output_the_wrong_way_round(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (place / "clip.mp4").write_text("mine")
+    assert main(["run", "annotated.mp4", "clip.mp4"]) == 1
+    said = complaint(capsys)
+    assert "annotated.mp4 does not exist" in said
+    assert "--overwrite" not in said
+
+
+@pytest.mark.parametrize("kind", ["nan", "truncated", "missing", "text", "complex", "int8"])
 def test_bad_weights_are_one_line_and_one(
     kind: str, place: Path, weights: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -401,6 +414,10 @@ def test_bad_weights_are_one_line_and_one(
     if kind == "nan":
         state = resnet18(num_classes=4).state_dict()
         state["layer4.1.conv2.weight"][0, 0, 0, 0] = float("nan")
+        save_file(state, path)
+    elif kind in ("complex", "int8"):
+        state = resnet18(num_classes=4).state_dict()
+        state["fc.weight"] = state["fc.weight"].to(getattr(torch, kind.replace("x", "x64")))
         save_file(state, path)
     elif kind == "truncated":
         path.write_bytes(weights.read_bytes()[:100_000])

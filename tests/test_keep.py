@@ -116,6 +116,24 @@ def test_segments_of_earlier_runs_count_as_well(tmp_path: Path, clock: HeldTime)
     assert sink.removed == 2
 
 
+def test_clock_set_back_does_not_make_the_newest_the_oldest(
+    tmp_path: Path, clock: HeldTime
+) -> None:
+    """A recorder without a battery for its clock boots into the past."""
+    tomorrow = [
+        earlier(tmp_path, NOON + timedelta(days=1, seconds=10 * number)) for number in range(3)
+    ]
+    size = sum(path.stat().st_size for path in tomorrow)
+    record(tmp_path, clock, range(30))
+    ours = [tmp_path / at(second) for second in (0, 10, 20)]
+    size += sum(path.stat().st_size for path in ours)
+    for path in ours:
+        path.unlink()
+    clock.seconds = 0.0
+    record(tmp_path, clock, range(30), keep=f"{size - 1}B")
+    assert names(tmp_path) == [path.name for path in (*ours, *tomorrow[1:])]
+
+
 def test_younger_of_name_and_file_counts(tmp_path: Path, clock: HeldTime) -> None:
     restored = earlier(tmp_path, NOON - timedelta(days=9))
     os.utime(restored, (NOON.timestamp(), NOON.timestamp()))

@@ -6,6 +6,7 @@ import gc
 import os
 import random
 import re
+import shutil
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -15,21 +16,22 @@ import av
 import numpy as np
 import pytest
 from conftest import VideoMaker
-from material import numbered_picture, picture_at, picture_number
-from recordings import FPS, annotate, killed_while_writing, times_in
+from material import numbered_picture, picture_at, picture_number, write_video
+from recordings import FPS, annotate, killed_while_writing, times_in, write_clip
 
 from stream_cam.cli import main
 from stream_cam.config import RecordConfig
 from stream_cam.errors import OutputExistsError, SinkError, SourceError, UsageError
 from stream_cam.frame import Colour
 from stream_cam.recover import recover
-from stream_cam.sinks import Picture, StreamInfo, VideoSink
+from stream_cam.sinks import Picture, SegmentSink, StreamInfo, VideoSink, check_output, encoders
+from stream_cam.sinks.claim import Claim
 from stream_cam.sinks.encoders import check_codec, check_settings, encodes
 from stream_cam.sinks.finish import sound_of_part
 from stream_cam.sinks.sound import Sound
-from stream_cam.sinks.video import n_pictures_in
+from stream_cam.sinks.video import n_pictures_in, part_of
 from stream_cam.sources import VideoSource
-from stream_cam.sources.cut import CutSource
+from stream_cam.sources.cut import CutSource, cut_out
 
 KILLS = int(os.environ.get("STREAM_CAM_RECORDING_KILLS", "3"))
 """30 are asked of a release."""
@@ -186,7 +188,7 @@ def test_what_cannot_be_copied_is_kept_as_it_was_recorded(
     caplog: pytest.LogCaptureFixture,
     problem: Exception,
 ) -> None:
-    def refuses(part: Path, whole: Path, *_: object) -> None:
+    def refuses(part: Path, whole: Path, *_: object, **__: object) -> None:
         whole.write_bytes(b"half a file")
         raise problem
 
@@ -498,3 +500,175 @@ def test_no_frame_leaves_anything_to_the_garbage_collector(
 
     left_behind(2)  # what is made once
     assert left_behind(43) - left_behind(3) < 20
+
+
+# Nobody else's while it is written.
+
+
+def test_a_recording_that_is_being_made_is_left_alone(clip: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.mp4"
+    stream = StreamInfo(Fraction(FPS), False, False)
+    with VideoSource(str(clip)) as source, VideoSink(str(out), stream) as sink:
+        for frame in source:
+            sink.write(Picture(frame.image_bgr, frame, None))
+            if frame.index == 20:
+                with pytest.raises(OutputExistsError, match="is being written at this moment"):
+                    recover(out)
+                with pytest.raises(OutputExistsError, match="is being written at this moment"):
+                    check_output(str(out), overwrite=True)
+                second = VideoSink(str(out), stream, overwrite=True)
+                with pytest.raises(OutputExistsError, match="is being written"):
+                    second.write(Picture(frame.image_bgr, frame, None))
+    assert times_in(out) == times_in(clip)
+    assert [entry.name for entry in tmp_path.iterdir()] == [out.name]
+
+
+def test_what_a_second_run_left_is_not_told_of_while_it_is_written(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    live = StreamInfo(Fraction(FPS), False, True)
+    config = RecordConfig(segment="10m")
+    part = tmp_path / "out-20261122T101500.part.mp4"
+    part.write_bytes(b"")
+    with Claim(part):
+        SegmentSink(str(tmp_path / "out.mp4"), live, config)
+        assert not caplog.messages
+    SegmentSink(str(tmp_path / "out.mp4"), live, config)
+    assert "stream-cam recover" in caplog.text
+
+
+def test_a_name_with_a_colon(clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    annotate(clip, Path("o:1.mp4"))
+    assert times_in(tmp_path / "o:1.mp4") == times_in(clip)
+    Path("o:1.mp4").rename("o:2.part.mp4")
+    recover(Path("o:2.mp4"))
+    assert times_in(tmp_path / "o:2.mp4") == times_in(clip)
+
+
+# What the source's end says.
+
+
+def test_sound_that_goes_on_after_the_pictures_is_kept_whole(tmp_path: Path, tiny: Path) -> None:
+    """Of a Matroska file nothing says how long its pictures last alone."""
+    long = tmp_path / "long.mkv"
+    write_clip(long, seconds=2, more_sound_seconds=2)
+    for suffix in (".mkv", ".mp4"):
+        out = tmp_path / f"out{suffix}"
+        command = ["run", str(long), str(out), "--weights", str(tiny), "--quiet"]
+        assert main([*command, "--input-size", "64"]) == 0
+        assert heard_seconds(out)[1] == pytest.approx(4.0, abs=0.05)
+
+
+def test_last_picture_lasts_as_long_as_in_the_source(tmp_path: Path, tiny: Path) -> None:
+    slides, out = tmp_path / "slides.mp4", tmp_path / "out.mp4"
+    write_video(slides, n_frames=3, times=[0, 1, 20], last_duration=30, options={"bf": "0"})
+    with av.open(str(slides)) as container:
+        assert container.duration == 5 * av.time_base
+    command = ["run", str(slides), str(out), "--weights", str(tiny), "--quiet"]
+    assert main([*command, "--input-size", "64"]) == 0
+    with av.open(str(out)) as container:
+        assert container.duration == 5 * av.time_base
+
+
+@pytest.mark.parametrize("options", [{}, {"start": "0.8"}])
+@pytest.mark.parametrize("suffix", [".ts", ".mp4"])
+def test_part_of_a_file_begins_where_it_is_asked_for(
+    tmp_path: Path, suffix: str, options: dict[str, str]
+) -> None:
+    """A transport stream has no index: a seek ends anywhere."""
+    clip = tmp_path / f"clip{suffix}"
+    write_video(clip, n_frames=40, options={"g": "15", "bf": "2"})
+    config = RecordConfig(**options)  # type: ignore[arg-type]
+    first = 8 if options else 0
+    with cut_out(VideoSource(str(clip)), config) as source:
+        frames = list(source)
+    shown = [picture_number(frame.image_bgr) for frame in frames]
+    assert shown == [number % 14 for number in range(first, 40)]
+    assert [frame.index for frame in frames] == list(range(40 - first))
+
+
+def test_damage_before_the_end_of_a_cut_is_counted(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    clip = write_video(tmp_path / "clip.ts", n_frames=40, options={"g": "5", "bf": "0"})
+    data = bytearray(clip.read_bytes())
+    data[len(data) // 4 : len(data) // 4 + 600] = bytes(600)
+    clip.write_bytes(data)
+    with cut_out(VideoSource(str(clip)), RecordConfig(end="3.5")) as source:
+        assert len(list(source)) > 20
+        assert isinstance(source, CutSource)
+        assert source.corrupt_frames > 0
+    assert "damaged parts" in caplog.text
+
+
+def test_pixels_that_are_not_square_stay_so(clip: Path, tmp_path: Path) -> None:
+    wide, out = tmp_path / "wide.mp4", tmp_path / "out.mp4"
+    write_video(wide, n_frames=3, pixel_aspect=Fraction(16, 11))
+    annotate(wide, out)
+    with av.open(str(out)) as container:
+        assert container.streams.video[0].sample_aspect_ratio == Fraction(16, 11)
+    annotate(clip, tmp_path / "square.mp4")
+    with av.open(str(tmp_path / "square.mp4")) as container:
+        assert container.streams.video[0].sample_aspect_ratio in (None, 0, 1)
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+def test_metadata_stays_without_the_sound(clip: Path, tmp_path: Path, suffix: str) -> None:
+    out = tmp_path / f"out{suffix}"
+    annotate(clip, out, audio=False)
+    with av.open(str(out)) as container:
+        assert not container.streams.audio
+        assert {k.lower(): v for k, v in container.metadata.items()}["title"] == "numbers"
+
+
+def test_sound_keeps_its_language_and_mp3_is_copied(tmp_path: Path) -> None:
+    clip = tmp_path / "clip.mkv"
+    write_clip(clip, codec="libmp3lame", language="deu")
+    annotate(clip, tmp_path / "out.mp4")
+    with av.open(str(tmp_path / "out.mp4")) as container:
+        sound = container.streams.audio[0]
+        assert sound.codec_context.codec.canonical_name == "mp3"
+        assert sound.metadata["language"] == "deu"
+
+
+def test_sound_of_a_rate_that_no_encoder_takes_is_resampled(tmp_path: Path) -> None:
+    clip = tmp_path / "clip.mkv"
+    write_clip(clip, codec="pcm_s16le", rate=22_254)
+    annotate(clip, tmp_path / "out.mp4")
+    with av.open(str(tmp_path / "out.mp4")) as container:
+        assert container.streams.audio[0].codec_context.sample_rate == 22_050
+    assert heard_seconds(tmp_path / "out.mp4")[1] == pytest.approx(3.5, abs=0.05)
+
+
+@pytest.mark.parametrize(
+    ("codec", "preset", "fps"),
+    [
+        ("h264", None, 5),
+        ("h264", "medium", 10),
+        ("h264", "slow", 25),
+        ("hevc", None, 10),
+        ("hevc", "medium", 10),
+        ("av1", None, 10),
+        ("vp9", None, 10),
+    ],
+)
+def test_encoder_holds_little_back(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    codec: str,
+    preset: str | None,
+    fps: int,
+) -> None:
+    """However many cores there are: what it holds back is lost by a kill."""
+    monkeypatch.setattr(encoders, "usable_cores", lambda: 32)
+    out, seen = tmp_path / "out.mp4", tmp_path / "seen.mp4"
+    config = RecordConfig(codec=codec, preset=preset)  # type: ignore[arg-type]
+    with VideoSink(str(out), StreamInfo(Fraction(fps), False, False), config) as sink:
+        for number in range(6 * fps):
+            image = numbered_picture(number, (256, 320))
+            sink.write(picture_at(image, number, Fraction(1, fps)))
+            if number == 6 * fps - 3:
+                shutil.copy(part_of(out), seen)  # as a kill would leave it
+                given = Fraction(number, fps)
+    assert times_in(seen)[-1] >= given - 2

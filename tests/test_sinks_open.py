@@ -92,10 +92,37 @@ def test_folder_that_may_not_be_written_to(unprivileged: None) -> None:
                 check_output(f"{folder}/{name}", overwrite=False)
 
 
+def test_folder_that_may_not_be_entered(unprivileged: None) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o600)
+        for name in ("out.mp4", "out.png", "frames/"):
+            with pytest.raises(SinkError, match="may not be written to"):
+                check_output(f"{folder}/{name}", overwrite=False)
+        os.chmod(folder, 0o700)
+
+
+@pytest.mark.parametrize("letters", [246, 300])
+@pytest.mark.parametrize("suffix", [".mp4", ".png"])
+def test_name_that_is_too_long_is_told_before_the_run(
+    tmp_path: Path, letters: int, suffix: str
+) -> None:
+    with pytest.raises(SinkError, match=r"too long a name: \d+ bytes, at most 248"):
+        check_output(f"{tmp_path}/{'a' * letters}{suffix}", overwrite=False)
+    check_output(f"{tmp_path}/{'a' * 244}{suffix}", overwrite=False)
+
+
+def test_tilde_that_is_nobodys_home_is_a_letter(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    check_output("~nobody-of-that-name.mp4", overwrite=False, source="~clip.mp4")
+
+
 def test_output_must_not_be_the_source(tmp_path: Path) -> None:
     clip, cat, link = tmp_path / "clip.mp4", tmp_path / "cat.png", tmp_path / "link.mp4"
-    clip.touch()
-    cat.touch()
+    percent = tmp_path / "50% off.mp4"
+    for path in (clip, cat, percent):
+        path.touch()
     link.symlink_to(clip)
     folder = str(tmp_path)
     for output, source in [
@@ -106,6 +133,9 @@ def test_output_must_not_be_the_source(tmp_path: Path) -> None:
         (f"{folder}/", cat),
         (f"{folder}/", f"{folder}/*.png"),
         (f"{folder}/../{tmp_path.name}/clip.mp4", clip),
+        (percent, f"file://{folder}/50%25%20off.mp4"),
+        (cat, folder),
+        (cat, f"{folder}/*.png"),
     ]:
         with pytest.raises(UsageError, match="is where the source is"):
             check_output(str(output), overwrite=True, source=str(source))

@@ -360,6 +360,12 @@ def test_state_dict_without_a_linear_layer_is_named(tmp_path: Path) -> None:
     assert "no linear layer among its 1 tensors (conv.weight, …)" in error_of(path)
 
 
+def test_linear_layer_without_a_class_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "a.pth"
+    torch.save({**small_state(), "fc.weight": torch.ones(0, 3)}, path)
+    assert "fc.weight has no row" in error_of(path)
+
+
 def test_unknown_model_is_named_with_the_nearest(tmp_path: Path) -> None:
     path = tmp_path / "a.pth"
     torch.save(small_state(), path)

@@ -28,6 +28,7 @@ from typing import Literal
 from filelock import FileLock, Timeout
 
 from stream_cam.engine.manifest import EngineKey, Manifest, OutdatedFormatError
+from stream_cam.whole import sync_folder
 
 logger = logging.getLogger(__name__)
 
@@ -147,7 +148,7 @@ class EngineStore:
             fresh = self._temporary(path.name)
             _write_synced(fresh / BLOB, blob)
             _write_synced(fresh / MANIFEST, manifest.to_json().encode())
-            _sync_folder(fresh)
+            sync_folder(fresh)
             self._put(fresh, path)
         except OSError as error:
             _warn_not_kept(self.folder, error)
@@ -224,7 +225,7 @@ class EngineStore:
         if os.path.lexists(path):
             self._put_away(path)
         os.rename(fresh, path)
-        _sync_folder(self.folder)
+        sync_folder(self.folder)
 
     def _put_away(self, path: Path) -> None:
         # Not into a new folder: on a full disk there could be none.
@@ -322,17 +323,6 @@ def _write_synced(path: Path, data: bytes) -> None:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
-
-
-def _sync_folder(path: Path) -> None:
-    # Windows opens no folders; there the rename alone has to do.
-    if os.name == "nt":
-        return
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _reason(error: Exception) -> str:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Final, Literal
 
 from stream_cam.config import RecordConfig
-from stream_cam.errors import OutputExistsError, SinkError, UsageError, unknown_name
+from stream_cam.errors import OutputExistsError, SinkError, SourceError, UsageError, unknown_name
 from stream_cam.settings import Settings
 from stream_cam.sinks.base import Picture, Sink, StreamInfo
+from stream_cam.sinks.claim import refuse_claimed
 from stream_cam.sinks.encoders import CONTAINERS, check_codec, check_settings
 from stream_cam.sinks.images import PICTURE_SUFFIXES, FolderSink, PictureSink
 from stream_cam.sinks.null import NullSink
@@ -20,6 +22,7 @@ from stream_cam.sinks.segment_names import is_segment_of
 from stream_cam.sinks.segments import SegmentSink
 from stream_cam.sinks.video import VideoSink, part_of
 from stream_cam.sinks.window import WindowSink, display_problem
+from stream_cam.sources.paths import find_pictures, is_pattern, local_path
 from stream_cam.uri import redact_uri, scheme_of
 
 __all__ = [
@@ -42,6 +45,8 @@ Kind = Literal["window", "web", "null", "video", "picture", "folder"]
 
 _PLANNED: Final = ("rtsp", "rtsps")
 _STILLS_A_SECOND: Final = 1
+_TEMPORARY_BYTES: Final = 7
+"""So much longer is `.out.mp4.whole` than `out.mp4`."""
 
 
 def open_sink(
@@ -105,8 +110,8 @@ def kind_of(uri: str) -> Kind:
         raise UsageError(f"{redact_uri(uri)} cannot be written to; give {there_is}")
     if uri in ("window", "null"):
         return "window" if uri == "window" else "null"
-    path = Path(uri).expanduser()
-    if uri.endswith(("/", os.sep)) or path.is_dir():
+    path = Path(os.path.expanduser(uri))
+    if uri.endswith(("/", os.sep)) or os.path.isdir(path):
         return "folder"
     suffix = path.suffix.lower()
     if suffix in CONTAINERS:
@@ -167,10 +172,11 @@ def check_output(
         if problem is not None:
             raise SinkError(problem)
         return
-    path = Path(uri).expanduser()
-    if source is not None and not scheme_of(source):
-        _check_not_source(kind, path, Path(source).expanduser())
-        if segmented and is_segment_of(Path(source).expanduser(), path):
+    path = Path(os.path.expanduser(uri))
+    read = None if source is None else local_path(source)
+    if read is not None:
+        _check_not_source(kind, path, read)
+        if segmented and is_segment_of(read, path):
             raise UsageError(f"{source} is called like a segment of {uri}; give another name")
     if kind == "folder":
         _check_folder(path, overwrite=overwrite)
@@ -178,14 +184,15 @@ def check_output(
         _check_parent(path)
         if segmented:
             return  # check_segments does the rest, once it is known whether the source is live
-        if path.exists() and not overwrite:
+        if os.path.exists(path) and not overwrite:
             raise OutputExistsError(f"{uri} exists; give --overwrite to replace it")
-        if kind == "video" and not overwrite:
-            _check_part(uri, part_of(path))
+        if kind == "video":
+            _check_part(uri, part_of(path), overwrite=overwrite)
 
 
-def _check_part(uri: str, part: Path) -> None:
-    if part.exists():
+def _check_part(uri: str, part: Path, *, overwrite: bool) -> None:
+    refuse_claimed(part)
+    if os.path.exists(part) and not overwrite:
         raise OutputExistsError(
             f"{part} is there, what a run that was killed left: `stream-cam recover {uri}` makes "
             "a recording of it, --overwrite replaces it"
@@ -194,21 +201,25 @@ def _check_part(uri: str, part: Path) -> None:
 
 def _check_not_source(kind: Kind, path: Path, source: Path) -> None:
     place = source
-    if kind == "folder" and not source.is_dir():
-        if source.is_file() and source.suffix.lower() not in PICTURE_SUFFIXES:
+    if kind == "picture" and (is_pattern(str(source)) or os.path.isdir(source)):
+        with suppress(SourceError):  # told when it is opened
+            if os.path.realpath(path) in map(os.path.realpath, find_pictures(str(source))):
+                place = path
+    if kind == "folder" and not os.path.isdir(source):
+        if os.path.isfile(source) and source.suffix.lower() not in PICTURE_SUFFIXES:
             return  # a video's frames have names of their own
         place = source.parent  # a picture's result, or a glob's, would have the source's name
     if os.path.realpath(place) == os.path.realpath(path) or (
-        path.exists() and place.exists() and os.path.samefile(path, place)
+        os.path.exists(path) and os.path.exists(place) and os.path.samefile(path, place)
     ):
         raise UsageError(f"{path} is where the source is; give the output another name")
 
 
 def _check_folder(path: Path, *, overwrite: bool) -> None:
-    if not path.exists():
+    if not os.path.exists(path):
         _check_parent(path)
         return
-    if not path.is_dir():
+    if not os.path.isdir(path):
         raise SinkError(f"{path} is a file, not a folder; give another name")
     _check_writable(path)
     held = sorted(entry.name for entry in path.iterdir() if entry.suffix in PICTURE_SUFFIXES)
@@ -221,11 +232,23 @@ def _check_folder(path: Path, *, overwrite: bool) -> None:
 
 def _check_parent(path: Path) -> None:
     parent = path.parent
-    if not parent.exists():
+    if not os.path.exists(parent):
         raise SinkError(f"there is no folder {parent} for {path.name}; make it: mkdir -p {parent}")
-    if not parent.is_dir():
+    if not os.path.isdir(parent):
         raise SinkError(f"{parent} is a file, not a folder; give another name for {path.name}")
     _check_writable(parent)
+    _check_length(path)
+
+
+def _check_length(path: Path) -> None:
+    """Whether the names that it has while it is made are as short as a file's must be."""
+    try:
+        most = os.pathconf(path.parent, "PC_NAME_MAX") - _TEMPORARY_BYTES
+    except (AttributeError, OSError, ValueError):
+        return  # the system does not say
+    n_bytes = len(os.fsencode(path.name))
+    if n_bytes > most:
+        raise SinkError(f"{path.name} is too long a name: {n_bytes} bytes, at most {most} here")
 
 
 def _check_writable(folder: Path) -> None:

@@ -44,6 +44,8 @@ class StreamInfo:
     """Of the file's video."""
     description: str = ""
     """What makes the pictures: the model, its weights, the class. For a recording's comment."""
+    pixel_aspect: Fraction | None = None
+    """Width by height of a pixel of the source's; recordings keep it. None: square."""
 
 
 class Sink(Protocol):
@@ -97,6 +99,10 @@ class Sink(Protocol):
     def write(self, picture: Picture) -> bool:
         """Takes one picture; False asks the pipeline to stop (the window was closed)."""
         ...
+
+    def source_ended(self) -> None:
+        """Told before `close`: the source has ended by itself, and all of it was given."""
+        return
 
     def close(self) -> None:
         """Finishes what was written."""

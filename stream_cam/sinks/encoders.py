@@ -15,6 +15,7 @@ import av.error
 
 from stream_cam.config import CodecName, RecordConfig
 from stream_cam.errors import SinkError, UsageError, unknown_name
+from stream_cam.processor import usable_cores
 
 logger = logging.getLogger(__name__)
 
@@ -37,6 +38,10 @@ _LEAN: Final = {"preset": "ultrafast", "x264-params": "cabac=1:deblock=0,0"}
 larger, 0.1 dB higher). What costs in `veryfast` is the search for what noise does not have.
 """
 
+
+_THREADS_SECONDS: Final = Fraction(1, 2)
+_AHEAD_SECONDS: Final = Fraction(1, 4)
+"""How many seconds of pictures an encoder's threads, and its looking ahead, may hold back."""
 
 _MOST_CRF: Final[Mapping[CodecName, int]] = {"h264": 51, "hevc": 51, "av1": 63, "vp9": 63}
 
@@ -115,6 +120,8 @@ class Encoding:
     encoder: str
     options: Mapping[str, str]
     bit_rate: int | None
+    threads: int
+    """0: as many as it thinks fit."""
 
 
 def default_codec(suffix: str) -> CodecName:
@@ -150,8 +157,16 @@ def check_settings(codec: CodecName, config: RecordConfig) -> None:
         raise unknown_name("--preset", config.preset, known)
 
 
-def choose(codec: CodecName, config: RecordConfig) -> Encoding:
+def choose(
+    codec: CodecName, config: RecordConfig, *, fps: Fraction | None = None, threads: int = 0
+) -> Encoding:
     """The first encoder of a codec that really encodes here: NVENC, then a library.
+
+    Args:
+        fps: of what is recorded. Given, the encoder holds no more than about a second of pictures
+            back, however many cores there are and whatever the preset looks ahead: what it holds
+            is lost by a kill.
+        threads: 0 is as many as it thinks fit.
 
     Raises:
         SinkError: none does.
@@ -159,12 +174,34 @@ def choose(codec: CodecName, config: RecordConfig) -> Encoding:
     for encoder in _ENCODERS[codec]:
         foreign = config.preset is not None and config.preset not in encoder.presets
         if not foreign and encodes(encoder.name):
-            return Encoding(encoder.name, _options(encoder, config), config.bits_a_second)
+            options = _options(encoder, config)
+            if fps is not None:
+                threads = _bound_delay(encoder.name, options, fps, threads)
+            return Encoding(encoder.name, options, config.bits_a_second, threads)
     names = " or ".join(encoder.name for encoder in _ENCODERS[codec])
     raise SinkError(
         f"PyAV {av.__version__} has no encoder for {codec} that works here ({names}): "
         "pip install --force-reinstall --only-binary :all: av"
     )
+
+
+def _bound_delay(name: str, options: dict[str, str], fps: Fraction, threads: int) -> int:
+    """Let an encoder hold back half a second in its threads and a quarter by looking ahead.
+
+    Returns:
+        How many threads it gets.
+    """
+    ahead = int(fps * _AHEAD_SECONDS)
+    if name == "libx264":
+        if options["preset"] not in ("ultrafast", "superfast"):
+            # Those two look ahead by a picture at the most.
+            options["x264-params"] = f"rc-lookahead={ahead}:sync-lookahead=0"
+        usual = threads or max(1, 3 * usable_cores() // 2)
+        return max(1, min(usual, int(fps * _THREADS_SECONDS)))
+    if name == "libx265":
+        frames = max(1, min(3, int(fps * _THREADS_SECONDS)))
+        options["x265-params"] += f":rc-lookahead={max(1, ahead)}:frame-threads={frames}"
+    return threads
 
 
 def _options(encoder: _Encoder, config: RecordConfig) -> dict[str, str]:

@@ -33,14 +33,20 @@ def start_tags(start_seconds: Fraction, *, cut: bool) -> dict[str, str]:
 
 def sound_of_part(part: Path, source: str, length_seconds: Fraction) -> Sound:
     """The sound that belongs to a part file's first `length_seconds`."""
-    with av.open(str(part)) as container:
+    with av.open(f"file:{part}") as container:
         tags = {key.lower(): value for key, value in container.metadata.items()}
     start = Fraction(tags.get(_START_TAG, "0"))
     return Sound(source, start, start + length_seconds, cut=_CUT_TAG in tags)
 
 
 def finish(
-    part: Path, whole: Path, suffix: str, sound: Sound | None, metadata: Mapping[str, str]
+    part: Path,
+    whole: Path,
+    suffix: str,
+    sound: Sound | None,
+    metadata: Mapping[str, str],
+    *,
+    tags_of: str | None = None,
 ) -> None:
     """Copy a closed part file's pictures, and the sound, into an ordinary file.
 
@@ -49,6 +55,7 @@ def finish(
         whole: the new file.
         suffix: of the recording's name, `.mp4`.
         sound: None for a silent recording.
+        tags_of: the file whose title, date and the like are kept.
         metadata: written into the file, over what is kept of the source's.
 
     Raises:
@@ -56,8 +63,8 @@ def finish(
     """
     options = {"movflags": "+faststart+use_metadata_tags"} if suffix in (".mp4", ".mov") else {}
     with (
-        av.open(str(part)) as pictures,
-        av.open(str(whole), "w", format=CONTAINERS[suffix], container_options=options) as out,
+        av.open(f"file:{part}") as pictures,
+        av.open(f"file:{whole}", "w", format=CONTAINERS[suffix], container_options=options) as out,
     ):
         video_in = pictures.streams.video[0]
         # PyAV looks for an encoder of the decoder's name, and libdav1d is a decoder only.
@@ -67,13 +74,11 @@ def finish(
         if video_in.codec_context.name == "hevc" and suffix in (".mp4", ".mov"):
             video_out.codec_context.codec_tag = APPLES_HEVC
         rows: list[Iterator[av.Packet[Any]]] = [_copied(pictures, video_in, video_out)]
+        out.metadata.update(_kept_of(tags_of) | dict(metadata))
         if sound is None:
-            out.metadata.update(metadata)
             _mux(out, rows, [])
             return
         with av.open("file:" + sound.source) as source:
-            kept = {k: v for k, v in source.metadata.items() if k.lower() in _KEPT_METADATA}
-            out.metadata.update(kept | dict(metadata))
             damage: list[str] = []
             rows += sound_rows(source, out, suffix, sound, damage)
             _mux(out, rows, damage)
@@ -81,6 +86,13 @@ def finish(
             logger.warning(
                 "%s: damaged parts of its sound that are left out: %d", sound.source, len(damage)
             )
+
+
+def _kept_of(path: str | None) -> dict[str, str]:
+    if path is None:
+        return {}
+    with av.open("file:" + path) as source:
+        return {k: v for k, v in source.metadata.items() if k.lower() in _KEPT_METADATA}
 
 
 def _mux(out: OutputContainer, rows: list[Iterator[av.Packet[Any]]], damage: list[str]) -> None:

@@ -102,7 +102,7 @@ class Keep:
 
     def _older_ones(self) -> list[SegmentName]:
         """Finished segments, of earlier runs as well, but for the newest; oldest first."""
-        there = segments_of(self._recording, live=True)
+        there = sorted(segments_of(self._recording, live=True), key=self._order)
         newest = self._newest or (there[-1].path if there else None)
         return [each for each in there if each.path != newest and self._is_ours(each.path)]
 
@@ -120,16 +120,27 @@ class Keep:
             total -= size
         return superfluous
 
+    def _order(self, segment: SegmentName) -> tuple[bool, float]:
+        """By it the oldest come first, this run's last: a clock set back gives them early names."""
+        finished_ns = self._finished_ns.get(segment.path)
+        if finished_ns is not None:
+            return True, finished_ns / 1e9
+        return False, self._made_at(segment)
+
     def _age_seconds(self, segment: SegmentName) -> float:
         finished_ns = self._finished_ns.get(segment.path)
         if finished_ns is not None:
             return (self._clock.monotonic_ns() - finished_ns) / 1e9
+        return self._clock.now().timestamp() - self._made_at(segment)
+
+    def _made_at(self, segment: SegmentName) -> float:
+        """When an earlier run made it: by its file or by its name, the later one; s since 1970."""
         assert isinstance(segment.begin, datetime)
         try:
             written_at = segment.path.stat().st_mtime
-        except OSError:
-            return 0.0
-        return self._clock.now().timestamp() - max(written_at, segment.begin.timestamp())
+        except OSError:  # it is gone
+            written_at = self._clock.now().timestamp()
+        return max(written_at, segment.begin.timestamp())
 
     def _is_ours(self, path: Path) -> bool:
         if path not in self._ours:

@@ -64,6 +64,10 @@ class RecorderSink(Sink):
             self.name = self._video.name
         self._video.write(picture)
 
+    def source_ended(self) -> None:
+        if self._video is not None:
+            self._video.source_ended()
+
     def close(self) -> None:
         video, self._video = self._video, None
         if video is not None:

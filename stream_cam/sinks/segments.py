@@ -16,6 +16,7 @@ from stream_cam.config import RecordConfig
 from stream_cam.errors import OutputExistsError, UsageError
 from stream_cam.frame import Frame
 from stream_cam.sinks.base import Picture, Sink, StreamInfo
+from stream_cam.sinks.claim import is_claimed, refuse_claimed
 from stream_cam.sinks.keep import Clock, Keep
 from stream_cam.sinks.segment_names import file_name, live_name, segments_of
 from stream_cam.sinks.video import VideoSink, part_of
@@ -100,12 +101,13 @@ class SegmentSink(Sink):
     def _tell_of_parts(self) -> None:
         """A live recording goes on, whatever an earlier one has left."""
         parts = segments_of(self._recording, live=True, part=True) if self._stream.live else []
-        if parts:
+        left = [each.path for each in parts if not is_claimed(each.path)]
+        if left:
             logger.warning(
                 "%s is there, what a run that was killed left (%d in all): `stream-cam recover %s` "
                 "makes recordings of it",
-                parts[0].path,
-                len(parts),
+                left[0],
+                len(left),
                 self.name,
             )
 
@@ -134,6 +136,10 @@ class SegmentSink(Sink):
             if _seconds(self._last) + Fraction(passed_ns, 10**9) >= over + Fraction(_POLL_SECONDS):
                 self._end(over)
         return True
+
+    def source_ended(self) -> None:
+        if self._current is not None:
+            self._current.source_ended()
 
     def close(self) -> None:
         if self._current is not None:
@@ -235,6 +241,7 @@ def check_segments(recording: Path, record: RecordConfig, *, live: bool, overwri
         )
     parts = segments_of(recording, live=False, part=True)
     if parts:
+        refuse_claimed(parts[0].path)
         raise OutputExistsError(
             f"{parts[0].path} is there, what a run that was killed left: `stream-cam recover "
             f"{recording}` makes a recording of it, --overwrite replaces it"

@@ -58,9 +58,11 @@ def sound_rows(
     best: Any = source.streams.best("audio")
     if best is None:
         return []
-    name = best.codec_context.name
+    # Of the codec, not of the decoder: MP3 is decoded by `mp3float`.
+    name = best.codec_context.codec.canonical_name
     if suffix not in _AUDIO_COPIED or name in _AUDIO_COPIED[suffix]:
         stream: Any = out.add_stream_from_template(best)
+        _keep_language(best, stream)
         # MP4 says in an edit list that sound before 0 is an encoder's lead-in and not to be heard;
         # Matroska would begin with it, and show the first picture late.
         edits = suffix in (".mp4", ".mov")
@@ -69,14 +71,29 @@ def sound_rows(
         packets = _packets(source, best, sound, earliest, damage, whole=not edits)
         return [_moved(packets, best, stream, sound)]
     encoder, rate = _AUDIO_ENCODERS.get(suffix, _AUDIO_ENCODER)
-    rate = rate or best.codec_context.sample_rate
+    rate = rate or _nearest_rate(encoder, best.codec_context.sample_rate)
     logger.info("the sound is transcoded from %s to %s: *%s cannot hold it", name, encoder, suffix)
     stream = out.add_stream(encoder, rate=rate)
+    _keep_language(best, stream)
     stream.codec_context.layout = "stereo" if best.codec_context.channels > 1 else "mono"
     # A decoder needs what comes before, to begin without a click.
     earliest = sound.start_seconds - _LEAD_IN_SECONDS
     packets = _packets(source, best, sound, earliest, damage)
     return [_transcoded(packets, stream, sound, damage)]
+
+
+def _keep_language(source: Any, out_stream: Any) -> None:
+    language = source.metadata.get("language")
+    if language:
+        out_stream.metadata["language"] = language
+
+
+def _nearest_rate(encoder: str, rate: int) -> int:
+    """The sample rate that an encoder takes and that is least below the wanted one."""
+    taken = av.Codec(encoder, "w").audio_rates
+    if not taken or rate in taken:
+        return rate
+    return max((each for each in taken if each <= rate), default=min(taken))
 
 
 def _demuxed(source: InputContainer, stream: Any, damage: list[str]) -> Iterator[av.Packet[Any]]:

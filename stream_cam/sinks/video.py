@@ -23,11 +23,13 @@ from stream_cam.config import RecordConfig
 from stream_cam.errors import OutputExistsError, SinkError
 from stream_cam.frame import BgrImage, Colour
 from stream_cam.sinks.base import Picture, Sink, StreamInfo
+from stream_cam.sinks.claim import Claim
 from stream_cam.sinks.encoders import CONTAINERS, check_codec, choose
 from stream_cam.sinks.finish import APPLES_HEVC, CANNOT_FINISH, finish, start_tags
 from stream_cam.sinks.sound import Sound
 from stream_cam.sinks.ticks import Ticks, duration
 from stream_cam.sinks.yuv import Matrix, coefficients, letterboxed, padded_to_even, yuv420_of_bgr
+from stream_cam.whole import replace_for_good
 
 logger = logging.getLogger(__name__)
 
@@ -62,13 +64,14 @@ class VideoSink(Sink):
     1/90000 s, live ones to 0.1 ms. What lasts longer than MP4 can say is written once more. There
     are no B-frames, so that every player starts at the first picture. Odd sides grow by a repeated
     row or column, since 4:2:0 has none; a size that changes midway is letterboxed into the first.
-    Matrix and range are the source's; where it is not tagged, BT.709 from 720 lines on and BT.601
-    below, in limited range.
+    Matrix, range and the shape of its pixels are the source's; where it is not tagged, BT.709 from
+    720 lines on and BT.601 below, in limited range.
 
     The file is written as `name.part.mp4` beside its place: in fragments, so that whatever ends
-    the process, all but the last second plays (`stream-cam recover` makes a recording of it). On
-    closing it becomes an ordinary file with the source's sound, and takes its name. Leaving with
-    an exception completes it as well.
+    the process, all but the last two seconds play (`stream-cam recover` makes a recording of it);
+    of fewer than two pictures a second, all but the last three pictures. Nobody else recovers or
+    replaces it meanwhile. On closing it becomes an ordinary file with the source's sound, and takes
+    its name. Leaving with an exception completes it as well.
 
     Args:
         path: where to; a suffix of `CONTAINERS`.
@@ -108,6 +111,10 @@ class VideoSink(Sink):
         self._begun_seconds = begun_seconds
         self._make_room = make_room
         self._until_seconds: Fraction | None = None
+        self._claim: Claim | None = None
+        self._source_ended = False
+        self._last_lasts = Fraction(0)
+        """How long the last picture is shown, s, as the source says; 0: it does not."""
         self._container: OutputContainer | None = None
         self._newest: av.Packet[av.VideoStream] | None = None
         self.takes_repeats = stream.live and self._config.on_gap == "hold"
@@ -131,6 +138,9 @@ class VideoSink(Sink):
         if problem is not None:
             raise self._error(problem) from problem
 
+    def source_ended(self) -> None:
+        self._source_ended = True
+
     def last_until(self, seconds: Fraction) -> None:
         """Its last picture and its sound last until then, a time of the source's."""
         self._until_seconds = seconds
@@ -150,6 +160,9 @@ class VideoSink(Sink):
         except (av.error.FFmpegError, OSError, _DiskNearlyFullError) as exc:
             if self._container is not None:
                 self._finish(flush=isinstance(exc, _DiskNearlyFullError))
+            elif self._claim is not None:
+                self._part.unlink(missing_ok=True)
+                self._release()
             raise self._error(exc) from exc
         return True
 
@@ -175,9 +188,12 @@ class VideoSink(Sink):
             live=self._info.live,
         )
         self._packets = 0
-        encoding = choose(self._codec, self._config)
+        # libvpx takes no picture that lasts less than a tick, as it would if a rate was assumed.
+        rate = min(self._fps, 1 / self._ticks.tick)
+        encoding = choose(self._codec, self._config, fps=rate, threads=self._threads)
+        self._claim = Claim(self._part, create=True)
         self._container = av.open(
-            str(self._part),
+            f"file:{self._part}",  # or FFmpeg takes "a:b.mp4" for a protocol named a
             "w",
             format=CONTAINERS[self._suffix],
             container_options={
@@ -188,8 +204,6 @@ class VideoSink(Sink):
         self._container.metadata.update(
             self._metadata() | start_tags(self._start_seconds, cut=self._is_cut())
         )
-        # libvpx takes no picture that lasts less than a tick, as it would if a rate was assumed.
-        rate = min(self._fps, 1 / self._ticks.tick)
         stream = self._container.add_stream(
             encoding.encoder, rate=rate, options=dict(encoding.options)
         )
@@ -200,7 +214,9 @@ class VideoSink(Sink):
         codec = stream.codec_context
         codec.time_base = self._ticks.tick
         codec.gop_size = max(1, round(_KEYFRAME_SECONDS * self._fps))
-        codec.thread_count = self._threads
+        codec.thread_count = encoding.threads
+        if self._info.pixel_aspect is not None:
+            codec.sample_aspect_ratio = self._info.pixel_aspect
         if encoding.bit_rate is not None:
             codec.bit_rate = encoding.bit_rate
         if encoding.encoder == "libx264":
@@ -238,6 +254,7 @@ class VideoSink(Sink):
         for again in between:
             self._encode_at(again, self._last_yuv, self._ticks.tick)
         self._last_yuv = yuv
+        self._last_lasts = picture.frame.duration * picture.frame.time_base
         self.written += 1
         self._encode_at(ticks, yuv, self._ticks.tick)
 
@@ -301,22 +318,36 @@ class VideoSink(Sink):
             with suppress(OSError):
                 self._part.unlink()
             return problem or exc
+        finally:
+            self._release()
         logger.debug("%s: %d pictures", self.name, self.written)
         return problem
+
+    def _release(self) -> None:
+        if self._claim is not None:
+            self._claim.release()
+            self._claim = None
 
     def _publish(self, *, complete: bool) -> None:
         """The part file becomes the recording; if it cannot be copied, as it is."""
         sound = self._sound()
-        if sound is None and complete and self._is_matroska():
-            os.replace(self._part, self._path)
+        if self._info.file is None and complete and self._is_matroska():
+            replace_for_good(self._part, self._path)
             return
         whole = self._path.with_name(f".{self._path.name}.whole")
         if n_pictures_in(self._part) == 0:
             raise SinkError(f"{self.name}: no picture can be read from what was recorded")
         try:
             self._check_room_for_copy()
-            finish(self._part, whole, self._suffix, sound, self._metadata())
-            os.replace(whole, self._path)
+            finish(
+                self._part,
+                whole,
+                self._suffix,
+                sound,
+                self._metadata(),
+                tags_of=self._info.file,
+            )
+            replace_for_good(whole, self._path)
         except CANNOT_FINISH as exc:
             whole.unlink(missing_ok=True)
             reason = getattr(exc, "strerror", None) or exc
@@ -339,11 +370,8 @@ class VideoSink(Sink):
         begun = start if self._begun_seconds is None else self._begun_seconds
         part = self._config.start_seconds is not None or self._config.end_seconds is not None
         length = self._info.duration_seconds
-        if (
-            not (part or self._until_seconds is not None)
-            and length is not None
-            and ended - begun >= length - _EARLY_SECONDS
-        ):
+        near_end = length is not None and ended - begun >= length - _EARLY_SECONDS
+        if (self._source_ended or near_end) and not (part or self._until_seconds is not None):
             # It may go on after the last picture.
             return Sound(self._info.file, start, None, cut=self._is_cut())
         return Sound(self._info.file, start, ended, cut=self._is_cut())
@@ -353,7 +381,8 @@ class VideoSink(Sink):
         if self._until_seconds is not None:
             return self._until_seconds
         assert self._ticks is not None
-        return self._ticks.last_seconds + 1 / self._fps
+        lasts = self._last_lasts if self._source_ended else 0
+        return self._ticks.last_seconds + (lasts or 1 / self._fps)
 
     def _is_cut(self) -> bool:
         return self._config.start_seconds is not None or self._begun_seconds is not None
@@ -399,7 +428,7 @@ def n_pictures_in(path: Path) -> int:
     """How many pictures can be read from a video file, also from one that is not complete."""
     count = 0
     try:
-        with av.open(str(path)) as container:
+        with av.open(f"file:{path}") as container:
             for packet in container.demux(video=0):
                 count += packet.size > 0 and not packet.is_corrupt
     except (av.error.FFmpegError, IndexError):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import stat
 from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 
 from stream_cam.config import CaptureConfig
 from stream_cam.errors import UsageError, unknown_name
@@ -13,7 +13,7 @@ from stream_cam.sources.base import Source, SourceInfo
 from stream_cam.sources.camera import CameraSource, camera_index, check_camera, list_cameras
 from stream_cam.sources.healing import HealingSource
 from stream_cam.sources.images import ImagesSource
-from stream_cam.sources.paths import check_readable, is_pattern, is_picture
+from stream_cam.sources.paths import check_readable, is_pattern, is_picture, local_path
 from stream_cam.uri import NETWORK_SCHEMES, quoted_url, redact_uri, remember_secrets, scheme_of
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ __all__ = [
     "SourceInfo",
     "VideoSource",
     "check_camera",
+    "check_source",
     "list_cameras",
     "open_source",
 ]
@@ -82,7 +83,7 @@ def open_source(uri: str, config: CaptureConfig | None = None, live: bool | None
             return VideoSource(uri, config, live)
         return HealingSource(uri, lambda: VideoSource(uri, config, live), config)
     if scheme == "file":
-        return _open_path(unquote(urlsplit(uri).path), config, live)
+        return _open_path(str(local_path(uri)), config, live)
     if scheme:
         known = [f"{name}://" for name in (*NETWORK_SCHEMES, "demo", "file")]
         raise unknown_name("kind of source", f"{scheme}://", known)
@@ -94,6 +95,17 @@ def open_source(uri: str, config: CaptureConfig | None = None, live: bool | None
             )
         return HealingSource(uri, lambda: CameraSource(uri, config), config)
     return _open_path(uri, config, live)
+
+
+def check_source(uri: str) -> None:
+    """Find out whether a source that has a path is there.
+
+    Raises:
+        SourceError: it is not, or may not be read.
+    """
+    path = local_path(uri)
+    if path is not None and not is_pattern(str(path)):
+        check_readable(str(path))
 
 
 def _check_address(url: str) -> None:

@@ -35,6 +35,8 @@ class SourceInfo:
     """The path of a video file."""
     note: str = ""
     """What the user should know at the start: a camera's mode, as asked for and as it is."""
+    pixel_aspect: Fraction | None = None
+    """Width by height of a pixel of a video; None: square, or not known."""
 
 
 class Source(Protocol):

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Iterator
 from dataclasses import replace
 from fractions import Fraction
-from typing import Protocol, runtime_checkable
+from typing import Final, Protocol, runtime_checkable
 
 from stream_cam.closing import Closes
 from stream_cam.config import RecordConfig
@@ -15,6 +15,9 @@ from stream_cam.frame import Frame
 from stream_cam.sources.base import Source, SourceInfo
 
 logger = logging.getLogger(__name__)
+
+_BACK_SECONDS: Final = (0, 2, 10, 60)
+"""So far before the start is looked for a key frame; then from the source's begin."""
 
 
 @runtime_checkable
@@ -35,6 +38,8 @@ def cut_out(source: Source, config: RecordConfig) -> Source:
 
 class CutSource(Closes):
     """The frames from `start` to before `end`, every n-th of them; times stay the source's.
+
+    With a start, frames are counted from the first one at or after it.
 
     Args:
         start, end: seconds of the source's own time, counted from its first frame; None: all.
@@ -69,6 +74,11 @@ class CutSource(Closes):
             raise
         return self
 
+    @property
+    def corrupt_frames(self) -> int:
+        """Of the source, so far."""
+        return int(getattr(self._source, "corrupt_frames", 0))
+
     def _check(self) -> None:
         info = self._source.info
         if info.live:
@@ -89,9 +99,7 @@ class CutSource(Closes):
             return
         begin = first.pts * first.time_base
         if self._start and isinstance(self._source, Seeks):
-            self._source.seek(begin + self._start)
-            frames = iter(self._source)
-            first = next(frames, None)
+            first, frames = self._sought(self._source, begin)
         count = 0
         while first is not None:
             seconds = first.pts * first.time_base - begin
@@ -99,7 +107,8 @@ class CutSource(Closes):
                 break
             if seconds >= self._start:
                 if count % self._every == 0:
-                    yield first
+                    # Where a seek ended says nothing of how many frames came before.
+                    yield replace(first, index=count) if self._start else first
                 count += 1
             first = next(frames, None)
         if not count:
@@ -107,3 +116,23 @@ class CutSource(Closes):
             raise SourceError(
                 f"{self._source.info.name} has no frame from {float(self._start):g} s {until}"
             )
+
+    def _sought(self, source: Seeks, begin: Fraction) -> tuple[Frame | None, Iterator[Frame]]:
+        """The first frame at or before the start, and those after it.
+
+        A seek may end too late: in an MPEG transport stream anywhere, elsewhere at a key frame
+        that comes before some of the pictures that are shown ahead of it.
+        """
+        wanted = begin + self._start
+        for back in _BACK_SECONDS:
+            source.seek(max(begin, wanted - back))
+            frames = iter(self._source)
+            first = next(frames, None)
+            if first is not None and first.pts * first.time_base <= wanted:
+                return first, frames
+            if wanted - back <= begin:
+                break
+        self._source.__exit__(None, None, None)
+        self._source.__enter__()
+        frames = iter(self._source)
+        return next(frames, None), frames

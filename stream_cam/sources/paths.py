@@ -9,10 +9,12 @@ import re
 import stat
 from pathlib import Path
 from typing import Final
+from urllib.parse import unquote, urlsplit
 
 import cv2
 
 from stream_cam.errors import SourceError, SourceNotFoundError
+from stream_cam.uri import scheme_of
 
 # fmt: off
 PICTURE_SUFFIXES: Final = frozenset((
@@ -25,6 +27,16 @@ VIDEO_SUFFIXES: Final = frozenset((
     ".wmv", ".y4m",
 ))
 # fmt: on
+
+
+def local_path(uri: str) -> Path | None:
+    """The path that a source's URI names; None for cameras, streams and `demo://`."""
+    scheme = scheme_of(uri)
+    if scheme == "file":
+        return Path(unquote(urlsplit(uri).path))
+    if scheme or (uri.isascii() and uri.isdecimal()):
+        return None
+    return Path(os.path.expanduser(uri))
 
 
 def check_readable(path: str) -> os.stat_result:
@@ -46,7 +58,8 @@ def check_readable(path: str) -> os.stat_result:
             f"{path} may not be read: permission denied; check with `ls -ld`, change with `chmod`"
         ) from exc
     except (FileNotFoundError, NotADirectoryError) as exc:
-        raise SourceNotFoundError(f"{path} does not exist{_nearest(path)}") from exc
+        shown = path or "a source without a name"
+        raise SourceNotFoundError(f"{shown} does not exist{_nearest(path)}") from exc
     except OSError as exc:
         raise SourceError(f"{path} cannot be read: {exc.strerror}") from exc
     if stat.S_ISREG(found.st_mode) and found.st_size == 0:

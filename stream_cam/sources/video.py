@@ -166,6 +166,7 @@ class VideoSource(Closes):
             duration_seconds=duration_seconds,
             still=picture,
             colour=self._colour,
+            pixel_aspect=_pixel_aspect(stream, self._first.size_hw),
             file=None if self._network or live else self._uri,
         )
 
@@ -202,9 +203,14 @@ class VideoSource(Closes):
             self.repaired_times = times.repaired
             if index == 0:
                 self._colour = colour_of(picture)
-            yield Frame(to_bgr(picture), index, pts, Fraction(time_base), captured_ns)
-        if self.corrupt_frames and not live:
-            logger.warning("%s: %d damaged parts", redact_uri(self._uri), self.corrupt_frames)
+            yield Frame(
+                to_bgr(picture),
+                index,
+                pts,
+                Fraction(time_base),
+                captured_ns,
+                duration=picture.duration or 0,
+            )
 
     def _pictures(
         self, container: InputContainer, stream: av.VideoStream, live: bool
@@ -275,6 +281,9 @@ class VideoSource(Closes):
         if self._container is not None:
             self._container.close()
             self._container = None
+            info = self._info
+            if self.corrupt_frames and info is not None and not info.live:
+                logger.warning("%s: %d damaged parts", info.name, self.corrupt_frames)
 
 
 class _Times:
@@ -317,6 +326,14 @@ def _rate_of(stream: av.VideoStream) -> Fraction | None:
         if rate and 0 < rate < _HIGHEST_RATE:
             return Fraction(rate)
     return None
+
+
+def _pixel_aspect(stream: av.VideoStream, upright_hw: tuple[int, int]) -> Fraction | None:
+    codec = stream.codec_context
+    aspect = stream.sample_aspect_ratio or codec.sample_aspect_ratio
+    if not aspect or aspect == 1:
+        return None
+    return Fraction(aspect) if upright_hw == (codec.height, codec.width) else 1 / Fraction(aspect)
 
 
 def _duration_seconds(container: InputContainer, stream: av.VideoStream) -> float | None:

@@ -1,0 +1,91 @@
+"""A part file belongs to the process that writes it: no other recovers or replaces it meanwhile."""
+
+from __future__ import annotations
+
+import os
+import sys
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+
+from stream_cam.errors import OutputExistsError
+
+if sys.platform != "win32":
+    import fcntl
+
+
+class Claim:
+    """Holds a file, by a lock that ends with the process, however that ends.
+
+    Where the file system has no locks, or the system, nothing is held and all goes on.
+
+    Args:
+        path: the file.
+        create: make it if it is not there.
+
+    Raises:
+        OutputExistsError: another process, or another recording of this one, holds it.
+        OSError: it cannot be opened.
+    """
+
+    def __init__(self, path: Path, *, create: bool = False) -> None:
+        self._handle: int | None = None
+        if sys.platform == "win32":  # there an open file cannot be given another name
+            return
+        flags = os.O_RDWR | os.O_CREAT if create else os.O_RDONLY
+        self._handle = os.open(path, flags, 0o666)
+        if not _lock(self._handle):
+            self.release()
+            raise OutputExistsError(
+                f"{path} is being written at this moment, by another recording; wait for its end, "
+                "or give another name"
+            )
+
+    def release(self) -> None:
+        """Let others have it."""
+        if self._handle is not None:
+            os.close(self._handle)
+            self._handle = None
+
+    def __enter__(self) -> Claim:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.release()
+
+
+def refuse_claimed(path: Path) -> None:
+    """Find out whether a file may be replaced.
+
+    Raises:
+        OutputExistsError: somebody holds it now.
+    """
+    if path.exists():
+        with suppress(OSError):  # it is gone by now, or not ours to read
+            Claim(path).release()
+
+
+def is_claimed(path: Path) -> bool:
+    """Whether somebody holds it now."""
+    try:
+        refuse_claimed(path)
+    except OutputExistsError:
+        return True
+    return False
+
+
+def _lock(handle: int) -> bool:
+    if sys.platform == "win32":
+        return True
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        pass  # a file system without locks
+    return True
