@@ -6,15 +6,15 @@ import os
 import sys
 from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
 
+from stream_cam.closing import Closes
 from stream_cam.errors import OutputExistsError
 
 if sys.platform != "win32":
     import fcntl
 
 
-class Claim:
+class Claim(Closes):
     """Holds a file, by a lock that ends with the process, however that ends.
 
     Where the file system has no locks, or the system, nothing is held and all goes on.
@@ -35,28 +35,17 @@ class Claim:
         flags = os.O_RDWR | os.O_CREAT if create else os.O_RDONLY
         self._handle = os.open(path, flags, 0o666)
         if not _lock(self._handle):
-            self.release()
+            self.close()
             raise OutputExistsError(
                 f"{path} is being written at this moment, by another recording; wait for its end, "
                 "or give another name"
             )
 
-    def release(self) -> None:
+    def close(self) -> None:
         """Let others have it."""
         if self._handle is not None:
             os.close(self._handle)
             self._handle = None
-
-    def __enter__(self) -> Claim:
-        return self
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.release()
 
 
 def refuse_claimed(path: Path) -> None:
@@ -65,9 +54,9 @@ def refuse_claimed(path: Path) -> None:
     Raises:
         OutputExistsError: somebody holds it now.
     """
-    if path.exists():
+    if os.path.exists(path):
         with suppress(OSError):  # it is gone by now, or not ours to read
-            Claim(path).release()
+            Claim(path).close()
 
 
 def is_claimed(path: Path) -> bool:

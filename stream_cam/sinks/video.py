@@ -325,7 +325,7 @@ class VideoSink(Sink):
 
     def _release(self) -> None:
         if self._claim is not None:
-            self._claim.release()
+            self._claim.close()
             self._claim = None
 
     def _publish(self, *, complete: bool) -> None:
