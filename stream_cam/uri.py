@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
+import os
 import re
+from pathlib import Path
 from urllib.parse import parse_qsl, quote, unquote, urlsplit, urlunsplit
 
 _URL = re.compile(r"([a-z][a-z0-9+.\-]*://)([^\s'\"<>]+)", re.IGNORECASE)
@@ -29,6 +31,16 @@ def scheme_of(uri: str) -> str:
     """The part before `://` in lower case, or "" for a plain path or a camera number."""
     match = _SCHEME.match(uri)
     return match.group(1).lower() if match else ""
+
+
+def local_path(uri: str) -> Path | None:
+    """The path that a source's URI names; None for cameras, streams and `demo://`."""
+    scheme = scheme_of(uri)
+    if scheme == "file":
+        return Path(unquote(urlsplit(uri).path))
+    if scheme or (uri.isascii() and uri.isdecimal()):
+        return None
+    return Path(os.path.expanduser(uri))
 
 
 def redact(text: str) -> str:

@@ -413,7 +413,7 @@ def test_a_good_engine_in_a_read_only_folder_is_taken(
     assert backend.n_compiled == 0
 
 
-@pytest.mark.parametrize("failing", ["_write_synced", "_sync_folder"])
+@pytest.mark.parametrize("failing", ["_write_synced", "sync_folder"])
 def test_a_full_disk_costs_one_warning(
     failing: str,
     engines: EngineStore,

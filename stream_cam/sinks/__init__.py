@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import glob
 import os
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Final, Literal
 
 from stream_cam.config import RecordConfig
-from stream_cam.errors import OutputExistsError, SinkError, SourceError, UsageError, unknown_name
+from stream_cam.errors import OutputExistsError, SinkError, UsageError, unknown_name
 from stream_cam.settings import Settings
 from stream_cam.sinks.base import Picture, Sink, StreamInfo
 from stream_cam.sinks.claim import refuse_claimed
@@ -22,8 +22,7 @@ from stream_cam.sinks.segment_names import is_segment_of
 from stream_cam.sinks.segments import SegmentSink
 from stream_cam.sinks.video import VideoSink, part_of
 from stream_cam.sinks.window import WindowSink, display_problem
-from stream_cam.sources.paths import find_pictures, is_pattern, local_path
-from stream_cam.uri import redact_uri, scheme_of
+from stream_cam.uri import local_path, redact_uri, scheme_of
 
 __all__ = [
     "FolderSink",
@@ -201,10 +200,8 @@ def _check_part(uri: str, part: Path, *, overwrite: bool) -> None:
 
 def _check_not_source(kind: Kind, path: Path, source: Path) -> None:
     place = source
-    if kind == "picture" and (is_pattern(str(source)) or os.path.isdir(source)):
-        with suppress(SourceError):  # told when it is opened
-            if os.path.realpath(path) in map(os.path.realpath, find_pictures(str(source))):
-                place = path
+    if kind == "picture" and _is_one_of(path, source):
+        place = path
     if kind == "folder" and not os.path.isdir(source):
         if os.path.isfile(source) and source.suffix.lower() not in PICTURE_SUFFIXES:
             return  # a video's frames have names of their own
@@ -213,6 +210,16 @@ def _check_not_source(kind: Kind, path: Path, source: Path) -> None:
         os.path.exists(path) and os.path.exists(place) and os.path.samefile(path, place)
     ):
         raise UsageError(f"{path} is where the source is; give the output another name")
+
+
+def _is_one_of(picture: Path, source: Path) -> bool:
+    """Whether a picture lies in the folder, or is one of the pattern's, that is read."""
+    if os.path.isdir(source):
+        return os.path.isfile(picture) and os.path.samefile(picture.parent, source)
+    if os.path.exists(source):
+        return False
+    found = glob.glob(str(source), recursive=True)
+    return os.path.realpath(picture) in map(os.path.realpath, found)
 
 
 def _check_folder(path: Path, *, overwrite: bool) -> None:

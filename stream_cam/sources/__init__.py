@@ -13,8 +13,15 @@ from stream_cam.sources.base import Source, SourceInfo
 from stream_cam.sources.camera import CameraSource, camera_index, check_camera, list_cameras
 from stream_cam.sources.healing import HealingSource
 from stream_cam.sources.images import ImagesSource
-from stream_cam.sources.paths import check_readable, is_pattern, is_picture, local_path
-from stream_cam.uri import NETWORK_SCHEMES, quoted_url, redact_uri, remember_secrets, scheme_of
+from stream_cam.sources.paths import check_readable, is_pattern, is_picture
+from stream_cam.uri import (
+    NETWORK_SCHEMES,
+    local_path,
+    quoted_url,
+    redact_uri,
+    remember_secrets,
+    scheme_of,
+)
 
 if TYPE_CHECKING:
     from stream_cam.sources.video import VideoSource

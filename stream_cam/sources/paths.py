@@ -9,12 +9,10 @@ import re
 import stat
 from pathlib import Path
 from typing import Final
-from urllib.parse import unquote, urlsplit
 
 import cv2
 
 from stream_cam.errors import SourceError, SourceNotFoundError
-from stream_cam.uri import scheme_of
 
 # fmt: off
 PICTURE_SUFFIXES: Final = frozenset((
@@ -27,16 +25,6 @@ VIDEO_SUFFIXES: Final = frozenset((
     ".wmv", ".y4m",
 ))
 # fmt: on
-
-
-def local_path(uri: str) -> Path | None:
-    """The path that a source's URI names; None for cameras, streams and `demo://`."""
-    scheme = scheme_of(uri)
-    if scheme == "file":
-        return Path(unquote(urlsplit(uri).path))
-    if scheme or (uri.isascii() and uri.isdecimal()):
-        return None
-    return Path(os.path.expanduser(uri))
 
 
 def check_readable(path: str) -> os.stat_result:
