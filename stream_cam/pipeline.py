@@ -408,7 +408,8 @@ class Pipeline:
                     # Before the sink closes, which may fail as well: this is the cause.
                     self._lose(outlet, error)
                     raise
-                if self._all_read and not outlet.closed:
+                cut_short = self._failure is not None or self._stopping.is_set() or outlet.closed
+                if self._all_read and not cut_short:
                     outlet.sink.source_ended()
                 if outlet.closed:
                     self.stop(f"{outlet.sink.name} was closed")

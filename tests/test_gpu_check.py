@@ -195,5 +195,7 @@ def test_tests_that_take_too_long_are_stopped(
 ) -> None:
     monkeypatch.setattr(script, "ROOT", tmp_path)
     (tmp_path / "tests").mkdir()
+    # Without a test pytest may be done before we look.
+    (tmp_path / "tests" / "test_hangs.py").write_text("import time\ntime.sleep(60)\n")
     assert script.tests_pass(tmp_path, seconds=1e-3) is False
     assert "left out: the tests were stopped" in (tmp_path / "tests.txt").read_text("utf-8")
