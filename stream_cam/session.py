@@ -71,12 +71,7 @@ def run_session(
         StreamCamError: as its message says; the report is still written if one was asked for.
     """
     uris = list(outputs) or [_default_output()]
-    try:
-        check_outputs(uris, source=source_uri, overwrite=config.run.overwrite, record=config.record)
-    except OutputExistsError:
-        # Whoever has given the two the wrong way round must not be told of --overwrite.
-        check_source(source_uri)
-        raise
+    _check_outputs(uris, source_uri, config)
     _check_pages(uris, config.web)
     _check_files(config, [source_uri, *uris])
     with ExitStack() as closing:
@@ -111,6 +106,15 @@ def run_session(
         if on_end is not None:
             on_end(report)
         return report
+
+
+def _check_outputs(uris: Sequence[str], source_uri: str, config: PipelineConfig) -> None:
+    try:
+        check_outputs(uris, source=source_uri, overwrite=config.run.overwrite, record=config.record)
+    except OutputExistsError:
+        # Whoever has given the two the wrong way round must not be told of --overwrite.
+        check_source(source_uri)
+        raise
 
 
 def _pipeline(

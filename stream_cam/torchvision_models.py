@@ -39,15 +39,20 @@ def model_names() -> list[str]:
     return names
 
 
+def check_model_name(name: str) -> None:
+    """Raise UsageError, with the nearest names, if torchvision has no classifier of that name."""
+    names = model_names()
+    if name.lower() not in names:
+        raise unknown_name("model", name, names)
+
+
 def build_network(name: str, n_classes: int = 1000) -> nn.Module:
     """A torchvision classifier in eval mode, float32 on the CPU, with random parameters.
 
     Raises:
         UsageError: torchvision has no classifier of that name.
     """
-    names = model_names()
-    if name.lower() not in names:
-        raise unknown_name("model", name, names)
+    check_model_name(name)
     if n_classes < 1:
         raise ValueError(f"n_classes is a number from 1, got {n_classes}")
     return _build(name.lower(), n_classes).eval()

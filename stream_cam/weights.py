@@ -19,10 +19,10 @@ from stream_cam import checkpoint
 from stream_cam.cam.geometry import FitPlan, plan_fit
 from stream_cam.checkpoint import Checkpoint, OpenUrl, reason_of
 from stream_cam.config import Fit
-from stream_cam.errors import UsageError, WeightsError, unknown_name
+from stream_cam.errors import UsageError, WeightsError
 from stream_cam.fingerprint import fingerprint
 from stream_cam.labels import parse_labels, read_labels, resolve_target
-from stream_cam.torchvision_models import model_names
+from stream_cam.torchvision_models import check_model_name
 
 __all__ = ["Preprocessing", "Weights", "load_weights", "resolve_target"]
 
@@ -146,9 +146,7 @@ def load_weights(
         WeightsError: they cannot be had, are damaged, or the labels do not fit.
         UsageError: `demo` with another model than resnet18, or an unknown model.
     """
-    names = model_names()
-    if model_name.lower() not in names:
-        raise unknown_name("model", model_name, names)
+    check_model_name(model_name)
     if spec == "imagenet":
         weights = _imagenet(model_name, progress, opener)
     elif spec == "demo":
@@ -221,9 +219,6 @@ def _assembled(read: Checkpoint, path: Path, name: str, preprocessing: Preproces
 
 
 def _torchvision_weights(model_name: str) -> list[Any]:
-    names = torchvision.models.list_models(module=torchvision.models)
-    if model_name.lower() not in names:
-        raise unknown_name("model", model_name, names)
     return list(torchvision.models.get_model_weights(model_name.lower()))
 
 

@@ -107,6 +107,11 @@ class Kept(Sink):
         self.pictures: list[Picture] = []
         self.threads: set[int] = set()
         self.exits: list[BaseException | None] = []
+        self.ended = False
+        """The source has, by itself."""
+
+    def source_ended(self) -> None:
+        self.ended = True
 
     def __enter__(self) -> Kept:
         if self._on_enter is not None:

@@ -160,6 +160,32 @@ def test_limit_is_exact(explainer: TinyExplainer, live: bool) -> None:
     assert_adds_up(report, source, explainer)
 
 
+def test_sinks_are_told_of_the_sources_own_end_and_of_no_other(explainer: TinyExplainer) -> None:
+    whole = Kept()
+    run(make_pipeline(Frames(10), [whole], explainer))
+    assert whole.ended
+    limited = Kept()
+    run(make_pipeline(Frames(10), [limited], explainer, limit=5))
+    assert not limited.ended
+    stopped = Kept()
+    pipeline = make_pipeline(Frames(WITHOUT_END), [stopped], explainer)
+    stopped._on_write = lambda picture: pipeline.stop() if picture.frame.index == 5 else None
+    run(pipeline)
+    assert not stopped.ended
+    # All was read by then, but not all was drawn.
+    failed, last = Kept(), Frames(4)
+    explainer.before = lambda frame: _fail_at(frame, 3)
+    with pytest.raises(ValueError, match="the last one"):
+        run(make_pipeline(last, [failed], explainer))
+    assert last.yielded == 4
+    assert not failed.ended
+
+
+def _fail_at(frame: Frame, index: int) -> None:
+    if frame.index == index:
+        raise ValueError("the last one")
+
+
 def test_frame_size_may_change_midway(explainer: TinyExplainer, tmp_path: Path) -> None:
     sizes = [(48, 64)] * 3 + [(64, 48)] * 2 + [(1, 1), (31, 97)]
     folder, video = tmp_path / "frames", tmp_path / "out.mp4"

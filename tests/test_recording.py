@@ -20,12 +20,11 @@ from material import numbered_picture, picture_at, picture_number, write_video
 from recordings import FPS, annotate, killed_while_writing, times_in, write_clip
 
 from stream_cam.cli import main
-from stream_cam.config import RecordConfig
+from stream_cam.config import CodecName, RecordConfig
 from stream_cam.errors import OutputExistsError, SinkError, SourceError, UsageError
 from stream_cam.frame import Colour
 from stream_cam.recover import recover
-from stream_cam.sinks import Picture, SegmentSink, StreamInfo, VideoSink, check_output, encoders
-from stream_cam.sinks.claim import Claim
+from stream_cam.sinks import Picture, StreamInfo, VideoSink, encoders
 from stream_cam.sinks.encoders import check_codec, check_settings, encodes
 from stream_cam.sinks.finish import sound_of_part
 from stream_cam.sinks.sound import Sound
@@ -502,41 +501,6 @@ def test_no_frame_leaves_anything_to_the_garbage_collector(
     assert left_behind(43) - left_behind(3) < 20
 
 
-# Nobody else's while it is written.
-
-
-def test_a_recording_that_is_being_made_is_left_alone(clip: Path, tmp_path: Path) -> None:
-    out = tmp_path / "out.mp4"
-    stream = StreamInfo(Fraction(FPS), False, False)
-    with VideoSource(str(clip)) as source, VideoSink(str(out), stream) as sink:
-        for frame in source:
-            sink.write(Picture(frame.image_bgr, frame, None))
-            if frame.index == 20:
-                with pytest.raises(OutputExistsError, match="is being written at this moment"):
-                    recover(out)
-                with pytest.raises(OutputExistsError, match="is being written at this moment"):
-                    check_output(str(out), overwrite=True)
-                second = VideoSink(str(out), stream, overwrite=True)
-                with pytest.raises(OutputExistsError, match="is being written"):
-                    second.write(Picture(frame.image_bgr, frame, None))
-    assert times_in(out) == times_in(clip)
-    assert [entry.name for entry in tmp_path.iterdir()] == [out.name]
-
-
-def test_what_a_second_run_left_is_not_told_of_while_it_is_written(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    live = StreamInfo(Fraction(FPS), False, True)
-    config = RecordConfig(segment="10m")
-    part = tmp_path / "out-20261122T101500.part.mp4"
-    part.write_bytes(b"")
-    with Claim(part):
-        SegmentSink(str(tmp_path / "out.mp4"), live, config)
-        assert not caplog.messages
-    SegmentSink(str(tmp_path / "out.mp4"), live, config)
-    assert "stream-cam recover" in caplog.text
-
-
 def test_a_name_with_a_colon(clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     annotate(clip, Path("o:1.mp4"))
@@ -571,17 +535,15 @@ def test_last_picture_lasts_as_long_as_in_the_source(tmp_path: Path, tiny: Path)
         assert container.duration == 5 * av.time_base
 
 
-@pytest.mark.parametrize("options", [{}, {"start": "0.8"}])
+@pytest.mark.parametrize(("start", "first"), [(None, 0), ("0.8", 8), ("2", 20), ("3.5", 35)])
 @pytest.mark.parametrize("suffix", [".ts", ".mp4"])
 def test_part_of_a_file_begins_where_it_is_asked_for(
-    tmp_path: Path, suffix: str, options: dict[str, str]
+    tmp_path: Path, suffix: str, start: str | None, first: int
 ) -> None:
     """A transport stream has no index: a seek ends anywhere."""
     clip = tmp_path / f"clip{suffix}"
     write_video(clip, n_frames=40, options={"g": "15", "bf": "2"})
-    config = RecordConfig(**options)  # type: ignore[arg-type]
-    first = 8 if options else 0
-    with cut_out(VideoSource(str(clip)), config) as source:
+    with cut_out(VideoSource(str(clip)), RecordConfig(start=start)) as source:
         frames = list(source)
     shown = [picture_number(frame.image_bgr) for frame in frames]
     assert shown == [number % 14 for number in range(first, 40)]
@@ -647,8 +609,14 @@ def test_sound_of_a_rate_that_no_encoder_takes_is_resampled(tmp_path: Path) -> N
         ("h264", None, 5),
         ("h264", "medium", 10),
         ("h264", "slow", 25),
+        ("h264", "placebo", 30),
+        ("h264", None, 2),
         ("hevc", None, 10),
         ("hevc", "medium", 10),
+        ("hevc", "veryslow", 10),
+        ("hevc", None, 2),
+        ("hevc", "slow", 4),
+        ("hevc", "slow", 8),
         ("av1", None, 10),
         ("vp9", None, 10),
     ],
@@ -656,14 +624,14 @@ def test_sound_of_a_rate_that_no_encoder_takes_is_resampled(tmp_path: Path) -> N
 def test_encoder_holds_little_back(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    codec: str,
+    codec: CodecName,
     preset: str | None,
     fps: int,
 ) -> None:
     """However many cores there are: what it holds back is lost by a kill."""
     monkeypatch.setattr(encoders, "usable_cores", lambda: 32)
     out, seen = tmp_path / "out.mp4", tmp_path / "seen.mp4"
-    config = RecordConfig(codec=codec, preset=preset)  # type: ignore[arg-type]
+    config = RecordConfig(codec=codec, preset=preset)
     with VideoSink(str(out), StreamInfo(Fraction(fps), False, False), config) as sink:
         for number in range(6 * fps):
             image = numbered_picture(number, (256, 320))

@@ -109,6 +109,8 @@ def test_name_that_is_too_long_is_told_before_the_run(
     with pytest.raises(SinkError, match=r"too long a name: \d+ bytes, at most 248"):
         check_output(f"{tmp_path}/{'a' * letters}{suffix}", overwrite=False)
     check_output(f"{tmp_path}/{'a' * 244}{suffix}", overwrite=False)
+    with pytest.raises(SinkError, match="at most 228"):
+        check_output(f"{tmp_path}/{'a' * 244}{suffix}", overwrite=False, segmented=True)
 
 
 def test_tilde_that_is_nobodys_home_is_a_letter(

@@ -46,6 +46,8 @@ _PLANNED: Final = ("rtsp", "rtsps")
 _STILLS_A_SECOND: Final = 1
 _TEMPORARY_BYTES: Final = 7
 """So much longer is `.out.mp4.whole` than `out.mp4`."""
+_SEGMENT_BYTES: Final = 20
+"""And `out-20261122T101500_100.mp4`."""
 
 
 def open_sink(
@@ -180,7 +182,7 @@ def check_output(
     if kind == "folder":
         _check_folder(path, overwrite=overwrite)
     else:
-        _check_parent(path)
+        _check_parent(path, _SEGMENT_BYTES if segmented else 0)
         if segmented:
             return  # check_segments does the rest, once it is known whether the source is live
         if os.path.exists(path) and not overwrite:
@@ -237,20 +239,20 @@ def _check_folder(path: Path, *, overwrite: bool) -> None:
         )
 
 
-def _check_parent(path: Path) -> None:
+def _check_parent(path: Path, more_bytes: int = 0) -> None:
     parent = path.parent
     if not os.path.exists(parent):
         raise SinkError(f"there is no folder {parent} for {path.name}; make it: mkdir -p {parent}")
     if not os.path.isdir(parent):
         raise SinkError(f"{parent} is a file, not a folder; give another name for {path.name}")
     _check_writable(parent)
-    _check_length(path)
+    _check_length(path, more_bytes)
 
 
-def _check_length(path: Path) -> None:
+def _check_length(path: Path, more_bytes: int) -> None:
     """Whether the names that it has while it is made are as short as a file's must be."""
     try:
-        most = os.pathconf(path.parent, "PC_NAME_MAX") - _TEMPORARY_BYTES
+        most = os.pathconf(path.parent, "PC_NAME_MAX") - _TEMPORARY_BYTES - more_bytes
     except (AttributeError, OSError, ValueError):
         return  # the system does not say
     n_bytes = len(os.fsencode(path.name))

@@ -42,6 +42,8 @@ larger, 0.1 dB higher). What costs in `veryfast` is the search for what noise do
 _THREADS_SECONDS: Final = Fraction(1, 2)
 _AHEAD_SECONDS: Final = Fraction(1, 4)
 """How many seconds of pictures an encoder's threads, and its looking ahead, may hold back."""
+_X265_FRAMES: Final = 3
+"""At once; by itself x265 takes up to 6, by the number of cores."""
 
 _MOST_CRF: Final[Mapping[CodecName, int]] = {"h264": 51, "hevc": 51, "av1": 63, "vp9": 63}
 
@@ -164,8 +166,7 @@ def choose(
 
     Args:
         fps: of what is recorded. Given, the encoder holds no more than about a second of pictures
-            back, however many cores there are and whatever the preset looks ahead: what it holds
-            is lost by a kill.
+            back, where it is known to take more by itself: what it holds is lost by a kill.
         threads: 0 is as many as it thinks fit.
 
     Raises:
@@ -199,8 +200,10 @@ def _bound_delay(name: str, options: dict[str, str], fps: Fraction, threads: int
         usual = threads or max(1, 3 * usable_cores() // 2)
         return max(1, min(usual, int(fps * _THREADS_SECONDS)))
     if name == "libx265":
-        frames = max(1, min(3, int(fps * _THREADS_SECONDS)))
-        options["x265-params"] += f":rc-lookahead={max(1, ahead)}:frame-threads={frames}"
+        if ahead < 2:  # looking ahead by a single picture holds back three
+            options["x265-params"] += ":rc-lookahead=0:cutree=0:scenecut=0:frame-threads=1"
+        else:
+            options["x265-params"] += f":rc-lookahead={ahead}:frame-threads={_X265_FRAMES}"
     return threads
 
 

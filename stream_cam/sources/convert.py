@@ -51,8 +51,10 @@ class BgrConverter:
         array: np.ndarray[Any, np.dtype[Any]] = converted.to_ndarray()
         image = over_white(array) if has_alpha else np.asarray(array, dtype=np.uint8)
         # Not `picture.side_data`: the picture would keep that, and that the picture, so that
-        # hundreds of decoded pictures wait for Python's garbage collector to find them.
-        turn = SideDataContainer(picture).get("DISPLAYMATRIX")  # type: ignore[call-arg]
+        # hundreds of decoded pictures wait for Python's garbage collector to find them. PyAV's type
+        # stub does not know what it is made of.
+        side_data = SideDataContainer(picture)  # type: ignore[call-arg]
+        turn = side_data.get("DISPLAYMATRIX")
         if turn is None:
             return image
         return upright(image, orientation_of_matrix(bytes(turn)))
