@@ -31,6 +31,8 @@ COMMANDS = ("run", "batch", "demo", "recover", "build", "engines", "bench", "doc
 Sinks = Annotated[
     tyro.conf.UseAppendAction[tuple[str, ...]], tyro.conf.arg(aliases=["-o"], metavar="SINK")
 ]
+# One class a --target: of `--target star clip.mp4` the second word is the source.
+Model = tyro.conf.OmitArgPrefixes[tyro.conf.UseAppendAction[ModelConfig]]
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,7 @@ class Run:
     """Where the result goes; default: a window, or where there is no display a page."""
     sink: Sinks = ()
     """A further output; may be given several times."""
-    model: tyro.conf.OmitArgPrefixes[ModelConfig] = field(default_factory=ModelConfig)
+    model: Model = field(default_factory=ModelConfig)
     look: tyro.conf.OmitArgPrefixes[LookConfig] = field(default_factory=LookConfig)
     run: tyro.conf.OmitArgPrefixes[RunConfig] = field(default_factory=RunConfig)
     capture: tyro.conf.OmitArgPrefixes[CaptureConfig] = field(default_factory=CaptureConfig)
@@ -72,7 +74,7 @@ class Batch:
     output: Annotated[Path, tyro.conf.arg(aliases=["-o"], metavar="FOLDER")] = Path("annotated")
     """The folder that the recordings go into; it is made if it is not there."""
     batch: tyro.conf.OmitArgPrefixes[BatchConfig] = field(default_factory=BatchConfig)
-    model: tyro.conf.OmitArgPrefixes[ModelConfig] = field(default_factory=ModelConfig)
+    model: Model = field(default_factory=ModelConfig)
     look: tyro.conf.OmitArgPrefixes[LookConfig] = field(default_factory=LookConfig)
     run: tyro.conf.OmitArgPrefixes[RunConfig] = field(default_factory=RunConfig)
     record: tyro.conf.OmitArgPrefixes[RecordConfig] = field(default_factory=RecordConfig)
@@ -137,7 +139,7 @@ class Build:
     """Print JSON."""
     verbose: bool = False
     """Log what happens, for bug reports."""
-    model: tyro.conf.OmitArgPrefixes[ModelConfig] = field(default_factory=ModelConfig)
+    model: Model = field(default_factory=ModelConfig)
 
     def __post_init__(self) -> None:
         if self.force and self.verify_only:

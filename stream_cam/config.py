@@ -34,7 +34,8 @@ class ModelConfig:
     labels: Path | None = None
     """A text file with one class name a line, or a JSON list; for weights from a file."""
     target: tuple[str, ...] = ()
-    """Class numbers or labels whose maps are shown; none: the class with the highest logit."""
+    """The number or label of a class whose map is shown; may be given several times. None: the
+    class with the highest logit."""
     engine: EngineName = "auto"
     """What runs the network; auto takes the fastest that works here."""
     device: Device = "auto"

@@ -143,7 +143,7 @@ def test_quiet_says_nothing(options: list[str], capfd: pytest.CaptureFixture[str
         (["--layout", "side"], (64, 192)),
         (["--layout", "heatmap", "--no-hud"], (64, 96)),
         (["--layout", "top5"], (128, 288)),
-        (["--target", "star", "1"], (64, 288)),
+        (["--target", "star", "--target", "1"], (64, 288)),
         (["--target", "HEART", "--fit", "crop"], (64, 96)),
         (["--fit", "letterbox", "--alpha-mode", "heat", "--relu"], (64, 96)),
         (["--fit", "native", "--upsampling", "bicubic", "--colormap", "jet"], (64, 96)),
@@ -156,6 +156,11 @@ def test_layouts_fits_and_targets(
     with av.open("out.mp4") as container:
         frames = list(container.decode(video=0))
     assert [(frame.height, frame.width) for frame in frames] == [size_hw] * 2
+
+
+def test_target_before_the_source(options: list[str]) -> None:
+    assert main(["run", "--target", "star", SOURCE, "out.mp4", "--limit", "2", *options]) == 0
+    assert Path("out.mp4").exists()
 
 
 def test_pictures_of_all_kinds_to_a_folder(place: Path, options: list[str]) -> None:

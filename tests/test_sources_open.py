@@ -77,6 +77,12 @@ def test_missing_file_names_the_nearest(make_video: VideoMaker, tmp_path: Path) 
         open_source(str(tmp_path / "no" / "clip.mp4"), CONFIG)
 
 
+@pytest.mark.parametrize("uri", ["http:/me:pw@host/x", "RTSP:host/x", "demo:shapes"])
+def test_scheme_without_its_slashes(uri: str) -> None:
+    with pytest.raises(UsageError, match=r"begins with (http|rtsp|demo)://$"):
+        open_source(uri, CONFIG)
+
+
 def test_unknown_scheme_names_the_nearest() -> None:
     with pytest.raises(UsageError, match="rtsp://"):
         open_source("rtps://cam/stream", CONFIG)

@@ -26,6 +26,7 @@ from stream_cam.uri import (
 if TYPE_CHECKING:
     from stream_cam.sources.video import VideoSource
 
+_SCHEMES = (*NETWORK_SCHEMES, "demo", "file")
 _RECORDINGS = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".webm")
 
 __all__ = [
@@ -92,7 +93,7 @@ def open_source(uri: str, config: CaptureConfig | None = None, live: bool | None
     if scheme == "file":
         return _open_path(str(local_path(uri)), config, live)
     if scheme:
-        known = [f"{name}://" for name in (*NETWORK_SCHEMES, "demo", "file")]
+        known = [f"{name}://" for name in _SCHEMES]
         raise unknown_name("kind of source", f"{scheme}://", known)
     if (uri.isascii() and uri.isdecimal()) or uri.startswith("/dev/video"):
         camera_index(uri)  # what names none is a mistake to be told now
@@ -101,6 +102,10 @@ def open_source(uri: str, config: CaptureConfig | None = None, live: bool | None
                 f"camera {uri} is live and its frames do not wait: leave out --no-live"
             )
         return HealingSource(uri, lambda: CameraSource(uri, config), config)
+    kind, colon, _ = uri.partition(":")
+    if colon and kind.lower() in _SCHEMES and not os.path.exists(uri):
+        # Without what follows: there may be a password in it.
+        raise UsageError(f"a source of the kind {kind.lower()} begins with {kind.lower()}://")
     return _open_path(uri, config, live)
 
 
