@@ -2,9 +2,10 @@
 
     python scripts/gpu_check.py --out FOLDER [--budget 450] [--device cuda]
 
-Runs the tests that are marked `needs_gpu`, then measures each engine that the machine can run at
-batch 1 and 8, 224×224 and 224×384, as launched and as a CUDA graph, the stages of a frame, the
-kernels at three sizes beside a copy and plain torch, and whole frames as one graph each.
+Runs the tests that are marked `needs_gpu` or `needs_tensorrt`, then measures each engine that the
+machine can run at batch 1 and 8, 224×224 and 224×384, as launched and as a CUDA graph, the stages
+of a frame, the kernels at three sizes beside a copy and plain torch, and whole frames as one graph
+each.
 FOLDER gets tests.txt, bench.json, bench.svg and bench.md, complete after each part: whatever stops
 the rest, they hold what was done. The first time on a machine compiling alone takes minutes: run it
 once with --skip-bench and once with --skip-tests, which finds what the first one compiled.
@@ -47,6 +48,8 @@ _GRACE_SHARE = 0.1
 """Of the budget, that is kept for a build or a figure that has begun when the rest is spent."""
 _LAST_WORDS_SECONDS = 30.0
 """For pytest's report when its time is over; a kernel that is being compiled is finished first."""
+MARKS = "needs_gpu or needs_tensorrt"
+"""Of the tests, as pytest's -m takes them."""
 _NO_TESTS_RAN = 5
 """pytest's exit code."""
 
@@ -83,7 +86,7 @@ def main() -> int:
 def files_with_gpu_tests(folder: Path) -> list[Path]:
     """Only these are given to pytest: others import what need not be installed here."""
     # The fixture run_kernel runs a test once more, on the GPU.
-    signs = ("mark.needs_gpu", "run_kernel")
+    signs = ("mark.needs_gpu", "mark.needs_tensorrt", "run_kernel")
     found = [
         path
         for path in sorted(folder.glob("test_*.py"))
@@ -94,9 +97,9 @@ def files_with_gpu_tests(folder: Path) -> list[Path]:
 
 
 def tests_pass(out: Path, seconds: float) -> bool:
-    """Runs the tests marked `needs_gpu`; tests.txt and the terminal get what pytest says."""
+    """Runs the tests that want a GPU; tests.txt and the terminal get what pytest says."""
     marked = [str(path.relative_to(ROOT)) for path in files_with_gpu_tests(ROOT / "tests")]
-    command = [sys.executable, "-m", "pytest", "-q", "-rs", "-m", "needs_gpu", *marked]
+    command = [sys.executable, "-m", "pytest", "-q", "-rs", "-m", MARKS, *marked]
     # Modules that cannot be imported here hold no test that could run here: they are said, and
     # the others still run.
     command += ["--continue-on-collection-errors", "-p", "no:cacheprovider"]

@@ -64,7 +64,8 @@ class CamNet(nn.Module):
 
     def fingerprint(self) -> str:
         """16 hex digits that change with any parameter, layer or operation of the network."""
-        return fingerprint(self.state_dict(), f"{self.backbone}")
+        tensors = {**self.state_dict(), **dict(self.named_buffers())}
+        return fingerprint(tensors, f"{self.backbone}\n{_settings(self.backbone)}")
 
     def train(self, mode: bool = True) -> CamNet:
         """Stays in eval mode whatever `mode` is: dropout and batch statistics would change maps."""
@@ -119,6 +120,28 @@ class CamNet(nn.Module):
         net = cls(_cut_after(head.features, traced), weight, bias, name)
         _check_invariant(net, probe, own_logits)
         return net
+
+
+def _settings(backbone: nn.Module) -> str:
+    """What each layer is set to, a line a layer; its repr leaves some of it out.
+
+    `AvgPool2d` does not show `count_include_pad`, `Upsample` not `align_corners`.
+    """
+    return "\n".join(
+        f"{name} {type(layer).__qualname__} {shown}"
+        for name, layer in backbone.named_modules()
+        if not isinstance(layer, fx.GraphModule)  # its code is in its text
+        and (shown := {key: _shown(value) for key, value in sorted(vars(layer).items())})
+    )
+
+
+def _shown(value: object) -> str:
+    """A setting as a text that is the same in every process; of an object, only its kind."""
+    if value is None or isinstance(value, (bool, int, float, str, torch.dtype)):
+        return repr(value)
+    if isinstance(value, (tuple, list)):
+        return f"({', '.join(map(_shown, value))})"
+    return str(getattr(value, "__qualname__", type(value).__qualname__))
 
 
 class _OneInput(nn.Module):

@@ -129,12 +129,13 @@ def test_without_a_gpu_it_says_so(
 
 def test_no_gpu_test_is_left_out(script: ModuleType) -> None:
     collected = subprocess.run(
-        [sys.executable, "-m", "pytest", "--collect-only", "-q", "-m", "needs_gpu", "tests"],
+        [sys.executable, "-m", "pytest", "--collect-only", "-q", "-m", script.MARKS, "tests"],
         cwd=ROOT,
         capture_output=True,
         text=True,
         check=True,
     )
+    assert "test_tensorrt_is_kept_and_taken_again" in collected.stdout
     found = {line.split("::")[0] for line in collected.stdout.splitlines() if "::" in line}
     given = {str(path.relative_to(ROOT)) for path in script.files_with_gpu_tests(ROOT / "tests")}
     assert "tests/test_nv12_kernels.py" in found
@@ -146,7 +147,9 @@ def test_a_test_that_fails_fails_the_check(
 ) -> None:
     monkeypatch.setattr(script, "ROOT", tmp_path)
     (tmp_path / "tests").mkdir()
-    (tmp_path / "pytest.ini").write_text("[pytest]\nmarkers = needs_gpu: x\n")
+    (tmp_path / "pytest.ini").write_text(
+        "[pytest]\nmarkers =\n  needs_gpu: x\n  needs_tensorrt: x\n"
+    )
     test = tmp_path / "tests" / "test_gpu.py"
     for body, good in (("pass", True), ("assert False", False)):
         test.write_text(f"import pytest\n\n@pytest.mark.needs_gpu\ndef test_it():\n    {body}\n")

@@ -382,6 +382,41 @@ def test_fingerprint_changes_with_parameters_and_with_operations() -> None:
     assert len({known, other, CamNet.from_module(module, probe_hw=(32, 32)).fingerprint()}) == 3
 
 
+class Pooled(nn.Module):
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        torch.manual_seed(3)
+        self.convolution, self.layer, self.fc = nn.Conv2d(3, 4, 3), layer, nn.Linear(4, 2)
+
+    def forward(self, batch: Tensor) -> Tensor:
+        features = self.convolution(self.layer(batch))
+        logits: Tensor = self.fc(features.mean((2, 3)))
+        return logits
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (
+            nn.AvgPool2d(3, 2, 1, count_include_pad=True),
+            nn.AvgPool2d(3, 2, 1, count_include_pad=False),
+        ),
+        (nn.AvgPool2d(3, 2, ceil_mode=True), nn.AvgPool2d(3, 2, ceil_mode=False)),
+        (
+            nn.Upsample(scale_factor=2, mode="bilinear", align_corners=True),
+            nn.Upsample(scale_factor=2, mode="bilinear", align_corners=False),
+        ),
+    ],
+)
+def test_fingerprint_changes_with_settings_that_a_repr_leaves_out(
+    one: nn.Module, other: nn.Module
+) -> None:
+    assert repr(one) == repr(other)
+    nets = [CamNet.from_module(Pooled(layer), probe_hw=(32, 32)) for layer in (one, other, one)]
+    first, second, again = (net.fingerprint() for net in nets)
+    assert first == again != second
+
+
 def test_data_parallel_is_taken_off() -> None:
     module = Small()
     net = CamNet.from_module(nn.DataParallel(module), probe_hw=(32, 32))
