@@ -12,7 +12,7 @@ from typing import Any
 
 from stream_cam.calibrate import read_calibration
 from stream_cam.config import ModelConfig
-from stream_cam.engine import Batch, OnStage, open_backend
+from stream_cam.engine import Batch, OnStage, check_engine, open_backend
 from stream_cam.engine.machine import TENSORRT_INSTALL
 from stream_cam.engine.manifest import Manifest
 from stream_cam.engine.prepare import Backend, take_and_verify, take_or_build
@@ -104,8 +104,9 @@ def _backends(
 ) -> list[Backend]:
     """One for each engine: on a GPU, how many frames are explained at once makes no other."""
     _check(model)
+    # Told before anything slow is loaded.
+    check_engine(model.engine, model.device, model.precision)
     if calibrate is not None:
-        # Told before anything slow is loaded.
         nncf_version()
         source = open_source(calibrate)
     loaded = load_weights(model.weights, model.model, model.labels)

@@ -104,8 +104,13 @@ def unknown_name(kind: str, got: str, known: Iterable[str]) -> UsageError:
 
 
 def first_line(error: BaseException) -> str:
-    """What an error says, in one line."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+    """What an error says, in one line.
+
+    OpenVINO's begin with places in its own source, a line each.
+    """
+    said = (str(error).strip() or type(error).__name__).splitlines()
+    reasons = [line for line in said if not line.startswith(("Exception from ", "Check '"))]
+    return (reasons or said)[0]
 
 
 def why_not_captured(error: BaseException) -> str:

@@ -120,10 +120,10 @@ class Explainer:
             model: a torchvision classifier's name, e.g. `resnet18`.
             weights: `imagenet`, `demo`, or a path to a state dict.
             labels: a file with the class names, for weights from a file.
-            engine: `auto`, `openvino` or `eager`.
+            engine: `auto`, `tensorrt`, `inductor`, `openvino` or `eager`.
             device: `auto`, `cpu` or `cuda`.
-            precision: `auto` is fp32 on CPUs, fp16 on GPUs; `bf16` where the processor has it;
-                `int8` if `stream-cam build` made one.
+            precision: `auto` is fp32 on CPUs, fp16 on GPUs; `bf16` on CPUs that have it; `int8` on
+                CPUs, if `stream-cam build` made one.
             fit: `stretch`, `crop`, `letterbox` or `native`.
             input_size: side of the network's input in pixels; default: the weights' own.
             look: how `overlay` draws.

@@ -7,7 +7,7 @@ import json
 import sys
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 from stream_cam.engine.inventory import KeptEngine, prune, take_stock
 from stream_cam.engine.machine import machine_for
@@ -21,7 +21,7 @@ def engines_command(*, remove: bool, as_json: bool) -> None:
     """Prints what is kept; with `remove`, without what cannot serve this machine."""
     store = EngineStore()
     kept = take_stock(store, machine_for)
-    removed, freed_bytes = prune(store, kept) if remove else ([], 0)
+    removed, freed_bytes = prune(store, kept, machine_for) if remove else ([], 0)
     left = [engine for engine in kept if engine not in removed]
     if as_json:
         print(json.dumps(_as_json(store, left, removed, freed_bytes), indent=2, ensure_ascii=False))
@@ -39,8 +39,9 @@ def _print_table(kept: Sequence[KeptEngine]) -> None:
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False)
-    for name in ("name", "model", "precision", "input", "MB", "ms", "built"):
-        table.add_column(name, justify="right" if name in ("MB", "ms") else "left", no_wrap=True)
+    for name in ("name", "model", "precision", "input", "at once", "MB", "ms", "built"):
+        justify: Literal["left", "right"] = "right" if name in ("MB", "ms") else "left"
+        table.add_column(name, justify=justify, no_wrap=True)
     table.add_column("status", overflow="fold")
     for engine in kept:
         status = f"[{_COLOURS[engine.status]}]{engine.status}[/]"
@@ -54,13 +55,15 @@ def _cells(engine: KeptEngine) -> list[str]:
     size = f"{engine.size_bytes / 1e6:.0f}"
     manifest = engine.manifest
     if manifest is None:
-        return ["?", "?", "?", size, "?", "?"]
+        return ["?", "?", "?", "?", size, "?", "?"]
+    options = manifest.key.options
     return [
         manifest.key.model,
         manifest.key.precision,
         manifest.key.input_text,
+        options.get("batch") or options.get("NUM_STREAMS") or "1",
         size,
-        f"{manifest.latency_p50_ms:.1f}",
+        f"{manifest.latency_p50_ms:.3g}",
         time.strftime("%Y-%m-%d %H:%M", time.localtime(manifest.built_unix_seconds)),
     ]
 

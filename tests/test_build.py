@@ -136,7 +136,7 @@ def test_verify_only_of_an_engine_that_is_wrong(
     assert main(["build"]) == 0
     capsys.readouterr()
     wrong = Figures(0.5, 0.5, 0.1, 0.5, 0.0)
-    monkeypatch.setattr(verify, "compare", lambda *_: wrong)
+    monkeypatch.setattr(verify.Comparison, "figures", lambda *_: wrong)
     assert main(["build", "--verify-only"]) == 1
     assert "difference 0.5" in complaint(capsys)
 

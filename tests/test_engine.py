@@ -12,7 +12,7 @@ from networks import untrained
 from torch import nn
 from toy_engine import toy_net
 
-from stream_cam.engine import load_engine
+from stream_cam.engine import load_engine, typed_net
 from stream_cam.engine.base import Batch, Engine
 from stream_cam.engine.eager import EagerEngine
 from stream_cam.engine.inductor import InductorEngine
@@ -226,6 +226,49 @@ def test_auto_on_a_gpu_is_fp16_or_where_maps_do_not_survive_that_fp32(
     assert "slower tensorrt engine in fp32 (tensorrt: correlation 0.9, at least" in line
 
 
+@pytest.mark.parametrize("precision", ["bf16", "int8"])
+def test_auto_takes_the_cpu_for_what_only_cpus_compute_in(
+    a_gpu: Found, precision: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    asked: list[tuple[str, str]] = []
+
+    def load(name: str, place: str, wanted: Any) -> Engine:
+        asked.append((name, place))
+        return EagerEngine(toy_net(), (64, 64))
+
+    monkeypatch.setattr("stream_cam.engine._load", load)
+    load_engine(toy_net(), "abc", (64, 64), precision=precision)
+    assert asked == [("openvino", "cpu")]
+    assert caplog.messages == [f"engines in {precision} are for CPUs: the GPU is not used"]
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory. Tried"), "free its memory, or give --device"),
+        (torch.AcceleratorError("CUDA error: no kernel image", 209), "give --device cpu, and see"),
+        (RuntimeError("cuDNN error: CUDNN_STATUS_NOT_INITIALIZED"), "give --device cpu, and see"),
+    ],
+)
+def test_a_gpu_that_fails_is_an_engines_error(
+    error: RuntimeError, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: Any) -> None:
+        raise error
+
+    net = toy_net()
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 3)
+    monkeypatch.setattr(typed_net.TypedNet, "to", fails)
+    with pytest.raises(EngineError, match=expected):
+        load_engine(net, "abc", (64, 64), name="eager")
+    monkeypatch.undo()
+    # Nor is it the input's fault if it happens in the network.
+    monkeypatch.setattr(CamNet, "forward", fails)
+    with pytest.raises(EngineError, match=expected):
+        load_engine(net, "abc", (64, 64), name="eager", device="cpu")
+
+
 @pytest.mark.parametrize("name", ["tensorrt", "inductor", "eager"])
 def test_an_engine_asked_for_by_name_never_falls_back(
     a_gpu: Found, name: Any, caplog: pytest.LogCaptureFixture
@@ -239,7 +282,10 @@ def test_an_engine_asked_for_by_name_never_falls_back(
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
-        ({"precision": "bf16"}, "--precision fp32 or fp16, or --engine openvino --device cpu"),
+        (
+            {"precision": "bf16", "device": "cuda"},
+            "--precision fp32 or fp16, or --engine openvino --device cpu",
+        ),
         (
             {"precision": "fp16", "device": "cpu"},
             "--precision fp32 or bf16 or int8; fp16 is for GPUs",

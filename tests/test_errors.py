@@ -92,3 +92,12 @@ def test_end_of_a_failed_capture_does_not_hide_its_reason() -> None:
         "no kernel for sm_90; then: operation failed due to a previous error during capture"
     )
     assert why_not_captured(KeyError()) == first_line(KeyError()) == "KeyError"
+
+
+def test_openvinos_places_in_its_source_are_no_reason() -> None:
+    import openvino
+
+    with pytest.raises(RuntimeError) as raised:
+        openvino.Core().import_model(b"no model" * 100, "CPU", {})
+    assert "core.cpp" in str(raised.value)
+    assert first_line(raised.value).startswith("[CPU] Cannot import compiled blob")

@@ -9,6 +9,7 @@ import os
 import random
 import shutil
 import signal
+import stat
 import subprocess
 import sys
 import tempfile
@@ -517,10 +518,65 @@ def test_stock_says_what_serves_here_and_prune_removes_the_rest(engines: EngineS
         assert stock[path.name].status == status
         assert why in stock[path.name].why
     size_bytes = sum(engine.size_bytes for engine in stock.values())
-    removed, freed_bytes = prune(engines, list(stock.values()))
+    removed, freed_bytes = prune(engines, list(stock.values()), machine)
     assert {engine.path for engine in removed} == expected.keys() - {usable}
     assert freed_bytes == size_bytes - stock[usable.name].size_bytes
     assert engines.entries() == [usable]
+
+
+def test_prune_leaves_what_was_mended_meanwhile(engines: EngineStore) -> None:
+    path = kept(engines, KEY)
+    whole = (path / store.BLOB).read_bytes()
+    _flip(path / store.BLOB)
+    stock = take_stock(engines, machine)
+    assert [engine.status for engine in stock] == ["damaged"]
+    (path / store.BLOB).write_bytes(whole)
+    assert prune(engines, stock, machine) == ([], 0)
+    assert engines.read(KEY) is not None
+
+
+def test_others_may_read_what_an_administrator_built(engines: EngineStore) -> None:
+    before = os.umask(0o022)
+    try:
+        path = kept(engines, KEY)
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o755
+    for file in path.iterdir():
+        assert stat.S_IMODE(file.stat().st_mode) == 0o644
+
+
+def test_what_may_not_be_read_is_not_called_damaged(
+    engines: EngineStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = kept(engines, KEY)
+
+    def denied(path: Path, max_bytes: int) -> bytes:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(store, "_read_plain", denied)
+    with pytest.raises(UnusableEngineError, match="may not be read by this user") as refused:
+        engines.read(KEY)
+    assert refused.value.kind == "foreign"
+    assert path.is_dir()
+
+
+def test_a_user_without_a_home_keeps_nothing(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def homeless() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    for name in ("STREAM_CAM_ENGINES", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(store, "__file__", "/usr/lib/site-packages/stream_cam/engine/store.py")
+    monkeypatch.setattr(Path, "home", homeless)
+    engines = EngineStore()
+    assert engines.read(KEY) is None
+    assert engines.entries() == []
+    with engines.building(KEY) as locked:
+        assert not locked
+    assert "$STREAM_CAM_ENGINES names another folder" in caplog.text
 
 
 def test_prune_touches_nothing_that_is_not_an_engine(engines: EngineStore) -> None:
@@ -529,7 +585,7 @@ def test_prune_touches_nothing_that_is_not_an_engine(engines: EngineStore) -> No
     (engines.folder / name / "beach.jpg").write_bytes(b"sand")
     (engines.folder / "notes").mkdir()
     (engines.folder / f"link-{16 * 'b'}").symlink_to(engines.folder / "notes")
-    prune(engines, take_stock(engines, machine))
+    prune(engines, take_stock(engines, machine), machine)
     assert (engines.folder / name / "beach.jpg").read_bytes() == b"sand"
     assert (engines.folder / "notes").is_dir()
     assert (engines.folder / f"link-{16 * 'b'}").is_symlink()

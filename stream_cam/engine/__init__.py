@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, get_args
 
 from stream_cam.config import Device, EngineName, Precision
 from stream_cam.engine.base import Batch, Engine, EngineInfo, OnStage, Session
-from stream_cam.errors import EngineError, UsageError, unknown_name
+from stream_cam.errors import EngineError, UsageError, first_line, unknown_name
 
 if TYPE_CHECKING:
     from stream_cam.engine.prepare import Backend
@@ -21,6 +21,7 @@ __all__ = [
     "EngineInfo",
     "OnStage",
     "Session",
+    "check_engine",
     "load_engine",
     "open_backend",
 ]
@@ -59,7 +60,7 @@ def load_engine(
         input_hw: height and width of the input in pixels.
         name: which engine; `auto` takes the fastest that works here, and logs what a faster one
             lacked.
-        device: `auto` takes CUDA if it is there.
+        device: `auto` takes CUDA if it is there and an engine for it has the precision.
         precision: `fp16` is for GPUs, `bf16` for OpenVINO on processors that have it, `int8` for
             OpenVINO with an engine that was built before; `auto` is fp16 on GPUs, or fp32 where
             the network's maps do not survive that, and fp32 on CPUs.
@@ -69,7 +70,7 @@ def load_engine(
     Raises:
         EngineError: the engine asked for does not work on this machine.
     """
-    place = _place(name, device)
+    place = _place(name, device, precision)
     ways = [
         (candidate, Wanted(net, fingerprint, input_hw, one, parallel, batch or Batch()))
         for one in _precisions(precision, place)
@@ -91,6 +92,17 @@ def load_engine(
             "; ".join(lacking),
         )
     return engine
+
+
+def check_engine(name: EngineName, device: Device, precision: Precision) -> None:
+    """Find out, before anything slow, whether there is such an engine.
+
+    Raises:
+        UsageError, EngineError: there is none, or the machine has no such device.
+    """
+    place = _place(name, device, precision)
+    for one in _precisions(precision, place):
+        _candidates(name, place, one)
 
 
 def open_backend(
@@ -118,7 +130,7 @@ def open_backend(
         raise UsageError(
             f"the {name} engine is not built ahead: give --engine tensorrt, openvino or auto"
         )
-    place = _place(name, device)
+    place = _place(name, device, precision)
     best = _precisions(precision, place)[0]
     wanted = Wanted(net, fingerprint, input_hw, best, parallel, batch or Batch(), quantizer)
     return _backend(_candidates(name, place, best)[0], place, wanted)
@@ -171,10 +183,27 @@ def _load_or_tell(name: str, place: str, wanted: Wanted, lacking: list[str]) -> 
 
 
 def _load(name: str, place: str, wanted: Wanted) -> Engine:
+    try:
+        return _loaded(name, place, wanted)
+    except RuntimeError as error:
+        from stream_cam.engine.typed_net import is_of_gpu
+
+        if not is_of_gpu(error):
+            raise
+        way_out = (
+            "free its memory, or give --device cpu"
+            if "out of memory" in str(error)
+            else "give --device cpu, and see `stream-cam doctor`"
+        )
+        raise EngineError(f"the GPU does not run it ({first_line(error)}): {way_out}") from error
+
+
+def _loaded(name: str, place: str, wanted: Wanted) -> Engine:
     if name in ("tensorrt", "openvino"):
         from stream_cam.engine.prepare import take_or_build
 
-        return take_or_build(_backend(name, place, wanted)).engine
+        on_stage = _tell_of_building if name == "tensorrt" else None
+        return take_or_build(_backend(name, place, wanted), on_stage=on_stage).engine
     net, options = wanted.net, (wanted.input_hw, place, wanted.precision, wanted.batch)
     engine: Engine
     if name == "inductor":
@@ -191,6 +220,15 @@ def _load(name: str, place: str, wanted: Wanted) -> Engine:
         # What is not kept is compared at every start.
         verify(engine, net)
     return engine
+
+
+def _tell_of_building(stage: str) -> None:
+    """Of what takes minutes while nothing is shown."""
+    if stage == "compiling":
+        logger.warning(
+            "TensorRT builds the engine for this GPU, once: up to minutes (`stream-cam build` does "
+            "it ahead)"
+        )
 
 
 def _backend(name: str, place: str, wanted: Wanted) -> Backend:
@@ -216,7 +254,7 @@ def _backend(name: str, place: str, wanted: Wanted) -> Backend:
     )
 
 
-def _place(name: EngineName, device: Device) -> str:
+def _place(name: EngineName, device: Device, precision: Precision) -> str:
     """cpu or cuda:N, for names that are checked."""
     engines = ("auto", "tensorrt", "inductor", "openvino", "eager")
     if name not in engines:
@@ -236,6 +274,9 @@ def _place(name: EngineName, device: Device) -> str:
     import torch
 
     if torch.cuda.is_available():
+        if name == device == "auto" and precision in ("bf16", "int8"):
+            logger.warning("engines in %s are for CPUs: the GPU is not used", precision)
+            return "cpu"
         return f"cuda:{torch.cuda.current_device()}"
     if name in ("tensorrt", "inductor"):
         raise EngineError(

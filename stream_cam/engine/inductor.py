@@ -18,7 +18,7 @@ from torch import fx, nn
 from stream_cam.engine.base import Batch, EngineInfo, Session
 from stream_cam.engine.buffers import Buffers
 from stream_cam.engine.eager import TorchSession
-from stream_cam.engine.typed_net import TypedNet, arithmetic, made_for
+from stream_cam.engine.typed_net import TypedNet, arithmetic, is_of_gpu, made_for
 from stream_cam.errors import EngineError, first_line
 from stream_cam.model import CamNet
 
@@ -74,6 +74,8 @@ def _compiled(typed: TypedNet, info: EngineInfo, name: str) -> nn.Module:
             with torch.inference_mode():
                 compiled(batch)
         except Exception as error:  # whatever Dynamo, Inductor, Triton and a compiler may raise
+            if isinstance(error, RuntimeError) and is_of_gpu(error):
+                raise
             raise EngineError(
                 f"inductor cannot compile {name} ({_reason(error)}): it needs Triton and a C "
                 "compiler (Debian: sudo apt-get install g++ python3-dev)"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Literal
 
@@ -47,13 +47,26 @@ def take_stock(store: EngineStore, machine_of: Callable[[str], Machine]) -> list
     return [_examined(path, store, machine_of) for path in store.entries()]
 
 
-def prune(store: EngineStore, kept: list[KeptEngine]) -> tuple[list[KeptEngine], int]:
+def prune(
+    store: EngineStore, kept: list[KeptEngine], machine_of: Callable[[str], Machine]
+) -> tuple[list[KeptEngine], int]:
     """Removes the engines that are not usable here, and what killed builders left.
+
+    Args:
+        machine_of: as `take_stock` takes it: each is examined again before it goes.
 
     Returns:
         The engines removed, and how many bytes were freed in all.
     """
-    removed = [engine for engine in kept if engine.status != "usable" and store.remove(engine.path)]
+
+    def is_useless(engine: KeptEngine) -> bool:
+        return _examined(engine.path, store, machine_of).status != "usable"
+
+    removed = [
+        engine
+        for engine in kept
+        if engine.status != "usable" and store.remove(engine.path, partial(is_useless, engine))
+    ]
     return removed, sum(engine.size_bytes for engine in removed) + store.remove_left_overs()
 
 

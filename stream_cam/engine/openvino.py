@@ -120,10 +120,8 @@ class OpenVinoBackend:
         try:
             compiled = self._core.import_model(blob, "CPU", dict(self.key.options))
         except RuntimeError as error:
-            raise EngineError(
-                f"OpenVINO does not take what is kept ({first_line(error)}): `stream-cam build "
-                "--force` builds it anew"
-            ) from error
+            reason = first_line(error)
+            raise EngineError(f"OpenVINO does not take what is kept: {reason}") from error
         return OpenVinoEngine(compiled, self._precision, self._parallel)
 
 

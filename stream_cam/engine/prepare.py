@@ -108,7 +108,10 @@ def take_and_verify(
     if found is None:
         raise EngineError("no such engine is kept here: leave out --verify-only to build it")
     blob, manifest = found
-    engine = backend.revive(blob)
+    try:
+        engine = backend.revive(blob)
+    except EngineError as error:
+        raise EngineError(f"{path.name}: {error}: give --force instead") from error
     if on_stage is not None:
         on_stage("verifying")
     return Prepared(engine, manifest, path), verify(engine, backend.net, backend.frames)
@@ -125,8 +128,7 @@ def _take(backend: Backend, store: EngineStore, level: int) -> Prepared | None:
     except UnusableEngineError as error:
         logger.log(level, "a kept engine is rebuilt: %s is %s (%s)", path.name, error.kind, error)
     except EngineError as error:
-        reason = str(error).partition(": ")[0]
-        logger.log(level, "a kept engine is rebuilt: %s: %s", path.name, reason)
+        logger.log(level, "a kept engine is rebuilt: %s: %s", path.name, error)
     return None
 
 

@@ -19,8 +19,7 @@ import re
 import secrets
 import shutil
 import stat
-import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Literal
@@ -59,7 +58,10 @@ def engines_folder() -> Path:
     if (clone / "engines").is_dir() and (clone / "pyproject.toml").is_file():
         return clone / "engines"
     cache = os.environ.get("XDG_CACHE_HOME")
-    return (Path(cache) if cache else Path.home() / ".cache") / "stream-cam" / "engines"
+    try:
+        return (Path(cache) if cache else Path.home() / ".cache") / "stream-cam" / "engines"
+    except RuntimeError:  # a user without a home folder, as in a container
+        return Path(os.devnull) / "engines"  # where nothing can be kept
 
 
 class EngineStore:
@@ -157,10 +159,14 @@ class EngineStore:
             self._remove_left_overs(path.name)
         return path
 
-    def remove(self, path: Path) -> bool:
-        """Removes an engine's folder; False if it is being built or may not be removed."""
+    def remove(self, path: Path, wanted: Callable[[], bool] = lambda: True) -> bool:
+        """Removes an engine's folder; False if it is being built or may not be removed.
+
+        Args:
+            wanted: asked once more when nobody else can build it: it may just have been mended.
+        """
         with self._at_once(path.name) as held:
-            if not held:
+            if not held or not wanted():
                 return False
             try:
                 self._put_away(path)
@@ -218,7 +224,10 @@ class EngineStore:
         return FileLock(self.folder / f".{name}.lock")
 
     def _temporary(self, name: str) -> Path:
-        return Path(tempfile.mkdtemp(prefix=f".{name}.", suffix=".tmp", dir=self.folder))
+        # Not mkdtemp: other users, whom an administrator builds for, could not read it.
+        path = self.folder / f".{name}.{secrets.token_hex(4)}.tmp"
+        path.mkdir()
+        return path
 
     def _put(self, fresh: Path, path: Path) -> None:
         # A folder that is not empty cannot be replaced by a rename.
@@ -253,6 +262,8 @@ def read_manifest(path: Path) -> Manifest:
     try:
         text = _read_plain(path / MANIFEST, _MAX_MANIFEST_BYTES).decode("utf-8")
         return Manifest.from_json(text)
+    except PermissionError as error:
+        raise UnusableEngineError("foreign", f"{MANIFEST} may not be read by this user") from error
     except OSError as error:
         raise UnusableEngineError("damaged", f"{MANIFEST}: {_reason(error)}") from error
     except OutdatedFormatError as error:
@@ -274,6 +285,8 @@ def read_blob(path: Path, manifest: Manifest) -> bytes:
                 "damaged", f"{BLOB} has {size_bytes} bytes instead of {manifest.size_bytes}"
             )
         blob = _read_plain(path / BLOB, manifest.size_bytes)
+    except PermissionError as error:
+        raise UnusableEngineError("foreign", f"{BLOB} may not be read by this user") from error
     except OSError as error:
         raise UnusableEngineError("damaged", f"{BLOB}: {_reason(error)}") from error
     if hashlib.sha256(blob).hexdigest() != manifest.sha256:
@@ -330,4 +343,8 @@ def _reason(error: Exception) -> str:
 
 
 def _warn_not_kept(folder: Path, error: Exception) -> None:
-    logger.warning("the engine is not kept: %s (%s)", folder, _reason(error))
+    logger.warning(
+        "the engine is not kept: %s (%s); $STREAM_CAM_ENGINES names another folder",
+        folder,
+        _reason(error),
+    )

@@ -76,7 +76,7 @@ class TensorRtBackend:
                 engine = self._loaded(built, b"")
             except EngineError as error:
                 if not self._flavour.is_rtx:
-                    raise
+                    raise EngineError(f"{error}; give --engine inductor") from error
                 # It lists compute capabilities 7.5, 8.x and 12.x: what it says of 9.0 is unknown.
                 logger.info("TensorRT-RTX, for this GPU alone: %s; trying for all", error)
                 built = self._converted(for_this_gpu=False)

@@ -20,6 +20,10 @@ def tensorrt_log(trt: ModuleType) -> Any:
     class Log(trt.ILogger):  # type: ignore[name-defined, misc]
         def __init__(self) -> None:
             super().__init__()
+            self.forget()
+
+        def forget(self) -> None:
+            """Before a call that may fail: what it does not say is not an older call's reason."""
             self.last_error = "no reason given"
 
         def log(self, severity: Any, message: str) -> None:

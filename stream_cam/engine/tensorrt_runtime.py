@@ -37,7 +37,7 @@ def unpack(blob: bytes) -> tuple[bytes, bytes]:
     length = int.from_bytes(blob[:_LENGTH_BYTES], "little")
     end = _LENGTH_BYTES + length
     if not 0 < length <= len(blob) - _LENGTH_BYTES:
-        raise EngineError("no TensorRT engine: `stream-cam build --force` builds it anew")
+        raise EngineError("what is kept is no TensorRT engine")
     return blob[_LENGTH_BYTES:end], blob[end:]
 
 
@@ -70,6 +70,7 @@ class TensorRtEngine:
         # On another device a capture could be empty, and a replay would show stale outputs.
         with torch.cuda.device(device):
             self._runtime = self._trt.Runtime(self._log)
+            self._log.forget()
             self._engine = self._runtime.deserialize_cuda_engine(engine)
             if self._engine is None:
                 raise EngineError(
@@ -87,6 +88,7 @@ class TensorRtEngine:
         """
         with self._lock, torch.cuda.device(self.info.device):
             config = self._runtime_config() if self._cache is not None else None
+            self._log.forget()
             if config is None:
                 context = self._engine.create_execution_context()
             else:
@@ -159,7 +161,10 @@ class TensorRtSession:
                 )
             stream = torch.cuda.current_stream(device).cuda_stream
             if not self._context.execute_async_v3(stream):
-                raise EngineError(f"TensorRT does not run ({self._log.last_error})")
+                raise EngineError(
+                    f"TensorRT does not run ({self._log.last_error}): give --engine inductor, or "
+                    "see `stream-cam doctor`"
+                )
         self._has_run = True
 
     def _bind(self, batch: Tensor, logits: Tensor, features: Tensor) -> None:
@@ -173,7 +178,10 @@ class TensorRtSession:
         if not done:
             self._buffers.forget()
             self._n_frames = 0
-            raise EngineError(f"TensorRT does not take the buffers ({self._log.last_error})")
+            raise EngineError(
+                f"TensorRT does not take the buffers ({self._log.last_error}): give --engine "
+                "inductor, or see `stream-cam doctor`"
+            )
 
 
 def _shapes(

@@ -72,12 +72,15 @@ def made_for(
 
     Raises:
         EngineError: the network does not take that input.
+        RuntimeError: the GPU does not run it.
     """
     zeros = torch.zeros(batch.best, 3, *input_hw, device=device)
     try:
         with torch.inference_mode():
             logits, features = net(zeros)
     except RuntimeError as error:
+        if is_of_gpu(error):
+            raise
         raise EngineError(
             f"the network does not take an input of {input_hw[0]}×{input_hw[1]} pixels "
             f"({first_line(error)}); give a larger --input-size"
@@ -92,6 +95,12 @@ def made_for(
         parallel=1,
         batch=batch,
     )
+
+
+def is_of_gpu(error: RuntimeError) -> bool:
+    """Whether a GPU or its driver failed, not what it was given."""
+    kinds = (torch.OutOfMemoryError, torch.AcceleratorError)
+    return isinstance(error, kinds) or str(error).startswith(("CUDA", "cuDNN", "cuBLAS"))
 
 
 @contextmanager
