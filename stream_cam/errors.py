@@ -10,6 +10,7 @@
     │   └── NoCamError                   a network without GAP and one linear layer has no CAM
     ├── WeightsError                     parameters or labels cannot be had or do not fit
     ├── EngineError                      a network cannot be compiled or run on this machine
+    │   └── GateError                    an engine is not the network it was made from
     └── BenchError                       a benchmark has no figures, or its file is not one
 
 Every message says what was wrong, what was got and what to do next, in one line.
@@ -86,6 +87,10 @@ class WeightsError(StreamCamError):
 
 class EngineError(StreamCamError):
     """A network cannot be compiled or run on this machine."""
+
+
+class GateError(EngineError):
+    """An engine differs from the network it was made from by more than its precision explains."""
 
 
 class BenchError(StreamCamError):

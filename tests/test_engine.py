@@ -21,7 +21,7 @@ from stream_cam.engine.prepare import take_or_build
 from stream_cam.engine.store import EngineStore
 from stream_cam.engine.typed_net import arithmetic
 from stream_cam.engine.verify import compare, verify
-from stream_cam.errors import EngineError
+from stream_cam.errors import EngineError, GateError
 from stream_cam.model import CamNet
 
 
@@ -224,6 +224,20 @@ def test_auto_on_a_gpu_is_fp16_or_where_maps_do_not_survive_that_fp32(
     assert load_engine(toy_net(), "abc", (64, 64), name="tensorrt") is fp32
     (line,) = caplog.messages
     assert "slower tensorrt engine in fp32 (tensorrt: correlation 0.9, at least" in line
+
+
+def test_auto_does_not_try_every_engine_in_what_the_network_does_not_survive(
+    a_gpu: Found, caplog: pytest.LogCaptureFixture
+) -> None:
+    fp32 = EagerEngine(toy_net(), (64, 64))
+    a_gpu["tensorrt fp16"] = GateError("correlation 0.9, at least 0.9995 is asked for")
+    a_gpu["inductor fp16"] = a_gpu["eager fp16"] = EngineError("must not be tried")
+    a_gpu["tensorrt fp32"] = fp32
+    assert load_engine(toy_net(), "abc", (64, 64)) is fp32
+    assert "must not be tried" not in caplog.text
+    # Who asks for it gets it from whichever engine passes.
+    a_gpu["inductor fp16"] = works = EagerEngine(toy_net(), (64, 64))
+    assert load_engine(toy_net(), "abc", (64, 64), precision="fp16") is works
 
 
 @pytest.mark.parametrize("precision", ["bf16", "int8"])

@@ -23,6 +23,7 @@ from typing import Any
 import pytest
 import toy_engine
 from filelock import FileLock
+from torch import Tensor
 from toy_engine import KEY, ToyBackend, toy_blob, with_version
 
 from stream_cam.engine import inventory, store
@@ -30,7 +31,7 @@ from stream_cam.engine.inventory import prune, take_stock
 from stream_cam.engine.manifest import EngineKey, Figures, Manifest
 from stream_cam.engine.prepare import take_or_build
 from stream_cam.engine.store import EngineStore, UnusableEngineError, engines_folder
-from stream_cam.errors import EngineError
+from stream_cam.errors import EngineError, GateError
 
 HERE = Path(__file__).parent
 DEADLINE_SECONDS = 120.0
@@ -239,6 +240,41 @@ def test_damage_is_told_in_one_line_and_mended(
     assert line.startswith(f"a kept engine is rebuilt: {path.name} is damaged")
     assert expected in line
     assert not take_or_build(ToyBackend(), engines).built
+
+
+def test_what_missed_its_gate_is_not_built_at_every_start(engines: EngineStore) -> None:
+    def spoilt(logits: Tensor, features: Tensor) -> None:
+        logits.mul_(2)
+
+    backend = ToyBackend(change=spoilt)
+    for _ in range(3):
+        with pytest.raises(GateError, match="logits' difference"):
+            take_or_build(backend, engines)
+    assert backend.n_compiled == 1
+    with pytest.raises(GateError, match="found before; `stream-cam build --force` tries it again"):
+        take_or_build(ToyBackend(), engines)
+    other = replace(KEY, precision="fp16")
+    assert take_or_build(ToyBackend(other), engines).built
+    # Mended, by a newer library under the same name say: built anew when asked for, then taken.
+    assert take_or_build(ToyBackend(), engines, force=True).built
+    assert not take_or_build(ToyBackend(), engines).built
+    # Forgotten by prune.
+    with pytest.raises(GateError):
+        take_or_build(ToyBackend(with_version("2.0"), change=spoilt), engines)
+    prune(engines, take_stock(engines, machine), machine)
+    assert take_or_build(ToyBackend(with_version("2.0")), engines).built
+
+
+def test_a_refusal_that_cannot_be_read_is_none(engines: EngineStore) -> None:
+    with engines.building(KEY):
+        engines.refuse(KEY, "it differs")
+    assert engines.refusal(KEY) == "it differs"
+    assert engines.entries() == []
+    (path,) = engines.folder.glob(".*.refused.tmp")
+    path.write_bytes(b"\xff\xff")
+    assert engines.refusal(KEY) is None
+    path.write_bytes(b"")
+    assert engines.refusal(KEY) is None
 
 
 def test_a_thousand_corruptions_never_hand_out_another_engine(engines: EngineStore) -> None:

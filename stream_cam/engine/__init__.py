@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, get_args
 
 from stream_cam.config import Device, EngineName, Precision
 from stream_cam.engine.base import Batch, Engine, EngineInfo, OnStage, Session
-from stream_cam.errors import EngineError, UsageError, first_line, unknown_name
+from stream_cam.errors import EngineError, GateError, UsageError, first_line, unknown_name
 
 if TYPE_CHECKING:
     from stream_cam.engine.prepare import Backend
@@ -77,10 +77,18 @@ def load_engine(
         for candidate in _candidates(name, place, one)
     ]
     lacking: list[str] = []
+    too_coarse: Precision | None = None
     for candidate, wanted in ways[:-1]:
-        engine = _load_or_tell(candidate, place, wanted, lacking)
-        if engine is not None:
+        if wanted.precision == too_coarse:
+            continue
+        try:
+            engine = _load(candidate, place, wanted)
             break
+        except EngineError as error:
+            lacking.append(f"{candidate}: {error}")
+            if isinstance(error, GateError) and precision == "auto" and wanted.precision != "fp32":
+                # It is the network that does not survive it, in whatever engine.
+                too_coarse = wanted.precision
     else:
         candidate, wanted = ways[-1]
         engine = _load(candidate, place, wanted)
@@ -172,14 +180,6 @@ def _candidates(name: EngineName, place: str, precision: Precision) -> tuple[str
             f"{elsewhere[precision]}"
         )
     return able
-
-
-def _load_or_tell(name: str, place: str, wanted: Wanted, lacking: list[str]) -> Engine | None:
-    try:
-        return _load(name, place, wanted)
-    except EngineError as error:
-        lacking.append(f"{name}: {error}")
-        return None
 
 
 def _load(name: str, place: str, wanted: Wanted) -> Engine:

@@ -18,7 +18,7 @@ from stream_cam.engine.buffers import own_stream, wait_for
 from stream_cam.engine.manifest import EngineKey, Figures, Manifest
 from stream_cam.engine.store import EngineStore, UnusableEngineError
 from stream_cam.engine.verify import verify
-from stream_cam.errors import EngineError
+from stream_cam.errors import EngineError, GateError
 from stream_cam.model import CamNet
 
 logger = logging.getLogger(__name__)
@@ -75,7 +75,8 @@ def take_or_build(
         on_stage: told what is being done while it is built.
 
     Raises:
-        EngineError: it cannot be compiled, or is not the network it was made from.
+        GateError: it is not the network it was made from, now or when it was last built.
+        EngineError: it cannot be compiled.
     """
     store = store or EngineStore()
     on_stage = on_stage or tell_nobody
@@ -83,11 +84,14 @@ def take_or_build(
     kept = None if force else _take(backend, store, logging.DEBUG)
     if kept is not None:
         return kept
+    if not force:
+        _require_not_refused(backend.key, store)
     with store.building(backend.key) as locked:
         kept = None if force else _take(backend, store, logging.WARNING)
         if kept is not None:
             return kept
         if not force:
+            _require_not_refused(backend.key, store)
             _tell_outdated(backend.key, store)
         return _build(backend, store if locked else None, on_stage)
 
@@ -132,6 +136,13 @@ def _take(backend: Backend, store: EngineStore, level: int) -> Prepared | None:
     return None
 
 
+def _require_not_refused(key: EngineKey, store: EngineStore) -> None:
+    """What takes minutes is not built at every start to be refused each time."""
+    why = store.refusal(key)
+    if why is not None:
+        raise GateError(f"{why} (found before; `stream-cam build --force` tries it again)")
+
+
 def _tell_outdated(key: EngineKey, store: EngineStore) -> None:
     """Says why an engine is built anew though one for the same use is kept."""
     for path, manifest in store.manifests():
@@ -151,7 +162,12 @@ def _build(backend: Backend, store: EngineStore | None, on_stage: OnStage) -> Pr
     engine, blob = backend.compile(on_stage)
     build_seconds = time.monotonic() - started
     on_stage("verifying")
-    figures = verify(engine, backend.net, backend.frames)
+    try:
+        figures = verify(engine, backend.net, backend.frames)
+    except GateError as error:
+        if store is not None:
+            store.refuse(key, str(error))
+        raise
     on_stage("measuring")
     manifest = Manifest(
         key=key,

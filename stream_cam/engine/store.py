@@ -4,6 +4,7 @@
     <engines>/<model>-<backend>-<hash>/manifest.json    what it is, in plain text
     <engines>/.<model>-<backend>-<hash>.lock            held while that engine is built
     <engines>/.<model>-<backend>-<hash>.<random>.tmp    not yet, or no longer, an engine
+    <engines>/.<model>-<backend>-<hash>.refused.tmp     why that engine failed its verification
 
 A folder appears under its name whole or not at all: it is written and synced under a temporary
 name, then renamed. Reading takes no lock. Only one who holds the lock publishes, replaces or
@@ -152,12 +153,25 @@ class EngineStore:
             _write_synced(fresh / MANIFEST, manifest.to_json().encode())
             sync_folder(fresh)
             self._put(fresh, path)
+            _discard(self._refusal_path(manifest.key))
         except OSError as error:
             _warn_not_kept(self.folder, error)
             return None
         finally:
             self._remove_left_overs(path.name)
         return path
+
+    def refuse(self, key: EngineKey, why: str) -> None:
+        """Keeps why an engine was not published; the caller holds the lock."""
+        with suppress(OSError):  # then it is found out again
+            self._refusal_path(key).write_text(why, encoding="utf-8")
+
+    def refusal(self, key: EngineKey) -> str | None:
+        """Why the engine with this key was not published when it was last built, if it was not."""
+        try:
+            return _read_plain(self._refusal_path(key), _MAX_MANIFEST_BYTES).decode("utf-8") or None
+        except (OSError, UnicodeDecodeError):
+            return None
 
     def remove(self, path: Path, wanted: Callable[[], bool] = lambda: True) -> bool:
         """Removes an engine's folder; False if it is being built or may not be removed.
@@ -223,6 +237,9 @@ class EngineStore:
     def _lock(self, name: str) -> FileLock:
         return FileLock(self.folder / f".{name}.lock")
 
+    def _refusal_path(self, key: EngineKey) -> Path:
+        return self.folder / f".{self.path(key).name}.refused.tmp"
+
     def _temporary(self, name: str) -> Path:
         # Not mkdtemp: other users, whom an administrator builds for, could not read it.
         path = self.folder / f".{name}.{secrets.token_hex(4)}.tmp"
@@ -249,7 +266,7 @@ class EngineStore:
 
     def _remove_left_overs(self, name: str) -> None:
         for path in self._left_overs():
-            if path.name.startswith(f".{name}."):
+            if path.name.startswith(f".{name}.") and path.name != f".{name}.refused.tmp":
                 _discard(path)
 
 

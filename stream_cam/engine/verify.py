@@ -19,7 +19,7 @@ from stream_cam.cam.reference import class_activation_maps, preprocess, scale_ca
 from stream_cam.engine.base import Engine
 from stream_cam.engine.buffers import own_stream
 from stream_cam.engine.manifest import Figures
-from stream_cam.errors import EngineError, first_line
+from stream_cam.errors import EngineError, GateError, first_line
 from stream_cam.model import CamNet
 from stream_cam.sources.demo_scene import SHAPE_SECONDS, Scene
 
@@ -90,7 +90,8 @@ def verify(engine: Engine, net: CamNet, frames: Sequence[Tensor] = ()) -> Figure
         frames: (1, 3, H, W) float32 each, to compare on besides the drawn and the random ones.
 
     Raises:
-        EngineError: they differ by more than the precision explains, with the figures.
+        GateError: they differ by more than the precision explains, with the figures.
+        EngineError: it does not run.
     """
     comparison = Comparison(net, engine.info.input_shape, frames)
     last_resort = "--device cpu" if engine.info.name == "eager" else "--engine eager"
@@ -104,7 +105,7 @@ def verify(engine: Engine, net: CamNet, frames: Sequence[Tensor] = ()) -> Figure
     failures = GATES[engine.info.precision].failures(figures, len(comparison))
     if failures:
         way_out = last_resort if engine.info.precision == "fp32" else "--precision fp32"
-        raise EngineError(
+        raise GateError(
             f"the {engine.info.name} engine of {net.name} in {engine.info.precision} is not the "
             f"network it was made from ({'; '.join(failures)}); it is not used: give {way_out}"
         )
