@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from kernel_runner import RunKernel
 from torch import Tensor
 
@@ -212,6 +214,82 @@ def test_kernels_do_what_their_references_do(run_kernel: RunKernel) -> None:
         torch.testing.assert_close(got[2], expected[2], rtol=1e-6, atol=1e-6, equal_nan=True)
         by_kernel.choice.assert_equal(by_torch.choice)
     torch.testing.assert_close(by_kernel.values, by_torch.values, rtol=1e-6, atol=1e-6)
+    assert torch.equal(by_kernel.seconds.nan_to_num(-1.0), by_torch.seconds.nan_to_num(-1.0))
+
+
+Step = tuple[float, int, int, bool]
+"""Seconds, the class asked for, the place where frames are, and whether the map has numbers."""
+
+
+def assert_as_steady_maps(gpu: OnGpu, steps: list[Step]) -> None:
+    steady, place = SteadyMaps(smooth_seconds=0.5), steps[0][2]
+    generator = torch.Generator().manual_seed(len(steps))
+    for seconds, index, now_at, has_numbers in steps:
+        logits = torch.randn(1, 6, generator=generator)
+        cams = torch.randn(6, 2, 3, generator=generator)
+        if not has_numbers:
+            cams[:] = NAN
+        told = explanation(logits, cams, [index], 1)
+        expected = steady.update(replace(told, frame_size_hw=(8 + now_at, 8)), seconds)
+        times = clock(seconds, smooth=0.5, forget=float(now_at != place))
+        _, got, _ = gpu.update(logits, cams, [index], times)
+        np.testing.assert_allclose(got.numpy(), expected.cams, rtol=1e-6, atol=1e-6)
+        place = now_at
+
+
+SCENES: dict[str, list[Step]] = {
+    "another place": [(0.0, 3, 0, True), (0.04, 5, 1, True), (0.08, 3, 1, True)],
+    "there and back": [(0.0, 3, 0, True), (0.04, 5, 1, True), (0.08, 3, 0, True)],
+    "a loop": [(0.0, 3, 0, True), (2.5, 5, 0, True), (0.1, 5, 0, True), (0.2, 3, 0, True)],
+    "a step back": [(5.0, 3, 0, True), (3.9, 5, 0, True), (4.1, 3, 0, True)],
+    "no numbers there": [(0.0, 3, 0, True), (0.04, 3, 1, False), (0.08, 3, 1, True)],
+    "no numbers": [(0.0, 3, 0, True), (0.04, 3, 0, False), (0.08, 3, 0, True)],
+}
+
+
+@pytest.mark.parametrize("steps", SCENES.values(), ids=SCENES)
+def test_classes_that_are_not_shown_are_forgotten_too(
+    steps: list[Step], run_kernel: RunKernel
+) -> None:
+    assert_as_steady_maps(OnGpu(choose_classes_reference, smooth_maps_reference, 1), steps)
+    by_kernel = OnGpu(
+        choose_classes_reference, lambda **arguments: run_kernel(smooth_maps, **arguments), 1
+    )
+    assert_as_steady_maps(by_kernel, steps)
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.integers(0, 12).map(lambda number: number * 0.3),
+            st.integers(0, 2),
+            st.integers(0, 1),
+            st.booleans(),
+        ),
+        min_size=1,
+        max_size=12,
+    )
+)
+def test_at_any_times_and_places_maps_are_those_of_steady_maps(steps: list[Step]) -> None:
+    assert_as_steady_maps(OnGpu(choose_classes_reference, smooth_maps_reference, 1), steps)
+
+
+@pytest.mark.parametrize("n_classes", [1, 255, 256, 1000])
+def test_of_many_classes_every_one_is_forgotten(n_classes: int, run_kernel: RunKernel) -> None:
+    seconds = torch.full((n_classes,), 1.0, dtype=torch.float64)
+    seconds[n_classes // 2 :] = 5.0
+    run_kernel(
+        smooth_maps,
+        cams=torch.ones(1, 1, 2, 3),
+        classes=torch.tensor([[n_classes - 1]]),
+        clock=clock(5.5, smooth=0.2),
+        seconds=seconds,
+        values=torch.zeros((n_classes, 8), dtype=torch.float64),
+        ranges=torch.zeros(1, 1, 2),
+    )
+    assert seconds[: n_classes // 2].isnan().all()
+    assert (seconds[n_classes // 2 : -1] == 5.0).all()
+    assert seconds[-1] == 5.5
 
 
 def test_without_times_no_state_is_touched(run_kernel: RunKernel) -> None:

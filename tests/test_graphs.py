@@ -6,6 +6,7 @@ import logging
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import replace
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -255,6 +256,27 @@ def test_maps_start_anew_on_frames_of_another_size() -> None:
     for seed, got, size_hw in ((2, other, (48, 80)), (3, back, (SIDE, SIDE))):
         alone = explainer().explain(frame(seed, size_hw), 3)
         assert np.abs(got.cams - alone.cams).max() <= 0.02 * np.abs(alone.cams).max()
+
+
+@pytest.mark.parametrize(
+    "frames",
+    [
+        [((64, 64), 3, 0.0), ((48, 80), 5, 0.04), ((48, 80), 3, 0.08)],
+        [((64, 64), 3, 0.0), ((64, 64), 5, 2.5), ((64, 64), 5, 0.1), ((64, 64), 3, 0.2)],
+    ],
+    ids=["another size", "a looped file"],
+)
+def test_maps_of_classes_that_were_not_shown_start_anew_too(
+    frames: list[tuple[tuple[int, int], int, float]],
+) -> None:
+    """What was kept of the last frame's class is of another size, or of the round before."""
+    on_cpu, on_gpu = explainer(), explainer(StandIn(11))
+    steady, times = SteadyMaps(smooth_seconds=0.5), SteadyMaps(smooth_seconds=0.5)
+    for seed, (size_hw, index, seconds) in enumerate(frames):
+        each = replace(frame(seed, size_hw), pts=round(seconds * 100), time_base=Fraction(1, 100))
+        expected = steady.update(on_cpu.explain(each, index)).cams
+        got = on_gpu.explain_drawn(each, [index], steady=times).cams
+        assert np.abs(got - expected).max() <= 0.02 * np.abs(expected).max()
 
 
 def test_a_gpu_that_fails_loses_the_frames_after_and_says_why() -> None:

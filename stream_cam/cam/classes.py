@@ -38,6 +38,7 @@ class Clock(IntEnum):
     FORGET_CLASS = 4
     """1: what was held before is not of this run of frames."""
     FORGET_MAPS = 5
+    """1: what was kept before, of whichever class, is of another place."""
 
 
 _NOW, _HOLD, _GAP = (tl.constexpr(int(place)) for place in (Clock.NOW, Clock.HOLD, Clock.GAP))

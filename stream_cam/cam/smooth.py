@@ -8,7 +8,10 @@ difference between a frame's map x and the filtered one y is
 One program filters one map: it reads 49 numbers of the frame and 51 of the state, a row for each
 class, and writes both; all in float64, as on the CPU, so that both paths draw the same picture. It
 is a launch between the maps' sum and their scaling because the range that they are scaled by is
-filtered too. Frames must pass in their order. Nothing here is measured on a GPU yet.
+filtered too. Further programs forget what is of another scene, of all the classes that this frame
+does not show: frames may come back, in a looped file, to times at which what was kept looks recent.
+That reads the classes' times, 8 KB for a thousand. Frames must pass in their order. Nothing here is
+measured on a GPU yet.
 """
 
 # Triton has no types.
@@ -28,6 +31,8 @@ _HURRY = 4.0
 _BETA = tl.constexpr(_HURRY)
 _NOW, _SMOOTH, _GAP = (tl.constexpr(int(place)) for place in (Clock.NOW, Clock.SMOOTH, Clock.GAP))
 _FORGET = tl.constexpr(int(Clock.FORGET_MAPS))
+_CLASSES = 256
+"""Whose times one program looks through."""
 
 
 @triton.jit
@@ -45,7 +50,29 @@ def _difference(new, kept):
 
 
 @triton.jit
-def _smooth_kernel(
+def _is_kept(seconds, clock_ptr):
+    """Whether what was kept at a time is of this frame's scene; NaN never is."""
+    forget = tl.load(clock_ptr + _FORGET) != 0.0
+    gap = tl.where(forget, -1.0, tl.load(clock_ptr + _GAP))
+    return tl.abs(tl.load(clock_ptr + _NOW) - seconds) <= gap
+
+
+@triton.jit
+def _forget(block, classes_ptr, clock_ptr, seconds_ptr, n_targets, n_classes, BLOCK: tl.constexpr):
+    """Of a block of classes those that are not shown; the shown ones have programs of their own."""
+    index = block * BLOCK + tl.arange(0, BLOCK)
+    n_classes = tl.where(tl.load(clock_ptr + _SMOOTH) > 0.0, n_classes, 0)
+    is_class = index < n_classes
+    seconds = tl.load(seconds_ptr + index, mask=is_class, other=0.0)
+    is_gone = is_class & ~_is_kept(seconds, clock_ptr)
+    for target in range(n_targets):
+        is_gone = is_gone & (index != tl.load(classes_ptr + target))
+    tl.store(seconds_ptr + index, float("nan"), mask=is_gone)
+
+
+@triton.jit
+def _filter(
+    target,
     cams_ptr,
     ranges_ptr,
     classes_ptr,
@@ -55,17 +82,16 @@ def _smooth_kernel(
     n_cells,
     CELLS: tl.constexpr,
 ):
-    target = tl.program_id(0)
     cell = tl.arange(0, CELLS)
     is_cell = cell < n_cells
     chosen = tl.load(classes_ptr + target)
     values_ptr += chosen * (n_cells + 2)
     now = tl.load(clock_ptr + _NOW)
     tau = tl.load(clock_ptr + _SMOOTH)
-    since = now - tl.load(seconds_ptr + chosen)
+    seen = tl.load(seconds_ptr + chosen)
+    since = now - seen
     is_on = tau > 0.0
-    is_kept = is_on & (tl.abs(since) <= tl.load(clock_ptr + _GAP))
-    is_kept = is_kept & (tl.load(clock_ptr + _FORGET) == 0.0)
+    is_kept = is_on & _is_kept(seen, clock_ptr)
 
     nan = float("nan")
     cam = tl.load(cams_ptr + target * n_cells + cell, mask=is_cell, other=nan).to(tl.float64)
@@ -97,10 +123,44 @@ def _smooth_kernel(
     tl.store(values_ptr + 1, high, mask=is_stored)
     n_stored = tl.where(is_stored, n_cells, 0)
     tl.store(values_ptr + 2 + cell, cam, mask=cell < n_stored)
-    tl.store(seconds_ptr + chosen, now, mask=is_stored)
+    # A map without a number brings nothing back that is of another scene.
+    seen = tl.where(has_numbers, now, tl.where(is_kept, seen, nan))
+    tl.store(seconds_ptr + chosen, seen, mask=is_on)
     tl.store(ranges_ptr + 2 * target, low.to(tl.float32))
     tl.store(ranges_ptr + 2 * target + 1, high.to(tl.float32))
     tl.store(cams_ptr + target * n_cells + cell, cam.to(tl.float32), mask=is_cell)
+
+
+@triton.jit
+def _smooth_kernel(
+    cams_ptr,
+    ranges_ptr,
+    classes_ptr,
+    clock_ptr,
+    seconds_ptr,
+    values_ptr,
+    n_targets,
+    n_classes,
+    n_cells,
+    CELLS: tl.constexpr,
+    CLASSES: tl.constexpr,
+):
+    target = tl.program_id(0)
+    if target < n_targets:
+        _filter(
+            target,
+            cams_ptr,
+            ranges_ptr,
+            classes_ptr,
+            clock_ptr,
+            seconds_ptr,
+            values_ptr,
+            n_cells,
+            CELLS,
+        )
+    else:
+        block = target - n_targets
+        _forget(block, classes_ptr, clock_ptr, seconds_ptr, n_targets, n_classes, CLASSES)
 
 
 def smooth_maps(
@@ -112,22 +172,27 @@ def smooth_maps(
         cams: (1, n_targets, h, w) float32, raw; become the filtered ones.
         classes: (1, n_targets) int64, each once: whose maps they are.
         clock: (6,) float64, as `classes.Clock` says; with `SMOOTH` 0 nothing is filtered or kept.
-        seconds: (n_classes,) float64: when each class's state took in a frame; NaN: never.
+        seconds: (n_classes,) float64: when each class's state took in a frame; NaN: never, or that
+            is forgotten.
         values: (n_classes, 2 + h·w) float64: filtered minimum, maximum and cells.
         ranges: receives what is drawn as cold and as hot, (1, n_targets, 2) float32.
     """
     _check(cams, classes, clock, seconds, values, ranges)
     n_targets, n_cells = cams.shape[1], cams.shape[2] * cams.shape[3]
+    n_classes = seconds.shape[0]
     with torch.cuda.device_of(cams):  # type: ignore[no-untyped-call]
-        _smooth_kernel[(n_targets,)](
+        _smooth_kernel[(n_targets + triton.cdiv(n_classes, _CLASSES),)](
             cams,
             ranges,
             classes,
             clock,
             seconds,
             values,
+            n_targets,
+            n_classes,
             n_cells,
             CELLS=triton.next_power_of_2(n_cells),
+            CLASSES=_CLASSES,
             num_warps=1,
             enable_fp_fusion=False,  # as on the CPU
         )
@@ -158,6 +223,10 @@ def smooth_maps_reference(
 ) -> None:
     """`smooth_maps` in plain torch, which nobody waits for either."""
     now, tau, gap = clock[Clock.NOW], clock[Clock.SMOOTH], clock[Clock.GAP]
+    is_on = tau > 0
+    is_recent = ((now - seconds).abs() <= gap) & (clock[Clock.FORGET_MAPS] == 0)
+    seconds.copy_(torch.where(is_on & ~is_recent, torch.nan, seconds))
+
     chosen = classes[0]
     cells = cams[0].flatten(1).double()
     is_number = cells.isfinite()
@@ -168,8 +237,7 @@ def smooth_maps_reference(
     new = torch.where(new.isfinite(), new, torch.nan)
 
     kept, since = values[chosen], (now - seconds[chosen])[:, None]
-    is_on = tau > 0
-    is_kept = is_on & (since.abs() <= gap) & (clock[Clock.FORGET_MAPS] == 0)
+    is_kept = is_on & ~since.isnan()
     difference = torch.where((new - kept).isfinite(), (new - kept).abs(), 0.0)
     change = difference.amax(dim=1, keepdim=True) / torch.where(span > 0, span, 1.0)
     change = torch.where(span > 0, change, 0.0)
