@@ -13,7 +13,10 @@ from torch import Tensor
 from stream_cam.cam.cpu import CpuPreprocessor
 from stream_cam.cam.geometry import FitPlan
 from stream_cam.engine import Engine, EngineInfo, Session
+from stream_cam.errors import EngineError, first_line
 from stream_cam.frame import BgrImage
+from stream_cam.gpu.capture import capturing
+from stream_cam.gpu.lost import holds_gpu_memory, lost
 from stream_cam.weights import Weights
 
 _MAX_PLANS = 16
@@ -29,6 +32,8 @@ class _Lane:
         self._session = engine.session()
         self._preprocessors: OrderedDict[FitPlan, CpuPreprocessor] = OrderedDict()
         on_gpu = info.device != "cpu"
+        if on_gpu:
+            holds_gpu_memory(self)
         self._batch, self.logits, self.features = (
             torch.empty(shape, pin_memory=on_gpu)
             for shape in (info.input_shape, info.logits_shape, info.features_shape)
@@ -53,6 +58,7 @@ class _GpuCopies:
     """An engine's tensors on its GPU, and a stream of its own between the host's pinned ones."""
 
     def __init__(self, info: EngineInfo) -> None:
+        self._device = info.device
         # A network compiled for an ordinary tensor is compiled anew for an inference tensor.
         with torch.inference_mode(False):
             self._batch, self._logits, self._features = (
@@ -62,13 +68,35 @@ class _GpuCopies:
         self._stream = torch.cuda.Stream(info.device)  # type: ignore[no-untyped-call]
 
     def run(self, session: Session, batch: Tensor, logits: Tensor, features: Tensor) -> None:
-        """Up, through the network, down; returns when the results are there."""
-        with torch.cuda.stream(self._stream):
-            self._batch.copy_(batch, non_blocking=True)
-            session(self._batch, self._logits, self._features)
-            logits.copy_(self._logits, non_blocking=True)
-            features.copy_(self._features, non_blocking=True)
-        self._stream.synchronize()
+        """Up, through the network, down; returns when the results are there.
+
+        Raises:
+            EngineError: CUDA or the engine failed.
+        """
+        with _failures_told(self._device):
+            with torch.cuda.stream(self._stream):
+                self._batch.copy_(batch, non_blocking=True)
+                session(self._batch, self._logits, self._features)
+                logits.copy_(self._logits, non_blocking=True)
+                features.copy_(self._features, non_blocking=True)
+            self._stream.synchronize()
+
+
+@contextmanager
+def _failures_told(device: str) -> Iterator[None]:
+    """What CUDA raises, as an error of the world, which says whether the GPU is lost."""
+    try:
+        yield
+    except RuntimeError as error:
+        try:
+            with capturing:
+                torch.cuda.synchronize(device)
+        except RuntimeError:
+            raise lost(error) from error
+        raise EngineError(
+            f"{device} cannot work on a frame ({first_line(error)}); see nvidia-smi, or give "
+            "--device cpu"
+        ) from error
 
 
 class LanePool:

@@ -208,16 +208,35 @@ for broken in (bright, image, image):
         print("told:", error, flush=True)
     else:
         print("nothing told", flush=True)
+try:
+    made.explain(image)
+except EngineError as error:
+    print("told:", error, flush=True)
+"""
+FAILS_IN_FLIGHT = f"""{FAILS.partition("bright = ")[0]}
+from stream_cam.gpu.plan import Order
+
+bright = np.full((480, 640, 3), 255, np.uint8)
+with made.graphs.begun(pool.engine, made.plan((480, 640)), bright, Order()):
+    for size_hw in ((333, 500), (480, 640)):
+        try:
+            made.explain_drawn(np.full((*size_hw, 3), 90, np.uint8))
+        except EngineError as error:
+            print("told:", error, flush=True)
 """
 
 
-def test_an_engine_that_fails_in_flight_is_told_to_all_who_come_after() -> None:
-    """In a process of its own, which has no GPU after it."""
+@pytest.mark.parametrize(("script", "n_told"), [(FAILS, 4), (FAILS_IN_FLIGHT, 2)])
+def test_an_engine_that_fails_in_flight_is_told_to_all_who_come_after(
+    script: str, n_told: int
+) -> None:
+    """In a process of its own, which has no GPU after it, and which ends in order."""
     tests = Path(__file__).resolve().parent
-    code = f"import sys\nsys.path[:0] = [{str(tests)!r}, {str(tests.parent)!r}]\n{FAILS}"
+    code = f"import sys\nsys.path[:0] = [{str(tests)!r}, {str(tests.parent)!r}]\n{script}"
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=DEADLINE_SECONDS
     )
     told = [line for line in done.stdout.splitlines() if line.startswith(("told", "nothing"))]
-    assert len(told) == 3, done.stdout + done.stderr
+    assert len(told) == n_told, done.stdout + done.stderr
     assert all("told: the GPU failed while it worked on a frame" in line for line in told)
+    assert done.returncode == 0, done.stderr

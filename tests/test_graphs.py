@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import logging
+import weakref
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import replace
 from fractions import Fraction
 
@@ -305,6 +307,53 @@ def test_a_failure_in_flight_reaches_all_who_wait() -> None:
         found = list(pool.map(outcome, range(16), timeout=DEADLINE_SECONDS))
     assert all(one == "fine" or "illegal memory access in replay 5" in one for one in found)
     assert sum(one != "fine" for one in found) >= 16 - 5
+
+
+def test_a_failure_in_flight_is_no_fault_of_the_frame_that_is_planned(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    made = explainer(StandIn(12, fail_replay=0))
+    assert made.graphs is not None
+    assert made.engine is not None
+    fit = plan_fit("stretch", (SIDE, SIDE), SIDE)
+    with made.graphs.begun(made.engine, fit, picture(0), Order()):
+        for size_hw in ((48, 80), (SIDE, SIDE)):
+            with pytest.raises(
+                EngineError, match=r"GPU failed .*illegal memory access in replay 0"
+            ):
+                made.explain_drawn(picture(1, size_hw))
+    assert not caplog.records, "they could have been captured"
+
+
+class Watched(StandIn):
+    """Knows what of the memory that it gave is still there."""
+
+    def __init__(self, *, fail_replay: int | None) -> None:
+        super().__init__(13, fail_replay=fail_replay)
+        self._given: list[weakref.ref[Tensor]] = []
+
+    def host(self, n_bytes: int) -> Tensor:
+        memory = super().host(n_bytes)
+        self._given.append(weakref.ref(memory))
+        return memory
+
+    @property
+    def kept(self) -> list[bool]:
+        gc.collect()
+        return [memory() is not None for memory in self._given]
+
+
+@pytest.mark.parametrize("is_lost", [False, True])
+def test_memory_of_a_lost_gpu_is_never_freed(is_lost: bool) -> None:
+    """That may end the process; what is not lost is freed."""
+    gpu = Watched(fail_replay=1 if is_lost else None)
+    on_gpu = explainer(gpu)
+    on_gpu.explain_drawn(frame(0))
+    with pytest.raises(EngineError) if is_lost else nullcontext():
+        on_gpu.explain_drawn(frame(1))
+    assert gpu.kept == [True] * 6
+    del on_gpu
+    assert gpu.kept == [is_lost] * 6
 
 
 class Reads:

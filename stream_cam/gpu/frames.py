@@ -23,9 +23,10 @@ from torch import Tensor
 
 from stream_cam.cam.geometry import FitPlan
 from stream_cam.engine.base import Engine
-from stream_cam.errors import EngineError, first_line, why_not_captured
+from stream_cam.errors import EngineError, why_not_captured
 from stream_cam.frame import BgrImage, FloatArray, Region
 from stream_cam.gpu.base import Event, Gpu, NotCapturedError
+from stream_cam.gpu.lost import lost
 from stream_cam.gpu.plan import Order, Shape
 from stream_cam.gpu.slot import Plans, Results, Slot, State, clock_of
 from stream_cam.weights import Weights
@@ -164,6 +165,10 @@ class FrameGraphs:
         try:
             ring = _Ring(engine, shape, self._slots(engine, shape))
         except Exception as error:  # whatever an engine or a compiler of kernels raises
+            try:
+                self._gpu.settle()
+            except RuntimeError as failure:  # of a frame on its way: it says nothing of the plan
+                raise self._lost(failure) from error
             reason = why_not_captured(error)
             raise NotCapturedError(
                 f"the {engine.info.name} engine cannot be captured in a graph ({reason})"
@@ -190,11 +195,8 @@ class FrameGraphs:
 
     def _lost(self, error: RuntimeError) -> EngineError:
         """After an error on a GPU all that was on its way is lost, and no more can come."""
-        reason = first_line(error)
         if self._broken is None:
-            self._broken = EngineError(
-                f"the GPU failed while it worked on a frame ({reason}); start again"
-            )
+            self._broken = lost(error)
         return self._broken
 
 

@@ -23,6 +23,7 @@ from stream_cam.engine.base import EngineInfo, Session
 from stream_cam.frame import BgrImage, FloatArray
 from stream_cam.gpu.base import Gpu
 from stream_cam.gpu.block import Block, Fields
+from stream_cam.gpu.lost import holds_gpu_memory
 from stream_cam.gpu.plan import Order, Shape, table_of
 from stream_cam.weights import Weights
 
@@ -139,6 +140,7 @@ class Slot:
         *,
         copies: bool = True,
     ) -> None:
+        holds_gpu_memory(self)
         self._gpu, self._plans, self._session = gpu, plans, session
         self._weight, self._state, self._copies = weight, state, copies
         info, shape = plans.info, plans.shape
