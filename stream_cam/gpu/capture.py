@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -34,9 +36,22 @@ def captured(work: Callable[[], None], stream: Any, device: str) -> torch.cuda.C
         # Other threads may use the GPU meanwhile: https://github.com/NVIDIA/TensorRT/issues/3349
         # The outer stream: a capture that fails does not restore the one before it.
         with (
+            _no_collection(),
             torch.cuda.stream(stream),
             torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"),
         ):
             work()
         torch.cuda.synchronize()
     return graph
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """Keeps Python's collector from freeing what is CUDA's: within a capture that would end it."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
