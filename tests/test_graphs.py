@@ -325,6 +325,39 @@ def test_a_failure_in_flight_is_no_fault_of_the_frame_that_is_planned(
     assert not caplog.records, "they could have been captured"
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_a_frame_that_is_given_up_is_done_before_its_slot_is_the_next_ones(seed: int) -> None:
+    """What comes next would change its pixels and its time under way."""
+    on_cpu, made = explainer(), explainer(StandIn(seed), n_slots=1)
+    assert made.graphs is not None
+    assert made.engine is not None
+    fit = plan_fit("stretch", (SIDE, SIDE), SIDE)
+    steady, order = SteadyMaps(smooth_seconds=0.5), Order(targets=(3,), smooth_seconds=0.5)
+    with (
+        pytest.raises(KeyboardInterrupt),
+        made.graphs.begun(made.engine, fit, picture(0), order, now_seconds=0.0),
+    ):
+        raise KeyboardInterrupt
+    steady.update(on_cpu.explain(frame(0), 3), 0.0)
+    got = made.graphs.explain(made.engine, fit, picture(1), order, now_seconds=0.1)
+    expected = steady.update(on_cpu.explain(frame(1), 3), 0.1)
+    np.testing.assert_allclose(got.cams, expected.cams, rtol=1e-3, atol=1e-3)
+
+
+def test_a_frame_that_is_given_up_on_a_lost_gpu_keeps_its_own_reason() -> None:
+    made = explainer(StandIn(fail_replay=0))
+    assert made.graphs is not None
+    assert made.engine is not None
+    fit = plan_fit("stretch", (SIDE, SIDE), SIDE)
+    with (
+        pytest.raises(KeyboardInterrupt),
+        made.graphs.begun(made.engine, fit, picture(0), Order()),
+    ):
+        raise KeyboardInterrupt
+    with pytest.raises(EngineError, match=r"GPU failed .*illegal memory access in replay 0"):
+        made.explain_drawn(frame(1))
+
+
 class Watched(StandIn):
     """Knows what of the memory that it gave is still there."""
 

@@ -113,15 +113,16 @@ class FrameGraphs:
             slot = ring.take()
             try:
                 self._start(slot, image, order, now_seconds, ring.place)
-            except BaseException as error:
+            except RuntimeError as error:
                 ring.give_back(slot)
-                if isinstance(error, RuntimeError):
-                    raise self._lost(error) from error
+                raise self._lost(error) from error
+            except BaseException:
+                self._give_back(ring, slot)
                 raise
         try:
             yield slot
         finally:
-            ring.give_back(slot)
+            self._give_back(ring, slot)
 
     def slot_without_copies(self, engine: Engine, fit: FitPlan, order: Order) -> Slot:
         """A slot of its own whose graph leaves upload and download out, to be timed."""
@@ -154,6 +155,16 @@ class FrameGraphs:
             self._steadied = slot.done
         if order.smooth_seconds > 0.0:
             self._place = place
+
+    def _give_back(self, ring: _Ring, slot: Slot) -> None:
+        """When nothing of its frame is on its way: an interrupt may have come before the result."""
+        try:
+            if self._broken is None:
+                slot.rest()
+        except RuntimeError as error:
+            self._lost(error)  # told to who comes next: this frame has a reason of its own
+        finally:
+            ring.give_back(slot)
 
     def _ring(self, engine: Engine, shape: Shape) -> _Ring:
         key = id(engine), shape

@@ -162,6 +162,7 @@ class Slot:
         self.pictures_bgr: BgrImage = self._download["pictures"][0].numpy()
         """(n_drawn, H, W, 3) uint8 in pinned memory, until the slot's next frame."""
         self.stream, self.done = gpu.stream(), gpu.event()
+        self._is_on_its_way = False
         gpu.settle()
         self.graph = self.stream.capture(self._work)
 
@@ -184,8 +185,21 @@ class Slot:
 
     def start(self) -> None:
         """Gives the frame to the GPU and returns."""
-        self.stream.replay(self.graph)
-        self.stream.record(self.done)
+        self._is_on_its_way = True
+        try:
+            self.stream.replay(self.graph)
+        finally:
+            self.stream.record(self.done)
+
+    def rest(self) -> None:
+        """Waits for a frame that nobody has finished.
+
+        Raises:
+            RuntimeError: the GPU failed.
+        """
+        if self._is_on_its_way:
+            self.done.wait()
+            self._is_on_its_way = False
 
     def finish(self) -> Results:
         """Waits for the frame.
@@ -193,7 +207,7 @@ class Slot:
         Raises:
             RuntimeError: the GPU failed.
         """
-        self.done.wait()
+        self.rest()
         small = {
             name: self._download[name].numpy().copy()
             for name in self._plans.downloaded
