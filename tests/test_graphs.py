@@ -8,12 +8,12 @@ import weakref
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, nullcontext
 from dataclasses import replace
-from fractions import Fraction
 
 import numpy as np
 import pytest
 from graph_parts import (
     SIDE,
+    Reads,
     assert_drawn_as_on_the_cpu,
     frame,
     is_tie,
@@ -28,7 +28,6 @@ from stream_cam.cam.geometry import plan_fit
 from stream_cam.cam.steady import SteadyMaps
 from stream_cam.capture import Line, Turn
 from stream_cam.config import Fit, LookConfig, Upsampling
-from stream_cam.engine.base import Session
 from stream_cam.errors import EngineError
 from stream_cam.explain import Explainer
 from stream_cam.frame import Explanation, Frame
@@ -108,48 +107,12 @@ def test_whole_pictures_equal_the_cpus_where_nothing_is_resized(look: LookConfig
         assert difference.max(axis=2)[~tie].max() <= 1
 
 
-def test_panels_are_drawn_on_the_smaller_frame() -> None:
-    look = LookConfig(layout="top5", hud=False)
-    on_cpu, on_gpu = explainer(), explainer(StandIn(3))
-    big = frame(5, (400, 420))
-    got = on_gpu.explain_drawn(big, [2], n_maps=5, look=look)
-    assert got.targets[0].index == 2
-    assert len({one.index for one in got.targets}) == 5
-    by_cpu, by_gpu = Renderer(on_cpu, "top5", hud=False), Renderer(on_gpu, "top5", hud=False)
-    expected = by_cpu.render(big, replace(got, drawn=None))
-    difference = np.abs(by_gpu.render(big, got).astype(int) - expected.astype(int)).max(axis=2)
-    assert (difference <= 1).mean() > 0.95  # ties aside
-    assert difference.max() <= 10
-
-
 def test_more_maps_than_there_are_are_as_many_as_on_the_cpu() -> None:
     on_cpu, on_gpu = explainer(), explainer(StandIn())
     for targets, n_maps in (([], 9), ([1, 2, 3, 4, 5, 6], 2), ([6], 5)):
         expected = on_cpu.explain(frame(1), targets or None, n_maps=n_maps)
         got = on_gpu.explain_drawn(frame(1), targets, n_maps=n_maps)
         assert [t.index for t in got.targets] == [t.index for t in expected.targets]
-
-
-def test_live_changes_of_the_look_and_the_targets_capture_nothing_anew() -> None:
-    gpu = StandIn(4)
-    on_gpu = explainer(gpu)
-    on_gpu.explain_drawn(frame(0))
-    captured, allocated = gpu.n_captured, gpu.n_allocated
-    looks = [
-        LookConfig(alpha=0.9),
-        LookConfig(colormap="viridis"),
-        LookConfig(alpha_mode="heat"),
-        LookConfig(layout="heatmap"),
-        LookConfig(layout="side"),
-    ]
-    for number, look in enumerate(looks):
-        each = frame(number)
-        got = on_gpu.explain_drawn(each, [number], look=look)
-        assert got.targets[0].index == number
-        assert_drawn_as_on_the_cpu(taken(got, each.image_bgr, look)[0], each.image_bgr, got, look)
-    held = SteadyMaps(hold_seconds=1.0)
-    assert on_gpu.explain_drawn(frame(7), steady=held).drawn is not None
-    assert (gpu.n_captured, gpu.n_allocated) == (captured, allocated)
 
 
 def test_frames_of_another_size_are_planned_once_and_it_is_said(
@@ -260,27 +223,6 @@ def test_maps_start_anew_on_frames_of_another_size() -> None:
         assert np.abs(got.cams - alone.cams).max() <= 0.02 * np.abs(alone.cams).max()
 
 
-@pytest.mark.parametrize(
-    "frames",
-    [
-        [((64, 64), 3, 0.0), ((48, 80), 5, 0.04), ((48, 80), 3, 0.08)],
-        [((64, 64), 3, 0.0), ((64, 64), 5, 2.5), ((64, 64), 5, 0.1), ((64, 64), 3, 0.2)],
-    ],
-    ids=["another size", "a looped file"],
-)
-def test_maps_of_classes_that_were_not_shown_start_anew_too(
-    frames: list[tuple[tuple[int, int], int, float]],
-) -> None:
-    """What was kept of the last frame's class is of another size, or of the round before."""
-    on_cpu, on_gpu = explainer(), explainer(StandIn(11))
-    steady, times = SteadyMaps(smooth_seconds=0.5), SteadyMaps(smooth_seconds=0.5)
-    for seed, (size_hw, index, seconds) in enumerate(frames):
-        each = replace(frame(seed, size_hw), pts=round(seconds * 100), time_base=Fraction(1, 100))
-        expected = steady.update(on_cpu.explain(each, index)).cams
-        got = on_gpu.explain_drawn(each, [index], steady=times).cams
-        assert np.abs(got - expected).max() <= 0.02 * np.abs(expected).max()
-
-
 def test_a_gpu_that_fails_loses_the_frames_after_and_says_why() -> None:
     on_gpu = explainer(StandIn(9, fail_replay=4))
     look = LookConfig()
@@ -323,25 +265,6 @@ def test_a_failure_in_flight_is_no_fault_of_the_frame_that_is_planned(
             ):
                 made.explain_drawn(picture(1, size_hw))
     assert not caplog.records, "they could have been captured"
-
-
-@pytest.mark.parametrize("seed", range(3))
-def test_a_frame_that_is_given_up_is_done_before_its_slot_is_the_next_ones(seed: int) -> None:
-    """What comes next would change its pixels and its time under way."""
-    on_cpu, made = explainer(), explainer(StandIn(seed), n_slots=1)
-    assert made.graphs is not None
-    assert made.engine is not None
-    fit = plan_fit("stretch", (SIDE, SIDE), SIDE)
-    steady, order = SteadyMaps(smooth_seconds=0.5), Order(targets=(3,), smooth_seconds=0.5)
-    with (
-        pytest.raises(KeyboardInterrupt),
-        made.graphs.begun(made.engine, fit, picture(0), order, now_seconds=0.0),
-    ):
-        raise KeyboardInterrupt
-    steady.update(on_cpu.explain(frame(0), 3), 0.0)
-    got = made.graphs.explain(made.engine, fit, picture(1), order, now_seconds=0.1)
-    expected = steady.update(on_cpu.explain(frame(1), 3), 0.1)
-    np.testing.assert_allclose(got.cams, expected.cams, rtol=1e-3, atol=1e-3)
 
 
 def test_a_frame_that_is_given_up_on_a_lost_gpu_keeps_its_own_reason() -> None:
@@ -389,45 +312,12 @@ def test_memory_of_a_lost_gpu_is_never_freed(is_lost: bool) -> None:
     assert gpu.kept == [is_lost] * 6
 
 
-class Reads:
-    """An engine whose sessions ask for a value on the host."""
-
-    def __init__(self, made: Explainer) -> None:
-        assert made.engine is not None
-        self._engine = made.engine
-        self.info = self._engine.info
-
-    def session(self) -> Session:
-        session = self._engine.session()
-
-        def run(batch: Tensor, logits: Tensor, features: Tensor) -> None:
-            session(batch, logits, features)
-            logits.mul_(logits.max().item() * 0 + 1)
-
-        return run
-
-
 def test_an_engine_that_reads_on_the_host_is_not_captured() -> None:
     made = explainer()
     graphs = FrameGraphs(StandIn(), made.weights, made._class_weight)
     fit = plan_fit("stretch", (SIDE, SIDE), SIDE)
     with pytest.raises(NotCapturedError, match=r"cannot be captured .*not permitted when stream"):
         graphs.explain(Reads(made), fit, picture(0), Order())
-
-
-def test_what_no_graph_can_hold_is_explained_without_and_said_once(
-    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    made = explainer(StandIn())
-    pool = made._pool((SIDE, SIDE))
-    monkeypatch.setattr(pool, "engine", Reads(made))
-    for seed in range(2):
-        got = made.explain_drawn(frame(seed))
-        assert got.drawn is None
-        assert np.array_equal(got.cams, explainer().explain(frame(seed)).cams)
-    said = [record.message for record in caplog.records]
-    assert len(said) == 1
-    assert "slower way through host memory" in said[0]
 
 
 @pytest.mark.parametrize("upsampling", ["nearest", "bicubic"])
