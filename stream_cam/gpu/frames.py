@@ -36,7 +36,7 @@ logger = logging.getLogger(__name__)
 N_SLOTS = 3
 """One frame uploads, one is worked on, one downloads."""
 _MAX_RINGS = 3
-"""Shapes of frames whose buffers are kept: at 3840×2160 one takes 150 MB of pinned memory."""
+"""Shapes of frames whose buffers are kept: at 3840×2160 one takes 192 MiB of pinned memory."""
 
 
 class FrameGraphs:
