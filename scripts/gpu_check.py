@@ -2,10 +2,11 @@
 
     python scripts/gpu_check.py --out FOLDER [--budget 450] [--device cuda]
 
-Runs the tests that are marked `needs_gpu` or `needs_tensorrt`, then measures each engine that the
-machine can run at batch 1 and 8, 224×224 and 224×384, as launched and as a CUDA graph, the stages
-of a frame, the kernels at three sizes beside a copy and plain torch, and whole frames as one graph
-each.
+Runs the tests that are marked `needs_gpu` or `needs_tensorrt`, then measures the kernels at three
+sizes beside a copy and plain torch, the stages of a 1920×1080 frame and the whole frame as one
+graph, and each engine that the machine can run at batch 1 and 8, 224×224 and 224×384, as launched
+and as a CUDA graph; last, as far as the time allows, the fastest engine at other powers of two up
+to 128.
 FOLDER gets tests.txt, bench.json, bench.svg and bench.md, complete after each part: whatever stops
 the rest, they hold what was done. The first time on a machine compiling alone takes minutes: run it
 once with --skip-bench and once with --skip-tests, which finds what the first one compiled.
@@ -14,7 +15,7 @@ Needs PyTorch, torchvision, OpenCV, safetensors, rich and pytest, and a C compil
 headers for Triton; nothing else of what stream-cam can use must be there.
 
 Ends with 1 if a test failed, or the time did not suffice, or, without --skip-bench, nothing was
-measured.
+measured, or on a GPU a kernel or a whole frame's graph was left out.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ sys.path.insert(0, str(ROOT))
 from stream_cam.bench.clock import Budget  # noqa: E402
 from stream_cam.bench.command import save  # noqa: E402
 from stream_cam.bench.result import BenchResult, write_text  # noqa: E402
-from stream_cam.bench.run import run_bench  # noqa: E402
+from stream_cam.bench.run import GRAPHS, NO_TIME, run_bench  # noqa: E402
 from stream_cam.bench.table import markdown  # noqa: E402
 from stream_cam.config import BenchConfig  # noqa: E402
 from stream_cam.errors import StreamCamError  # noqa: E402
@@ -80,7 +81,8 @@ def main() -> int:
     except ValueError as error:
         print(f"gpu_check: {error}")
         return 2
-    return 0 if measured(config, options.out, options.budget, started) and good else 1
+    more = tuple(options.more_batches)
+    return 0 if measured(config, options.out, options.budget, started, more) and good else 1
 
 
 def files_with_gpu_tests(folder: Path) -> list[Path]:
@@ -138,8 +140,14 @@ def _interrupted(tests: subprocess.Popen[str]) -> str:
         return tests.communicate()[0]
 
 
-def measured(config: BenchConfig, out: Path, budget_seconds: float, started: float) -> bool:
-    """Measures, and writes the figures after each part; whether there are any, and in time."""
+def measured(
+    config: BenchConfig,
+    out: Path,
+    budget_seconds: float,
+    started: float,
+    more_batches: tuple[int, ...] = (),
+) -> bool:
+    """Measures, and writes the figures after each part; whether all are there, and in time."""
     found: list[BenchResult] = []
 
     def keep(result: BenchResult) -> None:
@@ -167,6 +175,7 @@ def measured(config: BenchConfig, out: Path, budget_seconds: float, started: flo
             on_stage=_said_after(started),
             on_result=keep,
             budget=Budget(max(0.0, left - budget_seconds * _GRACE_SHARE)),
+            more_batches=more_batches,
         )
     except StreamCamError as error:
         print(f"gpu_check: {error}")
@@ -175,7 +184,31 @@ def measured(config: BenchConfig, out: Path, budget_seconds: float, started: flo
         watchdog.cancel()
     keep(result)
     print(markdown(result))
-    return not any("no time left" in one["why"] for one in result.left_out)
+    faults = [one for one in result.left_out if one["why"].startswith(NO_TIME)]
+    if on_gpu(config):
+        faults += gpu_faults(result)
+    for one in faults:
+        print(f"gpu_check: failed: {one['what']}: {one['why']}")
+    return not faults
+
+
+def on_gpu(config: BenchConfig) -> bool:
+    import torch
+
+    return config.device != "cpu" and torch.cuda.is_available()
+
+
+def gpu_faults(result: BenchResult) -> list[dict[str, str]]:
+    """What there must be on a GPU and is not: engines may lack, kernels and graphs may not."""
+    faults = [
+        one
+        for one in result.left_out
+        if one["what"].startswith("kernel") or one["what"].endswith(GRAPHS)
+    ]
+    names = {row.subject.name for row in result.rows}
+    if "graph, on device" not in names and not any(one["what"].endswith(GRAPHS) for one in faults):
+        faults.append({"what": GRAPHS, "why": "no engine came so far"})
+    return faults
 
 
 def _said_after(started: float) -> Callable[[str], None]:
@@ -191,9 +224,17 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--budget", type=float, default=450.0, help="for everything, in seconds")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="cuda")
     parser.add_argument("--engines", nargs="*", default=[], help="such as eager, openvino:bf16")
-    parser.add_argument("--batch", type=int, nargs="*", default=[1, 8])
+    parser.add_argument("--batch", type=int, nargs="*", default=[1, 8], help="for every engine")
+    # The likely best ones first.
+    parser.add_argument(
+        *("--more-batches", "--more_batches"),
+        type=int,
+        nargs="*",
+        default=[32, 64, 128, 16, 4, 2],
+        help="for the fastest engine, if there is time enough",
+    )
     parser.add_argument("--shape", nargs="*", default=["224x224", "224x384"])
-    parser.add_argument("--frame", default="1280x720", help="width x height of the frames")
+    parser.add_argument("--frame", default="1920x1080", help="width x height of the frames")
     parser.add_argument("--samples", type=int, default=300, help="timed calls for one figure")
     parser.add_argument("--seconds", type=float, default=1.0, help="that these may take together")
     what = parser.add_mutually_exclusive_group()

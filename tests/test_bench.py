@@ -238,12 +238,12 @@ def test_stages_that_do_not_add_up_to_a_frame_are_not_timed(
 
 def test_time_that_is_over_leaves_out_the_rest_and_says_so() -> None:
     seconds = 0.0
-    parts: list[int] = []
+    parts: list[set[str]] = []
 
     def at_first_figures(found: BenchResult) -> None:
         nonlocal seconds
         seconds = 100.0
-        parts.append(len(found.rows))
+        parts.append({row.subject.name for row in found.rows})
 
     found = run_bench(
         small(engines=("eager:fp32",), batch=(1, 2)),
@@ -251,11 +251,34 @@ def test_time_that_is_over_leaves_out_the_rest_and_says_so() -> None:
         budget=Budget(10.0, lambda: seconds),
         on_result=at_first_figures,
     )
-    assert [r.subject.batch for r in found.rows] == [1]
-    assert parts[0] == 1
+    # Frames come before engines, which may take minutes to build.
+    assert parts[0] == {"decode", "preprocess", "network", "cam+overlay", "frame"}
+    assert {row.subject.name for row in found.rows} == parts[0]
     left_out = {one["what"]: one["why"] for one in found.left_out}
-    assert left_out.keys() == {"batch 2, 64×64", "decode", "stages with eager:fp32"}
+    assert left_out.keys() == {"batch 1, 64×64", "batch 2, 64×64"}
     assert set(left_out.values()) == {"no time left of 10 s"}
+
+
+def test_fastest_engine_is_timed_at_more_batches_if_there_is_time_enough() -> None:
+    found = run_bench(small(engines=("eager:fp32",)), "c", more_batches=(3, 1, 2))
+    batches = [r.subject.batch for r in found.rows if r.subject.group == "engine"]
+    assert batches == [1, 3, 2]
+    seconds = 0.0
+
+    def after_some_figures(found: BenchResult) -> None:
+        nonlocal seconds
+        if any(row.subject.group == "engine" for row in found.rows):
+            seconds = 60.0  # for one engine: another would take longer than what is left
+
+    found = run_bench(
+        small(engines=("eager:fp32",)),
+        "c",
+        budget=Budget(100.0, lambda: seconds),
+        on_result=after_some_figures,
+        more_batches=(3,),
+    )
+    assert [one["what"] for one in found.left_out] == ["eager:fp32, batch 3, 64×64"]
+    assert found.left_out[0]["why"] == "it is measured if there is time enough"
 
 
 def test_no_figures_at_all_is_a_failure() -> None:
@@ -282,7 +305,10 @@ def test_without_pyav_decoding_is_left_out(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_specs_are_engines_in_their_precisions() -> None:
     assert parse_specs(["openvino:bf16"]) == [Spec("openvino", "bf16")]
-    assert parse_specs(["eager", "eager:fp32"])[0] == Spec("eager", "fp32")
+    assert parse_specs(["eager", "eager:fp32"])[:2] == [
+        Spec("eager", "fp16"),
+        Spec("eager", "fp32"),
+    ]
     everything = parse_specs([])
     assert everything[0].engine == "eager"  # needs no building: first, should time run out
     assert {spec.engine for spec in everything} == set(engines.ENGINES)

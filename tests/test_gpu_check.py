@@ -7,12 +7,14 @@ import os
 import subprocess
 import sys
 import threading
+import time
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
-from bench_parts import result, row
+from bench_parts import NETWORK, result, row
 from waiting import wait_until
 
 from stream_cam.bench.result import BenchResult
@@ -54,6 +56,7 @@ def test_bare_machine_runs_it_to_the_end(tmp_path: Path) -> None:
     assert "No module named 'av'" in hidden.stderr
     out = tmp_path / "out"
     options = ["--device", "cpu", "--batch", "1", "2", "--shape", "64x64", "32x64"]
+    options += ["--more-batches", "4", "--engines", "eager", "openvino"]
     options += ["--frame", "96x64", "--samples", "2", "--budget", "280", "--out", str(out)]
     done = subprocess.run(
         [sys.executable, str(SCRIPT), *options],
@@ -68,10 +71,11 @@ def test_bare_machine_runs_it_to_the_end(tmp_path: Path) -> None:
     assert [(each.engine, each.batch, each.input_hw) for each in measured] == [
         *(("eager", 1, (64, 64)), ("eager", 1, (32, 64))),
         *(("eager", 2, (64, 64)), ("eager", 2, (32, 64))),
+        ("eager", 4, (64, 64)),
     ]
     assert {"preprocess", "frame"} <= {r.subject.name for r in found.rows}
     left_out = {one["what"]: one["why"] for one in found.left_out}
-    assert "OpenVINO cannot be imported" in left_out["openvino:fp32, batch 1, 64×64"]
+    assert "OpenVINO cannot be imported" in left_out["openvino:fp32, a frame's stages"]
     assert "PyAV cannot be imported" in left_out["decode"]
     assert "| eager fp32 | cpu | 2 | 32×64 | launch |" in (out / "bench.md").read_text("utf-8")
     assert "</svg>" in (out / "bench.svg").read_text("utf-8")
@@ -113,6 +117,31 @@ def test_time_that_is_over_keeps_what_there_is_and_says_what_is_not(
     script.measured(BenchConfig(), tmp_path, budget_seconds=0.01, started=0.0)
     assert codes == [1]
     assert "left out: what was being done, and all after it" in capsys.readouterr().out
+
+
+def test_on_a_gpu_kernels_and_graphs_that_are_left_out_fail_the_check(
+    script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    graph = replace(NETWORK, group="stage", name="graph, on device", mode="graph")
+    whole, no_graph = result(row(), row(graph)), result(row())
+    no_kernel, no_fp16 = result(row(graph)), result(row(graph))
+    no_kernel.leave_out("kernel overlay nv12 720×1280", "it differs from its reference")
+    no_fp16.leave_out(f"eager:fp16, {script.GRAPHS}", "it cannot be captured")
+    for found in (whole, no_graph, no_kernel, no_fp16):
+        found.leave_out("tensorrt:fp16, a frame's stages", "it is not installed")
+    late = result(row(graph))
+    late.leave_out("batch 8, 224×384", "no time left of 10 s")
+
+    def good(found: BenchResult, *, gpu: bool) -> bool:
+        monkeypatch.setattr("torch.cuda.is_available", lambda: gpu)
+        monkeypatch.setattr(script, "run_bench", lambda *arguments, **options: found)
+        said: bool = script.measured(BenchConfig(), tmp_path, DEADLINE_SECONDS, time.monotonic())
+        return said
+
+    assert good(whole, gpu=True)
+    for found in (no_graph, no_kernel, no_fp16, late):
+        assert not good(found, gpu=True)
+    assert good(no_graph, gpu=False)
 
 
 def test_without_a_gpu_it_says_so(

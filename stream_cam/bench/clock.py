@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -88,8 +89,12 @@ class Budget:
         return self._now() - self._started
 
     @property
+    def left_seconds(self) -> float:
+        return math.inf if self.seconds is None else self.seconds - self.spent_seconds
+
+    @property
     def is_spent(self) -> bool:
-        return self.seconds is not None and self.spent_seconds >= self.seconds
+        return self.left_seconds <= 0.0
 
 
 @dataclass(frozen=True)

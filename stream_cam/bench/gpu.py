@@ -8,7 +8,7 @@ moves a second is compared with a copy from and to the device's memory, measured
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,7 +18,7 @@ from torch import Tensor
 
 from stream_cam.bench.clock import Case, Clock, CudaClock, Effort, HostClock, Timed, measure
 from stream_cam.bench.replay import capture_graph
-from stream_cam.bench.result import Row, Subject
+from stream_cam.bench.result import Row, Subject, size_text
 from stream_cam.cam.geometry import plan_fit
 from stream_cam.cam.nv12 import planes
 from stream_cam.cam.overlay import overlay_reference
@@ -33,7 +33,7 @@ from stream_cam.cam.overlay_plan import (
 from stream_cam.cam.preprocess import plan_preprocess, preprocess_reference
 from stream_cam.cam.preprocess_nv12 import color_of, preprocess_nv12, preprocess_nv12_reference
 from stream_cam.config import Upsampling
-from stream_cam.errors import BenchError
+from stream_cam.errors import BenchError, first_line
 from stream_cam.frame import BgrImage, Region
 from stream_cam.gpu.base import Gpu
 
@@ -81,28 +81,50 @@ class _Timing:
 def kernel_rows(
     gpu: Gpu,
     effort: Effort,
+    size_hw: tuple[int, int],
+    leave_out: Callable[[str, str], None],
     *,
-    sizes_hw: Sequence[tuple[int, int]] = SIZES_HW,
     cold_bytes: int = _COLD_BYTES,
     copied_bytes: int = _COPIED_BYTES,
 ) -> list[Row]:
-    """Overlay and preprocess at some frame sizes, beside a copy and plain torch.
+    """The kernels at one frame size, beside a copy and plain torch.
 
-    Raises:
-        BenchError: a kernel does not do what its reference does.
+    Args:
+        leave_out: gets the name of a kernel that cannot be timed, or does not do what its
+            reference does, and why; the others are timed.
     """
     timings = {"copy": _copy(gpu, copied_bytes)}
-    for size_hw in sizes_hw:
-        n_frames = max(2, -(-cold_bytes // (6 * size_hw[0] * size_hw[1])))
-        timings |= _Overlays(gpu, size_hw, n_frames).timings()
-        timings |= _Overlays(gpu, size_hw, n_frames, "bicubic").timings()
-        timings |= _Inputs(gpu, size_hw, n_frames).timings()
-        timings |= _Nv12Frames(gpu, size_hw, 2 * n_frames).timings()
+    n_frames = max(2, -(-cold_bytes // (6 * size_hw[0] * size_hw[1])))
+    for name, make in _makers(gpu, size_hw, n_frames).items():
+        timings |= _made(make, f"kernel {name} {size_text(size_hw)}", leave_out)
     timed = measure({name: one.case for name, one in timings.items()}, effort)
     return [
         Row.of(_subject(gpu, name, one), _region(name, timings, timed), timed[name])
         for name, one in timings.items()
     ]
+
+
+def _made(
+    make: Callable[[], dict[str, _Timing]], what: str, leave_out: Callable[[str, str], None]
+) -> dict[str, _Timing]:
+    try:
+        return make()
+    except Exception as error:  # a compiler of kernels may raise anything
+        leave_out(what, first_line(error))
+        return {}
+
+
+def _makers(
+    gpu: Gpu, size_hw: tuple[int, int], n_frames: int
+) -> dict[str, Callable[[], dict[str, _Timing]]]:
+    """What verifies and captures each kernel, by its name."""
+    return {
+        "overlay": lambda: _Overlays(gpu, size_hw, n_frames).timings(),
+        "overlay bicubic": lambda: _Overlays(gpu, size_hw, n_frames, "bicubic").timings(),
+        "preprocess": lambda: _Inputs(gpu, size_hw, n_frames).timings(),
+        "overlay nv12": lambda: _Nv12Frames(gpu, size_hw, 2 * n_frames).drawn(),
+        "preprocess nv12": lambda: _Nv12Frames(gpu, size_hw, 2 * n_frames).prepared(),
+    }
 
 
 def _subject(gpu: Gpu, name: str, timing: _Timing) -> Subject:
@@ -303,28 +325,39 @@ class _Nv12Frames:
         self._taps = plan_preprocess(fit, _MEAN, _STD, device=device)
         self._color = color_of("bt709", full_range=False, device=device)
         self._input = torch.full((n_frames, 3, _INPUT_SIDE, _INPUT_SIDE), torch.nan, device=device)
+        self._n_bytes = height * width * 3 // 2
 
-    def timings(self) -> dict[str, _Timing]:
-        """By name: both kernels.
+    def drawn(self) -> dict[str, _Timing]:
+        """By name: the overlay.
 
         Raises:
-            BenchError: a picture or an input is wrong.
+            BenchError: a picture is wrong.
         """
         self._draw()
+        for place in (0, self._n_frames - 1):
+            self._check_picture(slice(place, place + 1))
+        return {
+            f"overlay nv12 {_size(self._size_hw)}": _Timing(
+                _case(self._gpu, self._draw, self._n_frames),
+                *(2 * self._n_bytes, self._size_hw, "NV12 frame, scaled map → NV12 picture"),
+            )
+        }
+
+    def prepared(self) -> dict[str, _Timing]:
+        """By name: preprocess.
+
+        Raises:
+            BenchError: an input is wrong.
+        """
         self._prepare()
         for place in (0, self._n_frames - 1):
-            self._check(slice(place, place + 1))
-        size, n_bytes = _size(self._size_hw), self._size_hw[0] * self._size_hw[1] * 3 // 2
+            self._check_input(slice(place, place + 1))
         return {
-            f"overlay nv12 {size}": _Timing(
-                _case(self._gpu, self._draw, self._n_frames),
-                *(2 * n_bytes, self._size_hw, "NV12 frame, scaled map → NV12 picture"),
-            ),
-            f"preprocess nv12 {size}": _Timing(
+            f"preprocess nv12 {_size(self._size_hw)}": _Timing(
                 _case(self._gpu, self._prepare, self._n_frames),
-                *(n_bytes + 12 * _INPUT_SIDE**2, self._size_hw),
+                *(self._n_bytes + 12 * _INPUT_SIDE**2, self._size_hw),
                 f"NV12 frame → {_INPUT_SIDE}×{_INPUT_SIDE} float32, normalised",
-            ),
+            )
         }
 
     def _draw(self) -> None:
@@ -345,7 +378,7 @@ class _Nv12Frames:
                 *(self._luma[one], self._chroma[one], self._taps, self._color), out=self._input[one]
             )
 
-    def _check(self, one: slice) -> None:
+    def _check_picture(self, one: slice) -> None:
         luma, chroma = self._luma[one].cpu(), self._chroma[one].cpu()
         expected = torch.zeros_like(luma)[:, None], torch.zeros_like(chroma)[:, None]
         plan = plan_overlay_nv12(self._size_hw, _CAM_HW, Region.whole(self._size_hw), device="cpu")
@@ -358,6 +391,9 @@ class _Nv12Frames:
         for got, wanted, name in zip(self._out, expected, ("luma", "chroma"), strict=True):
             picture = got[one].cpu().reshape(*got.shape[1:3], -1)
             check_picture(picture.numpy(), wanted[0, 0].view(picture.shape).numpy(), name)
+
+    def _check_input(self, one: slice) -> None:
+        luma, chroma = self._luma[one].cpu(), self._chroma[one].cpu()
         wanted = torch.zeros(1, 3, _INPUT_SIDE, _INPUT_SIDE)
         preprocess_nv12_reference(luma, chroma, self._taps, self._color, out=wanted)
         _check_input(self._input[one].cpu(), wanted, "preprocess nv12")

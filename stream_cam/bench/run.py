@@ -42,6 +42,10 @@ OnStage = Callable[[str], None]
 """Gets what is being done, in a few words."""
 OnResult = Callable[[BenchResult], None]
 """Gets the figures so far, after each part."""
+GRAPHS = "whole frames as graphs"
+"""What is left out of an engine whose frames' graphs fail."""
+NO_TIME = "no time left"
+"""How the reason of what was not begun any more begins."""
 _PEERS_SECONDS = 5
 """Times `--seconds`: one turn of all peers takes as long as many calls of an engine."""
 
@@ -53,12 +57,17 @@ def run_bench(
     on_stage: OnStage = lambda stage: None,
     on_result: OnResult = lambda result: None,
     budget: Budget | None = None,
+    more_batches: Sequence[int] = (),
 ) -> BenchResult:
     """Measures what `config` asks for, except files and comparisons.
+
+    Kernels and whole frames come first: they take seconds, and engines for many batches and shapes
+    may take minutes to build.
 
     Args:
         command: what was typed, as it is to be shown.
         budget: default: a new one of `config.budget` seconds.
+        more_batches: at these the fastest engine alone is timed, last, as far as the time allows.
 
     Raises:
         UsageError: an unknown name, or a source that is none.
@@ -68,7 +77,8 @@ def run_bench(
     # Not a GPU's default stream: it waits for all others, and TensorRT synchronises there.
     stream = torch.cuda.Stream() if torch.cuda.is_available() else None  # type: ignore[no-untyped-call]
     with torch.cuda.stream(stream):
-        return _Bench(config, command, on_stage, on_result, budget or Budget(config.budget)).run()
+        bench = _Bench(config, command, on_stage, on_result, budget or Budget(config.budget))
+        return bench.run(more_batches)
 
 
 class _Bench:
@@ -85,6 +95,7 @@ class _Bench:
         self._effort = Effort(config.samples, config.seconds)
         self._specs = parse_specs(config.engines)
         self._said: set[tuple[Spec, str]] = set()
+        self._longest_seconds = 0.0
         self._frames = _frames(config)
         self._weights = load_weights(config.weights, config.model)
         self._net = CamNet.from_module(self._module(), name=config.model)
@@ -105,17 +116,17 @@ class _Bench:
             source=f"{source}, {width}x{height}",
         )
 
-    def run(self) -> BenchResult:
+    def run(self, more_batches: Sequence[int]) -> BenchResult:
         result = self.result
+        self._measure_kernels()
+        self._measure_frames()
+        examined_after(result.machine)
         for batch in dict.fromkeys(self._config.batch):
             for input_hw in self._shapes:
                 if self._may_begin(f"batch {batch}, {size_text(input_hw)}"):
                     self._measure_engines(batch, input_hw)
+        self._measure_more(more_batches)
         examined_after(result.machine)
-        self._measure_kernels()
-        stages = list(self._measure_stages())
-        if self._config.peers and self._may_begin("peers"):
-            self._measure_peers(stages)
         self._told()
         if not result.rows:
             reasons = "; ".join(f"{one['what']}: {one['why']}" for one in result.left_out)
@@ -129,7 +140,7 @@ class _Bench:
     def _may_begin(self, what: str) -> bool:
         if not self._budget.is_spent:
             return True
-        self.result.leave_out(what, f"no time left of {self._budget.seconds:g} s")
+        self.result.leave_out(what, f"{NO_TIME} of {self._budget.seconds:g} s")
         return False
 
     def _leave_out(self, spec: Spec, what: str, error: Exception) -> None:
@@ -149,7 +160,33 @@ class _Bench:
             return
         # One after the other: figures must not wait for what another engine's building takes.
         for spec in self._specs:
+            started = self._budget.spent_seconds
             self._measure_in_turns([spec], batch, input_hw)
+            taken = self._budget.spent_seconds - started
+            self._longest_seconds = max(self._longest_seconds, taken)
+
+    def _measure_more(self, batches: Sequence[int]) -> None:
+        """Rows of the engine with the most images a second, at the first shape."""
+        input_hw = self._shapes[0]
+        rows = [
+            row
+            for row in self.result.rows
+            if row.subject.group == "engine" and row.subject.input_hw == input_hw
+        ]
+        best = max(rows, key=lambda row: row.images_per_second, default=None)
+        if best is None:
+            return
+        name = f"{best.subject.engine}:{best.subject.precision}"
+        specs = [spec for spec in self._specs if str(spec) == name]
+        for batch in dict.fromkeys(batches):
+            if batch in self._config.batch:
+                continue
+            # What builds it must not be stopped half way: that is the end of everything.
+            if self._budget.left_seconds <= self._longest_seconds:
+                what = f"{name}, batch {batch}, {size_text(input_hw)}"
+                self.result.leave_out(what, "it is measured if there is time enough")
+                continue
+            self._measure_in_turns(specs, batch, input_hw)
 
     def _measure_in_turns(
         self, specs: Sequence[Spec], batch: int, input_hw: tuple[int, int]
@@ -198,6 +235,13 @@ class _Bench:
             preprocess(frame, out)
         return torch.from_numpy(batch)
 
+    def _measure_frames(self) -> None:
+        """Rows of whole frames and their stages, and of peers."""
+        stages = list(self._measure_stages())
+        if self._config.peers and self._may_begin("peers"):
+            self._measure_peers(stages)
+            self._told()
+
     def _measure_stages(self) -> Iterator[FrameStages]:
         """Rows of decoding, and of every stage with every engine."""
         config = self._config
@@ -208,7 +252,8 @@ class _Bench:
             except StreamCamError as error:
                 self.result.leave_out("decode", str(error))
         for spec in self._specs:
-            if not self._may_begin(f"stages with {spec}"):
+            what = f"{spec}, a frame's stages"
+            if not self._may_begin(what):
                 continue
             self._on_stage(f"timing a frame's stages with {spec}")
             try:
@@ -222,7 +267,7 @@ class _Bench:
                 )
                 stages = FrameStages(explainer, self._net, self._frames)
             except Exception as error:  # a compiler of kernels may raise anything
-                self._leave_out(spec, f"stages with {spec}", error)
+                self._leave_out(spec, what, error)
                 continue
             self.result.rows += stages.rows(self._effort)
             self._measure_graphs(spec, stages)
@@ -231,7 +276,8 @@ class _Bench:
 
     def _measure_graphs(self, spec: Spec, stages: FrameStages) -> None:
         """Rows of whole frames as graphs, where the engine is on a GPU."""
-        if stages.info.device == "cpu" or not self._may_begin(f"graphs with {spec}"):
+        what = f"{spec}, {GRAPHS}"
+        if stages.info.device == "cpu" or not self._may_begin(what):
             return
         self._on_stage(f"timing whole frames as graphs with {spec}")
         try:
@@ -240,24 +286,32 @@ class _Bench:
             graphs = GraphFrames(stages.explainer, self._frames, stages.verification)
             self.result.rows += graphs.rows(self._effort)
         except Exception as error:  # a compiler of kernels may raise anything
-            self._leave_out(spec, f"graphs with {spec}", error)
+            self._leave_out(spec, what, error)
 
     def _measure_kernels(self) -> None:
         """Rows of the kernels on the GPU, if there is one."""
         if self._config.device == "cpu" or not torch.cuda.is_available():
             return
-        if not self._may_begin("kernels"):
-            return
-        self._on_stage("timing kernels")
         try:
-            from stream_cam.bench.gpu import kernel_rows
+            from stream_cam.bench.gpu import SIZES_HW, kernel_rows
             from stream_cam.gpu.cuda import CudaGpu
-
-            gpu = CudaGpu(f"cuda:{torch.cuda.current_device()}")
-            self.result.rows += kernel_rows(gpu, self._effort)
-        except Exception as error:  # a compiler of kernels may raise anything
+        except Exception as error:  # Triton is not everywhere, and where it is not always whole
             self.result.leave_out("kernels", first_line(error))
-        self._told()
+            return
+        gpu = CudaGpu(f"cuda:{torch.cuda.current_device()}")
+        for size_hw in SIZES_HW:
+            what = f"kernels at {size_text(size_hw)}"
+            if not self._may_begin(what):
+                continue
+            self._on_stage(f"timing {what}")
+            try:
+                rows = kernel_rows(gpu, self._effort, size_hw, self.result.leave_out)
+            except Exception as error:  # a compiler of kernels may raise anything
+                self.result.leave_out(what, first_line(error))
+                continue
+            known = {row.subject for row in self.result.rows}  # the copy is timed at each size
+            self.result.rows += [row for row in rows if row.subject not in known]
+            self._told()
 
     def _decode_row(self) -> Row:
         config = self._config
