@@ -2,9 +2,10 @@
 
 The first is `stream-cam bench --peers`; the second compares a run's throughput with what its
 slowest stage alone allows, and with what the cores allow that all stages share. Both are measured
-by stream_cam.bench, on the CPU; docs/bench.md says how.
+by stream_cam.bench; docs/bench.md says how.
 
-    python scripts/bench_peers.py [--samples 60] [--frame 1280x720] [--video F …] [--json F]
+    python scripts/bench_peers.py [--samples 60] [--frame 1280x720] [--device cpu] [--video F …]
+                                  [--json F]
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ def main() -> int:
     config = BenchConfig(
         batch=(1,),
         shape=("224x224",),  # what people use ResNet18 with
-        device="cpu",
+        device=options.device,
         frame=options.frame,
         peers=True,
         samples=options.samples,
@@ -53,6 +54,12 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--samples", type=int, default=60, help="timed calls for one figure")
     parser.add_argument("--seconds", type=float, default=2.0, help="that these may take together")
+    parser.add_argument(
+        "--device",
+        choices=("auto", "cpu", "cuda"),
+        default="auto",
+        help="for the first; files always run where they are fastest",
+    )
     parser.add_argument("--frame", default="1280x720", help="width x height of the frames")
     parser.add_argument(
         "--video", type=Path, nargs="*", default=[], help="further files for the throughput"

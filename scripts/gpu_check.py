@@ -4,9 +4,9 @@
 
 Runs the tests that are marked `needs_gpu` or `needs_tensorrt`, then measures the kernels at three
 sizes beside a copy and plain torch, the stages of a 1920×1080 frame and the whole frame as one
-graph, and each engine that the machine can run at batch 1 and 8, 224×224 and 224×384, as launched
-and as a CUDA graph; last, as far as the time allows, the fastest engine at other powers of two up
-to 128.
+graph beside torch-cam and pytorch-grad-cam where they are installed, and each engine that the
+machine can run at batch 1 and 8, 224×224 and 224×384, as launched and as a CUDA graph; last, as far
+as the time allows, the fastest engine at other powers of two up to 128.
 FOLDER gets tests.txt, bench.json, bench.svg and bench.md, complete after each part: whatever stops
 the rest, they hold what was done. The first time on a machine compiling alone takes minutes: run it
 once with --skip-bench and once with --skip-tests, which finds what the first one compiled.
@@ -41,7 +41,7 @@ from stream_cam.bench.result import BenchResult, write_text  # noqa: E402
 from stream_cam.bench.run import GRAPHS, NO_TIME, run_bench  # noqa: E402
 from stream_cam.bench.table import markdown  # noqa: E402
 from stream_cam.config import BenchConfig  # noqa: E402
-from stream_cam.errors import StreamCamError  # noqa: E402
+from stream_cam.errors import StreamCamError, first_line  # noqa: E402
 
 _TESTS_SHARE = 0.5
 """Of the budget, that the tests may take."""
@@ -75,6 +75,7 @@ def main() -> int:
             shape=tuple(options.shape),
             device=options.device,
             frame=options.frame,
+            peers=options.peers,
             samples=options.samples,
             seconds=options.seconds,
         )
@@ -158,7 +159,7 @@ def measured(
     def late() -> None:
         print(f"gpu_check: stopped: {budget_seconds:g} s are over; see {out}", flush=True)
         if found:
-            found[0].leave_out("what was being done, and all after it", "the time was over")
+            found[0].cut_short("the time was over")
             keep(found[0])
             print(markdown(found[0]), flush=True)
         os._exit(1)
@@ -176,10 +177,16 @@ def measured(
             on_result=keep,
             budget=Budget(max(0.0, left - budget_seconds * _GRACE_SHARE)),
             more_batches=more_batches,
+            peers_may_lack=True,
         )
     except StreamCamError as error:
         print(f"gpu_check: {error}")
         return False
+    except BaseException as error:
+        if found:
+            found[0].cut_short(first_line(error))
+            keep(found[0])
+        raise
     finally:
         watchdog.cancel()
     keep(result)
@@ -235,6 +242,12 @@ def _options() -> argparse.Namespace:
     )
     parser.add_argument("--shape", nargs="*", default=["224x224", "224x384"])
     parser.add_argument("--frame", default="1920x1080", help="width x height of the frames")
+    parser.add_argument(
+        "--peers",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="also torch-cam and pytorch-grad-cam, if they are installed",
+    )
     parser.add_argument("--samples", type=int, default=300, help="timed calls for one figure")
     parser.add_argument("--seconds", type=float, default=1.0, help="that these may take together")
     what = parser.add_mutually_exclusive_group()

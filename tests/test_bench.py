@@ -281,6 +281,32 @@ def test_fastest_engine_is_timed_at_more_batches_if_there_is_time_enough() -> No
     assert found.left_out[0]["why"] == "it is measured if there is time enough"
 
 
+@pytest.mark.parametrize(
+    ("error", "code", "why"),
+    [(KeyboardInterrupt(), 130, "interrupted"), (RuntimeError("a fault\nof ours"), 1, "a fault")],
+)
+def test_what_was_measured_is_kept_whatever_stops_the_rest(
+    place: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    error: BaseException,
+    code: int,
+    why: str,
+) -> None:
+    def stops(*arguments: Any) -> None:
+        assert (place / "a.json").exists()  # complete after each part
+        raise error
+
+    monkeypatch.setattr("stream_cam.bench.run._Bench._measure_engines", stops)
+    asked = ["--engines", "eager:fp32", "--batch", "1", "--json", "a.json", "--plot", "a.svg"]
+    assert main([*SMALL, *asked]) == code
+    found = BenchResult.read(place / "a.json")
+    assert {"decode", "frame"} <= {r.subject.name for r in found.rows}
+    assert found.left_out[-1] == {"what": "what was being done, and all after it", "why": why}
+    assert "</svg>" in (place / "a.svg").read_text(encoding="utf-8")
+    assert re.search(r"^frame +eager fp32", capsys.readouterr().out, re.MULTILINE)
+
+
 def test_no_figures_at_all_is_a_failure() -> None:
     with pytest.raises(BenchError, match="batch 1, 64×64: no time left of 0 s"):
         run_bench(small(engines=("eager:fp32",)), "c", budget=Budget(0.0))

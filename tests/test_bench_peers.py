@@ -6,18 +6,24 @@ import importlib.util
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from bench_parts import result, row
 from material import write_video
+from networks import LABELS, small_network
 
+from stream_cam.bench.clock import Effort
 from stream_cam.bench.files import file_throughput
 from stream_cam.bench.frames import drawn_frames
-from stream_cam.bench.peers import Peer, check_peer
+from stream_cam.bench.peers import Ours, Peer, check_peer, peer_rows
 from stream_cam.bench.result import BenchResult
-from stream_cam.bench.run import run_bench
+from stream_cam.bench.run import _Bench, run_bench
+from stream_cam.bench.stages import FrameStages
+from stream_cam.cli import main
 from stream_cam.config import BenchConfig
 from stream_cam.errors import BenchError
 from stream_cam.explain import Explainer
@@ -36,23 +42,83 @@ def test_peers_and_our_frames_are_timed_in_turns() -> None:
     for package in ("torchcam", "pytorch_grad_cam"):
         if importlib.util.find_spec(package) is None:
             pytest.skip(f"{package} is not installed (make peers)")
-    config = BenchConfig(
-        engines=("eager:fp32",),
-        batch=(1,),
-        shape=("96x96",),
-        device="cpu",
-        frame="320x180",
-        samples=2,
-        seconds=60.0,
-        peers=True,
-    )
-    found = run_bench(config, "c")
+    found = run_bench(asked(), "c")
     peers = [row for row in found.rows if row.subject.group == "peer"]
     assert [row.subject.name for row in peers] == ["pytorch-grad-cam", "torch-cam", "stream-cam"]
     assert [row.n for row in peers] == [2, 2, 2]
     assert peers[2].subject.engine == "eager"
     assert peers[2].verification is not None
     assert found.left_out == []
+
+
+def without_peers(monkeypatch: pytest.MonkeyPatch) -> None:
+    for package in ("torchcam", "torchcam.methods", "pytorch_grad_cam"):
+        monkeypatch.setitem(sys.modules, package, None)
+
+
+def asked(**changes: Any) -> BenchConfig:
+    options: dict[str, Any] = {
+        **{"engines": ("eager:fp32",), "batch": (1,), "shape": ("96x96",), "device": "cpu"},
+        **{"frame": "320x180", "samples": 2, "seconds": 60.0, "peers": True},
+    }
+    return BenchConfig(**{**options, **changes})
+
+
+def test_peers_that_are_not_installed_are_told_before_anything_is_measured(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    without_peers(monkeypatch)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("stream_cam.bench.run._Bench.run", lambda *arguments: pytest.fail("begun"))
+    assert main(["bench", "--peers", "--device", "cpu", "--json", "a.json"]) == 1
+    assert "pip install 'stream-cam[bench]'" in capsys.readouterr().err
+    assert not (tmp_path / "a.json").exists()
+
+
+def test_networks_that_peers_do_not_know_are_told_before_anything_is_measured() -> None:
+    config = asked(model="mobilenet_v2", weights="imagenet")
+    net = SimpleNamespace(_module=lambda: torch.nn.Identity(), _config=config)
+    with pytest.raises(BenchError, match=r"ResNets only: give --model resnet18$"):
+        _Bench.find_peers(net, may_lack=False)  # type: ignore[arg-type]
+
+
+def test_peers_may_lack_where_that_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    without_peers(monkeypatch)
+    found = run_bench(asked(), "c", peers_may_lack=True)
+    assert [one["what"] for one in found.left_out] == ["pytorch-grad-cam", "torch-cam"]
+    assert all("not installed" in one["why"] for one in found.left_out)
+    assert {row.subject.group for row in found.rows} == {"stage", "engine"}
+
+
+def test_a_peer_that_fails_leaves_the_other_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    def opened(name: str, *arguments: Any) -> Peer:
+        if name == "torch-cam":
+            raise RuntimeError("no kernel image is available")
+        return Peer(name, lambda frame: (frame, np.zeros((3, 3), np.float32)))
+
+    monkeypatch.setattr("stream_cam.bench.peers.why_not", lambda name, module: None)
+    monkeypatch.setattr("stream_cam.bench.peers.open_peer", opened)
+    found = run_bench(asked(), "c")
+    left_out = {one["what"]: one["why"] for one in found.left_out}
+    assert "are not this network's" in left_out["pytorch-grad-cam"]
+    assert left_out["torch-cam"] == "no kernel image is available"
+    assert {row.subject.group for row in found.rows} == {"stage", "engine"}
+
+
+def test_our_frames_are_drawn_by_a_graph_where_there_is_one() -> None:
+    pytest.importorskip("triton", reason="no Triton for this system")
+    from stream_cam.gpu.frames import FrameGraphs
+    from stream_cam.gpu.standin import StandIn
+
+    module = small_network()
+    made = Explainer.from_module(module, labels=LABELS, engine="eager", device="cpu", input_size=64)
+    frames, gpu = drawn_frames("96x64", 3), StandIn()
+    made.graphs = FrameGraphs(gpu, made.weights, made._class_weight)
+    stages = FrameStages(made, made._net, frames)
+    for is_graph, mode, n_replayed in ((False, "launch", 0), (True, "graph", 4)):
+        rows = peer_rows([], [Ours(stages, is_graph)], frames, Effort(2, 60.0, 2, 2, 0), "cuda")
+        assert [row.subject.mode for row in rows] == [mode]
+        assert gpu.n_replayed == n_replayed
 
 
 def peer(heat_of: Callable[[BgrImage], FloatArray], cut: int = 0) -> Peer:
@@ -106,10 +172,10 @@ def test_bench_peers_prints_and_keeps_both(
     assert spec.loader is not None
     script = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(script)
-    asked: list[BenchConfig] = []
+    given: list[BenchConfig] = []
 
     def bench(config: BenchConfig, command: str) -> BenchResult:
-        asked.append(config)
+        given.append(config)
         return result(row(), command=command)
 
     def files(video: Path | None, size: str, weights: str) -> dict[str, Any]:
@@ -122,11 +188,12 @@ def test_bench_peers_prints_and_keeps_both(
     monkeypatch.setattr(script, "run_bench", bench)
     monkeypatch.setattr(script, "file_throughput", files)
     path = tmp_path / "a.json"
-    arguments = ["bench_peers.py", "--samples", "7", "--video", "b.mp4", "--json", str(path)]
+    arguments = ["bench_peers.py", "--samples", "7", "--device", "cpu"]
+    arguments += ["--video", "b.mp4", "--json", str(path)]
     monkeypatch.setattr(sys, "argv", arguments)
     assert script.main() == 0
-    assert asked[0].peers
-    assert (asked[0].device, asked[0].samples) == ("cpu", 7)
+    assert given[0].peers
+    assert (given[0].device, given[0].samples) == ("cpu", 7)
     said = capsys.readouterr().out
     assert "run reaches 67% of its slowest stage (decode), and 50% of the 12.0 frames/s" in said
     assert [file["video"] for file in BenchResult.read(path).files] == ["None", "b.mp4"]

@@ -6,12 +6,12 @@ import os
 import shlex
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stream_cam.config import BenchConfig
-from stream_cam.errors import BenchError, EngineError, UsageError
+from stream_cam.errors import BenchError, EngineError, UsageError, first_line
 from stream_cam.uri import redact_uri
 from stream_cam.whole import unwritable
 
@@ -43,8 +43,23 @@ def bench_command(config: BenchConfig, arguments: Sequence[str]) -> None:
     from stream_cam.bench.table import print_result
 
     command = shlex.join(["stream-cam", *map(redact_uri, arguments)])
-    with _progress() as on_stage:
-        result = run_bench(config, command, on_stage=on_stage)
+    found: list[BenchResult] = []
+
+    def keep(result: BenchResult) -> None:
+        found[:] = [result]
+        with suppress(BenchError):  # a disk that is full by now is told of at the end
+            save(result, config.json, config.plot if result.rows else None)
+
+    try:
+        with _progress() as on_stage:
+            result = run_bench(config, command, on_stage=on_stage, on_result=keep)
+    except BaseException as error:  # Ctrl-C too: what was measured took its time
+        if found and found[0].rows:
+            interrupted = isinstance(error, KeyboardInterrupt)
+            found[0].cut_short("interrupted" if interrupted else first_line(error))
+            print_result(found[0])
+            keep(found[0])
+        raise
     print_result(result)
     save(result, config.json, config.plot)
     _require_asked(config, result)
@@ -90,7 +105,7 @@ def _compare(old: Path, new: Path, tolerance: float) -> None:
 
 
 def _require_asked(config: BenchConfig, result: BenchResult) -> None:
-    """An engine that was asked for by name either has figures, or its failure is the command's."""
+    """What was asked for by name either has figures, or its failure is the command's."""
     for name in config.engines:
         engine, _, precision = name.partition(":")
         there = any(
@@ -100,6 +115,11 @@ def _require_asked(config: BenchConfig, result: BenchResult) -> None:
         if not there:
             reasons = [one["why"] for one in result.left_out if one["what"].startswith(name)]
             raise EngineError(f"{name} has no figures: {'; '.join(dict.fromkeys(reasons))}")
+    if config.peers and not any(row.subject.group == "peer" for row in result.rows):
+        from stream_cam.bench.peers import PEERS
+
+        reasons = [one["why"] for one in result.left_out if one["what"] in ("peers", *PEERS)]
+        raise BenchError(f"the peers have no figures: {'; '.join(reasons)}")
 
 
 @contextmanager

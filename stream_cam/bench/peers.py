@@ -7,7 +7,9 @@ the machine does meets them all.
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from itertools import cycle
 from typing import Any
 
@@ -20,7 +22,7 @@ from stream_cam.bench.clock import Case, Effort, measure
 from stream_cam.bench.result import Row, Subject
 from stream_cam.bench.stages import FrameStages
 from stream_cam.cam.reference import scale_cam
-from stream_cam.errors import BenchError
+from stream_cam.errors import BenchError, first_line
 from stream_cam.explain import Explainer
 from stream_cam.frame import BgrImage, FloatArray
 from stream_cam.weights import Weights
@@ -29,6 +31,12 @@ _LEAST_CORRELATION = 0.8
 """Of a peer's map with ours, on the frames where both name the same class: its README's resize does
 not smooth as torchvision's does, so that its network sees other pixels."""
 REGION = "decoded frame → picture, host to host; host clock"
+_IMPORTED = {
+    "pytorch-grad-cam": ("pytorch_grad_cam", "pytorch_grad_cam.utils.image"),
+    "torch-cam": ("torchcam.methods", "torchcam.utils", "PIL.Image"),
+}
+"""What each peer needs."""
+PEERS = tuple(_IMPORTED)
 
 
 class Peer:
@@ -93,25 +101,28 @@ def torch_cam(module: nn.Module, layer: nn.Module, weights: Weights, device: str
     return Peer("torch-cam", draw)
 
 
-def open_peers(new_module: Callable[[], nn.Module], weights: Weights, device: str) -> list[Peer]:
-    """Both peers, each with a network of its own.
+def why_not(name: str, module: nn.Module) -> str | None:
+    """Why a peer cannot be timed with a network here; None: it can."""
+    if getattr(module, "layer4", None) is None:
+        return "--peers knows the last layer of ResNets only: give --model resnet18"
+    try:
+        for part in _IMPORTED[name]:
+            importlib.import_module(part)
+    except Exception as error:  # what it needs may be there in a version that it does not know
+        return f"{name} is not installed ({first_line(error)}): pip install 'stream-cam[bench]'"
+    return None
 
-    Raises:
-        BenchError: they are not installed, or do not know where the network's features are.
+
+def open_peer(name: str, module: nn.Module, weights: Weights, device: str) -> Peer:
+    """A peer that `why_not` has nothing against.
+
+    Args:
+        module: its own: it puts hooks into it.
     """
-    peers = []
-    for make in (grad_cam, torch_cam):
-        module = new_module().eval()
-        layer: Any = getattr(module, "layer4", None)
-        if layer is None:
-            raise BenchError("--peers knows the last layer of ResNets only: give --model resnet18")
-        try:
-            peers.append(make(module, layer[-1] if make is grad_cam else layer, weights, device))
-        except ImportError as error:
-            raise BenchError(
-                f"the peers are not installed ({error}): pip install 'stream-cam[bench]'"
-            ) from error
-    return peers
+    layer: Any = module.eval().layer4
+    if name == "torch-cam":
+        return torch_cam(module, layer, weights, device)
+    return grad_cam(module, layer[-1], weights, device)
 
 
 def check_peer(peer: Peer, explainer: Explainer, frames: Sequence[BgrImage]) -> float:
@@ -140,9 +151,25 @@ def check_peer(peer: Peer, explainer: Explainer, frames: Sequence[BgrImage]) -> 
     return correlation
 
 
+@dataclass(frozen=True)
+class Ours:
+    """One of our engines, verified."""
+
+    stages: FrameStages
+    is_graph: bool
+    """Whether its explainer draws a frame by one graph, verified as well."""
+
+    def case(self, frames: Sequence[BgrImage]) -> Case:
+        """A whole frame, as this machine does it."""
+        if not self.is_graph:
+            return self.stages.cases()["frame"]
+        turns, explainer = cycle(frames), self.stages.explainer
+        return Case(lambda: explainer.draw(next(turns)))
+
+
 def peer_rows(
     peers: Sequence[Peer],
-    ours: Sequence[FrameStages],
+    ours: Sequence[Ours],
     frames: Sequence[BgrImage],
     effort: Effort,
     device: str,
@@ -155,15 +182,15 @@ def peer_rows(
         subject = Subject("peer", peer.name, "", device, "fp32", 1, None, frame_hw, "launch")
         turns = cycle(frames)
         cases[subject] = Case(lambda peer=peer, turns=turns: peer(next(turns)))  # type: ignore[misc]
-    for stages in ours:
-        info = stages.info
+    for own in ours:
+        info = own.stages.info
         input_hw = (info.input_shape[2], info.input_shape[3])
         subject = Subject(
             *("peer", "stream-cam", info.name, info.device, info.precision, 1),
-            *(input_hw, frame_hw, "launch"),
+            *(input_hw, frame_hw, "graph" if own.is_graph else "launch"),
         )
-        cases[subject] = stages.cases()["frame"]
-        verifications[subject] = stages.verification
+        cases[subject] = own.case(frames)
+        verifications[subject] = own.stages.verification
     # One frame each in turn, all as warm as they are in such a turn.
     in_turns = Effort(effort.samples, effort.seconds, effort.warm_ups, effort.samples, settle=0)
     timed = measure(cases, in_turns)

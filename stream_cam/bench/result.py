@@ -138,6 +138,10 @@ class BenchResult:
     def leave_out(self, what: str, why: str) -> None:
         self.left_out.append({"what": what, "why": why})
 
+    def cut_short(self, why: str) -> None:
+        """Says that not everything was measured which could have been."""
+        self.leave_out("what was being done, and all after it", why)
+
     def to_json(self) -> str:
         said = {"format": FORMAT, "version": VERSION, **asdict(self)}
         return json.dumps(said, indent=1, ensure_ascii=False) + "\n"

@@ -33,10 +33,10 @@ from stream_cam.explain import Explainer
 from stream_cam.frame import BgrImage
 from stream_cam.model import CamNet, build_network, load_parameters
 from stream_cam.uri import redact_uri
-from stream_cam.weights import load_weights
+from stream_cam.weights import Weights, load_weights
 
 if TYPE_CHECKING:
-    from stream_cam.bench.peers import Peer
+    from stream_cam.bench.peers import Ours, Peer
 
 OnStage = Callable[[str], None]
 """Gets what is being done, in a few words."""
@@ -58,6 +58,7 @@ def run_bench(
     on_result: OnResult = lambda result: None,
     budget: Budget | None = None,
     more_batches: Sequence[int] = (),
+    peers_may_lack: bool = False,
 ) -> BenchResult:
     """Measures what `config` asks for, except files and comparisons.
 
@@ -68,16 +69,19 @@ def run_bench(
         command: what was typed, as it is to be shown.
         budget: default: a new one of `config.budget` seconds.
         more_batches: at these the fastest engine alone is timed, last, as far as the time allows.
+        peers_may_lack: peers that are asked for and not installed are left out; else that is an
+            error, before anything is measured.
 
     Raises:
         UsageError: an unknown name, or a source that is none.
-        BenchError: nothing could be measured, with the reasons.
+        BenchError: nothing could be measured, with the reasons; or the peers cannot be.
         StreamCamError: the network or the frames cannot be had.
     """
     # Not a GPU's default stream: it waits for all others, and TensorRT synchronises there.
     stream = torch.cuda.Stream() if torch.cuda.is_available() else None  # type: ignore[no-untyped-call]
     with torch.cuda.stream(stream):
         bench = _Bench(config, command, on_stage, on_result, budget or Budget(config.budget))
+        bench.find_peers(may_lack=peers_may_lack)
         return bench.run(more_batches)
 
 
@@ -96,6 +100,7 @@ class _Bench:
         self._specs = parse_specs(config.engines)
         self._said: set[tuple[Spec, str]] = set()
         self._longest_seconds = 0.0
+        self._peers: list[str] = []
         self._frames = _frames(config)
         self._weights = load_weights(config.weights, config.model)
         self._net = CamNet.from_module(self._module(), name=config.model)
@@ -115,6 +120,20 @@ class _Bench:
             },
             source=f"{source}, {width}x{height}",
         )
+
+    def find_peers(self, *, may_lack: bool) -> None:
+        """Finds out which of the peers that are asked for can be timed."""
+        if not self._config.peers:
+            return
+        from stream_cam.bench.peers import PEERS, why_not
+
+        module = self._module()
+        reasons = {name: why for name in PEERS if (why := why_not(name, module))}
+        if reasons and not may_lack:
+            raise BenchError("; ".join(dict.fromkeys(reasons.values())))
+        for name, why in reasons.items():
+            self.result.leave_out(name, why)
+        self._peers = [name for name in PEERS if name not in reasons]
 
     def run(self, more_batches: Sequence[int]) -> BenchResult:
         result = self.result
@@ -237,13 +256,19 @@ class _Bench:
 
     def _measure_frames(self) -> None:
         """Rows of whole frames and their stages, and of peers."""
-        stages = list(self._measure_stages())
-        if self._config.peers and self._may_begin("peers"):
-            self._measure_peers(stages)
-            self._told()
+        ours = list(self._measure_stages())
+        if not self._peers or not self._may_begin("peers"):
+            return
+        try:
+            self._measure_peers(ours)
+        except Exception as error:  # it is not our code
+            self.result.leave_out("peers", first_line(error))
+        self._told()
 
-    def _measure_stages(self) -> Iterator[FrameStages]:
+    def _measure_stages(self) -> Iterator[Ours]:
         """Rows of decoding, and of every stage with every engine."""
+        from stream_cam.bench.peers import Ours
+
         config = self._config
         if self._may_begin("decode"):
             self._on_stage("timing decode")
@@ -270,15 +295,16 @@ class _Bench:
                 self._leave_out(spec, what, error)
                 continue
             self.result.rows += stages.rows(self._effort)
-            self._measure_graphs(spec, stages)
             self._told()
-            yield stages
+            is_graph = self._measure_graphs(spec, stages)
+            self._told()
+            yield Ours(stages, is_graph)
 
-    def _measure_graphs(self, spec: Spec, stages: FrameStages) -> None:
-        """Rows of whole frames as graphs, where the engine is on a GPU."""
+    def _measure_graphs(self, spec: Spec, stages: FrameStages) -> bool:
+        """Rows of whole frames as graphs, if the engine is on a GPU; whether there are any."""
         what = f"{spec}, {GRAPHS}"
         if stages.info.device == "cpu" or not self._may_begin(what):
-            return
+            return False
         self._on_stage(f"timing whole frames as graphs with {spec}")
         try:
             from stream_cam.bench.graphs import GraphFrames
@@ -287,6 +313,8 @@ class _Bench:
             self.result.rows += graphs.rows(self._effort)
         except Exception as error:  # a compiler of kernels may raise anything
             self._leave_out(spec, what, error)
+            return False
+        return True
 
     def _measure_kernels(self) -> None:
         """Rows of the kernels on the GPU, if there is one."""
@@ -324,35 +352,38 @@ class _Bench:
         )
         return Row.of(subject, f"{REGIONS['decode']}; {case.clock.name}", timed)
 
-    def _measure_peers(self, stages: Sequence[FrameStages]) -> None:
-        from stream_cam.bench.peers import open_peers, peer_rows
+    def _measure_peers(self, ours: Sequence[Ours]) -> None:
+        from stream_cam.bench.peers import peer_rows
 
-        if not stages:
+        if not ours:
             self.result.leave_out("peers", "there is no verified engine to compare them with")
             return
         self._on_stage("timing peers")
         on_gpu = self._config.device != "cpu" and torch.cuda.is_available()
         device = "cuda" if on_gpu else "cpu"
         # The same input for all, whatever the weights were made for.
-        weights = replace(self._weights, input_size=stages[0].info.input_shape[2])
-        checked = [
-            peer
-            for peer in open_peers(self._module, weights, device)
-            if self._is_ours(peer, stages[0].explainer)
-        ]
+        first = ours[0].stages
+        weights = replace(self._weights, input_size=first.info.input_shape[2])
+        opened = [self._opened(name, weights, device, first.explainer) for name in self._peers]
+        peers = [peer for peer in opened if peer is not None]
+        if not peers:
+            return
         effort = replace(self._effort, seconds=self._effort.seconds * _PEERS_SECONDS)
-        self.result.rows += peer_rows(checked, stages, self._frames, effort, device)
+        self.result.rows += peer_rows(peers, ours, self._frames, effort, device)
 
-    def _is_ours(self, peer: Peer, explainer: Explainer) -> bool:
-        """Whether a peer draws this network's maps."""
-        from stream_cam.bench.peers import check_peer
+    def _opened(
+        self, name: str, weights: Weights, device: str, explainer: Explainer
+    ) -> Peer | None:
+        """A peer that draws this network's maps."""
+        from stream_cam.bench.peers import check_peer, open_peer
 
         try:
+            peer = open_peer(name, self._module(), weights, device)
             check_peer(peer, explainer, self._frames[::3])
-        except BenchError as error:
-            self.result.leave_out(peer.name, str(error))
-            return False
-        return True
+        except Exception as error:  # it is not our code
+            self.result.leave_out(name, first_line(error))
+            return None
+        return peer
 
     def _module(self) -> torch.nn.Module:
         module = build_network(self._config.model, self._weights.n_classes)
