@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from bench_parts import result
@@ -22,6 +23,7 @@ from stream_cam.bench import gpu as gpu_bench
 from stream_cam.bench.gpu import Divided, kernel_rows
 from stream_cam.bench.graphs import REGIONS, GraphFrames
 from stream_cam.gpu.frames import FrameGraphs
+from stream_cam.gpu.slot import Slot
 from stream_cam.gpu.standin import StandIn
 
 QUICK = Effort(samples=2, seconds=60.0, warm_ups=1, turns=1)
@@ -154,6 +156,33 @@ def test_graphs_that_draw_something_else_are_not_timed() -> None:
     wrong_map.graphs._class_weight = wrong_map.graphs._class_weight * 1.1
     with pytest.raises(BenchError, match=r"map differs by .* from the one without a graph"):
         GraphFrames(wrong_map, frames)
+
+
+def test_a_graph_without_copies_works_on_a_frame_and_draws_its_picture(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    frames = [picture(seed, (48, 64)) for seed in range(3)]
+    graphs = GraphFrames(explainer(), frames)
+    slot = graphs._slot_on_device()
+    assert slot._input["frame"][0].numpy().tolist() == frames[0].tolist()
+    _, drawn = graphs._explainer.draw(frames[0])
+    assert np.array_equal(slot._output["pictures"][0, 0].numpy(), drawn)
+
+    def zeros(slot: Slot, *arguments: Any) -> None:
+        slot._upload.bytes.zero_()
+
+    monkeypatch.setattr(Slot, "fill", zeros)
+    with pytest.raises(BenchError, match="graph without copies differs from its reference"):
+        graphs.rows(QUICK)
+
+
+def test_a_graph_without_copies_that_draws_nothing_is_not_timed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    graphs = GraphFrames(explainer(), [picture(0, (48, 64))])
+    monkeypatch.setattr(Slot, "start", lambda slot: None)
+    with pytest.raises(BenchError, match="graph without copies differs from its reference"):
+        graphs._slot_on_device()
 
 
 def test_an_explainer_without_graphs_has_no_figures_of_them() -> None:

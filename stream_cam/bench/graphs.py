@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from itertools import cycle
+from itertools import cycle, islice
 
 import numpy as np
 
@@ -18,10 +18,12 @@ from stream_cam.explain import Explainer
 from stream_cam.frame import BgrImage
 from stream_cam.gpu.frames import N_SLOTS, FrameGraphs
 from stream_cam.gpu.plan import Order
-from stream_cam.gpu.slot import Slot
+from stream_cam.gpu.slot import Slot, clock_of
 
 _MOST_MAP = 0.03
 """Of the largest value of a map, between both ways: one resizes to uint8, the other does not."""
+_POISON = 0xA5
+"""In every byte of a picture that was not drawn."""
 _PIPELINED = 60
 """Frames that are given one after the other, for what a frame takes with all slots at work."""
 
@@ -52,7 +54,8 @@ class GraphFrames:
     ) -> None:
         self._explainer, self._verification = explainer, verification
         self._frame_hw = (frames[0].shape[0], frames[0].shape[1])
-        for frame in frames[:3]:
+        # Each slot once: from then on none has zeros for a frame.
+        for frame in islice(cycle(frames), N_SLOTS):
             self._check(frame)
         graphs, engine = explainer.graphs, explainer.engine
         if graphs is None or engine is None:
@@ -78,7 +81,7 @@ class GraphFrames:
         ]
 
     def cases(self) -> dict[str, Case]:
-        on_device = self._graphs.slot_without_copies(self._engine, self._fit, Order())
+        on_device = self._slot_on_device()
         names = iter(REGIONS)
         return {
             next(names): Case(self._whole, HostClock(), self._next_frame),
@@ -105,6 +108,24 @@ class GraphFrames:
             on_their_way.append((stack, stack.enter_context(begun)))
         for each in on_their_way:
             _finish(each)
+
+    def _slot_on_device(self) -> Slot:
+        """A slot without copies, with a frame in its input, whose picture is right."""
+        frame, order = self._frame, Order()
+        slot = self._graphs.slot_without_copies(self._engine, self._fit, order)
+        clock = clock_of(order, None, forget_class=False, forget_maps=False)
+        slot.fill(frame, order, clock)
+        # Its graph has no upload, without which it would work on zeros, as they came from there.
+        slot._input.bytes.copy_(slot._upload.bytes)
+        slot._output.bytes.fill_(_POISON)
+        self._graphs._gpu.settle()
+        slot.start()
+        slot.done.wait()
+        picture = slot._output["pictures"][0, 0].cpu().numpy()
+        drawn = self._explainer.explain_drawn(frame)
+        expected = self._explainer.overlay(frame, drawn)
+        check_picture(picture, expected, "the picture of the graph without copies")
+        return slot
 
     def _device_case(self, slot: Slot) -> Case:
         replay: Callable[[], None] | None = getattr(slot.graph, "replay", None)
