@@ -95,8 +95,8 @@ def files_with_gpu_tests(folder: Path) -> list[Path]:
         for path in sorted(folder.glob("test_*.py"))
         if any(sign in path.read_text(encoding="utf-8") for sign in signs)
     ]
-    # Those of the benchmark compile most, and come last.
-    return sorted(found, key=lambda path: "bench" in path.name)
+    # Those of the benchmark compile most, and compute-sanitizer is slow: they come last.
+    return sorted(found, key=lambda path: ("sanitizer" in path.name, "bench" in path.name))
 
 
 def tests_pass(out: Path, seconds: float) -> bool:
