@@ -85,7 +85,8 @@ def test_targets_by_index_label_and_several() -> None:
     assert by_label.targets[0].label == "dog"
     both = explainer.explain(frame, ["dog", 5])
     assert both.cam.shape == (2, 2, 2)
-    assert np.array_equal(both.cam[0], by_label.cam)
+    # Not bit for bit: some processors' libraries round a sum of one row otherwise than of two.
+    np.testing.assert_allclose(both.cam[0], by_label.cam, rtol=1e-5, atol=1e-7)
     assert [target.index for target in both.targets] == [2, 5]
     with pytest.raises(UsageError, match="did you mean horse"):
         explainer.explain(frame, "hose")

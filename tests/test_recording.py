@@ -383,8 +383,10 @@ def test_a_disk_that_fills_up_keeps_what_there_is(
     assert full in str(said.value)
     found = re.search(r"the first (\d+) pictures", str(said.value))
     assert found is not None
+    # PyAV 17, the last for Python 3.10, does not say of the last picture that it is cut off.
+    uncertain = 1 if av.__version__.startswith("17.") else 0
     with VideoSource(str(out)) as source:
-        assert sum(1 for _ in source) == int(found[1]) > 0
+        assert 0 < int(found[1]) - uncertain <= sum(1 for _ in source) <= int(found[1])
     assert [entry.name for entry in tiny_disk.iterdir()] == [out.name]
 
 
