@@ -17,7 +17,7 @@ from networks import untrained
 from toy_engine import ToyEngine, toy_net
 
 from stream_cam.bench import engines, stages
-from stream_cam.bench.clock import Budget
+from stream_cam.bench.clock import Budget, measure
 from stream_cam.bench.engines import Bound, Spec, open_engine, parse_specs
 from stream_cam.bench.result import BenchResult
 from stream_cam.bench.run import run_bench
@@ -225,6 +225,37 @@ def test_engine_that_has_no_memory_left_is_left_out(monkeypatch: pytest.MonkeyPa
     found = run_bench(small(engines=("eager:fp32",), batch=(2, 1)), "c")
     assert [r.subject.batch for r in found.rows if r.subject.group == "engine"] == [1]
     assert [one["why"] for one in found.left_out] == ["out of memory"]
+
+
+def test_engine_that_cannot_be_opened_for_lack_of_memory_is_left_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def load(*arguments: Any, **options: Any) -> Engine:
+        if options["batch"].best == 2:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate\nand a long story")
+        return load_engine(*arguments, **options)
+
+    monkeypatch.setattr("stream_cam.bench.engines.load_engine", load)
+    found = run_bench(small(engines=("eager:fp32",), batch=(2, 1)), "c")
+    assert [r.subject.batch for r in found.rows if r.subject.group == "engine"] == [1]
+    assert found.left_out == [
+        {"what": "eager:fp32, batch 2, 64×64", "why": "CUDA out of memory. Tried to allocate"}
+    ]
+
+
+def test_engine_that_fails_while_it_is_timed_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(cases: Any, effort: Any) -> Any:
+        if any(subject.batch == 2 for subject in cases):
+            raise RuntimeError("CUDA error: an illegal memory access was encountered\nmore")
+        return measure(cases, effort)
+
+    monkeypatch.setattr("stream_cam.bench.run.measure", lambda cases, effort: fails(cases, effort))
+    monkeypatch.setattr("stream_cam.bench.run._Bench._decode_row", lambda bench: row(DECODE))
+    found = run_bench(small(engines=("eager:fp32",), batch=(2, 1)), "c")
+    assert [r.subject.batch for r in found.rows if r.subject.group == "engine"] == [1]
+    (left_out,) = found.left_out
+    assert left_out["what"] == "eager:fp32, batch 2, 64×64"
+    assert "illegal memory access" in left_out["why"]
 
 
 def test_stages_that_do_not_add_up_to_a_frame_are_not_timed(

@@ -11,13 +11,16 @@ import torch
 from bench_parts import Spoilt
 from networks import untrained
 
-from stream_cam.bench.clock import CudaClock
+from stream_cam.bench.clock import CudaClock, Effort
 from stream_cam.bench.engines import Bound, Spec, open_engine
+from stream_cam.bench.frames import drawn_frames
 from stream_cam.bench.replay import capture_graph
 from stream_cam.bench.run import run_bench
+from stream_cam.bench.stages import FrameStages
 from stream_cam.config import BenchConfig
 from stream_cam.engine.verify import GATES
 from stream_cam.errors import EngineError
+from stream_cam.explain import Explainer
 from stream_cam.model import CamNet
 
 pytestmark = pytest.mark.needs_gpu
@@ -109,6 +112,20 @@ def test_events_time_what_the_gpu_does() -> None:
     clock.time_ms(lambda: left @ left)
     once, often = clock.time_ms(lambda: left @ left), clock.time_ms(lambda: left @ left, 20)
     assert 0 < once < often
+
+
+def test_copies_are_of_pinned_memory_as_in_a_run() -> None:
+    explainer = Explainer.from_module(
+        untrained("resnet18", 13),
+        engine="eager",
+        device="cuda",
+        precision="fp32",
+        input_size=64,
+    )
+    made = FrameStages(explainer, explainer._net, drawn_frames("96x64", 3))
+    assert all(one.is_pinned() for one in (made._batch, made._logits, made._features))
+    rows = {row.subject.name for row in made.rows(Effort(2, 10.0, 1, 1))}
+    assert {"upload", "download"} <= rows
 
 
 def test_what_is_measured_passed_its_gate() -> None:

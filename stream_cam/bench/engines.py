@@ -123,9 +123,9 @@ class Bound:
             EngineError: by more than the precision explains, with the figures.
         """
         # Verification may have a stream of its own, which knows nothing of what this one does.
-        self._wait()
+        self.wait()
         figures = verify(_OneOfBatch(self), net)
-        self._wait()
+        self.wait()
         return figures
 
     def fill(self, images: Tensor) -> None:
@@ -137,7 +137,8 @@ class Bound:
         n = self.info.input_shape[0]
         self.batch.copy_(images.repeat(-(-n // len(images)), 1, 1, 1)[:n])
 
-    def _wait(self) -> None:
+    def wait(self) -> None:
+        """Until the device has done what it was given."""
         if self.info.device != "cpu":
             torch.cuda.synchronize(self.info.device)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -219,8 +220,9 @@ class _Bench:
             self._on_stage(f"verifying {what}")
             try:
                 engine = self._open(spec, batch, input_hw)
-            except EngineError as error:
+            except (EngineError, RuntimeError) as error:  # such as no memory for the batch
                 self._leave_out(spec, what, error)
+                _free()
                 continue
             for mode, capture in modes_of(engine.info.device):
                 info = engine.info
@@ -232,15 +234,22 @@ class _Bench:
                     bound = Bound(engine, capture)
                     figures = bound.verify(self._net)
                     bound.fill(self._batch(input_hw))
-                except (EngineError, RuntimeError) as error:  # such as no memory for the batch
+                except (EngineError, RuntimeError) as error:
                     self._leave_out(spec, f"{what}, {mode}", error)
+                    _free()
                     continue
                 cases[subject] = Case(bound.call, bound.clock)
                 verified[subject] = region_of(mode, bound.clock), figures
         self._on_stage(f"timing batch {batch}, {size_text(input_hw)}")
-        for subject, timed in measure(cases, self._effort).items():
-            region, figures = verified[subject]
-            self.result.rows.append(Row.of(subject, region, timed, figures))
+        try:
+            for subject, timed in measure(cases, self._effort).items():
+                region, figures = verified[subject]
+                self.result.rows.append(Row.of(subject, region, timed, figures))
+        except RuntimeError as error:
+            names = ", ".join(dict.fromkeys(f"{one.engine}:{one.precision}" for one in cases))
+            self.result.leave_out(
+                f"{names}, batch {batch}, {size_text(input_hw)}", first_line(error)
+            )
         self._told()
 
     def _batch(self, input_hw: tuple[int, int]) -> Tensor:
@@ -293,6 +302,7 @@ class _Bench:
                 stages = FrameStages(explainer, self._net, self._frames)
             except Exception as error:  # a compiler of kernels may raise anything
                 self._leave_out(spec, what, error)
+                _free()
                 continue
             self.result.rows += stages.rows(self._effort)
             self._told()
@@ -389,6 +399,12 @@ class _Bench:
         module = build_network(self._config.model, self._weights.n_classes)
         load_parameters(module, self._weights.state_dict, self._weights.name)
         return module
+
+
+def _free() -> None:
+    """Lets go of what a case that failed had on the GPU, so that the next one has room."""
+    gc.collect()  # buffers and the calls on them refer to one another
+    torch.cuda.empty_cache()
 
 
 def _frames(config: BenchConfig) -> list[BgrImage]:

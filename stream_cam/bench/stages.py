@@ -32,9 +32,9 @@ or bfloat16 engine may round once more where it is computed elsewhere."""
 REGIONS = {
     "decode": "next frame of the file → BGR in memory",
     "preprocess": "BGR frame → normalised batch in host memory",
-    "upload": "batch: host → GPU",
+    "upload": "batch: pinned host memory → GPU",
     "network": "batch → logits, features",
-    "download": "logits, features: GPU → host",
+    "download": "logits, features: GPU → pinned host memory",
     "cam+overlay": "logits, features → class, map, colours, picture",
     "frame": "decoded frame → picture, host to host",
 }
@@ -65,8 +65,11 @@ class FrameStages:
         self.explainer = explainer
         self._preprocess = CpuPreprocessor(plan, weights.mean, weights.std, weights.interpolation)
         self._bound = Bound(engine)
-        self._batch = torch.zeros(info.input_shape)
-        self._logits, self._features = self._bound.logits.cpu(), self._bound.features.cpu()
+        # Pinned on a GPU, as `run` has them.
+        self._batch, self._logits, self._features = (
+            torch.zeros(shape, pin_memory=info.device != "cpu")
+            for shape in (info.input_shape, info.logits_shape, info.features_shape)
+        )
         self._class_weight = net.weight.detach().numpy()
         cam_hw = (info.features_shape[2], info.features_shape[3])
         self._overlay = CpuOverlay(frame_hw, cam_hw, plan.region, LookConfig())
@@ -110,11 +113,11 @@ class FrameStages:
         self._preprocess(self._frame, self._batch[0].numpy())
 
     def upload(self) -> None:
-        self._bound.batch.copy_(self._batch)
+        self._bound.batch.copy_(self._batch, non_blocking=True)
 
     def download(self) -> None:
-        self._logits.copy_(self._bound.logits)
-        self._features.copy_(self._bound.features)
+        self._logits.copy_(self._bound.logits, non_blocking=True)
+        self._features.copy_(self._bound.features, non_blocking=True)
 
     def cam_overlay(self) -> BgrImage:
         features = self._features[0].numpy()
@@ -135,6 +138,7 @@ class FrameStages:
         whole = self.frame().copy()
         for stage in (self.preprocess, self.upload, self._bound.call, self.download):
             stage()
+        self._bound.wait()
         by_stages = self.cam_overlay()
         difference = int(np.abs(by_stages.astype(np.int16) - whole).max())
         if difference > _MOST_LEVELS:
