@@ -11,8 +11,9 @@ FOLDER gets tests.txt, bench.json, bench.svg and bench.md, complete after each p
 the rest, they hold what was done. The first time on a machine compiling alone takes minutes: run it
 once with --skip-bench and once with --skip-tests, which finds what the first one compiled.
 
-Needs PyTorch, torchvision, OpenCV, safetensors, rich and pytest, and a C compiler and Python's
-headers for Triton; nothing else of what stream-cam can use must be there.
+Needs PyTorch, torchvision, OpenCV, safetensors, rich, pytest and hypothesis (some of the kernels'
+tests), and a C compiler and Python's headers for Triton; nothing else of what stream-cam can use
+must be there.
 
 Ends with 1 if a test failed, or the time did not suffice, or, without --skip-bench, nothing was
 measured, or on a GPU a kernel or a whole frame's graph was left out.

@@ -6,6 +6,7 @@ import json
 import xml.etree.ElementTree as ElementTree
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -228,5 +229,27 @@ def test_gpus_are_read_as_nvidia_smi_tells_them() -> None:
     assert "NVIDIA H200, driver 580.1" in line
 
 
-def test_nvidia_smi_that_fails_tells_of_no_gpu() -> None:
+def test_nvidia_smi_that_fails_tells_of_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     assert gpus(lambda command: "") == []
+
+
+def test_without_nvidia_smi_the_header_has_what_pytorch_knows(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    properties = SimpleNamespace(
+        name="NVIDIA H200", major=9, minor=0, multi_processor_count=132, total_memory=139 << 30
+    )
+    monkeypatch.setattr("shutil.which", lambda program: None)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    monkeypatch.setattr("torch.cuda.get_device_properties", lambda place: properties)
+    found = gpus()
+    assert [one["name"] for one in found] == ["NVIDIA H200"] * 2
+    machine = {**result().machine, "gpus": found, "after": {"gpus": found}}
+    lines = [line for line in described(machine) if line.startswith("GPU")]
+    assert len(lines) == 2
+    assert (
+        "NVIDIA H200, compute capability 9.0, multiprocessors: 132, memory: 142336 MiB" in lines[0]
+    )
+    assert "no nvidia-smi" in lines[0]

@@ -78,11 +78,33 @@ def cpu_mhz() -> float | None:
 
 
 def gpus(ask: Ask | None = None) -> list[dict[str, Any]]:
-    """Each NVIDIA GPU as nvidia-smi tells it at this moment; numbers where they are some."""
+    """Each NVIDIA GPU as nvidia-smi tells it at this moment; numbers where they are some.
+
+    Where it tells of none, what PyTorch knows of those that it can use.
+    """
     if ask is None:
-        if shutil.which("nvidia-smi") is None:
-            return []
-        ask = _said
+        ask = _said if shutil.which("nvidia-smi") else lambda command: ""
+    return _gpus_of_nvidia_smi(ask) or _gpus_of_torch()
+
+
+def _gpus_of_torch() -> list[dict[str, Any]]:
+    import torch
+
+    if not torch.cuda.is_available():
+        return []
+    known = (torch.cuda.get_device_properties(place) for place in range(torch.cuda.device_count()))
+    return [
+        {
+            "name": one.name,
+            "compute_capability": f"{one.major}.{one.minor}",
+            "multiprocessors": one.multi_processor_count,
+            "memory_mib": one.total_memory >> 20,
+        }
+        for one in known
+    ]
+
+
+def _gpus_of_nvidia_smi(ask: Ask) -> list[dict[str, Any]]:
     lines = ask(
         [
             "nvidia-smi",
@@ -107,6 +129,9 @@ def described(machine: dict[str, Any]) -> list[str]:
     ]
     after = (machine.get("after") or {}).get("gpus") or []
     for number, gpu in enumerate(machine["gpus"]):
+        if "driver" not in gpu:
+            lines.append(_known_to_torch(gpu))
+            continue
         busy = after[number] if number < len(after) else gpu
         lines.append(
             f"GPU: {gpu['name']}, driver {gpu['driver']}, SM {gpu['sm_mhz']} MHz before and "
@@ -114,9 +139,22 @@ def described(machine: dict[str, Any]) -> list[str]:
             f"MHz, {busy['power_w']} of {gpu['power_limit_w']} W, {busy['temperature_c']} °C"
         )
     if not machine["gpus"]:
-        lines.append("GPU: none that nvidia-smi tells of")
+        lines.append("GPU: none that nvidia-smi or PyTorch tells of")
     packages = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
     return [*lines, f"versions: {packages}", f"system: {machine['system']}, {machine['time_utc']}"]
+
+
+def _known_to_torch(gpu: dict[str, Any]) -> str:
+    facts = [
+        f"{what} {gpu[name]}{unit}"
+        for what, name, unit in (
+            ("compute capability", "compute_capability", ""),
+            ("multiprocessors:", "multiprocessors", ""),
+            ("memory:", "memory_mib", " MiB"),
+        )
+        if name in gpu
+    ]
+    return ", ".join([f"GPU: {gpu['name']}", *facts, "clocks and driver not known (no nvidia-smi)"])
 
 
 def busy(machine: dict[str, Any]) -> str:
