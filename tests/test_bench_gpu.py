@@ -143,4 +143,5 @@ def test_what_is_measured_passed_its_gate() -> None:
         assert {"graph", "graph, pinned", "graph, on device"} <= names, found.left_out
         kernels = {row.subject.name for row in found.rows if row.subject.group == "kernel"}
         assert {"copy", "overlay 1920x1080", "preprocess 1920x1080"} <= kernels
+        assert {"maps+overlay 1920x1080", "choice", "maps", "filter"} <= kernels
     assert found.machine["gpus"]

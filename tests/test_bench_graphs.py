@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from bench_parts import result
+from bench_parts import NETWORK, result
+from bench_parts import row as row_of
 from graph_parts import picture
 from networks import LABELS, small_network
 
 from stream_cam.bench.clock import Effort
 from stream_cam.bench.result import BenchResult, Row
+from stream_cam.bench.run import GRAPHS, _Bench
 from stream_cam.bench.table import markdown
+from stream_cam.config import BenchConfig
 from stream_cam.errors import BenchError, EngineError
 from stream_cam.explain import Explainer
 
 pytest.importorskip("triton", reason="no Triton for this system")
 
 from stream_cam.bench import gpu as gpu_bench
-from stream_cam.bench.gpu import Divided, kernel_rows
+from stream_cam.bench.gpu import kernel_rows, small_kernel_rows
 from stream_cam.bench.graphs import REGIONS, GraphFrames
+from stream_cam.bench.kernel_case import Divided
 from stream_cam.gpu.frames import FrameGraphs
 from stream_cam.gpu.slot import Slot
 from stream_cam.gpu.standin import StandIn
@@ -52,6 +58,7 @@ def test_kernels_are_timed_beside_a_copy_and_plain_torch(tmp_path: Any) -> None:
         "copy",
         *("overlay 256x240", "overlay 256x240, torch"),
         *("overlay bicubic 256x240", "overlay bicubic 256x240, torch"),
+        *("maps+overlay 256x240", "maps+overlay 256x240, torch"),
         *("preprocess 256x240", "preprocess 256x240, torch"),
         *("overlay nv12 256x240", "preprocess nv12 256x240"),
     ]
@@ -75,7 +82,61 @@ def test_kernels_are_timed_beside_a_copy_and_plain_torch(tmp_path: Any) -> None:
     ]
 
 
-@pytest.mark.parametrize(("which", "n_left_out"), [("overlay", 2), ("preprocess", 1)])
+def test_choice_maps_and_filter_are_timed_beside_plain_torch() -> None:
+    left_out: dict[str, str] = {}
+    rows = small_kernel_rows(StandIn(), QUICK, left_out.__setitem__)
+    assert left_out == {}
+    names = [row.subject.name for row in rows]
+    assert names == ["choice", "choice, torch", "maps", "maps, torch", "filter"]
+    assert "times as fast as plain torch" in rows[0].region
+    assert all(row.subject.frame_hw is None for row in rows)
+
+
+@pytest.mark.parametrize(
+    ("which", "output", "name"),
+    [
+        ("choose_classes", "probability", "choice"),
+        ("choose_classes", "best", "choice"),
+        ("class_maps", "scaled", "maps"),
+        ("class_maps", "cams", "maps"),
+        ("smooth_maps", "ranges", "filter"),
+        ("scale_maps", "scaled", "filter"),
+    ],
+)
+def test_a_small_kernel_that_is_wrong_is_not_timed_but_the_others_are(
+    which: str, output: str, name: str
+) -> None:
+    gpu, left_out = StandIn(), dict[str, str]()
+    right = getattr(gpu.kernels, which)
+
+    def wrong(*arguments: Any, **outputs: Any) -> None:
+        right(*arguments, **outputs)
+        outputs[output].add_(1)
+
+    setattr(gpu.kernels, which, wrong)
+    rows = small_kernel_rows(gpu, QUICK, left_out.__setitem__)
+    assert left_out.keys() == {f"kernel {name}"}
+    assert left_out[f"kernel {name}"].startswith(f"the {name} differs from its reference")
+    assert {row.subject.name.partition(",")[0] for row in rows} == {"choice", "maps", "filter"} - {
+        name
+    }
+
+
+def test_maps_that_are_wrong_are_not_timed_as_far_as_the_picture() -> None:
+    gpu = StandIn()
+    right = gpu.kernels.class_maps
+
+    def wrong(*arguments: Any, scaled: torch.Tensor, **options: Any) -> None:
+        right(*arguments, scaled=scaled, **options)
+        scaled.mul_(0.5)
+
+    gpu.kernels.class_maps = wrong  # type: ignore[method-assign]
+    rows, left_out = kernels(gpu)
+    assert left_out.keys() == {"kernel maps+overlay 240×256"}
+    assert "overlay 256x240" in {row.subject.name for row in rows}
+
+
+@pytest.mark.parametrize(("which", "n_left_out"), [("overlay", 3), ("preprocess", 1)])
 def test_a_kernel_that_is_wrong_is_not_timed_but_the_others_are(
     which: str, n_left_out: int
 ) -> None:
@@ -89,7 +150,8 @@ def test_a_kernel_that_is_wrong_is_not_timed_but_the_others_are(
     setattr(gpu.kernels, which, wrong)
     rows, left_out = kernels(gpu)
     assert left_out[f"kernel {which} 240×256"].startswith(f"{which} differs from its reference")
-    assert len(left_out) == n_left_out  # the overlay also with bicubic upsampling
+    # The overlay also with bicubic upsampling, and after the maps.
+    assert len(left_out) == n_left_out
     names = {row.subject.name for row in rows}
     assert names >= {"copy", "overlay nv12 256x240", "preprocess nv12 256x240"}
     assert f"{which} 256x240" not in names
@@ -190,6 +252,68 @@ def test_an_explainer_without_graphs_has_no_figures_of_them() -> None:
     made.graphs = None
     with pytest.raises(EngineError, match="not captured in a graph"):
         GraphFrames(made, [picture(0)])
+
+
+def bench(**parts: Any) -> Any:
+    """As much of a benchmark as its parts on a GPU need."""
+    found = result()
+    told: list[int] = []
+
+    def leave_out(spec: str, what: str, error: Exception) -> None:
+        found.leave_out(what, str(error))
+
+    return SimpleNamespace(
+        _config=BenchConfig(),
+        _effort=QUICK,
+        result=found,
+        told=told,
+        _may_begin=lambda what: True,
+        _on_stage=lambda stage: None,
+        _told=lambda: told.append(len(found.rows)),
+        _leave_out=leave_out,
+        **parts,
+    )
+
+
+def test_kernels_that_cannot_be_timed_leave_the_others_and_are_told_part_by_part(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    copy, small, overlay = (
+        row_of(replace(NETWORK, group="kernel", name=name))
+        for name in ("copy", "choice", "overlay")
+    )
+
+    def fails() -> list[Row]:
+        raise RuntimeError("out of memory\nand a long story")
+
+    def parts(*arguments: Any) -> dict[str, Any]:
+        return {
+            "kernels": lambda: [small],
+            "kernels at 720×1280": fails,
+            "kernels at 1080×1920": lambda: [copy, overlay],
+            "kernels at 2160×3840": lambda: [copy],
+        }
+
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.current_device", lambda: 0)
+    monkeypatch.setattr("stream_cam.bench.gpu.kernel_parts", parts)
+    made = bench()
+    _Bench._measure_kernels(made)
+    assert made.result.rows == [small, copy, overlay]
+    assert made.told == [1, 3, 3]
+    assert made.result.left_out == [{"what": "kernels at 720×1280", "why": "out of memory"}]
+
+
+def test_graphs_that_fail_are_named_as_what_the_gpu_check_looks_for() -> None:
+    frames = [picture(seed, (48, 64)) for seed in range(3)]
+    on_gpu = SimpleNamespace(device="cuda:0")
+    stages = SimpleNamespace(info=on_gpu, explainer=explainer(), verification=None)
+    made = bench(_frames=frames)
+    assert _Bench._measure_graphs(made, "eager:fp16", stages)  # type: ignore[arg-type]
+    assert "graph, on device" in {row.subject.name for row in made.result.rows}
+    stages.explainer.graphs = None
+    assert not _Bench._measure_graphs(made, "eager:fp16", stages)  # type: ignore[arg-type]
+    assert [one["what"] for one in made.result.left_out] == [f"eager:fp16, {GRAPHS}"]
 
 
 def test_divided_clock_gives_each_its_share() -> None:

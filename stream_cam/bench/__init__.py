@@ -5,6 +5,7 @@
     replay.py    a session's call as a CUDA graph
     stages.py    what one frame goes through, stage by stage
     peers.py     torch-cam and pytorch-grad-cam on the same frames
+    gpu.py, maps.py, kernel_case.py   the kernels on the GPU; graphs.py: whole frames as graphs
     files.py     whole files through `run` beside each stage alone
     result.py    the figures, as JSON
     machine.py   what they were measured on

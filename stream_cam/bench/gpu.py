@@ -1,23 +1,29 @@
-"""The GPU's kernels beside a copy and plain torch, and whole frames as graphs; verified first.
+"""The GPU's kernels beside a copy and plain torch; verified first.
 
-A kernel is timed as part of a graph that runs it on several frames one after the other, several
-times, so that what a cache holds of the last frame is not in its figure, and next to nothing of
-the graph's launch. The gap between two kernels of a graph, about a microsecond, is in it. What it
-moves a second is compared with a copy from and to the device's memory, measured in the same turns.
+What a kernel moves a second is compared with a copy from and to the device's memory, measured in
+the same turns.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
 
-from stream_cam.bench.clock import Case, Clock, CudaClock, Effort, HostClock, Timed, measure
-from stream_cam.bench.replay import capture_graph
+from stream_cam.bench.clock import Effort, Timed, measure
+from stream_cam.bench.kernel_case import (
+    CAM_HW,
+    Timing,
+    case_of,
+    check_input,
+    check_picture,
+    noise_frames,
+    wide_by_high,
+)
+from stream_cam.bench.maps import Chain, SmallKernels
 from stream_cam.bench.result import Row, Subject, size_text
 from stream_cam.cam.geometry import plan_fit
 from stream_cam.cam.nv12 import planes
@@ -33,49 +39,16 @@ from stream_cam.cam.overlay_plan import (
 from stream_cam.cam.preprocess import plan_preprocess, preprocess_reference
 from stream_cam.cam.preprocess_nv12 import color_of, preprocess_nv12, preprocess_nv12_reference
 from stream_cam.config import Upsampling
-from stream_cam.errors import BenchError, first_line
+from stream_cam.errors import first_line
 from stream_cam.frame import BgrImage, Region
 from stream_cam.gpu.base import Gpu
 
 SIZES_HW = ((720, 1280), (1080, 1920), (2160, 3840))
-_CAM_HW = (7, 7)
 _INPUT_SIDE = 224
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _COLD_BYTES = 160 << 20
 """Frames in turn, together: three times what the largest GPUs' caches hold."""
 _COPIED_BYTES = 512 << 20
-_PASSES = 8
-"""Over all of them in one graph: its launch takes as long as a few frames."""
-_MOST_TIES = 0.02
-"""Share of pixels whose heat lies between two colours, of which either may be taken."""
-_MOST_LEVELS = 12
-"""Of 255, between neighbouring colours."""
-_MOST_INPUT = 2e-3
-"""In normalised units, of preprocess against its reference."""
-
-
-class Divided:
-    """Another clock, for calls that do the same thing several times."""
-
-    def __init__(self, clock: Clock, times: int) -> None:
-        self._clock, self._times = clock, times
-        self.name, self.queues = clock.name, False
-
-    def time_ms(self, call: Callable[[], object], n_calls: int = 1) -> float:
-        return self._clock.time_ms(call, n_calls) / self._times
-
-
-@dataclass(frozen=True)
-class _Timing:
-    """One thing to be timed."""
-
-    case: Case
-    n_bytes: int
-    """What it reads and writes of frames and pictures; 0 where that is not what limits it."""
-    frame_hw: tuple[int, int] | None
-    region: str
-    beside: str = ""
-    """Which other one does the same in plain torch."""
 
 
 def kernel_rows(
@@ -97,6 +70,32 @@ def kernel_rows(
     n_frames = max(2, -(-cold_bytes // (6 * size_hw[0] * size_hw[1])))
     for name, make in _makers(gpu, size_hw, n_frames).items():
         timings |= _made(make, f"kernel {name} {size_text(size_hw)}", leave_out)
+    return _rows(gpu, timings, effort)
+
+
+def kernel_parts(
+    gpu: Gpu, effort: Effort, leave_out: Callable[[str, str], None]
+) -> dict[str, Callable[[], list[Row]]]:
+    """What is timed together, by what it is called; the copy is timed at each size."""
+    parts: dict[str, Callable[[], list[Row]]] = {
+        "kernels": partial(small_kernel_rows, gpu, effort, leave_out)
+    }
+    for size_hw in SIZES_HW:
+        name = f"kernels at {size_text(size_hw)}"
+        parts[name] = partial(kernel_rows, gpu, effort, size_hw, leave_out)
+    return parts
+
+
+def small_kernel_rows(gpu: Gpu, effort: Effort, leave_out: Callable[[str, str], None]) -> list[Row]:
+    """The kernels whose work does not depend on the frame's size, beside plain torch."""
+    small = SmallKernels(gpu)
+    timings: dict[str, Timing] = {}
+    for name, make in (("choice", small.choice), ("maps", small.maps), ("filter", small.filter)):
+        timings |= _made(make, f"kernel {name}", leave_out)
+    return _rows(gpu, timings, effort)
+
+
+def _rows(gpu: Gpu, timings: Mapping[str, Timing], effort: Effort) -> list[Row]:
     timed = measure({name: one.case for name, one in timings.items()}, effort)
     return [
         Row.of(_subject(gpu, name, one), _region(name, timings, timed), timed[name])
@@ -105,8 +104,8 @@ def kernel_rows(
 
 
 def _made(
-    make: Callable[[], dict[str, _Timing]], what: str, leave_out: Callable[[str, str], None]
-) -> dict[str, _Timing]:
+    make: Callable[[], dict[str, Timing]], what: str, leave_out: Callable[[str, str], None]
+) -> dict[str, Timing]:
     try:
         return make()
     except Exception as error:  # a compiler of kernels may raise anything
@@ -116,23 +115,24 @@ def _made(
 
 def _makers(
     gpu: Gpu, size_hw: tuple[int, int], n_frames: int
-) -> dict[str, Callable[[], dict[str, _Timing]]]:
+) -> dict[str, Callable[[], dict[str, Timing]]]:
     """What verifies and captures each kernel, by its name."""
     return {
         "overlay": lambda: _Overlays(gpu, size_hw, n_frames).timings(),
         "overlay bicubic": lambda: _Overlays(gpu, size_hw, n_frames, "bicubic").timings(),
+        "maps+overlay": lambda: Chain(gpu, size_hw, n_frames).timings(),
         "preprocess": lambda: _Inputs(gpu, size_hw, n_frames).timings(),
         "overlay nv12": lambda: _Nv12Frames(gpu, size_hw, 2 * n_frames).drawn(),
         "preprocess nv12": lambda: _Nv12Frames(gpu, size_hw, 2 * n_frames).prepared(),
     }
 
 
-def _subject(gpu: Gpu, name: str, timing: _Timing) -> Subject:
+def _subject(gpu: Gpu, name: str, timing: Timing) -> Subject:
     mode = "launch" if gpu.device == "cpu" else "graph"
     return Subject("kernel", name, "", gpu.device, "", 1, None, timing.frame_hw, mode)
 
 
-def _region(name: str, timings: Mapping[str, _Timing], timed: Mapping[str, Timed]) -> str:
+def _region(name: str, timings: Mapping[str, Timing], timed: Mapping[str, Timed]) -> str:
     """What is timed, and what follows from it."""
     one = timings[name]
     said = one.region
@@ -150,26 +150,14 @@ def _region(name: str, timings: Mapping[str, _Timing], timed: Mapping[str, Timed
     return f"{said}; {one.case.clock.name}"
 
 
-def _case(gpu: Gpu, work: Callable[[], None], n_times: int) -> Case:
-    """Work that does one thing so many times, as one replay where there are graphs."""
-    if gpu.device == "cpu":
-        return Case(work, Divided(HostClock(), n_times))
-
-    def passes() -> None:
-        for _ in range(_PASSES):
-            work()
-
-    return Case(capture_graph(passes, gpu.device), Divided(CudaClock(), _PASSES * n_times))
-
-
-def _copy(gpu: Gpu, n_bytes: int) -> _Timing:
+def _copy(gpu: Gpu, n_bytes: int) -> Timing:
     source, target = gpu.memory(n_bytes), gpu.memory(n_bytes)
 
     def copy() -> None:
         target.copy_(source)
 
-    case = _case(gpu, copy, 1)
-    return _Timing(case, 2 * n_bytes, None, "device → device, read and written")
+    case = case_of(gpu, copy, 1)
+    return Timing(case, 2 * n_bytes, None, "device → device, read and written")
 
 
 class _Overlays:
@@ -184,20 +172,20 @@ class _Overlays:
     ) -> None:
         self._gpu, self._size_hw, self._n_frames = gpu, size_hw, n_frames
         self._upsampling: Upsampling = upsampling
-        self._frames = _frames(gpu, size_hw, n_frames)
+        self._frames = noise_frames(gpu, size_hw, n_frames)
         self._out = torch.zeros_like(self._frames)[:, None]
         random = torch.Generator().manual_seed(1)
-        self._scaled = torch.rand(1, 1, *_CAM_HW, generator=random).to(gpu.device)
+        self._scaled = torch.rand(1, 1, *CAM_HW, generator=random).to(gpu.device)
         device = gpu.device
         whole = Region.whole(size_hw)
-        self._plan = plan_overlay(size_hw, _CAM_HW, whole, upsampling, device=device)
+        self._plan = plan_overlay(size_hw, CAM_HW, whole, upsampling, device=device)
         self._table = overlay_table(device=device)
         entries = self._table.entries
         colours = torch.stack([entries, entries >> 32, entries >> 16], dim=-1) & 0xFFFF
         self._colours = (colours[:OUTSIDE] - 128).float() / 256.0
         self._keep = float(entries[0] >> 48) / 256.0
 
-    def timings(self) -> dict[str, _Timing]:
+    def timings(self) -> dict[str, Timing]:
         """By name: the kernel, and plain torch.
 
         Raises:
@@ -209,17 +197,17 @@ class _Overlays:
             work()
             for place, picture in expected.items():
                 check_picture(self._out[place].cpu().numpy(), picture, what)
-        size, n_bytes = _size(self._size_hw), 6 * self._size_hw[0] * self._size_hw[1]
+        size, n_bytes = wide_by_high(self._size_hw), 6 * self._size_hw[0] * self._size_hw[1]
         name = "overlay" if self._upsampling == "bilinear" else f"overlay {self._upsampling}"
         own, other = f"{name} {size}", f"{name} {size}, torch"
         region = "frame, scaled map → picture"
         return {
-            own: _Timing(
-                _case(self._gpu, self._kernel, self._n_frames),
+            own: Timing(
+                case_of(self._gpu, self._kernel, self._n_frames),
                 *(n_bytes, self._size_hw, region, other),
             ),
-            other: _Timing(
-                _case(self._gpu, self._torch, self._n_frames),
+            other: Timing(
+                case_of(self._gpu, self._torch, self._n_frames),
                 *(n_bytes, self._size_hw, f"{region}: interpolate, gather, lerp"),
             ),
         }
@@ -239,7 +227,7 @@ class _Overlays:
     def _expected(self) -> dict[int, BgrImage]:
         """The first and the last frame's pictures, by their places."""
         whole = Region.whole(self._size_hw)
-        plan = plan_overlay(self._size_hw, _CAM_HW, whole, self._upsampling, device="cpu")
+        plan = plan_overlay(self._size_hw, CAM_HW, whole, self._upsampling, device="cpu")
         pictures: dict[int, BgrImage] = {}
         for place in {0, self._n_frames - 1}:
             frame = self._frames[place, None].cpu()
@@ -255,7 +243,7 @@ class _Inputs:
 
     def __init__(self, gpu: Gpu, size_hw: tuple[int, int], n_frames: int) -> None:
         self._gpu, self._size_hw, self._n_frames = gpu, size_hw, n_frames
-        self._frames = _frames(gpu, size_hw, n_frames)
+        self._frames = noise_frames(gpu, size_hw, n_frames)
         fit = plan_fit("stretch", size_hw, _INPUT_SIDE)
         self._plan = plan_preprocess(fit, _MEAN, _STD, device=gpu.device)
         self._out = torch.zeros(n_frames, 3, _INPUT_SIDE, _INPUT_SIDE, device=gpu.device)
@@ -263,13 +251,13 @@ class _Inputs:
             torch.tensor(values, device=gpu.device)[:, None, None] for values in (_MEAN, _STD)
         )
 
-    def timings(self) -> dict[str, _Timing]:
+    def timings(self) -> dict[str, Timing]:
         """By name: the kernel, and plain torch.
 
         Raises:
             BenchError: the kernel's input is wrong.
         """
-        size, n_bytes = _size(self._size_hw), 3 * self._size_hw[0] * self._size_hw[1]
+        size, n_bytes = wide_by_high(self._size_hw), 3 * self._size_hw[0] * self._size_hw[1]
         n_bytes += 12 * _INPUT_SIDE**2
         own, other = f"preprocess {size}", f"preprocess {size}, torch"
         for work, what in ((self._torch, "plain torch's input"), (self._kernel, "preprocess")):
@@ -278,12 +266,12 @@ class _Inputs:
             self._check(what)
         region = f"frame → {_INPUT_SIDE}×{_INPUT_SIDE} float32, normalised"
         return {
-            own: _Timing(
-                _case(self._gpu, self._kernel, self._n_frames),
+            own: Timing(
+                case_of(self._gpu, self._kernel, self._n_frames),
                 *(n_bytes, self._size_hw, region, other),
             ),
-            other: _Timing(
-                _case(self._gpu, self._torch, self._n_frames),
+            other: Timing(
+                case_of(self._gpu, self._torch, self._n_frames),
                 *(n_bytes, self._size_hw, f"{region}: flip, interpolate, subtract, divide"),
             ),
         }
@@ -304,7 +292,7 @@ class _Inputs:
             expected = torch.zeros(1, 3, _INPUT_SIDE, _INPUT_SIDE)
             frame = self._frames[place, None].cpu()
             preprocess_reference(frame, self._plan, out=expected)
-            _check_input(self._out[place].cpu(), expected[0], what)
+            check_input(self._out[place].cpu(), expected[0], what)
 
 
 class _Nv12Frames:
@@ -313,13 +301,15 @@ class _Nv12Frames:
     def __init__(self, gpu: Gpu, size_hw: tuple[int, int], n_frames: int) -> None:
         self._gpu, self._size_hw, self._n_frames = gpu, size_hw, n_frames
         height, width = size_hw
-        both = _frames(gpu, (height // 2, width), n_frames).view(n_frames, height // 2 * 3, width)
+        both = noise_frames(gpu, (height // 2, width), n_frames).view(
+            n_frames, height // 2 * 3, width
+        )
         self._luma, self._chroma = planes(both)
         self._out = planes(torch.zeros_like(both))
         random = torch.Generator().manual_seed(1)
-        self._scaled = torch.rand(1, 1, *_CAM_HW, generator=random).to(gpu.device)
+        self._scaled = torch.rand(1, 1, *CAM_HW, generator=random).to(gpu.device)
         whole, device = Region.whole(size_hw), gpu.device
-        self._plan = plan_overlay_nv12(size_hw, _CAM_HW, whole, device=device)
+        self._plan = plan_overlay_nv12(size_hw, CAM_HW, whole, device=device)
         self._table = overlay_table_nv12(device=device)
         fit = plan_fit("stretch", size_hw, _INPUT_SIDE)
         self._taps = plan_preprocess(fit, _MEAN, _STD, device=device)
@@ -327,7 +317,7 @@ class _Nv12Frames:
         self._input = torch.full((n_frames, 3, _INPUT_SIDE, _INPUT_SIDE), torch.nan, device=device)
         self._n_bytes = height * width * 3 // 2
 
-    def drawn(self) -> dict[str, _Timing]:
+    def drawn(self) -> dict[str, Timing]:
         """By name: the overlay.
 
         Raises:
@@ -337,13 +327,13 @@ class _Nv12Frames:
         for place in (0, self._n_frames - 1):
             self._check_picture(slice(place, place + 1))
         return {
-            f"overlay nv12 {_size(self._size_hw)}": _Timing(
-                _case(self._gpu, self._draw, self._n_frames),
+            f"overlay nv12 {wide_by_high(self._size_hw)}": Timing(
+                case_of(self._gpu, self._draw, self._n_frames),
                 *(2 * self._n_bytes, self._size_hw, "NV12 frame, scaled map → NV12 picture"),
             )
         }
 
-    def prepared(self) -> dict[str, _Timing]:
+    def prepared(self) -> dict[str, Timing]:
         """By name: preprocess.
 
         Raises:
@@ -353,8 +343,8 @@ class _Nv12Frames:
         for place in (0, self._n_frames - 1):
             self._check_input(slice(place, place + 1))
         return {
-            f"preprocess nv12 {_size(self._size_hw)}": _Timing(
-                _case(self._gpu, self._prepare, self._n_frames),
+            f"preprocess nv12 {wide_by_high(self._size_hw)}": Timing(
+                case_of(self._gpu, self._prepare, self._n_frames),
                 *(self._n_bytes + 12 * _INPUT_SIDE**2, self._size_hw),
                 f"NV12 frame → {_INPUT_SIDE}×{_INPUT_SIDE} float32, normalised",
             )
@@ -381,7 +371,7 @@ class _Nv12Frames:
     def _check_picture(self, one: slice) -> None:
         luma, chroma = self._luma[one].cpu(), self._chroma[one].cpu()
         expected = torch.zeros_like(luma)[:, None], torch.zeros_like(chroma)[:, None]
-        plan = plan_overlay_nv12(self._size_hw, _CAM_HW, Region.whole(self._size_hw), device="cpu")
+        plan = plan_overlay_nv12(self._size_hw, CAM_HW, Region.whole(self._size_hw), device="cpu")
         table = overlay_table_nv12(device="cpu")
         overlay_nv12_reference(
             *(luma, chroma, self._scaled.cpu(), plan, table),
@@ -396,39 +386,4 @@ class _Nv12Frames:
         luma, chroma = self._luma[one].cpu(), self._chroma[one].cpu()
         wanted = torch.zeros(1, 3, _INPUT_SIDE, _INPUT_SIDE)
         preprocess_nv12_reference(luma, chroma, self._taps, self._color, out=wanted)
-        _check_input(self._input[one].cpu(), wanted, "preprocess nv12")
-
-
-def _check_input(got: Tensor, expected: Tensor, what: str) -> None:
-    difference = float((got - expected).abs().max())
-    if not difference <= _MOST_INPUT:
-        raise BenchError(
-            f"{what} differs from its reference by {difference:.2g}, at most {_MOST_INPUT:g} is "
-            "allowed; it is not timed"
-        )
-
-
-def check_picture(
-    picture: np.ndarray[tuple[int, ...], np.dtype[np.uint8]],
-    expected: np.ndarray[tuple[int, ...], np.dtype[np.uint8]],
-    what: str,
-) -> None:
-    """Raises a BenchError unless they are equal within a level, but for ties between colours."""
-    difference = np.abs(picture.astype(np.int16) - expected.astype(np.int16)).max(axis=-1)
-    share, most = float((difference > 1).mean()), int(difference.max())
-    if share > _MOST_TIES or most > _MOST_LEVELS:
-        raise BenchError(
-            f"{what} differs from its reference at {share:.1%} of the pixels, by {most} of 255 "
-            "levels; it is not timed"
-        )
-
-
-def _frames(gpu: Gpu, size_hw: tuple[int, int], n_frames: int) -> Tensor:
-    """(n, H, W, 3) uint8 of noise on the device."""
-    random = torch.Generator().manual_seed(0)
-    one = torch.randint(0, 256, (*size_hw, 3), dtype=torch.uint8, generator=random)
-    return torch.stack([one.roll(place, 0) for place in range(n_frames)]).to(gpu.device)
-
-
-def _size(size_hw: tuple[int, int]) -> str:
-    return f"{size_hw[1]}x{size_hw[0]}"
+        check_input(self._input[one].cpu(), wanted, "preprocess nv12")

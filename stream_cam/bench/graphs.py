@@ -9,7 +9,7 @@ from itertools import cycle, islice
 import numpy as np
 
 from stream_cam.bench.clock import Case, CudaClock, Effort, HostClock, measure
-from stream_cam.bench.gpu import Divided, check_picture
+from stream_cam.bench.kernel_case import Divided, check_picture
 from stream_cam.bench.result import Row, Subject
 from stream_cam.engine import Engine
 from stream_cam.engine.manifest import Figures

@@ -331,23 +331,23 @@ class _Bench:
         if self._config.device == "cpu" or not torch.cuda.is_available():
             return
         try:
-            from stream_cam.bench.gpu import SIZES_HW, kernel_rows
+            from stream_cam.bench.gpu import kernel_parts
             from stream_cam.gpu.cuda import CudaGpu
         except Exception as error:  # Triton is not everywhere, and where it is not always whole
             self.result.leave_out("kernels", first_line(error))
             return
         gpu = CudaGpu(f"cuda:{torch.cuda.current_device()}")
-        for size_hw in SIZES_HW:
-            what = f"kernels at {size_text(size_hw)}"
+        parts = kernel_parts(gpu, self._effort, self.result.leave_out)
+        for what, make in parts.items():
             if not self._may_begin(what):
                 continue
             self._on_stage(f"timing {what}")
             try:
-                rows = kernel_rows(gpu, self._effort, size_hw, self.result.leave_out)
+                rows = make()
             except Exception as error:  # a compiler of kernels may raise anything
                 self.result.leave_out(what, first_line(error))
                 continue
-            known = {row.subject for row in self.result.rows}  # the copy is timed at each size
+            known = {row.subject for row in self.result.rows}  # as the copy at another size
             self.result.rows += [row for row in rows if row.subject not in known]
             self._told()
 
