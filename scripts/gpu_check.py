@@ -194,7 +194,7 @@ def measured(
     print(markdown(result))
     faults = [one for one in result.left_out if one["why"].startswith(NO_TIME)]
     if on_gpu(config):
-        faults += gpu_faults(result)
+        faults += [one for one in gpu_faults(result) if one not in faults]
     for one in faults:
         print(f"gpu_check: failed: {one['what']}: {one['why']}")
     return not faults
@@ -235,9 +235,11 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--batch", type=int, nargs="*", default=[1, 8], help="for every engine")
     # The likely best ones first.
     parser.add_argument(
-        *("--more-batches", "--more_batches"),
+        "--more-batches",
         type=int,
         nargs="*",
+        choices=[2**power for power in range(11)],
+        metavar="POWER_OF_TWO",
         default=[32, 64, 128, 16, 4, 2],
         help="for the fastest engine, if there is time enough",
     )

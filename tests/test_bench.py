@@ -267,6 +267,23 @@ def test_stages_that_do_not_add_up_to_a_frame_are_not_timed(
     assert "do not add up" in found.left_out[-1]["why"]
 
 
+def test_stages_that_fail_while_they_are_timed_leave_the_engines(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fails(made: Any, effort: Any) -> Any:
+        raise RuntimeError("CUDA error: an illegal memory access was encountered\nmore")
+
+    monkeypatch.setattr(stages.FrameStages, "rows", fails)
+    found = run_bench(small(engines=("eager:fp32",)), "c")
+    assert {r.subject.name for r in found.rows} == {"network", "decode"}
+    assert found.left_out == [
+        {
+            "what": "eager:fp32, a frame's stages",
+            "why": "CUDA error: an illegal memory access was encountered",
+        }
+    ]
+
+
 def test_time_that_is_over_leaves_out_the_rest_and_says_so() -> None:
     seconds = 0.0
     parts: list[set[str]] = []

@@ -300,11 +300,12 @@ class _Bench:
                     input_size=next((side for side, wide in self._shapes if side == wide), None),
                 )
                 stages = FrameStages(explainer, self._net, self._frames)
+                rows = stages.rows(self._effort)
             except Exception as error:  # a compiler of kernels may raise anything
                 self._leave_out(spec, what, error)
                 _free()
                 continue
-            self.result.rows += stages.rows(self._effort)
+            self.result.rows += rows
             self._told()
             is_graph = self._measure_graphs(spec, stages)
             self._told()
