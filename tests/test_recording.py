@@ -85,7 +85,7 @@ def test_sound_with_millisecond_times_is_transcoded_as_well(clip: Path, tmp_path
     assert np.diff(times).max() <= 22, "a packet lasts 20 ms"
 
 
-def damaged(clip: Path, path: Path) -> Path:
+def damaged(clip: Path, path: Path, seed: int = 1) -> Path:
     """A transport stream of which a tenth of the bytes in the middle is noise."""
     with av.open(str(clip)) as source, av.open(str(path), "w") as out:
         streams = {each.index: out.add_stream_from_template(each) for each in source.streams}
@@ -93,7 +93,7 @@ def damaged(clip: Path, path: Path) -> Path:
             if packet.dts is not None:
                 packet.stream = streams[packet.stream.index]
                 out.mux(packet)
-    data, chance = bytearray(path.read_bytes()), random.Random(1)
+    data, chance = bytearray(path.read_bytes()), random.Random(seed)
     for place in range(len(data) // 3, 2 * len(data) // 3):
         if chance.random() < 0.1:
             data[place] = chance.randrange(256)
@@ -120,6 +120,18 @@ def test_sound_before_and_after_damage_is_kept(
     assert (at[0], at[-1]) == pytest.approx((0.0, 3.5), abs=0.06)
     assert len([time for time in at if time < 1]) > 40
     assert len([time for time in at if time > 2.5]) > 40
+
+
+def test_a_damaged_time_moves_no_other_picture(clip: Path, tmp_path: Path) -> None:
+    """Of one picture in five such files the header says another hour."""
+    for seed in range(12):
+        path = damaged(clip, tmp_path / "in.ts", seed)
+        with av.open(str(path)) as container:
+            begin = Fraction(container.streams.video[0].start_time or 0, 90_000)
+        with VideoSource(str(path)) as source:
+            times = [frame.pts * frame.time_base - begin for frame in source]
+        assert times[-1] == pytest.approx(2.9, abs=0.3), seed
+        assert all(0 <= time < 3.3 for time in times), seed
 
 
 def test_sound_can_be_left_out_and_metadata_stays(clip: Path, tmp_path: Path) -> None:

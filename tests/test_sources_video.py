@@ -13,7 +13,8 @@ from material import numbered_picture, picture_number, write_video
 
 from stream_cam.errors import SourceError
 from stream_cam.frame import BgrImage, Frame
-from stream_cam.sources.video import VideoSource, _Times
+from stream_cam.sources.times import Times, without_wild_times
+from stream_cam.sources.video import VideoSource
 
 LOSSLESS = {"qp": "0"}
 # Eight colours, and one that BT.601 and BT.709 place far apart.
@@ -284,23 +285,64 @@ def test_real_footage(shared_data: Path) -> None:
 
 @given(st.lists(st.none() | st.integers(-(10**9), 10**9), max_size=30))
 def test_times_always_increase(stamps: list[int | None]) -> None:
-    times = _Times(Fraction(25))
+    times = Times(Fraction(25))
     given_out = [times.next(pts, Fraction(1, 1000)) for pts in stamps]
     assert all(a < b for a, b in pairwise(given_out))
 
 
 @given(st.lists(st.integers(-(10**9), 10**9), unique=True, max_size=30))
 def test_times_that_increase_are_not_touched(stamps: list[int]) -> None:
-    times = _Times(Fraction(25))
+    times = Times(Fraction(25))
     assert [times.next(pts, Fraction(1, 1000)) for pts in sorted(stamps)] == sorted(stamps)
     assert times.repaired == 0
 
 
 def test_times_go_on_where_the_clock_was_set_back() -> None:
-    times = _Times(Fraction(25))
+    times = Times(Fraction(25))
     given_out = [times.next(pts, Fraction(1, 1000)) for pts in (0, 40, 90, 0, 50, 80, 80)]
     assert given_out == [0, 40, 90, 130, 180, 210, 211]
     assert times.repaired == 2
+
+
+def believed(stamps: list[int | None], *, is_damaged: bool = False) -> list[int | None]:
+    """At 25 pictures a second, in ms."""
+    picture = av.VideoFrame(16, 16, "yuv420p")
+    timed = [(picture, pts) for pts in stamps]
+    found = without_wild_times(timed, Fraction(25), Fraction(1, 1000), lambda: is_damaged)
+    return [pts for _, pts in found]
+
+
+@pytest.mark.parametrize(
+    ("stamps", "expected"),
+    [
+        # Wild, one or some in a row: ahead, back, both.
+        ([0, 40, 86_000_000, 120, 160], [0, 40, None, 120, 160]),
+        ([1000, 1040, 3, 1120, 1160], [1000, 1040, None, 1120, 1160]),
+        ([1000, 90_000, 5, None, 1160, 1200], [1000, None, None, None, 1160, 1200]),
+        ([0, 40, None, 120], [0, 40, None, 120]),
+        # Two recordings joined, and a pause in one: what follows goes on from there.
+        ([5000, 5040, *range(0, 400, 40)], [5000, 5040, *range(0, 400, 40)]),
+        ([0, 40, *range(60_000, 60_400, 40)], [0, 40, *range(60_000, 60_400, 40)]),
+        # A picture every ten seconds.
+        (list(range(0, 300_000, 10_000)), list(range(0, 300_000, 10_000))),
+        # A little back, as where times are rounded, is for `Times`.
+        ([0, 40, 39, 80], [0, 40, 39, 80]),
+    ],
+)
+def test_wild_times_are_not_believed(stamps: list[int | None], expected: list[int | None]) -> None:
+    assert believed(stamps) == expected
+
+
+def test_jump_at_the_end_is_believed_of_a_file_without_damage() -> None:
+    assert believed([0, 40, 60_000, 60_040]) == [0, 40, 60_000, 60_040]
+    assert believed([0, 40, 60_000, 60_040], is_damaged=True) == [0, 40, None, None]
+
+
+@given(st.lists(st.none() | st.integers(-(10**9), 10**9), max_size=40), st.booleans())
+def test_no_picture_is_lost_for_its_time(stamps: list[int | None], is_damaged: bool) -> None:
+    given_out = believed(stamps, is_damaged=is_damaged)
+    assert len(given_out) == len(stamps)
+    assert all(got in (None, said) for got, said in zip(given_out, stamps, strict=True))
 
 
 def test_writer_of_the_tests_tells_pictures_apart(tmp_path: Path) -> None:

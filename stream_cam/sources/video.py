@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from functools import partial
 from typing import Final
@@ -23,6 +23,7 @@ from stream_cam.sources.base import SourceInfo
 from stream_cam.sources.convert import BgrConverter, colour_of
 from stream_cam.sources.ffmpeg_errors import explain_file_error, explain_network_error
 from stream_cam.sources.paths import check_readable
+from stream_cam.sources.times import Timed, Times, without_wild_times
 from stream_cam.uri import NETWORK_SCHEMES, quoted_url, redact_uri, scheme_of
 
 logger = logging.getLogger(__name__)
@@ -195,11 +196,17 @@ class VideoSource(Closes):
         self, container: InputContainer, stream: av.VideoStream, fps: Fraction, live: bool
     ) -> Iterator[Frame]:
         to_bgr = BgrConverter()
-        times = _Times(fps)
-        for index, picture in enumerate(self._pictures(container, stream, live)):
+        times = Times(fps)
+        base = stream.time_base or 1 / fps
+        pictures: Iterable[Timed] = (
+            (picture, picture.pts) for picture in self._pictures(container, stream, live)
+        )
+        if not live:
+            pictures = without_wild_times(pictures, fps, base, lambda: self.corrupt_frames > 0)
+        for index, (picture, said_pts) in enumerate(pictures):
             captured_ns = time.monotonic_ns()
-            time_base = picture.time_base or stream.time_base or 1 / fps
-            pts = times.next(picture.pts, time_base)
+            time_base = picture.time_base or base
+            pts = times.next(said_pts, time_base)
             self.repaired_times = times.repaired
             if index == 0:
                 self._colour = colour_of(picture)
@@ -284,41 +291,6 @@ class VideoSource(Closes):
             info = self._info
             if self.corrupt_frames and info is not None and not info.live:
                 logger.warning("%s: %d damaged parts", info.name, self.corrupt_frames)
-
-
-class _Times:
-    """Makes times that always increase out of what a stream says.
-
-    Args:
-        fps: the rate to count at where there is nothing to go by.
-    """
-
-    def __init__(self, fps: Fraction) -> None:
-        self._fps = fps
-        self._last: int | None = None
-        self._shift = 0
-        self.repaired = 0
-
-    def next(self, pts: int | None, time_base: Fraction) -> int:
-        """The time of the next frame in units of `time_base`: `pts` itself wherever it can be."""
-        step = max(1, round(1 / (self._fps * time_base)))
-        last = self._last
-        if pts is None:
-            self.repaired += 1
-            value = 0 if last is None else last + step
-        else:
-            value = pts + self._shift
-            if last is not None and value <= last:
-                self.repaired += 1
-                if last - value < step:
-                    value = last + 1
-                else:
-                    # The clock was set back, as where two recordings were joined: go on from
-                    # here, with the distances that the stream gives.
-                    self._shift += last + step - value
-                    value = last + step
-        self._last = value
-        return value
 
 
 def _rate_of(stream: av.VideoStream) -> Fraction | None:
