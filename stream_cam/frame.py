@@ -16,6 +16,10 @@ BgrImage = npt.NDArray[np.uint8]
 
 FloatArray = npt.NDArray[np.float32]
 
+JUMP_SECONDS = 5
+"""A time in a file, of a picture or of sound, that lies further ahead of the last one may be a
+damaged header's: it is believed when those after it agree."""
+
 
 def softmax(logits: FloatArray) -> FloatArray:
     """Probabilities, float32, of logits (n_classes,)."""

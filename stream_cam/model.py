@@ -123,15 +123,16 @@ class CamNet(nn.Module):
 
 
 def _settings(backbone: nn.Module) -> str:
-    """What each layer is set to, a line a layer; its repr leaves some of it out.
+    """What each layer is set to, a line a setting; its repr leaves some of it out.
 
     `AvgPool2d` does not show `count_include_pad`, `Upsample` not `align_corners`.
     """
     return "\n".join(
-        f"{name} {type(layer).__qualname__} {shown}"
+        f"{name} {type(layer).__qualname__} {key} {_shown(value)}"
         for name, layer in backbone.named_modules()
         if not isinstance(layer, fx.GraphModule)  # its code is in its text
-        and (shown := {key: _shown(value) for key, value in sorted(vars(layer).items())})
+        for key, value in sorted(vars(layer).items())
+        if not key.startswith("_")  # PyTorch's own
     )
 
 

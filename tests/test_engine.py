@@ -10,7 +10,7 @@ import pytest
 import torch
 from networks import untrained
 from torch import nn
-from toy_engine import toy_net
+from toy_engine import ToyBackend, toy_net
 
 from stream_cam.engine import load_engine, typed_net
 from stream_cam.engine.base import Batch, Engine
@@ -224,6 +224,20 @@ def test_auto_on_a_gpu_is_fp16_or_where_maps_do_not_survive_that_fp32(
     assert load_engine(toy_net(), "abc", (64, 64), name="tensorrt") is fp32
     (line,) = caplog.messages
     assert "slower tensorrt engine in fp32 (tensorrt: correlation 0.9, at least" in line
+
+
+def test_a_build_of_minutes_is_announced(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("STREAM_CAM_ENGINES", str(tmp_path))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 3)
+    monkeypatch.setattr("stream_cam.engine._backend", lambda *_: ToyBackend())
+    load_engine(toy_net(), "abc", (64, 64), name="tensorrt")
+    (line,) = caplog.messages
+    assert line.startswith("TensorRT builds the engine for this GPU, once")
+    load_engine(toy_net(), "abc", (64, 64), name="tensorrt")
+    assert len(caplog.messages) == 1, "it is kept"
 
 
 def test_auto_does_not_try_every_engine_in_what_the_network_does_not_survive(

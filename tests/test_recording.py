@@ -59,9 +59,7 @@ def test_sound_is_copied_packet_for_packet(clip: Path, tmp_path: Path, suffix: s
     assert times_in(out) == times
     # Matroska has no way to say that the first packet, an encoder's lead-in, is not to be heard.
     assert sound_of(out) == sound_of(clip)[suffix == ".mkv" :]
-    # FFmpeg 9 (PyAV 19) says in Matroska that one packet more is a lead-in.
-    one_packet = 0.022 if suffix == ".mkv" and int(av.__version__.split(".")[0]) >= 19 else 0.002
-    assert heard_seconds(out) == pytest.approx(heard_seconds(clip), abs=one_packet)
+    assert heard_seconds(out) == pytest.approx(heard_seconds(clip), abs=0.002)
     assert [entry.name for entry in tmp_path.iterdir()] == [out.name]
 
 

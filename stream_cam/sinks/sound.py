@@ -16,6 +16,8 @@ import numpy as np
 from av.audio.resampler import AudioResampler
 from av.container import InputContainer, OutputContainer
 
+from stream_cam.frame import JUMP_SECONDS
+
 logger = logging.getLogger(__name__)
 
 _AUDIO_COPIED: Final[Mapping[str, frozenset[str]]] = {
@@ -28,7 +30,6 @@ _AUDIO_ENCODERS: Final = {".webm": ("libopus", 48_000)}
 _AUDIO_ENCODER: Final = ("aac", None)
 _LEAD_IN_SECONDS: Final = Fraction(1, 4)
 _MOST_UNREADABLE_IN_A_ROW: Final = 100
-_JUMP_SECONDS: Final = 5
 _MOST_AHEAD: Final = 100
 """Packets, of about 20 ms each: after so many a jump in time is the source's own."""
 
@@ -134,7 +135,7 @@ def _in_order(
             damage += ["a time that lies ahead"] * (len(ahead) - 1)
             ahead = []  # the rest goes on where it was before
         ahead.append(packet)
-        jumped = last is not None and ((ahead[0].dts or 0) - last) * base > _JUMP_SECONDS
+        jumped = last is not None and ((ahead[0].dts or 0) - last) * base > JUMP_SECONDS
         if not jumped or len(ahead) == _MOST_AHEAD:
             last = packet.dts  # now: whoever muxes it counts in other ticks
             yield from ahead

@@ -8,7 +8,8 @@ from typing import Final
 
 import av
 
-_JUMP_SECONDS: Final = 5
+from stream_cam.frame import JUMP_SECONDS
+
 _MOST_DOUBTED: Final = 8
 """Pictures that are held until it is clear where the time goes on: 25 MB at 1080p."""
 
@@ -30,7 +31,7 @@ def without_wild_times(
         time_base: of the ticks, s.
         is_damaged: whether the file has shown damage so far; then a jump at its very end is none.
     """
-    step, most = max(1, round(1 / (fps * time_base))), round(_JUMP_SECONDS / time_base)
+    step, most = max(1, round(1 / (fps * time_base))), round(JUMP_SECONDS / time_base)
     last: int | None = None
     doubted: list[Timed] = []
     for picture, pts in pictures:
