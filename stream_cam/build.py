@@ -16,7 +16,7 @@ from stream_cam.engine import Batch, OnStage, check_engine, open_backend
 from stream_cam.engine.machine import TENSORRT_INSTALL
 from stream_cam.engine.manifest import Manifest
 from stream_cam.engine.prepare import Backend, take_and_verify, take_or_build
-from stream_cam.engine.quantize import Quantizer, nncf_version
+from stream_cam.engine.quantize import Quantizers
 from stream_cam.engine.store import EngineStore
 from stream_cam.errors import EngineError, UsageError
 from stream_cam.model import CamNet, build_network, load_parameters
@@ -105,9 +105,9 @@ def _backends(
     """One for each engine: on a GPU, how many frames are explained at once makes no other."""
     _check(model)
     # Told before anything slow is loaded.
-    check_engine(model.engine, model.device, model.precision)
+    quantizing = calibrate is not None
+    check_engine(model.engine, model.device, model.precision, quantizing=quantizing)
     if calibrate is not None:
-        nncf_version()
         source = open_source(calibrate)
     loaded = load_weights(model.weights, model.model, model.labels)
     size = loaded.input_size if model.input_size is None else model.input_size
@@ -116,10 +116,11 @@ def _backends(
     module = build_network(model.model, loaded.n_classes)
     load_parameters(module, loaded.state_dict, loaded.name)
     net = CamNet.from_module(module, name=model.model)
-    quantizer = None
+    quantizers = None
     if calibrate is not None:
         with _progress(redact_uri(calibrate)) as on_stage:
-            quantizer = Quantizer(net, read_calibration(source, loaded, model.fit, size, on_stage))
+            calibration = read_calibration(source, loaded, model.fit, size, on_stage)
+        quantizers = Quantizers(net, calibration)
     backends = [
         open_backend(
             net,
@@ -130,7 +131,7 @@ def _backends(
             precision=model.precision,
             parallel=parallel,
             batch=batch,
-            quantizer=quantizer,
+            quantizers=quantizers,
         )
         for parallel in parallels
     ]

@@ -42,8 +42,9 @@ class ModelConfig:
     """Where the network runs; auto takes a CUDA GPU if an engine for it is there."""
     precision: Precision = "auto"
     """auto: fp16 on GPUs, fp32 on CPUs; bf16: faster on processors that have it (`stream-cam
-    doctor` says), and the maps differ by up to a hundredth of their range; int8: on CPUs, once it
-    was built with `stream-cam build --precision int8 --calibrate clip.mp4`."""
+    doctor` says), and the maps differ by up to a hundredth of their range; int8: on CPUs, and on
+    GPUs with TensorRT, once it was built with `stream-cam build --precision int8 --calibrate
+    clip.mp4`."""
     input_size: int | None = None
     """Side of the network's input in pixels; default: what the weights were made for."""
     fit: Fit = "stretch"

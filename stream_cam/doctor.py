@@ -221,10 +221,11 @@ def _openvino() -> Findings:
 def _nncf() -> Findings:
     installed = _version("nncf")
     if installed is None:
-        advice = "to build with --precision int8: pip install 'stream-cam[int8]'"
-        yield Finding("NNCF", "note", "not installed; no int8 engines can be built", advice)
+        advice = "to build with --precision int8 on the CPU: pip install 'stream-cam[int8]'"
+        lacking = "not installed; no int8 engines for the CPU can be built"
+        yield Finding("NNCF", "note", lacking, advice)
     else:
-        yield Finding("NNCF", "ok", f"{installed}: int8 engines can be built")
+        yield Finding("NNCF", "ok", f"{installed}: int8 engines for the CPU can be built")
 
 
 def _engines() -> Findings:

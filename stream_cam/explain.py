@@ -123,7 +123,7 @@ class Explainer:
             engine: `auto`, `tensorrt`, `inductor`, `openvino` or `eager`.
             device: `auto`, `cpu` or `cuda`.
             precision: `auto` is fp32 on CPUs, fp16 on GPUs; `bf16` on CPUs that have it; `int8` on
-                CPUs, if `stream-cam build` made one.
+                CPUs, and on GPUs with TensorRT, if `stream-cam build` made one.
             fit: `stretch`, `crop`, `letterbox` or `native`.
             input_size: side of the network's input in pixels; default: the weights' own.
             look: how `overlay` draws.

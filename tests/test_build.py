@@ -21,7 +21,7 @@ from waiting import wait_until
 from stream_cam import build, explain, session
 from stream_cam.cli import main
 from stream_cam.config import ModelConfig
-from stream_cam.engine import Batch, openvino, quantize, verify
+from stream_cam.engine import Batch, openvino, quantize_nncf, verify
 from stream_cam.engine.machine import TENSORRT_INSTALL
 from stream_cam.engine.manifest import Figures
 from stream_cam.engine.store import BLOB, EngineStore
@@ -235,7 +235,7 @@ def test_calibrating_without_nncf_says_what_to_install(
     def missing(package: str) -> str:
         raise PackageNotFoundError(package)
 
-    monkeypatch.setattr(quantize, "version", missing)
+    monkeypatch.setattr(quantize_nncf, "version", missing)
     assert main(["build", *INT8, "--calibrate", FRAMES]) == 1
     assert complaint(capsys).endswith("not installed: pip install 'stream-cam[int8]'")
 

@@ -12,12 +12,14 @@ from networks import untrained
 from torch import nn
 from toy_engine import ToyBackend, toy_net
 
-from stream_cam.engine import load_engine, typed_net
+from stream_cam.engine import check_engine, load_engine, open_backend, typed_net
 from stream_cam.engine.base import Batch, Engine
 from stream_cam.engine.eager import EagerEngine
 from stream_cam.engine.inductor import InductorEngine
+from stream_cam.engine.machine import TensorRt
 from stream_cam.engine.openvino import OpenVinoBackend
 from stream_cam.engine.prepare import take_or_build
+from stream_cam.engine.quantize import Calibration, Quantizers
 from stream_cam.engine.store import EngineStore
 from stream_cam.engine.typed_net import arithmetic
 from stream_cam.engine.verify import compare, verify
@@ -254,11 +256,26 @@ def test_auto_does_not_try_every_engine_in_what_the_network_does_not_survive(
     assert load_engine(toy_net(), "abc", (64, 64), precision="fp16") is works
 
 
-@pytest.mark.parametrize("precision", ["bf16", "int8"])
-def test_auto_takes_the_cpu_for_what_only_cpus_compute_in(
-    a_gpu: Found, precision: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize(
+    ("precision", "flavour", "expected"),
+    [
+        ("bf16", TensorRt("tensorrt", "torch-tensorrt"), "engines in bf16 are for CPUs: the GPU"),
+        ("int8", None, "TensorRT's (torch-tensorrt is not installed: pip install"),
+        ("int8", TensorRt("tensorrt_rtx", "torch-tensorrt-rtx"), "(TensorRT-RTX has no conv"),
+        ("int8", TensorRt("tensorrt", "torch-tensorrt"), None),
+    ],
+)
+def test_auto_takes_the_cpu_for_what_the_gpu_cannot_compute_in(
+    a_gpu: Found,
+    precision: Any,
+    flavour: TensorRt | None,
+    expected: str | None,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     asked: list[tuple[str, str]] = []
+    if flavour is not None:
+        monkeypatch.setattr("stream_cam.engine.installed_tensorrt", lambda: flavour)
 
     def load(name: str, place: str, wanted: Any) -> Engine:
         asked.append((name, place))
@@ -266,8 +283,51 @@ def test_auto_takes_the_cpu_for_what_only_cpus_compute_in(
 
     monkeypatch.setattr("stream_cam.engine._load", load)
     load_engine(toy_net(), "abc", (64, 64), precision=precision)
+    if expected is None:
+        assert asked == [("tensorrt", "cuda:3")]
+        assert caplog.messages == []
+        return
     assert asked == [("openvino", "cpu")]
-    assert caplog.messages == [f"engines in {precision} are for CPUs: the GPU is not used"]
+    (line,) = caplog.messages
+    assert expected in line
+    assert line.endswith(": the GPU is not used")
+
+
+def test_a_backend_gets_the_quantizer_that_is_its_own(
+    a_gpu: Found, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trt = TensorRt("tensorrt", "torch-tensorrt")
+    monkeypatch.setattr("stream_cam.engine.installed_tensorrt", lambda: trt)
+    given: list[Any] = []
+    for backend in ("tensorrt.TensorRtBackend", "openvino.OpenVinoBackend"):
+        monkeypatch.setattr(
+            f"stream_cam.engine.{backend}", lambda *_, quantizer, **__: given.append(quantizer)
+        )
+    net, frames = toy_net(), tuple(torch.zeros(2, 1, 3, 64, 64))
+    quantizers = Quantizers(net, Calibration(frames, frames))
+    monkeypatch.setattr("stream_cam.engine.quantize_nncf.nncf_version", lambda: "3.4")
+    for device in ("auto", "cpu"):
+        open_backend(
+            *(net, "abc", (64, 64)),
+            device=device,
+            precision="int8",
+            quantizers=quantizers,
+        )
+    assert given == [quantizers.layers, quantizers.nncf]
+
+
+def test_what_quantises_is_asked_for_before_anything_slow(
+    a_gpu: Found, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rtx = TensorRt("tensorrt_rtx", "torch-tensorrt-rtx")
+    monkeypatch.setattr("stream_cam.engine.installed_tensorrt", lambda: rtx)
+    with pytest.raises(EngineError, match="RTX has no convolutions in int8"):
+        check_engine("tensorrt", "auto", "int8", quantizing=True)
+    with pytest.raises(EngineError, match="inductor engine has no int8"):
+        check_engine("inductor", "cuda", "int8", quantizing=True)
+    trt = TensorRt("tensorrt", "torch-tensorrt")
+    monkeypatch.setattr("stream_cam.engine.installed_tensorrt", lambda: trt)
+    check_engine("auto", "auto", "int8", quantizing=True)
 
 
 @pytest.mark.parametrize(
@@ -312,7 +372,7 @@ def test_an_engine_asked_for_by_name_never_falls_back(
     [
         (
             {"precision": "bf16", "device": "cuda"},
-            "--precision fp32 or fp16, or --engine openvino --device cpu",
+            "--precision fp32 or fp16 or int8, or --engine openvino --device cpu",
         ),
         (
             {"precision": "fp16", "device": "cpu"},

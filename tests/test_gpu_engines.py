@@ -16,9 +16,11 @@ import torch
 from networks import untrained
 from torch import Tensor
 
-from stream_cam.engine import Batch, Engine, load_engine
+from stream_cam.engine import Batch, Engine, load_engine, open_backend
 from stream_cam.engine.base import Session
 from stream_cam.engine.machine import installed_tensorrt
+from stream_cam.engine.prepare import take_or_build
+from stream_cam.engine.quantize import Calibration, Quantizers
 from stream_cam.engine.verify import verify
 from stream_cam.errors import EngineError
 from stream_cam.model import CamNet
@@ -300,3 +302,24 @@ def test_tensorrt_does_not_take_what_is_no_engine(net: CamNet) -> None:
     for blob in (b"", b"short", pack(b"x" * 5000, b"")):
         with pytest.raises(EngineError):
             backend.revive(blob)
+
+
+@pytest.mark.needs_tensorrt
+def test_tensorrt_in_int8_passes_its_gate_and_is_found_again(net: CamNet) -> None:
+    require("tensorrt")
+    if installed_tensorrt().is_rtx:
+        pytest.skip("TensorRT-RTX has no convolutions in int8")
+    images = [frames(seed) for seed in range(24)]
+    quantizers = Quantizers(net, Calibration(tuple(images[:12]), tuple(images[12:])))
+    backend = open_backend(
+        *(net, net.fingerprint(), HW),
+        device="cuda",
+        precision="int8",
+        quantizers=quantizers,
+    )
+    engine = take_or_build(backend).engine
+    assert engine.info.precision == "int8"
+    figures = verify(engine, net, quantizers.layers.validating)
+    print(f"\n{engine.info.name} {engine.info.precision}: {figures}")
+    assert figures.cam_difference > 1e-4, "it is not in integers"
+    assert made(net, "tensorrt", "int8").info == engine.info

@@ -19,11 +19,12 @@ import torch
 from torch import nn
 
 from stream_cam.calibrate import read_calibration
-from stream_cam.engine import load_engine, quantize
+from stream_cam.engine import load_engine, quantize, quantize_nncf
 from stream_cam.engine.base import Engine, tell_nobody
 from stream_cam.engine.openvino import OpenVinoBackend, _convert
 from stream_cam.engine.prepare import Prepared, take_and_verify, take_or_build
-from stream_cam.engine.quantize import Calibration, Quantizer, _n_quantized
+from stream_cam.engine.quantize import Calibration, Judge
+from stream_cam.engine.quantize_nncf import NncfQuantizer, _n_quantized
 from stream_cam.engine.store import BLOB, MANIFEST, EngineStore
 from stream_cam.engine.verify import GATES, N_DRAWN, N_RANDOM, Comparison, compare
 from stream_cam.errors import EngineError
@@ -74,7 +75,7 @@ def built(
     """A store with one int8 engine for one frame at a time, and what was said while it was made."""
     folder = tmp_path_factory.mktemp("engines")
     stages: list[str] = []
-    backend = int8_backend(net, Quantizer(net, calibration), EngineStore(folder))
+    backend = int8_backend(net, NncfQuantizer(net, calibration), EngineStore(folder))
     return folder, take_or_build(backend, EngineStore(folder), on_stage=stages.append), stages
 
 
@@ -87,7 +88,7 @@ def store(built: tuple[Path, Prepared, list[str]], tmp_path: Path) -> EngineStor
 
 def int8_backend(
     net: CamNet,
-    quantizer: Quantizer | None,
+    quantizer: NncfQuantizer | None,
     store: EngineStore,
     parallel: int = 1,
     hw: tuple[int, int] = HW,
@@ -146,7 +147,7 @@ def test_what_is_kept_says_what_it_was_made_from(
     manifest = built[1].manifest
     said = dict(manifest.key.calibration)
     assert said["frames"] == "12+12"
-    assert said["nncf"] == quantize.nncf_version()
+    assert said["nncf"] == quantize_nncf.nncf_version()
     assert len(said["frames_sha256"]) == 16
     assert GATES["int8"].failures(manifest.verification) == []
     assert manifest.verification == compare(built[1].engine, net, calibration.validating)
@@ -156,7 +157,7 @@ def test_progress_is_told_and_nncf_is_silent(
     net: CamNet, calibration: Calibration, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     stages: list[str] = []
-    backend = int8_backend(net, Quantizer(net, calibration), EngineStore(tmp_path))
+    backend = int8_backend(net, NncfQuantizer(net, calibration), EngineStore(tmp_path))
     take_or_build(backend, EngineStore(tmp_path), on_stage=stages.append)
     assert stages[:2] == ["compiling", "quantising"]
     assert any(stage.startswith("quantising (try 2, worst map ") for stage in stages)
@@ -176,11 +177,11 @@ def test_frames_and_nncfs_version_are_in_the_key(
     store = EngineStore(tmp_path)
 
     def digest(frames: Calibration) -> str:
-        return int8_backend(net, Quantizer(net, frames), store).key.digest()
+        return int8_backend(net, NncfQuantizer(net, frames), store).key.digest()
 
     digests = [digest(frames) for frames in (calibration, brighter, swapped, fewer)]
     assert digest(Calibration(calibration.calibrating, calibration.validating)) == digests[0]
-    monkeypatch.setattr(quantize, "nncf_version", lambda: "3.99")
+    monkeypatch.setattr(quantize_nncf, "nncf_version", lambda: "3.99")
     digests.append(digest(calibration))
     assert len(set(digests)) == len(digests)
 
@@ -276,14 +277,14 @@ def test_engines_for_one_frame_and_for_several_are_quantised_once(
     net: CamNet, calibration: Calibration, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls = []
-    control = Quantizer._with_accuracy_control
+    control = NncfQuantizer._with_accuracy_control
 
-    def counted(self: Quantizer, *arguments: Any) -> Any:
+    def counted(self: NncfQuantizer, *arguments: Any) -> Any:
         calls.append(self)
         return control(self, *arguments)
 
-    monkeypatch.setattr(Quantizer, "_with_accuracy_control", counted)
-    store, quantizer = EngineStore(tmp_path), Quantizer(net, calibration)
+    monkeypatch.setattr(NncfQuantizer, "_with_accuracy_control", counted)
+    store, quantizer = EngineStore(tmp_path), NncfQuantizer(net, calibration)
     paths = [
         take_or_build(int8_backend(net, quantizer, store, parallel), store).path
         for parallel in (1, 2)
@@ -300,17 +301,17 @@ def test_an_engine_that_fails_the_gate_is_not_published_and_its_figures_are_said
     """Ranges from frames a hundred times darker: everything saturates."""
     dark = [frame.numpy() / 100 for frame in calibration.calibrating]
 
-    def saturated(self: Quantizer, model: Any, on_stage: Any) -> Any:
-        nncf = quantize._import_nncf()
+    def saturated(self: NncfQuantizer, model: Any, on_stage: Any) -> Any:
+        nncf = quantize_nncf._import_nncf()
         return nncf.quantize(model, nncf.Dataset(dark))
 
-    monkeypatch.setattr(Quantizer, "_with_accuracy_control", saturated)
+    monkeypatch.setattr(NncfQuantizer, "_with_accuracy_control", saturated)
     store = EngineStore(tmp_path)
     expected = (
         r"in int8 is not the network.*maps' correlation -?0\.\d+, at least 0\.99 is asked for"
     )
     with pytest.raises(EngineError, match=expected) as error:
-        take_or_build(int8_backend(net, Quantizer(net, calibration), store), store)
+        take_or_build(int8_backend(net, NncfQuantizer(net, calibration), store), store)
     assert "give --precision fp32" in str(error.value)
     assert store.entries() == []
 
@@ -318,10 +319,10 @@ def test_an_engine_that_fails_the_gate_is_not_published_and_its_figures_are_said
 def test_a_network_that_stays_in_float_is_no_int8_engine(
     net: CamNet, calibration: Calibration, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Quantizer, "_with_accuracy_control", lambda self, model, on_stage: model)
+    monkeypatch.setattr(NncfQuantizer, "_with_accuracy_control", lambda _, model, on_stage: model)
     store = EngineStore(tmp_path)
     with pytest.raises(EngineError, match=r"small cannot be int8.*give --precision fp32"):
-        take_or_build(int8_backend(net, Quantizer(net, calibration), store), store)
+        take_or_build(int8_backend(net, NncfQuantizer(net, calibration), store), store)
     assert store.entries() == []
 
 
@@ -330,10 +331,10 @@ def test_layers_go_back_to_float_until_the_gate_holds(
 ) -> None:
     """With a stricter gate than the network reaches with every layer in integers."""
     model = _convert(net, (1, 3, *HW))
-    n_quantized = [_n_quantized(Quantizer(net, calibration).quantize(model, tell_nobody))]
-    monkeypatch.setattr(quantize, "_SPARE", 0.009)
+    n_quantized = [_n_quantized(NncfQuantizer(net, calibration).quantize(model, tell_nobody))]
+    monkeypatch.setattr(quantize_nncf, "SPARE", 0.009)
     stages: list[str] = []
-    n_quantized.append(_n_quantized(Quantizer(net, calibration).quantize(model, stages.append)))
+    n_quantized.append(_n_quantized(NncfQuantizer(net, calibration).quantize(model, stages.append)))
     assert 0 < n_quantized[1] < n_quantized[0]
     worst = [float(stage.split("map ")[1].split(",")[0]) for stage in stages if "map" in stage]
     assert worst[2] < 0.999 <= worst[-1]
@@ -345,10 +346,10 @@ def test_what_nncf_cannot_do_is_one_line(
     def fails(*_: Any) -> None:
         raise RuntimeError("unknown operation\nand much more")
 
-    monkeypatch.setattr(Quantizer, "_with_accuracy_control", fails)
+    monkeypatch.setattr(NncfQuantizer, "_with_accuracy_control", fails)
     store = EngineStore(tmp_path)
     with pytest.raises(EngineError) as error:
-        take_or_build(int8_backend(net, Quantizer(net, calibration), store), store)
+        take_or_build(int8_backend(net, NncfQuantizer(net, calibration), store), store)
     assert str(error.value) == (
         "NNCF cannot quantise small (unknown operation); give --precision fp32"
     )
@@ -360,9 +361,9 @@ def test_without_nncf_one_line_says_what_to_install(
     def missing(package: str) -> str:
         raise PackageNotFoundError(package)
 
-    monkeypatch.setattr(quantize, "version", missing)
+    monkeypatch.setattr(quantize_nncf, "version", missing)
     with pytest.raises(EngineError, match=r"not installed: pip install 'stream-cam\[int8\]'"):
-        Quantizer(net, calibration)
+        NncfQuantizer(net, calibration)
 
 
 def test_the_metric_is_the_distance_to_the_gate(net: CamNet, calibration: Calibration) -> None:
@@ -370,7 +371,7 @@ def test_the_metric_is_the_distance_to_the_gate(net: CamNet, calibration: Calibr
     comparison = Comparison(net, (1, 3, *HW), calibration.validating)
     assert len(comparison) == len(calibration.validating) + N_DRAWN + N_RANDOM
     perfect = comparison.figures(eager)
-    assert quantize._within(perfect) == pytest.approx(quantize._Metric.best)
+    assert quantize._within(perfect) == pytest.approx(Judge.best)
     assert quantize._within(replace(perfect, cam_correlation=0.98)) == pytest.approx(-0.01)
     assert quantize._within(replace(perfect, top1_agreement=0.5)) == pytest.approx(-0.48)
     assert comparison.figures(eager, [0, 3]).top1_agreement == 1.0
@@ -381,8 +382,8 @@ def test_nncf_sends_nothing_and_leaves_loggers_alone() -> None:
     code = (
         "import logging, sys\n"
         "import openvino_telemetry\n"
-        "from stream_cam.engine import quantize\n"
-        "nncf = quantize._import_nncf()\n"
+        "from stream_cam.engine import quantize_nncf\n"
+        "nncf = quantize_nncf._import_nncf()\n"
         "from nncf.telemetry.wrapper import telemetry\n"
         "assert type(telemetry).__name__ != 'NNCFTelemetry', telemetry\n"
         "assert logging.getLoggerClass() is logging.Logger\n"
@@ -402,7 +403,7 @@ def test_the_demo_model_survives_int8(tmp_path: Path) -> None:
     source = open_source("demo://shapes?size=192x128&fps=10&seconds=8&seed=7")
     calibration = read_calibration(source, weights, "stretch", side, tell_nobody)
     store = EngineStore(tmp_path)
-    quantizer = Quantizer(net, calibration)
+    quantizer = NncfQuantizer(net, calibration)
     prepared = take_or_build(int8_backend(net, quantizer, store, hw=(side, side)), store)
     figures = prepared.manifest.verification
     assert figures.cam_correlation >= 0.99

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from types import ModuleType
@@ -17,11 +17,14 @@ from typing import Any
 import pytest
 import torch
 from networks import untrained
+from torch import Tensor
 
 from stream_cam.engine import tensorrt_convert
 from stream_cam.engine.base import Batch
+from stream_cam.engine.int8_net import into_int8, quantizable
 from stream_cam.engine.machine import TensorRt, installed_tensorrt
 from stream_cam.engine.tensorrt_log import tensorrt_log
+from stream_cam.engine.typed_net import TypedNet
 from stream_cam.errors import EngineError
 from stream_cam.model import CamNet
 
@@ -47,6 +50,9 @@ class Built:
     is_interrupted: bool = False
     """By Ctrl-C, when it begins."""
     is_cancelled: bool = False
+    steps: dict[str, tuple[Tensor, Tensor, Tensor]] = field(default_factory=dict)
+    """Of each convolution in integers, by its name: the step of its inputs, the steps of its
+    weights, and the weights that become integers."""
     blob: bytes = b""
 
 
@@ -73,14 +79,17 @@ def trt(flavour: TensorRt, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 @pytest.fixture
 def convert(flavour: TensorRt, trt: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Convert:
-    def converted(net: CamNet, precision: str, batch: Batch, built: Built | None = None) -> Built:
+    def converted(
+        net: CamNet | TypedNet, precision: str, batch: Batch, built: Built | None = None
+    ) -> Built:
         built = built or Built()
+        typed = net if isinstance(net, TypedNet) else TypedNet(net, precision)
         with monkeypatch.context() as patches:
             builder = trt.Builder
             patches.setattr(trt, "Builder", lambda log: WatchedBuilder(builder(log), trt, built))
             patches.setattr(trt, "Runtime", lambda log: UnloadingRuntime())
             built.blob = tensorrt_convert.convert(
-                net, (224, 224), precision, batch, flavour, for_this_gpu=False
+                typed, "it", (224, 224), batch, flavour, for_this_gpu=False
             )
         return built
 
@@ -111,6 +120,7 @@ class WatchedBuilder:
             for layer in layers
             if layer.type == self._trt.LayerType.CONVOLUTION
         }
+        built.steps = dict(_steps(network, layers, self._trt))
         built.profiles = [
             [tuple(shape) for shape in profile.get_shape("batch")] for profile in self._profiles
         ]
@@ -120,6 +130,41 @@ class WatchedBuilder:
         engine = self._builder.build_serialized_network(network, config)
         built.is_cancelled = engine is None
         return engine
+
+
+def _steps(
+    network: Any, layers: list[Any], trt: ModuleType
+) -> Iterator[tuple[str, tuple[Tensor, Tensor, Tensor]]]:
+    kind = trt.LayerType
+    makers = {layer.get_output(0).name: layer for layer in layers}
+
+    def before(layer: Any, index: int) -> Any:
+        return makers.get(layer.get_input(index).name)
+
+    def value(layer: Any) -> Tensor:
+        assert layer.type == kind.CONSTANT
+        layer.__class__ = trt.IConstantLayer
+        return torch.from_numpy(layer.weights.copy())
+
+    for layer in layers:
+        if layer.type != kind.CONVOLUTION or layer.get_input(1) is None:
+            continue
+        pairs = []
+        for index in (0, 1):
+            dequantize = before(layer, index)
+            if dequantize is None or dequantize.type != kind.DEQUANTIZE:
+                break
+            quantize = before(dequantize, 0)
+            assert quantize.type == kind.QUANTIZE
+            assert quantize.get_output(0).dtype == trt.DataType.INT8
+            steps = value(before(quantize, 1))
+            assert torch.equal(steps, value(before(dequantize, 1)))
+            pairs.append((steps, quantize))
+        else:
+            (inputs, _), (weights, quantize) = pairs
+            quantize.__class__ = trt.IQuantizeLayer
+            assert quantize.axis == 0, "one scale for each output channel"
+            yield layer.name, (inputs, weights, value(before(quantize, 0)))
 
 
 class UnloadingRuntime:
@@ -189,6 +234,32 @@ def test_the_builder_makes_an_engine_of_the_network(
     assert not is_of_this_build(trt, b"x" * 1000)
 
 
+@pytest.mark.parametrize("batch", [Batch(), Batch(1, 8, 32)], ids=str)
+def test_integers_are_told_to_the_builder_and_not_known_to_rtx(
+    convert: Convert, batch: Batch
+) -> None:
+    """TensorRT-RTX has no convolutions in integers; TensorRT, which has, needs a GPU to build."""
+    typed = TypedNet(network("resnet18"), "fp16")
+    largest = {name: 1.0 + index for index, name in enumerate(quantizable(typed.backbone))}
+    stays = "network.layer1.0.conv2"
+    del largest[stays]
+    layers = into_int8(typed, largest)
+    built = Built()
+    with pytest.raises(EngineError, match=r"cannot build it \(.*dtype == myelinTypeFloat"):
+        convert(typed, "int8", batch, built)
+    assert built.outputs[0] == ("logits", (1 if batch.is_fixed else -1, N_CLASSES), "FLOAT")
+    assert built.convolutions == {"HALF"}, "what follows a convolution is in fp16"
+    assert len(built.steps) == len(layers) == 19
+    for name, layer in layers.items():
+        ((inputs, steps, weights),) = [
+            found for told, found in built.steps.items() if f"backbone.{name}/" in told
+        ]
+        assert inputs.item() == pytest.approx(largest[name] / 127)
+        assert torch.equal(weights, layer.weight.flatten())
+        expected = layer.convolution.weight.float().abs().amax((1, 2, 3)) / 127
+        torch.testing.assert_close(steps, expected, rtol=1e-3, atol=0)
+
+
 def is_of_this_build(trt: ModuleType, blob: bytes) -> bool:
     """By its header, which is all that can be read without a GPU."""
     _, problems = trt.Runtime(tensorrt_log(trt)).get_engine_validity(blob)
@@ -224,7 +295,9 @@ def test_a_build_that_fails_is_one_line_and_leaves_nothing_changed(
     if torch.cuda.is_available():
         pytest.skip("for this GPU, it would succeed")
     net = network("resnet18")
-    with pytest.raises(EngineError, match=r"cannot build resnet18 \(.*CUDA.*--engine inductor"):
-        tensorrt_convert.convert(net, (224, 224), "fp16", Batch(), flavour, for_this_gpu=True)
+    with pytest.raises(EngineError, match=r"cannot build resnet18 \(.*CUDA"):
+        tensorrt_convert.convert(
+            TypedNet(net, "fp16"), net.name, (224, 224), Batch(), flavour, for_this_gpu=True
+        )
     interpreter = importlib.import_module("torch_tensorrt.dynamo.conversion").TRTInterpreter
     assert interpreter._populate_trt_builder_config.__name__ == "_populate_trt_builder_config"

@@ -5,6 +5,9 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from contextlib import nullcontext
+from dataclasses import replace
+from hashlib import sha256
+from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
@@ -15,9 +18,15 @@ from toy_engine import toy_net
 
 from stream_cam.engine import tensorrt
 from stream_cam.engine.base import Batch, EngineInfo
+from stream_cam.engine.int8_net import Int8Convolution
 from stream_cam.engine.machine import TensorRt, machine_for
+from stream_cam.engine.manifest import Figures, Manifest
+from stream_cam.engine.quantize import Calibration
+from stream_cam.engine.quantize_layers import LayerQuantizer
+from stream_cam.engine.store import EngineStore
 from stream_cam.engine.tensorrt import TensorRtBackend
 from stream_cam.engine.tensorrt_runtime import TensorRtSession, _shapes, pack, unpack
+from stream_cam.engine.typed_net import TypedNet
 from stream_cam.errors import EngineError
 
 STREAM = 4711
@@ -370,3 +379,75 @@ def test_rtx_is_tried_for_this_gpu_and_then_for_all(
         with pytest.raises(EngineError, match="does not build"):
             backend.compile()
         assert tried == [True]
+
+
+def calibration() -> Calibration:
+    frames = torch.randn(24, 1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    return Calibration(tuple(frames[:12]), tuple(frames[12:]))
+
+
+def int8_backend(store: EngineStore, quantizer: LayerQuantizer | None) -> TensorRtBackend:
+    return TensorRtBackend(
+        *(toy_net(), "abc", (64, 64)),
+        device="cpu",
+        precision="int8",
+        batch=Batch(1, 2, 4),
+        quantizer=quantizer,
+        store=store,
+    )
+
+
+def test_int8_is_built_from_frames_and_found_again_without_them(
+    backend: TensorRtBackend, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    store = EngineStore(tmp_path)
+    quantizer = LayerQuantizer(toy_net(), calibration())
+    if Flavour.rtx:
+        with pytest.raises(EngineError, match=r"no convolutions in int8.*--precision fp16, or pip"):
+            int8_backend(store, quantizer)
+        return
+    with pytest.raises(
+        EngineError, match=r"3×64×64 for --batch 1\.\.2\.\.4 is kept here: `stream-cam"
+    ):
+        int8_backend(store, None)
+    converted: list[TypedNet] = []
+
+    def convert(typed: TypedNet, *_: Any, **options: Any) -> bytes:
+        converted.append(typed)
+        return b"engine"
+
+    monkeypatch.setattr(tensorrt, "convert", convert)
+    new = int8_backend(store, quantizer)
+    assert new.key.calibration["frames"] == "12+12"
+    assert torch.equal(torch.cat(new.frames), torch.cat(calibration().validating))
+    stages: list[str] = []
+    engine, blob = new.compile(stages.append)
+    assert engine.info == replace(INFO, precision="int8")
+    assert stages[0] == "quantising"
+    assert stages[-1] == "compiling"
+    (typed,) = converted
+    assert any(isinstance(module, Int8Convolution) for module in typed.modules())
+    manifest = Manifest(
+        new.key, 1.0, 1, 1.0, Figures(0.0, 0.0, 1.0, 0.0, 1.0), len(blob), sha256(blob).hexdigest()
+    )
+    store.publish(blob, manifest)
+    found = int8_backend(store, None)
+    assert found.key == new.key
+    assert found.revive(blob).info == engine.info
+    with pytest.raises(EngineError, match="built from frames"):
+        found.compile()
+
+
+def test_what_cannot_be_built_says_what_else_to_take(
+    backend: TensorRtBackend, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def convert(*_: Any, **options: Any) -> bytes:
+        raise EngineError("TensorRT cannot build it (why)")
+
+    monkeypatch.setattr(tensorrt, "convert", convert)
+    with pytest.raises(EngineError, match=r"it \(why\): give --engine inductor$"):
+        backend.compile()
+    if not Flavour.rtx:
+        quantizer = LayerQuantizer(toy_net(), calibration())
+        with pytest.raises(EngineError, match=r"it \(why\): give --precision fp16$"):
+            int8_backend(EngineStore(tmp_path), quantizer).compile()

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, get_args
 
 from stream_cam.config import Device, EngineName, Precision
 from stream_cam.engine.base import Batch, Engine, EngineInfo, OnStage, Session
+from stream_cam.engine.machine import installed_tensorrt
 from stream_cam.errors import EngineError, GateError, UsageError, first_line, unknown_name
 
 if TYPE_CHECKING:
     from stream_cam.engine.prepare import Backend
-    from stream_cam.engine.quantize import Quantizer
+    from stream_cam.engine.quantize import Quantizers
     from stream_cam.model import CamNet
 
 __all__ = [
@@ -32,7 +33,7 @@ logger = logging.getLogger(__name__)
 _ORDER = {"cuda": ("tensorrt", "inductor", "eager"), "cpu": ("openvino", "eager")}
 """By the kind of device; fastest first."""
 _PRECISIONS = {
-    ("tensorrt", "cuda"): ("fp32", "fp16"),
+    ("tensorrt", "cuda"): ("fp32", "fp16", "int8"),
     ("inductor", "cuda"): ("fp32", "fp16"),
     ("eager", "cuda"): ("fp32", "fp16"),
     ("openvino", "cpu"): ("fp32", "bf16", "int8"),
@@ -62,8 +63,8 @@ def load_engine(
             lacked.
         device: `auto` takes CUDA if it is there and an engine for it has the precision.
         precision: `fp16` is for GPUs, `bf16` for OpenVINO on processors that have it, `int8` for
-            OpenVINO with an engine that was built before; `auto` is fp16 on GPUs, or fp32 where
-            the network's maps do not survive that, and fp32 on CPUs.
+            OpenVINO and TensorRT with an engine that was built before; `auto` is fp16 on GPUs, or
+            fp32 where the network's maps do not survive that, and fp32 on CPUs.
         parallel: how many frames will be explained at once: 1 for the lowest latency.
         batch: how many frames the network takes at once, on GPUs; default: one.
 
@@ -102,15 +103,27 @@ def load_engine(
     return engine
 
 
-def check_engine(name: EngineName, device: Device, precision: Precision) -> None:
+def check_engine(
+    name: EngineName, device: Device, precision: Precision, *, quantizing: bool = False
+) -> None:
     """Find out, before anything slow, whether there is such an engine.
 
+    Args:
+        quantizing: an int8 engine is to be built.
+
     Raises:
-        UsageError, EngineError: there is none, or the machine has no such device.
+        UsageError, EngineError: there is none, the machine has no such device, or what quantises
+            is not installed.
     """
     place = _place(name, device, precision)
     for one in _precisions(precision, place):
-        _candidates(name, place, one)
+        able = _candidates(name, place, one)
+        if quantizing and able[0] == "openvino":
+            from stream_cam.engine.quantize_nncf import nncf_version
+
+            nncf_version()
+        elif quantizing:
+            installed_tensorrt().require_int8()
 
 
 def open_backend(
@@ -123,12 +136,12 @@ def open_backend(
     precision: Precision = "auto",
     parallel: int = 1,
     batch: Batch | None = None,
-    quantizer: Quantizer | None = None,
+    quantizers: Quantizers | None = None,
 ) -> Backend:
     """What `load_engine` would build with, for the same arguments.
 
     Args:
-        quantizer: makes the engine int8.
+        quantizers: make the engine int8.
 
     Raises:
         UsageError: it would build nothing.
@@ -140,7 +153,7 @@ def open_backend(
         )
     place = _place(name, device, precision)
     best = _precisions(precision, place)[0]
-    wanted = Wanted(net, fingerprint, input_hw, best, parallel, batch or Batch(), quantizer)
+    wanted = Wanted(net, fingerprint, input_hw, best, parallel, batch or Batch(), quantizers)
     return _backend(_candidates(name, place, best)[0], place, wanted)
 
 
@@ -154,7 +167,7 @@ class Wanted:
     precision: Precision
     parallel: int
     batch: Batch
-    quantizer: Quantizer | None = None
+    quantizers: Quantizers | None = None
 
 
 def _precisions(precision: Precision, place: str) -> tuple[Precision, ...]:
@@ -233,12 +246,18 @@ def _tell_of_building(stage: str) -> None:
 
 def _backend(name: str, place: str, wanted: Wanted) -> Backend:
     net, fingerprint, input_hw = wanted.net, wanted.fingerprint, wanted.input_hw
-    precision, batch = wanted.precision, wanted.batch
+    precision, batch, quantizers = wanted.precision, wanted.batch, wanted.quantizers
     if name == "tensorrt":
         from stream_cam.engine.tensorrt import TensorRtBackend
 
         return TensorRtBackend(
-            net, fingerprint, input_hw, device=place, precision=precision, batch=batch
+            net,
+            fingerprint,
+            input_hw,
+            device=place,
+            precision=precision,
+            batch=batch,
+            quantizer=quantizers.layers if quantizers else None,
         )
     from stream_cam.engine.openvino import OpenVinoBackend
 
@@ -250,7 +269,7 @@ def _backend(name: str, place: str, wanted: Wanted) -> Backend:
         input_hw,
         precision=precision,
         parallel=wanted.parallel,
-        quantizer=wanted.quantizer,
+        quantizer=quantizers.nncf if quantizers else None,
     )
 
 
@@ -274,8 +293,8 @@ def _place(name: EngineName, device: Device, precision: Precision) -> str:
     import torch
 
     if torch.cuda.is_available():
-        if name == device == "auto" and precision in ("bf16", "int8"):
-            logger.warning("engines in %s are for CPUs: the GPU is not used", precision)
+        if name == device == "auto" and (on_cpu := _why_on_cpu(precision)):
+            logger.warning("%s: the GPU is not used", on_cpu)
             return "cpu"
         return f"cuda:{torch.cuda.current_device()}"
     if name in ("tensorrt", "inductor"):
@@ -290,3 +309,15 @@ def _place(name: EngineName, device: Device, precision: Precision) -> str:
             "or see `stream-cam doctor`"
         )
     return "cpu"
+
+
+def _why_on_cpu(precision: Precision) -> str:
+    """What keeps a precision off this machine's GPU; empty if nothing does."""
+    if precision == "bf16":
+        return "engines in bf16 are for CPUs"
+    if precision == "int8":
+        try:
+            installed_tensorrt().require_int8()
+        except EngineError as error:
+            return f"int8 on a GPU is TensorRT's ({error})"
+    return ""

@@ -41,6 +41,14 @@ class TensorRt:
     def is_rtx(self) -> bool:
         return self.module == "tensorrt_rtx"
 
+    def require_int8(self) -> None:
+        """Raises EngineError where it has no convolutions in integers."""
+        if self.is_rtx:
+            raise EngineError(
+                "TensorRT-RTX has no convolutions in int8, TensorRT has: give --precision fp16, or "
+                f"pip uninstall {self.converter} {self.module}, then {TENSORRT_INSTALL}"
+            )
+
     def versions(self) -> dict[str, str]:
         """What made and reads its engines, to the full build.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -13,6 +12,7 @@ from stream_cam.config import Precision
 from stream_cam.engine.base import EngineInfo, OnStage, Session, tell_nobody
 from stream_cam.engine.machine import openvino_capabilities, openvino_core, openvino_machine
 from stream_cam.engine.manifest import EngineKey
+from stream_cam.engine.quantize import CALIBRATE, calibrated
 from stream_cam.engine.store import EngineStore
 from stream_cam.errors import EngineError, first_line
 from stream_cam.model import CamNet
@@ -20,13 +20,9 @@ from stream_cam.model import CamNet
 if TYPE_CHECKING:
     import openvino
 
-    from stream_cam.engine.quantize import Quantizer
+    from stream_cam.engine.quantize_nncf import NncfQuantizer
 
 OUTPUTS = ("logits", "features")
-_CALIBRATE = (
-    "`stream-cam build --precision int8 --calibrate clip.mp4` makes one, with a video or pictures "
-    "of what it will see"
-)
 
 
 class OpenVinoBackend:
@@ -53,7 +49,7 @@ class OpenVinoBackend:
         *,
         precision: Precision = "fp32",
         parallel: int = 1,
-        quantizer: Quantizer | None = None,
+        quantizer: NncfQuantizer | None = None,
         store: EngineStore | None = None,
     ) -> None:
         self._core = openvino_core()
@@ -81,7 +77,8 @@ class OpenVinoBackend:
             calibration=quantizer.identity if quantizer else {},
         )
         if precision == "int8" and quantizer is None:
-            key = _calibrated(key, parallel, store or EngineStore())
+            at_once = "one frame at a time" if parallel == 1 else f"{parallel} frames at once"
+            key = calibrated(key, at_once, store or EngineStore())
         self.key = key
 
     def compile(self, on_stage: OnStage = tell_nobody) -> tuple[OpenVinoEngine, bytes]:
@@ -91,7 +88,7 @@ class OpenVinoBackend:
             EngineError: OpenVINO or NNCF cannot do it.
         """
         if self._precision == "int8" and self._quantizer is None:
-            raise EngineError(f"an int8 engine is built from frames: {_CALIBRATE}")
+            raise EngineError(f"an int8 engine is built from frames: {CALIBRATE}")
         with warnings.catch_warnings():
             # torch.export and OpenVINO's frontend warn of their own deprecations.
             warnings.simplefilter("ignore")
@@ -179,24 +176,6 @@ def _options(precision: Precision, parallel: int) -> dict[str, str]:
     if parallel == 1:
         return {"PERFORMANCE_HINT": "LATENCY", **hints}
     return {"NUM_STREAMS": str(parallel), **hints}
-
-
-def _calibrated(key: EngineKey, parallel: int, store: EngineStore) -> EngineKey:
-    """The key of the int8 engine that is kept for the same use, whatever it was calibrated with.
-
-    Raises:
-        EngineError: there is none.
-    """
-    found = store.calibrated(key)
-    if found is not None:
-        return found
-    others = [replace(manifest.key, calibration={}) for _, manifest in store.manifests()]
-    differing = [one.difference(key) for one in others if one != key and one.same_purpose(key)]
-    at_once = "one frame at a time" if parallel == 1 else f"{parallel} frames at once"
-    raise EngineError(
-        f"no int8 engine of {key.model} {key.input_text} for {at_once} is kept here"
-        f"{f', only of {differing[0]}' if differing else ''}: {_CALIBRATE}"
-    )
 
 
 def _convert(net: CamNet, shape: tuple[int, ...]) -> openvino.Model:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -10,13 +11,20 @@ from torch import Tensor
 from stream_cam.engine.base import Batch, OnStage, tell_nobody
 from stream_cam.engine.machine import gpu_hardware, installed_tensorrt
 from stream_cam.engine.manifest import EngineKey
+from stream_cam.engine.quantize import CALIBRATE, calibrated
+from stream_cam.engine.store import EngineStore
 from stream_cam.engine.tensorrt_convert import OPTIONS, convert
 from stream_cam.engine.tensorrt_runtime import TensorRtEngine, pack, unpack
-from stream_cam.engine.typed_net import DTYPES
+from stream_cam.engine.typed_net import TypedNet
 from stream_cam.errors import EngineError
 from stream_cam.model import CamNet
 
+if TYPE_CHECKING:
+    from stream_cam.engine.quantize_layers import LayerQuantizer
+
 logger = logging.getLogger(__name__)
+
+_PRECISIONS = ("fp16", "fp32", "int8")
 
 
 class TensorRtBackend:
@@ -27,11 +35,14 @@ class TensorRtBackend:
         fingerprint: the network's.
         input_hw: height and width of the input in pixels.
         device: cuda:N.
-        precision: fp16 or fp32.
+        precision: fp16, fp32 or int8.
         batch: how many frames at once.
+        quantizer: makes it int8; default: the newest int8 engine that `store` has is the one.
+        store: default: the usual one.
 
     Raises:
-        EngineError: TensorRT or the GPU is not here; the message says what to install.
+        EngineError: TensorRT or the GPU is not here, it has no such precision, or no int8 engine
+            is kept; the message says what to install or give.
     """
 
     def __init__(
@@ -43,17 +54,22 @@ class TensorRtBackend:
         device: str = "cuda:0",
         precision: str = "fp16",
         batch: Batch | None = None,
+        quantizer: LayerQuantizer | None = None,
+        store: EngineStore | None = None,
     ) -> None:
-        if precision not in DTYPES:
+        if precision not in _PRECISIONS:
             raise EngineError(
-                f"the tensorrt engine has no {precision}: give --precision fp16 or fp32"
+                f"the tensorrt engine has no {precision}: give --precision fp16, fp32 or int8"
             )
-        self.net = net
-        self.frames: tuple[Tensor, ...] = ()
         self._flavour = installed_tensorrt()
+        if precision == "int8":
+            self._flavour.require_int8()
+        self.net = net
+        self._quantizer = quantizer
+        self.frames: tuple[Tensor, ...] = quantizer.validating if quantizer else ()
         self._device, self._precision = device, precision
         self._batch = batch or Batch()
-        self.key = EngineKey(
+        key = EngineKey(
             backend="tensorrt",
             model=net.name,
             network=fingerprint,
@@ -62,7 +78,11 @@ class TensorRtBackend:
             options={"batch": str(self._batch), **OPTIONS},
             versions=self._flavour.versions(),
             hardware=gpu_hardware(device),
+            calibration=quantizer.identity if quantizer else {},
         )
+        if precision == "int8" and quantizer is None:
+            key = calibrated(key, f"--batch {self._batch}", store or EngineStore())
+        self.key = key
 
     def compile(self, on_stage: OnStage = tell_nobody) -> tuple[TensorRtEngine, bytes]:
         """Converts and builds: seconds with TensorRT-RTX, up to minutes with TensorRT.
@@ -70,18 +90,13 @@ class TensorRtBackend:
         Raises:
             EngineError: TensorRT cannot do it.
         """
-        with torch.cuda.device(self._device):
-            try:
-                built = self._converted(for_this_gpu=True)
-                engine = self._loaded(built, b"")
-            except EngineError as error:
-                if not self._flavour.is_rtx:
-                    raise EngineError(f"{error}; give --engine inductor") from error
-                # It lists compute capabilities 7.5, 8.x and 12.x: what it says of 9.0 is unknown.
-                logger.info("TensorRT-RTX, for this GPU alone: %s; trying for all", error)
-                built = self._converted(for_this_gpu=False)
-                engine = self._loaded(built, b"")
-            return engine, pack(built, engine.compiled_kernels())
+        typed = self._typed(on_stage)
+        try:
+            with torch.cuda.device(self._device):
+                return self._built(typed)
+        except EngineError as error:
+            way_out = "--precision fp16" if self._precision == "int8" else "--engine inductor"
+            raise EngineError(f"{error}: give {way_out}") from error
 
     def revive(self, blob: bytes) -> TensorRtEngine:
         """The engine that `compile` made a blob of.
@@ -91,12 +106,34 @@ class TensorRtBackend:
         """
         return self._loaded(*unpack(blob))
 
-    def _converted(self, *, for_this_gpu: bool) -> bytes:
+    def _built(self, typed: TypedNet) -> tuple[TensorRtEngine, bytes]:
+        try:
+            built = self._converted(typed, for_this_gpu=True)
+            engine = self._loaded(built, b"")
+        except EngineError as error:
+            if not self._flavour.is_rtx:
+                raise
+            # It lists compute capabilities 7.5, 8.x and 12.x: what it says of 9.0 is unknown.
+            logger.info("TensorRT-RTX, for this GPU alone: %s; trying for all", error)
+            built = self._converted(typed, for_this_gpu=False)
+            engine = self._loaded(built, b"")
+        return engine, pack(built, engine.compiled_kernels())
+
+    def _typed(self, on_stage: OnStage) -> TypedNet:
+        if self._precision != "int8":
+            return TypedNet(self.net, self._precision)
+        if self._quantizer is None:
+            raise EngineError(f"an int8 engine is built from frames: {CALIBRATE}")
+        typed = self._quantizer.quantize(self._device, on_stage)
+        on_stage("compiling")
+        return typed
+
+    def _converted(self, typed: TypedNet, *, for_this_gpu: bool) -> bytes:
         height, width = self.key.input_shape[2:]
         return convert(
-            self.net,
+            typed,
+            self.net.name,
             (height, width),
-            self._precision,
             self._batch,
             self._flavour,
             for_this_gpu=for_this_gpu,

@@ -15,6 +15,7 @@ import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -22,10 +23,10 @@ from typing import Any
 import torch
 
 from stream_cam.engine.base import Batch
+from stream_cam.engine.int8_net import LARGEST, Int8Convolution, int8_convolution, weight_scales
 from stream_cam.engine.machine import TensorRt
 from stream_cam.engine.typed_net import TypedNet
 from stream_cam.errors import EngineError, first_line
-from stream_cam.model import CamNet
 
 INPUT = "batch"
 OUTPUTS = ("logits", "features")
@@ -33,14 +34,16 @@ OUTPUTS = ("logits", "features")
 OPTIONS = {"tf32": "off"}
 """What the builder is told: part of every key, as the batch is."""
 
+_BITS = 8
+
 _one_at_a_time = threading.Lock()
 """Torch-tensorrt's settings are the process's."""
 
 
 def convert(
-    net: CamNet,
+    typed: TypedNet,
+    name: str,
     input_hw: tuple[int, int],
-    precision: str,
     batch: Batch,
     flavour: TensorRt,
     *,
@@ -49,8 +52,8 @@ def convert(
     """The engine, with input `batch` and outputs `logits` and `features`, all float32.
 
     Args:
-        net: on the CPU in float32.
-        precision: fp32 or fp16.
+        typed: on the CPU; its own types decide what TensorRT computes in.
+        name: the network's.
         for_this_gpu: TensorRT-RTX would build for all GPUs from Ampere on, and for no older one;
             without a GPU that is all it can.
 
@@ -62,16 +65,16 @@ def convert(
             torch_tensorrt = importlib.import_module("torch_tensorrt")
         except Exception as error:  # it asks for the GPU, and raises whatever that raises
             raise EngineError(
-                f"torch_tensorrt cannot be imported ({first_line(error)}): `stream-cam doctor`"
+                f"torch_tensorrt cannot be imported ({first_line(error)}; see `stream-cam doctor`)"
             ) from error
         try:
+            if any(isinstance(module, Int8Convolution) for module in typed.modules()):
+                _learn_int8()
             with _configured(flavour, for_this_gpu):
-                return _converted(torch_tensorrt, TypedNet(net, precision), input_hw, batch)
+                return _converted(torch_tensorrt, typed, input_hw, batch)
         except Exception as error:  # whatever torch.export, torch-tensorrt and TensorRT may raise
             reason = heard.error or first_line(error)
-            raise EngineError(
-                f"TensorRT cannot build {net.name} ({reason}): give --engine inductor"
-            ) from error
+            raise EngineError(f"TensorRT cannot build {name} ({reason})") from error
 
 
 def _converted(
@@ -104,6 +107,31 @@ def _converted(
             timing_cache_path=str(Path(private) / "timing.cache"),
         )
     return engine
+
+
+@cache
+def _learn_int8() -> None:
+    """Teaches torch-tensorrt what `int8_convolution` is.
+
+    It takes integers from nvidia-modelopt only, which needs more than it says, and would not know
+    which layers our maps can spare. The layers that are added are the same.
+    """
+    conversion = importlib.import_module("torch_tensorrt.dynamo.conversion")
+    unknown = importlib.import_module("torch_tensorrt.dynamo._SourceIR").SourceIR.UNKNOWN
+    quantize, convolve = conversion.impl.quantize.quantize, conversion.impl.conv.convNd
+
+    def converted(ctx: Any, target: Any, args: Any, kwargs: Any, name: str) -> Any:
+        batch, weight, bias, input_scale, stride, padding, dilation, groups = args
+        largest = torch.tensor(input_scale * LARGEST)
+        batch = quantize(ctx, target, unknown, f"{name}_input", batch, largest, _BITS, 0)
+        # One for each output channel, along the first axis.
+        largest = weight_scales(weight).reshape(-1, 1, 1, 1) * LARGEST
+        weight = quantize(ctx, target, unknown, f"{name}_weight", weight, largest, _BITS, 0)
+        form = (stride, padding, dilation, groups)
+        return convolve(ctx, target, unknown, name, False, batch, weight, bias, *form)
+
+    register = conversion.dynamo_tensorrt_converter
+    register(int8_convolution._opoverload, supports_dynamic_shapes=True)(converted)
 
 
 @contextmanager

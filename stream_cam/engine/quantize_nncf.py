@@ -1,0 +1,169 @@
+"""NNCF makes OpenVINO's integer layers, except for those that the maps need in float32.
+
+It takes the range of every layer from frames; the layers that cost most are put back into float32,
+one after the other, until the gate holds on other frames.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import sys
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, redirect_stdout
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from stream_cam.engine.base import OnStage
+from stream_cam.engine.quantize import RANKING_FRAMES, SPARE, Calibration, Judge
+from stream_cam.engine.verify import Comparison
+from stream_cam.errors import EngineError, first_line
+from stream_cam.model import CamNet
+
+if TYPE_CHECKING:
+    import openvino
+
+INSTALL = "pip install 'stream-cam[int8]'"
+
+_RANGES = "MINMAX"
+"""Of activations. NNCF's default, the mean over frames, cuts off large ones, and maps are made of
+these: the demo model's worst one correlates by 0.91 instead of 0.97."""
+
+
+class NncfQuantizer:
+    """Quantises one network for one calibration; once, however many engines are made of it.
+
+    Raises:
+        EngineError: NNCF is not installed.
+    """
+
+    def __init__(self, net: CamNet, calibration: Calibration) -> None:
+        self._net = net
+        self._calibration = calibration
+        self.identity: Mapping[str, str] = {
+            **calibration.identity,
+            "nncf": nncf_version(),
+            "settings": f"{_RANGES}, full bias correction, spare {SPARE}",
+        }
+        """For the engine's key: all that decides what comes out."""
+        self._quantized: openvino.Model | None = None
+
+    @property
+    def validating(self) -> tuple[Tensor, ...]:
+        """(1, 3, H, W) float32 each: what the engines are to be verified with."""
+        return self._calibration.validating
+
+    def quantize(self, model: openvino.Model, on_stage: OnStage) -> openvino.Model:
+        """The network with integer layers: minutes, at the first call.
+
+        Args:
+            model: the network in float32, for a batch of one.
+
+        Raises:
+            EngineError: NNCF cannot do it, or no layer can be spared.
+        """
+        if self._quantized is None:
+            on_stage("quantising")
+            try:
+                with _in_silence():
+                    quantized = self._with_accuracy_control(model, on_stage)
+            except Exception as error:  # whatever NNCF may raise
+                reason = first_line(error)
+                raise EngineError(
+                    f"NNCF cannot quantise {self._net.name} ({reason}); give --precision fp32"
+                ) from error
+            if _n_quantized(quantized) == 0:
+                raise EngineError(
+                    f"{self._net.name} cannot be int8: its maps reach the gate only with every "
+                    "layer in float32; give --precision fp32"
+                )
+            self._quantized = quantized
+        return self._quantized
+
+    def _with_accuracy_control(self, model: openvino.Model, on_stage: OnStage) -> openvino.Model:
+        nncf = _import_nncf()
+        shape = tuple(model.input(0).shape)
+        judge = Judge(Comparison(self._net, shape, self.validating), on_stage)
+        ranges = nncf.quantization.range_estimator.RangeEstimatorParametersSet
+        calibrating = [frame.numpy() for frame in self._calibration.calibrating]
+        return nncf.quantize_with_accuracy_control(
+            model,
+            nncf.Dataset(calibrating),
+            nncf.Dataset(range(len(judge.comparison))),
+            _metric(judge),
+            max_drop=judge.best - SPARE,
+            subset_size=len(calibrating),
+            fast_bias_correction=False,
+            advanced_quantization_parameters=nncf.AdvancedQuantizationParameters(
+                activations_range_estimator_params=getattr(ranges, _RANGES)
+            ),
+            advanced_accuracy_restorer_parameters=nncf.AdvancedAccuracyRestorerParameters(
+                ranking_subset_size=RANKING_FRAMES,
+                # More would have their Ctrl-C after all models are compiled.
+                num_ranking_workers=1,
+            ),
+        )
+
+
+def _metric(
+    judge: Judge,
+) -> Callable[[openvino.CompiledModel, Iterable[int]], tuple[float, list[float]]]:
+    """The judge, as NNCF calls it."""
+    from stream_cam.engine.openvino import OpenVinoEngine
+
+    return lambda compiled, numbers: judge(OpenVinoEngine(compiled, "int8", 1), numbers)
+
+
+def nncf_version() -> str:
+    """NNCF's, as 3.4.0.
+
+    Raises:
+        EngineError: it is not installed.
+    """
+    try:
+        return version("nncf")
+    except PackageNotFoundError as error:
+        raise EngineError(
+            f"--precision int8 is built with NNCF, which is not installed: {INSTALL}"
+        ) from error
+
+
+def _n_quantized(model: openvino.Model) -> int:
+    return sum(node.get_type_name() == "FakeQuantize" for node in model.get_ops())
+
+
+def _import_nncf() -> Any:
+    """The module, without what its import does to others.
+
+    It tells its makers over the network how it is used, if it finds the package for that; and
+    every logger that is made afterwards is of its own class.
+    """
+    logger_class, telemetry = logging.getLoggerClass(), sys.modules.get("openvino_telemetry")
+    sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
+    try:
+        import nncf
+    finally:
+        logging.setLoggerClass(logger_class)
+        del sys.modules["openvino_telemetry"]
+        if telemetry is not None:
+            sys.modules["openvino_telemetry"] = telemetry
+    return nncf
+
+
+@contextmanager
+def _in_silence() -> Iterator[None]:
+    """NNCF logs every step, draws bars on stdout, and makes PyTorch look for CUDA's compiler."""
+    loggers = [logging.getLogger(name) for name in ("nncf", "torch.utils.cpp_extension")]
+    disabled = [log.disabled for log in loggers]
+    with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
+        warnings.simplefilter("ignore")
+        try:
+            for log in loggers:
+                log.disabled = True
+            yield
+        finally:
+            for log, was in zip(loggers, disabled, strict=True):
+                log.disabled = was
