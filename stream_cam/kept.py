@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 from stream_cam.engine.inventory import KeptEngine, prune, take_stock
-from stream_cam.engine.machine import machine_for
+from stream_cam.engine.machine import machines_for
 from stream_cam.engine.store import EngineStore
 
 _COLOURS = {"usable": "green", "outdated": "yellow", "foreign": "yellow", "damaged": "red"}
@@ -20,8 +20,8 @@ _PIPE_COLUMNS = 200
 def engines_command(*, remove: bool, as_json: bool) -> None:
     """Prints what is kept; with `remove`, without what cannot serve this machine."""
     store = EngineStore()
-    kept = take_stock(store, machine_for)
-    removed, freed_bytes = prune(store, kept, machine_for) if remove else ([], 0)
+    kept = take_stock(store, machines_for)
+    removed, freed_bytes = prune(store, kept, machines_for) if remove else ([], 0)
     left = [engine for engine in kept if engine not in removed]
     if as_json:
         print(json.dumps(_as_json(store, left, removed, freed_bytes), indent=2, ensure_ascii=False))

@@ -28,6 +28,7 @@ from toy_engine import KEY, ToyBackend, toy_blob, with_version
 
 from stream_cam.engine import inventory, store
 from stream_cam.engine.inventory import prune, take_stock
+from stream_cam.engine.machine import Machine
 from stream_cam.engine.manifest import EngineKey, Figures, Manifest
 from stream_cam.engine.prepare import take_or_build
 from stream_cam.engine.store import EngineStore, UnusableEngineError, engines_folder
@@ -62,10 +63,10 @@ def left_overs(engines: EngineStore) -> list[str]:
     return [path.name for path in engines.folder.glob(".*.tmp")]
 
 
-def machine(backend: str) -> tuple[dict[str, str], dict[str, str]]:
+def machine(backend: str) -> list[Machine]:
     if backend != "toy":
         raise EngineError(f"this version has no {backend} engines")
-    return dict(KEY.versions), dict(KEY.hardware)
+    return [(dict(KEY.versions), dict(KEY.hardware))]
 
 
 class Builder:
@@ -558,6 +559,21 @@ def test_stock_says_what_serves_here_and_prune_removes_the_rest(engines: EngineS
     assert {engine.path for engine in removed} == expected.keys() - {usable}
     assert freed_bytes == size_bytes - stock[usable.name].size_bytes
     assert engines.entries() == [usable]
+
+
+def test_engines_of_each_of_a_machines_gpus_are_usable(engines: EngineStore) -> None:
+    gpus = [{"gpu": "small"}, {"gpu": "large"}]
+    keys = [replace(KEY, hardware=gpu) for gpu in (*gpus, {"gpu": "another"})]
+    keys.append(replace(keys[1], versions={"toy": "0.9", "torch": "2.0"}))
+    paths = [kept(engines, key) for key in keys]
+    stock = take_stock(engines, lambda _: [(dict(KEY.versions), gpu) for gpu in gpus])
+    found = {engine.path: (engine.status, engine.why) for engine in stock}
+    assert [found[path] for path in paths] == [
+        ("usable", ""),
+        ("usable", ""),
+        ("foreign", "another machine: gpu another (here small)"),
+        ("outdated", "toy 0.9 (here 1.0)"),
+    ]
 
 
 def test_prune_leaves_what_was_mended_meanwhile(engines: EngineStore) -> None:

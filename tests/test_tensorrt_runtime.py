@@ -19,7 +19,7 @@ from toy_engine import toy_net
 from stream_cam.engine import tensorrt
 from stream_cam.engine.base import Batch, EngineInfo
 from stream_cam.engine.int8_net import Int8Convolution
-from stream_cam.engine.machine import TensorRt, machine_for
+from stream_cam.engine.machine import TensorRt, machines_for
 from stream_cam.engine.manifest import Figures, Manifest
 from stream_cam.engine.quantize import Calibration
 from stream_cam.engine.quantize_layers import LayerQuantizer
@@ -248,7 +248,25 @@ def test_without_tensorrt_or_a_gpu_there_is_no_machine_for_it(
         "stream_cam.engine.machine.installed_tensorrt", lambda: TensorRt("tensorrt", "t")
     )
     with pytest.raises(EngineError, match="no CUDA GPU is usable"):
-        machine_for("tensorrt")
+        machines_for("tensorrt")
+
+
+def test_a_machine_has_each_of_its_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = ["small", "large"]
+    flavour = SimpleNamespace(versions=lambda: {"tensorrt": "10.9"})
+    monkeypatch.setattr("stream_cam.engine.machine.installed_tensorrt", lambda: flavour)
+    monkeypatch.setattr("stream_cam.engine.machine._driver", lambda: "580.1")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(
+        torch.cuda,
+        "get_device_properties",
+        lambda gpu: SimpleNamespace(name=names[gpu.index], major=9, minor=gpu.index),
+    )
+    assert machines_for("tensorrt") == [
+        ({"tensorrt": "10.9"}, {"gpu": "small", "sm": "9.0", "driver": "580.1"}),
+        ({"tensorrt": "10.9"}, {"gpu": "large", "sm": "9.1", "driver": "580.1"}),
+    ]
 
 
 class Library(ModuleType):

@@ -21,6 +21,10 @@ from stream_cam.errors import EngineError
 
 KeptStatus = Literal["usable", "outdated", "damaged", "foreign"]
 
+MachinesOf = Callable[[str], list[Machine]]
+"""A backend's name → this machine, once for each device that its engines may be for; raises
+EngineError where it does not work."""
+
 
 @dataclass(frozen=True)
 class KeptEngine:
@@ -37,30 +41,30 @@ class KeptEngine:
     """None if it cannot be read."""
 
 
-def take_stock(store: EngineStore, machine_of: Callable[[str], Machine]) -> list[KeptEngine]:
+def take_stock(store: EngineStore, machines_of: MachinesOf) -> list[KeptEngine]:
     """All kept engines, each checked to the last byte.
 
     Args:
-        machine_of: a backend's name → this machine; raises EngineError where it does not work.
+        machines_of: `machine.machines_for`.
     """
-    machine_of = lru_cache(maxsize=None)(machine_of)
-    return [_examined(path, store, machine_of) for path in store.entries()]
+    machines_of = lru_cache(maxsize=None)(machines_of)
+    return [_examined(path, store, machines_of) for path in store.entries()]
 
 
 def prune(
-    store: EngineStore, kept: list[KeptEngine], machine_of: Callable[[str], Machine]
+    store: EngineStore, kept: list[KeptEngine], machines_of: MachinesOf
 ) -> tuple[list[KeptEngine], int]:
     """Removes the engines that are not usable here, and what killed builders left.
 
     Args:
-        machine_of: as `take_stock` takes it: each is examined again before it goes.
+        machines_of: as `take_stock` takes it: each is examined again before it goes.
 
     Returns:
         The engines removed, and how many bytes were freed in all.
     """
 
     def is_useless(engine: KeptEngine) -> bool:
-        return _examined(engine.path, store, machine_of).status != "usable"
+        return _examined(engine.path, store, machines_of).status != "usable"
 
     removed = [
         engine
@@ -70,36 +74,34 @@ def prune(
     return removed, sum(engine.size_bytes for engine in removed) + store.remove_left_overs()
 
 
-def _examined(path: Path, store: EngineStore, machine_of: Callable[[str], Machine]) -> KeptEngine:
+def _examined(path: Path, store: EngineStore, machines_of: MachinesOf) -> KeptEngine:
     size_bytes = folder_bytes(path)
     try:
         manifest = read_manifest(path)
     except UnusableEngineError as error:
         return KeptEngine(path, error.kind, str(error), size_bytes, None)
-    status, why = _judged(path, manifest, store, machine_of)
+    status, why = _judged(path, manifest, store, machines_of)
     return KeptEngine(path, status, why, size_bytes, manifest)
 
 
 def _judged(
-    path: Path, manifest: Manifest, store: EngineStore, machine_of: Callable[[str], Machine]
+    path: Path, manifest: Manifest, store: EngineStore, machines_of: MachinesOf
 ) -> tuple[KeptStatus, str]:
     key = manifest.key
     try:
         if store.path(key).name != path.name:
             return "foreign", "its manifest is of another engine"
         read_blob(path, manifest)
-        return _judged_here(key, *machine_of(key.backend))
+        return _judged_here(key, machines_of(key.backend))
     except UnusableEngineError as error:
         return error.kind, str(error)
     except EngineError as error:
         return "foreign", str(error)
 
 
-def _judged_here(
-    key: EngineKey, versions: dict[str, str], hardware: dict[str, str]
-) -> tuple[KeptStatus, str]:
-    if key.hardware != hardware:
-        return "foreign", f"another machine: {difference(key.hardware, hardware)}"
-    if key.versions != versions:
-        return "outdated", difference(key.versions, versions)
-    return "usable", ""
+def _judged_here(key: EngineKey, machines: list[Machine]) -> tuple[KeptStatus, str]:
+    for versions, hardware in machines:
+        if key.hardware == hardware:
+            same = key.versions == versions
+            return ("usable", "") if same else ("outdated", difference(key.versions, versions))
+    return "foreign", f"another machine: {difference(key.hardware, machines[0][1])}"

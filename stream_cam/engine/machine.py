@@ -100,21 +100,22 @@ def installed_tensorrt() -> TensorRt:
     return flavour
 
 
-def machine_for(backend: str) -> Machine:
-    """This machine, as a backend sees it.
+def machines_for(backend: str) -> list[Machine]:
+    """This machine, as a backend sees it: one for each device that engines may be for.
 
     Raises:
         EngineError: this version has no such backend, or it does not work here.
     """
     if backend == "tensorrt":
-        return installed_tensorrt().versions(), gpu_hardware()
+        versions = installed_tensorrt().versions()
+        return [(versions, gpu_hardware(gpu)) for gpu in _gpus()]
     if backend != "openvino":
         raise EngineError(f"this version has no {backend} engines")
-    return openvino_machine(openvino_core())
+    return [openvino_machine(openvino_core())]
 
 
-def gpu_hardware(device: str = "cuda") -> dict[str, str]:
-    """The name and compute capability of a GPU, and its driver.
+def _gpus() -> list[str]:
+    """cuda:0 and so on.
 
     Raises:
         EngineError: there is no CUDA GPU that PyTorch can use.
@@ -123,6 +124,18 @@ def gpu_hardware(device: str = "cuda") -> dict[str, str]:
 
     if not torch.cuda.is_available():
         raise EngineError("no CUDA GPU is usable here (torch.cuda.is_available() is false)")
+    return [f"cuda:{index}" for index in range(torch.cuda.device_count())]
+
+
+def gpu_hardware(device: str) -> dict[str, str]:
+    """The name and compute capability of a GPU, and its driver.
+
+    Raises:
+        EngineError: there is no CUDA GPU that PyTorch can use.
+    """
+    import torch
+
+    _gpus()
     gpu = torch.cuda.get_device_properties(torch.device(device))
     return {"gpu": gpu.name, "sm": f"{gpu.major}.{gpu.minor}", "driver": _driver()}
 
