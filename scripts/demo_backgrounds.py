@@ -37,6 +37,8 @@ PHOTOGRAPHS = {
 }
 """Package → pictures in it. Left out: those with a circle in them (coffee, coins, moon, ...)."""
 
+PHOTO_SHARE = 0.34
+
 _WORDS = ("the", "of", "stream", "camera", "map", "look", "paper", "light", "2026", "37 %")
 
 
@@ -74,13 +76,19 @@ def folder_photographs(folder: Path) -> list[ByteArray]:
     return pictures
 
 
-def make_pool(rng: Rng, count: int, side_px: int, photographs: list[ByteArray]) -> list[Background]:
-    """Draw a pool of backgrounds; about a third are crops of the photographs."""
+def make_pool(
+    rng: Rng,
+    count: int,
+    side_px: int,
+    photographs: list[ByteArray],
+    photo_share: float = PHOTO_SHARE,
+) -> list[Background]:
+    """Draw a pool of backgrounds, some of which are crops of the photographs."""
     kinds = list(_DRAWERS)
     weights = np.array([_WEIGHTS[kind] for kind in kinds])
     pool = []
     for _ in range(count):
-        if photographs and rng.random() < 0.34:
+        if photographs and rng.random() < photo_share:
             # A photograph with few colours is a texture: half as often as the others.
             picture = photographs[rng.integers(len(photographs))]
             if _is_texture(picture) and rng.random() < 0.6:

@@ -33,7 +33,14 @@ from torchvision.models import ResNet, resnet18
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from demo_backgrounds import Background, kinds, make_pool, package_photographs  # noqa: E402
+from demo_backgrounds import (  # noqa: E402
+    PHOTO_SHARE,
+    Background,
+    folder_photographs,
+    kinds,
+    make_pool,
+    package_photographs,
+)
 from demo_pictures import BACKGROUND_PX, FULL_SIDE_PX, LABELS, Painter, Picture  # noqa: E402
 
 logger = logging.getLogger("train_demo")
@@ -385,9 +392,10 @@ class Trainer:
         self._device = torch.device(args.device)
         self._started = time.monotonic()
         photographs = package_photographs()
-        self._pool = make_pool(
-            np.random.default_rng(args.seed), args.pool, BACKGROUND_PX, photographs
-        )
+        if args.photographs is not None:
+            photographs += folder_photographs(args.photographs)
+        rng = np.random.default_rng(args.seed)
+        self._pool = make_pool(rng, args.pool, BACKGROUND_PX, photographs, args.photo_share)
         logger.info("%d photographs, backgrounds: %s", len(photographs), kinds(self._pool))
         self._model = resnet18(num_classes=len(LABELS), zero_init_residual=True)
         if args.init:
@@ -509,6 +517,10 @@ def main() -> None:
     parser.add_argument("--smoothing", type=float, default=0.02, help="label smoothing")
     parser.add_argument("--ema", type=float, default=0.997, help="decay of the average, a step")
     parser.add_argument("--pool", type=int, default=2000, help="backgrounds to draw")
+    parser.add_argument("--photographs", type=Path, help="folder of more pictures to draw before")
+    parser.add_argument(
+        "--photo-share", type=float, default=PHOTO_SHARE, help="backgrounds that are photographs"
+    )
     parser.add_argument("--workers", type=int, default=2, help="drawing processes")
     parser.add_argument("--save-every", type=float, default=240, help="seconds")
     args = parser.parse_args()

@@ -116,12 +116,10 @@ class GraphFrames:
         clock = clock_of(order, None, forget_class=False, forget_maps=False)
         slot.fill(frame, order, clock)
         # Its graph has no upload, without which it would work on zeros, as they came from there.
-        slot._input.bytes.copy_(slot._upload.bytes)
-        slot._output.bytes.fill_(_POISON)
-        self._graphs._gpu.settle()
+        slot.load(poison=_POISON)
         slot.start()
         slot.done.wait()
-        picture = slot._output["pictures"][0, 0].cpu().numpy()
+        picture = slot.pictures_on_gpu()[0]
         drawn = self._explainer.explain_drawn(frame)
         expected = self._explainer.overlay(frame, drawn)
         check_picture(picture, expected, "the picture of the graph without copies")

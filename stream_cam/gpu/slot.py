@@ -183,6 +183,21 @@ class Slot:
         locked[:] = -1
         locked[: len(order.targets)] = order.targets
 
+    def load(self, *, poison: int) -> None:
+        """For a slot without copies: uploads what `fill` wrote, and spoils what is to be drawn.
+
+        Args:
+            poison: every byte of the results, until they are written.
+        """
+        self._input.bytes.copy_(self._upload.bytes)
+        self._output.bytes.fill_(poison)
+        self._gpu.settle()
+
+    def pictures_on_gpu(self) -> BgrImage:
+        """(n_drawn, H, W, 3) uint8, of a slot without copies: fetches what was drawn last."""
+        pictures: BgrImage = self._output["pictures"][0].cpu().numpy()
+        return pictures
+
     def start(self) -> None:
         """Gives the frame to the GPU and returns."""
         self._is_on_its_way = True
