@@ -106,7 +106,7 @@ def _backends(
     _check(model)
     # Told before anything slow is loaded.
     quantizing = calibrate is not None
-    check_engine(model.engine, model.device, model.precision, quantizing=quantizing)
+    check_engine(model.engine, model.device, model.precision, batch, quantizing=quantizing)
     if calibrate is not None:
         source = open_source(calibrate)
     loaded = load_weights(model.weights, model.model, model.labels)

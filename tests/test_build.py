@@ -208,7 +208,7 @@ def test_int8_without_frames_or_a_kept_engine_says_how_to_build_it(
         assert main([*command, *INT8, "--weights", "tiny.safetensors"]) == 1
         line = complaint(capsys)
         assert "no int8 engine of resnet18 3×64×64 for one frame at a time is kept here" in line
-        assert "`stream-cam build --precision int8 --calibrate clip.mp4` makes one" in line
+        assert "`stream-cam build --engine openvino --precision int8 --calibrate clip.mp4`" in line
 
 
 @pytest.mark.parametrize(
@@ -370,6 +370,7 @@ def test_default_options_build_what_run_would(monkeypatch: pytest.MonkeyPatch) -
         return ToyBackend()
 
     monkeypatch.setattr(build, "open_backend", opened)
+    monkeypatch.setattr(build, "check_engine", lambda *_, **__: None)
     model, batch = ModelConfig(weights="tiny.safetensors", input_size=64), Batch(1, 8, 32)
     backends = build._backends(model, (1, 2), batch)
     assert [options["parallel"] for options in asked] == [1, 2]

@@ -12,7 +12,7 @@ from networks import untrained
 from torch import nn
 from toy_engine import ToyBackend, toy_net
 
-from stream_cam.engine import check_engine, load_engine, open_backend, typed_net
+from stream_cam.engine import _tell_once, check_engine, load_engine, open_backend, typed_net
 from stream_cam.engine.base import Batch, Engine
 from stream_cam.engine.eager import EagerEngine
 from stream_cam.engine.inductor import InductorEngine
@@ -23,7 +23,7 @@ from stream_cam.engine.quantize import Calibration, Quantizers
 from stream_cam.engine.store import EngineStore
 from stream_cam.engine.typed_net import arithmetic
 from stream_cam.engine.verify import compare, verify
-from stream_cam.errors import EngineError, GateError
+from stream_cam.errors import EngineError, GateError, UsageError
 from stream_cam.model import CamNet
 
 
@@ -193,6 +193,7 @@ def a_gpu(monkeypatch: pytest.MonkeyPatch) -> Found:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 3)
     monkeypatch.setattr("stream_cam.engine._load", load)
+    _tell_once.cache_clear()
     return found
 
 
@@ -276,6 +277,7 @@ def test_auto_takes_the_cpu_for_what_the_gpu_cannot_compute_in(
     asked: list[tuple[str, str]] = []
     if flavour is not None:
         monkeypatch.setattr("stream_cam.engine.installed_tensorrt", lambda: flavour)
+        monkeypatch.setattr(TensorRt, "versions", lambda _: {})
 
     def load(name: str, place: str, wanted: Any) -> Engine:
         asked.append((name, place))
@@ -298,6 +300,7 @@ def test_a_backend_gets_the_quantizer_that_is_its_own(
 ) -> None:
     trt = TensorRt("tensorrt", "torch-tensorrt")
     monkeypatch.setattr("stream_cam.engine.installed_tensorrt", lambda: trt)
+    monkeypatch.setattr(TensorRt, "versions", lambda _: {})
     given: list[Any] = []
     for backend in ("tensorrt.TensorRtBackend", "openvino.OpenVinoBackend"):
         monkeypatch.setattr(
@@ -321,13 +324,17 @@ def test_what_quantises_is_asked_for_before_anything_slow(
 ) -> None:
     rtx = TensorRt("tensorrt_rtx", "torch-tensorrt-rtx")
     monkeypatch.setattr("stream_cam.engine.installed_tensorrt", lambda: rtx)
-    with pytest.raises(EngineError, match="RTX has no convolutions in int8"):
-        check_engine("tensorrt", "auto", "int8", quantizing=True)
+    for quantizing in (True, False):
+        with pytest.raises(EngineError, match="RTX has no convolutions in int8"):
+            check_engine("tensorrt", "auto", "int8", quantizing=quantizing)
+    with pytest.raises(UsageError, match="one frame at a time: --batch"):
+        check_engine("auto", "auto", "int8", Batch(1, 8, 32))
     with pytest.raises(EngineError, match="inductor engine has no int8"):
         check_engine("inductor", "cuda", "int8", quantizing=True)
     trt = TensorRt("tensorrt", "torch-tensorrt")
     monkeypatch.setattr("stream_cam.engine.installed_tensorrt", lambda: trt)
-    check_engine("auto", "auto", "int8", quantizing=True)
+    monkeypatch.setattr(TensorRt, "versions", lambda _: {})
+    check_engine("auto", "auto", "int8", Batch(1, 8, 32), quantizing=True)
 
 
 @pytest.mark.parametrize(
@@ -372,12 +379,17 @@ def test_an_engine_asked_for_by_name_never_falls_back(
     [
         (
             {"precision": "bf16", "device": "cuda"},
-            "--precision fp32 or fp16 or int8, or --engine openvino --device cpu",
+            "--precision fp32 or fp16, or --engine openvino --device cpu",
         ),
         (
             {"precision": "fp16", "device": "cpu"},
-            "--precision fp32 or bf16 or int8; fp16 is for GPUs",
+            "--precision fp32 or bf16; fp16 is for GPUs",
         ),
+        (
+            {"precision": "int8", "name": "eager", "device": "cuda"},
+            "fp32 or fp16, or --engine tensorrt, or --engine openvino --device cpu",
+        ),
+        ({"precision": "int8", "name": "eager", "device": "cpu"}, "fp32, or --engine openvino"),
         ({"precision": "fp16", "name": "eager", "device": "cpu"}, "--precision fp32; fp16"),
         ({"name": "tensorrt", "device": "cpu"}, "tensorrt engine runs on GPUs"),
         ({"name": "inductor", "device": "cpu"}, "inductor engine runs on GPUs"),

@@ -252,8 +252,10 @@ def test_without_a_kept_engine_one_line_says_how_to_make_one(
     net: CamNet, store: EngineStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("STREAM_CAM_ENGINES", str(store.folder))
-    expected = "no int8 engine of small 3×96×64 for one frame at a time is kept here: `stream-cam"
+    expected = "no int8 engine of small 3×96×96 for one frame at a time is kept here: `stream-cam"
     with pytest.raises(EngineError, match=expected):
+        load_engine(net, "abc", (96, 96), precision="int8", device="cpu")
+    with pytest.raises(EngineError, match="square inputs, not for 3×96×64: give --fit stretch"):
         load_engine(net, "abc", (96, 64), precision="int8", device="cpu")
     with pytest.raises(EngineError, match="3×64×64 for 3 frames at once is kept here"):
         load_engine(net, "abc", HW, precision="int8", device="cpu", parallel=3)

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import toy_engine
 from filelock import FileLock
 from torch import Tensor
@@ -511,6 +512,34 @@ def test_an_engine_that_the_backend_does_not_take_is_rebuilt(
     kept(engines, blob=b"whole, but of an unknown kind")
     assert take_or_build(ToyBackend(), engines).built
     assert "not my blob" in caplog.text
+
+
+def test_what_cannot_be_built_anew_says_why_the_kept_one_is_not_taken(
+    engines: EngineStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An int8 engine, in a run, which has no frames to quantise with."""
+    path = kept(engines, blob=b"whole, but of an unknown kind")
+    backend = ToyBackend()
+    backend.can_build = False
+    stages: list[str] = []
+    with pytest.raises(EngineError, match=r"without frames no other is built.*not my blob"):
+        take_or_build(backend, engines, on_stage=stages.append)
+    assert backend.n_compiled == 0
+    assert stages == []
+    assert caplog.messages == []
+    assert engines.entries() == [path]
+
+
+def test_a_gpu_that_fails_while_building_says_what_to_do(
+    engines: EngineStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB\nand more")
+
+    monkeypatch.setattr(ToyBackend, "compile", fails)
+    with pytest.raises(EngineError, match=r"\(CUDA out of memory.*\): free its memory, or give"):
+        take_or_build(ToyBackend(), engines)
+    assert engines.entries() == []
 
 
 def test_an_outdated_engine_is_told_and_built_anew(

@@ -18,7 +18,7 @@ from toy_engine import toy_net
 
 from stream_cam.engine import tensorrt
 from stream_cam.engine.base import Batch, EngineInfo
-from stream_cam.engine.int8_net import Int8Convolution
+from stream_cam.engine.int8_net import Int8Convolution, into_int8
 from stream_cam.engine.machine import TensorRt, machines_for
 from stream_cam.engine.manifest import Figures, Manifest
 from stream_cam.engine.quantize import Calibration
@@ -425,7 +425,7 @@ def test_int8_is_built_from_frames_and_found_again_without_them(
             int8_backend(store, quantizer)
         return
     with pytest.raises(
-        EngineError, match=r"3×64×64 for --batch 1\.\.2\.\.4 is kept here: `stream-cam"
+        EngineError, match=r"for 1\.\.2\.\.4 frames at once .*--batch 1\.\.2\.\.4 --prec"
     ):
         int8_backend(store, None)
     converted: list[TypedNet] = []
@@ -444,7 +444,11 @@ def test_int8_is_built_from_frames_and_found_again_without_them(
     assert stages[0] == "quantising"
     assert stages[-1] == "compiling"
     (typed,) = converted
-    assert any(isinstance(module, Int8Convolution) for module in typed.modules())
+    (layer,) = [module for module in typed.modules() if isinstance(module, Int8Convolution)]
+    # The integers that were judged, not those of weights rounded to fp16 before.
+    largest = {"network.0": 127 * layer.input_scale}
+    judged = into_int8(TypedNet(toy_net(), "fp32"), largest)["network.0"]
+    assert torch.equal(layer.weight, judged.weight.half())
     manifest = Manifest(
         new.key, 1.0, 1, 1.0, Figures(0.0, 0.0, 1.0, 0.0, 1.0), len(blob), sha256(blob).hexdigest()
     )
@@ -467,5 +471,5 @@ def test_what_cannot_be_built_says_what_else_to_take(
         backend.compile()
     if not Flavour.rtx:
         quantizer = LayerQuantizer(toy_net(), calibration())
-        with pytest.raises(EngineError, match=r"it \(why\): give --precision fp16$"):
+        with pytest.raises(EngineError, match=r"it \(why\): give --precision auto$"):
             int8_backend(EngineStore(tmp_path), quantizer).compile()

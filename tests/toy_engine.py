@@ -79,6 +79,7 @@ class ToyBackend:
         self, key: EngineKey = KEY, net: CamNet | None = None, change: Change | None = None
     ) -> None:
         self.key = key
+        self.can_build = True
         self.net = net or toy_net()
         self.frames: tuple[Tensor, ...] = ()
         self.change = change

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, get_args
 
 from stream_cam.config import Device, EngineName, Precision
 from stream_cam.engine.base import Batch, Engine, EngineInfo, OnStage, Session
 from stream_cam.engine.machine import installed_tensorrt
-from stream_cam.errors import EngineError, GateError, UsageError, first_line, unknown_name
+from stream_cam.errors import EngineError, GateError, UsageError, unknown_name
 
 if TYPE_CHECKING:
     from stream_cam.engine.prepare import Backend
@@ -104,7 +105,12 @@ def load_engine(
 
 
 def check_engine(
-    name: EngineName, device: Device, precision: Precision, *, quantizing: bool = False
+    name: EngineName,
+    device: Device,
+    precision: Precision,
+    batch: Batch | None = None,
+    *,
+    quantizing: bool = False,
 ) -> None:
     """Find out, before anything slow, whether there is such an engine.
 
@@ -117,13 +123,17 @@ def check_engine(
     """
     place = _place(name, device, precision)
     for one in _precisions(precision, place):
-        able = _candidates(name, place, one)
-        if quantizing and able[0] == "openvino":
+        first = _candidates(name, place, one)[0]
+        if first == "openvino":
+            _require_single(batch)
+        if one != "int8":
+            continue
+        if first == "tensorrt":
+            installed_tensorrt().require_int8()
+        elif quantizing:
             from stream_cam.engine.quantize_nncf import nncf_version
 
             nncf_version()
-        elif quantizing:
-            installed_tensorrt().require_int8()
 
 
 def open_backend(
@@ -185,9 +195,11 @@ def _candidates(name: EngineName, place: str, precision: Precision) -> tuple[str
     names = _ORDER[kind] if name == "auto" else (name,)
     able = tuple(one for one in names if precision in _PRECISIONS[one, kind])
     if not able:
-        has = " or ".join(_PRECISIONS[names[0], kind])
+        # An engine in int8 has to be built before, from frames.
+        has = " or ".join(one for one in _PRECISIONS[names[0], kind] if one != "int8")
         on_cpu = ", or --engine openvino --device cpu"
-        elsewhere = {"bf16": on_cpu, "int8": on_cpu, "fp16": "; fp16 is for GPUs"}
+        on_gpu = ", or --engine tensorrt" if kind == "cuda" else ""
+        elsewhere = {"bf16": on_cpu, "int8": on_gpu + on_cpu, "fp16": "; fp16 is for GPUs"}
         raise EngineError(
             f"the {names[0]} engine has no {precision} on {place}: give --precision {has}"
             f"{elsewhere[precision]}"
@@ -196,19 +208,10 @@ def _candidates(name: EngineName, place: str, precision: Precision) -> tuple[str
 
 
 def _load(name: str, place: str, wanted: Wanted) -> Engine:
-    try:
-        return _loaded(name, place, wanted)
-    except RuntimeError as error:
-        from stream_cam.engine.typed_net import is_of_gpu
+    from stream_cam.engine.gpu_errors import gpu_errors_told
 
-        if not is_of_gpu(error):
-            raise
-        way_out = (
-            "free its memory, or give --device cpu"
-            if "out of memory" in str(error)
-            else "give --device cpu, and see `stream-cam doctor`"
-        )
-        raise EngineError(f"the GPU does not run it ({first_line(error)}): {way_out}") from error
+    with gpu_errors_told():
+        return _loaded(name, place, wanted)
 
 
 def _loaded(name: str, place: str, wanted: Wanted) -> Engine:
@@ -261,8 +264,7 @@ def _backend(name: str, place: str, wanted: Wanted) -> Backend:
         )
     from stream_cam.engine.openvino import OpenVinoBackend
 
-    if batch != Batch():
-        raise UsageError("the openvino engine takes one frame at a time: --batch is for tensorrt")
+    _require_single(batch)
     return OpenVinoBackend(
         net,
         fingerprint,
@@ -271,6 +273,11 @@ def _backend(name: str, place: str, wanted: Wanted) -> Backend:
         parallel=wanted.parallel,
         quantizer=quantizers.nncf if quantizers else None,
     )
+
+
+def _require_single(batch: Batch | None) -> None:
+    if batch not in (None, Batch()):
+        raise UsageError("the openvino engine takes one frame at a time: --batch is for tensorrt")
 
 
 def _place(name: EngineName, device: Device, precision: Precision) -> str:
@@ -294,7 +301,7 @@ def _place(name: EngineName, device: Device, precision: Precision) -> str:
 
     if torch.cuda.is_available():
         if name == device == "auto" and (on_cpu := _why_on_cpu(precision)):
-            logger.warning("%s: the GPU is not used", on_cpu)
+            _tell_once(f"{on_cpu}: the GPU is not used")
             return "cpu"
         return f"cuda:{torch.cuda.current_device()}"
     if name in ("tensorrt", "inductor"):
@@ -317,7 +324,15 @@ def _why_on_cpu(precision: Precision) -> str:
         return "engines in bf16 are for CPUs"
     if precision == "int8":
         try:
-            installed_tensorrt().require_int8()
+            flavour = installed_tensorrt()
+            flavour.require_int8()
+            flavour.versions()
         except EngineError as error:
             return f"int8 on a GPU is TensorRT's ({error})"
     return ""
+
+
+@cache
+def _tell_once(line: str) -> None:
+    """Of what is asked at every engine that is opened."""
+    logger.warning("%s", line)

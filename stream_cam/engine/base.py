@@ -78,6 +78,14 @@ class EngineInfo:
     batch: Batch = field(default=Batch(), repr=False)
     """Which N it takes."""
 
+    @property
+    def way_out(self) -> str:
+        """What to give on the command line where it fails."""
+        if self.precision == "int8":
+            return "--precision auto"
+        others = {"tensorrt": "--engine inductor", "eager": "--device cpu"}
+        return others.get(self.name, "--engine eager")
+
 
 class Session(Protocol):
     """One thread's use of an engine."""

@@ -18,7 +18,8 @@ from torch import fx, nn
 from stream_cam.engine.base import Batch, EngineInfo, Session
 from stream_cam.engine.buffers import Buffers
 from stream_cam.engine.eager import TorchSession
-from stream_cam.engine.typed_net import TypedNet, arithmetic, is_of_gpu, made_for
+from stream_cam.engine.gpu_errors import is_of_gpu
+from stream_cam.engine.typed_net import TypedNet, arithmetic, made_for
 from stream_cam.errors import EngineError, first_line
 from stream_cam.model import CamNet
 

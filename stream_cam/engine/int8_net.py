@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from stream_cam.engine.typed_net import TypedNet
+from stream_cam.engine.typed_net import TypedNet, arithmetic
 
 LARGEST = 127
 """What the largest value becomes, and its negative -127."""
@@ -40,8 +40,8 @@ def int8_convolution(
     """A convolution of what the integers stand for; TensorRT computes in the integers themselves.
 
     Args:
-        batch: (N, C, H, W) float32.
-        weight: (K, C / groups, h, w) float32: integers times `weight_scales`.
+        batch: (N, C, H, W), float32; float16 where it is only exported.
+        weight: (K, C / groups, h, w) of the same type: integers times `weight_scales`.
         input_scale: of one step of the integers that the inputs become.
     """
     rounded = torch.fake_quantize_per_tensor_affine(batch, input_scale, 0, -LARGEST - 1, LARGEST)
@@ -136,7 +136,7 @@ def largest_inputs(typed: TypedNet, frames: Iterable[Tensor]) -> dict[str, float
 
     hooks = [watched(*one) for one in quantizable(typed.backbone).items()]
     try:
-        with torch.inference_mode():
+        with torch.inference_mode(), arithmetic(typed.weight.device.type, "fp32"):
             for frame in frames:
                 typed(frame)
     finally:

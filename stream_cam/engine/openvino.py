@@ -12,7 +12,7 @@ from stream_cam.config import Precision
 from stream_cam.engine.base import EngineInfo, OnStage, Session, tell_nobody
 from stream_cam.engine.machine import openvino_capabilities, openvino_core, openvino_machine
 from stream_cam.engine.manifest import EngineKey
-from stream_cam.engine.quantize import CALIBRATE, calibrated
+from stream_cam.engine.quantize import calibrated, how_to_make
 from stream_cam.engine.store import EngineStore
 from stream_cam.errors import EngineError, first_line
 from stream_cam.model import CamNet
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from stream_cam.engine.quantize_nncf import NncfQuantizer
 
 OUTPUTS = ("logits", "features")
+_BUILD = "--engine openvino"
+"""What `stream-cam build` is to be given for one of these."""
 
 
 class OpenVinoBackend:
@@ -64,6 +66,7 @@ class OpenVinoBackend:
         self._parallel = parallel
         self._quantizer = quantizer
         self.frames = quantizer.validating if quantizer else ()
+        self.can_build = precision != "int8" or quantizer is not None
         versions, hardware = openvino_machine(self._core)
         key = EngineKey(
             backend="openvino",
@@ -78,7 +81,7 @@ class OpenVinoBackend:
         )
         if precision == "int8" and quantizer is None:
             at_once = "one frame at a time" if parallel == 1 else f"{parallel} frames at once"
-            key = calibrated(key, at_once, store or EngineStore())
+            key = calibrated(key, at_once, _BUILD, store or EngineStore())
         self.key = key
 
     def compile(self, on_stage: OnStage = tell_nobody) -> tuple[OpenVinoEngine, bytes]:
@@ -88,7 +91,7 @@ class OpenVinoBackend:
             EngineError: OpenVINO or NNCF cannot do it.
         """
         if self._precision == "int8" and self._quantizer is None:
-            raise EngineError(f"an int8 engine is built from frames: {CALIBRATE}")
+            raise EngineError(f"an int8 engine is built from frames: {how_to_make(_BUILD)}")
         with warnings.catch_warnings():
             # torch.export and OpenVINO's frontend warn of their own deprecations.
             warnings.simplefilter("ignore")

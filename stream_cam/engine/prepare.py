@@ -6,6 +6,7 @@ import hashlib
 import logging
 import statistics
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -15,6 +16,7 @@ from torch import Tensor
 
 from stream_cam.engine.base import Engine, OnStage, tell_nobody
 from stream_cam.engine.buffers import own_stream, wait_for
+from stream_cam.engine.gpu_errors import gpu_errors_told
 from stream_cam.engine.manifest import EngineKey, Figures, Manifest
 from stream_cam.engine.store import EngineStore, UnusableEngineError
 from stream_cam.engine.verify import verify
@@ -32,6 +34,8 @@ class Backend(Protocol):
     """What makes engines of one network for one use."""
 
     key: EngineKey
+    can_build: bool
+    """False: it has only what is kept (int8 without frames)."""
     net: CamNet
     frames: tuple[Tensor, ...]
     """(1, 3, H, W) each: what its engines are verified with, besides what all are."""
@@ -81,13 +85,22 @@ def take_or_build(
     store = store or EngineStore()
     on_stage = on_stage or tell_nobody
     # Whoever publishes just now may make a good engine look damaged: the lock decides.
-    kept = None if force else _take(backend, store, logging.DEBUG)
-    if kept is not None:
-        return kept
+    with gpu_errors_told(), suppress(_NotTakenError):
+        kept = None if force else _take(backend, store)
+        if kept is not None:
+            return kept
     if not force:
         _require_not_refused(backend.key, store)
-    with store.building(backend.key) as locked:
-        kept = None if force else _take(backend, store, logging.WARNING)
+    with gpu_errors_told(), store.building(backend.key) as locked:
+        try:
+            kept = None if force else _take(backend, store)
+        except _NotTakenError as error:
+            if not backend.can_build:
+                raise EngineError(
+                    f"the kept engine cannot be used, and without frames no other is built: {error}"
+                ) from error
+            logger.warning("a kept engine is rebuilt: %s", error)
+            kept = None
         if kept is not None:
             return kept
         if not force:
@@ -121,7 +134,16 @@ def take_and_verify(
     return Prepared(engine, manifest, path), verify(engine, backend.net, backend.frames)
 
 
-def _take(backend: Backend, store: EngineStore, level: int) -> Prepared | None:
+class _NotTakenError(EngineError):
+    """A kept engine is of no use."""
+
+
+def _take(backend: Backend, store: EngineStore) -> Prepared | None:
+    """The kept engine; None if there is none.
+
+    Raises:
+        _NotTakenError: it is damaged, or the backend does not take it.
+    """
     path = store.path(backend.key)
     try:
         found = store.read(backend.key)
@@ -130,10 +152,9 @@ def _take(backend: Backend, store: EngineStore, level: int) -> Prepared | None:
         blob, manifest = found
         return Prepared(backend.revive(blob), manifest, path)
     except UnusableEngineError as error:
-        logger.log(level, "a kept engine is rebuilt: %s is %s (%s)", path.name, error.kind, error)
+        raise _NotTakenError(f"{path.name} is {error.kind} ({error})") from error
     except EngineError as error:
-        logger.log(level, "a kept engine is rebuilt: %s: %s", path.name, error)
-    return None
+        raise _NotTakenError(f"{path.name}: {error}") from error
 
 
 def _require_not_refused(key: EngineKey, store: EngineStore) -> None:

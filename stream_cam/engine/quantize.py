@@ -30,10 +30,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-CALIBRATE = (
-    "`stream-cam build --precision int8 --calibrate clip.mp4` makes one, with a video or pictures "
-    "of what it will see"
-)
 SPARE = 0.001
 """By how much the gate is to be passed: its frames are not all that there will be."""
 RANKING_FRAMES = 32
@@ -113,12 +109,21 @@ class Judge:
         return _within(figures), [_within(overall([frame])) for frame in frames]
 
 
-def calibrated(key: EngineKey, at_once: str, store: EngineStore) -> EngineKey:
+def how_to_make(arguments: str) -> str:
+    """In words, with further arguments of `stream-cam build`."""
+    return (
+        f"`stream-cam build {arguments} --precision int8 --calibrate clip.mp4` makes one, with a "
+        "video or pictures of what it will see"
+    )
+
+
+def calibrated(key: EngineKey, at_once: str, arguments: str, store: EngineStore) -> EngineKey:
     """The key of the int8 engine that is kept for the same use, whatever it was calibrated with.
 
     Args:
         key: without a calibration.
         at_once: what it is for, as `one frame at a time`.
+        arguments: of `stream-cam build`, to make one.
 
     Raises:
         EngineError: there is none.
@@ -126,11 +131,17 @@ def calibrated(key: EngineKey, at_once: str, store: EngineStore) -> EngineKey:
     found = store.calibrated(key)
     if found is not None:
         return found
+    height, width = key.input_shape[2:]
+    if height != width:
+        raise EngineError(
+            f"int8 engines are built for square inputs, not for {key.input_text}: give --fit "
+            "stretch, crop or letterbox"
+        )
     others = [replace(manifest.key, calibration={}) for _, manifest in store.manifests()]
     differing = [one.difference(key) for one in others if one != key and one.same_purpose(key)]
     raise EngineError(
         f"no int8 engine of {key.model} {key.input_text} for {at_once} is kept here"
-        f"{f', only of {differing[0]}' if differing else ''}: {CALIBRATE}"
+        f"{f', only of {differing[0]}' if differing else ''}: {how_to_make(arguments)}"
     )
 
 

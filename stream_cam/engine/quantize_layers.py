@@ -49,17 +49,18 @@ class LayerQuantizer:
         if self._largest is None:
             on_stage("quantising")
             self._largest = self._chosen(device, on_stage)
-        typed = TypedNet(self._net, "fp16")
+        typed = TypedNet(self._net, "fp32")
         into_int8(typed, self._largest)
-        return typed
+        # Only now, so that the integers are those that were judged.
+        return typed.compute_in("fp16")
 
     def _chosen(self, device: str, on_stage: OnStage) -> dict[str, float]:
         """The convolutions that may be in integers, and their largest inputs."""
         typed = TypedNet(self._net, "fp32").to(device)
+        simulated = _Simulated(self._net.name, typed, device, self.validating[0].shape)
         frames = (frame.to(device) for frame in self._calibration.calibrating)
         largest = largest_inputs(typed, frames)
         layers = into_int8(typed, largest)
-        simulated = _Simulated(self._net.name, typed, device, self.validating[0].shape)
         comparison = Comparison(self._net, simulated.info.input_shape, self.validating)
         judge = Judge(comparison, on_stage)
         within, each = judge(simulated)

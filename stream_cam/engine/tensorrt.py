@@ -11,7 +11,7 @@ from torch import Tensor
 from stream_cam.engine.base import Batch, OnStage, tell_nobody
 from stream_cam.engine.machine import gpu_hardware, installed_tensorrt
 from stream_cam.engine.manifest import EngineKey
-from stream_cam.engine.quantize import CALIBRATE, calibrated
+from stream_cam.engine.quantize import calibrated, how_to_make
 from stream_cam.engine.store import EngineStore
 from stream_cam.engine.tensorrt_convert import OPTIONS, convert
 from stream_cam.engine.tensorrt_runtime import TensorRtEngine, pack, unpack
@@ -67,6 +67,7 @@ class TensorRtBackend:
         self.net = net
         self._quantizer = quantizer
         self.frames: tuple[Tensor, ...] = quantizer.validating if quantizer else ()
+        self.can_build = precision != "int8" or quantizer is not None
         self._device, self._precision = device, precision
         self._batch = batch or Batch()
         key = EngineKey(
@@ -81,7 +82,9 @@ class TensorRtBackend:
             calibration=quantizer.identity if quantizer else {},
         )
         if precision == "int8" and quantizer is None:
-            key = calibrated(key, f"--batch {self._batch}", store or EngineStore())
+            single = self._batch == Batch()
+            at_once = "one frame at a time" if single else f"{self._batch} frames at once"
+            key = calibrated(key, at_once, self._build_arguments, store or EngineStore())
         self.key = key
 
     def compile(self, on_stage: OnStage = tell_nobody) -> tuple[TensorRtEngine, bytes]:
@@ -91,12 +94,13 @@ class TensorRtBackend:
             EngineError: TensorRT cannot do it.
         """
         typed = self._typed(on_stage)
-        try:
-            with torch.cuda.device(self._device):
-                return self._built(typed)
-        except EngineError as error:
-            way_out = "--precision fp16" if self._precision == "int8" else "--engine inductor"
-            raise EngineError(f"{error}: give {way_out}") from error
+        with torch.cuda.device(self._device):
+            try:
+                built, engine = self._built(typed)
+            except EngineError as error:
+                way_out = "--precision auto" if self._precision == "int8" else "--engine inductor"
+                raise EngineError(f"{error}: give {way_out}") from error
+            return engine, pack(built, engine.compiled_kernels())
 
     def revive(self, blob: bytes) -> TensorRtEngine:
         """The engine that `compile` made a blob of.
@@ -106,7 +110,12 @@ class TensorRtBackend:
         """
         return self._loaded(*unpack(blob))
 
-    def _built(self, typed: TypedNet) -> tuple[TensorRtEngine, bytes]:
+    @property
+    def _build_arguments(self) -> str:
+        """What `stream-cam build` is to be given for one of these."""
+        return "--engine tensorrt" + ("" if self._batch == Batch() else f" --batch {self._batch}")
+
+    def _built(self, typed: TypedNet) -> tuple[bytes, TensorRtEngine]:
         try:
             built = self._converted(typed, for_this_gpu=True)
             engine = self._loaded(built, b"")
@@ -117,13 +126,14 @@ class TensorRtBackend:
             logger.info("TensorRT-RTX, for this GPU alone: %s; trying for all", error)
             built = self._converted(typed, for_this_gpu=False)
             engine = self._loaded(built, b"")
-        return engine, pack(built, engine.compiled_kernels())
+        return built, engine
 
     def _typed(self, on_stage: OnStage) -> TypedNet:
         if self._precision != "int8":
             return TypedNet(self.net, self._precision)
         if self._quantizer is None:
-            raise EngineError(f"an int8 engine is built from frames: {CALIBRATE}")
+            how = how_to_make(self._build_arguments)
+            raise EngineError(f"an int8 engine is built from frames: {how}")
         typed = self._quantizer.quantize(self._device, on_stage)
         on_stage("compiling")
         return typed

@@ -162,8 +162,8 @@ class TensorRtSession:
             stream = torch.cuda.current_stream(device).cuda_stream
             if not self._context.execute_async_v3(stream):
                 raise EngineError(
-                    f"TensorRT does not run ({self._log.last_error}): give --engine inductor, or "
-                    "see `stream-cam doctor`"
+                    f"TensorRT does not run ({self._log.last_error}): give {self._info.way_out}, "
+                    "or see `stream-cam doctor`"
                 )
         self._has_run = True
 
@@ -179,8 +179,8 @@ class TensorRtSession:
             self._buffers.forget()
             self._n_frames = 0
             raise EngineError(
-                f"TensorRT does not take the buffers ({self._log.last_error}): give --engine "
-                "inductor, or see `stream-cam doctor`"
+                f"TensorRT does not take the buffers ({self._log.last_error}): give "
+                f"{self._info.way_out}, or see `stream-cam doctor`"
             )
 
 

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
 from stream_cam.engine.base import Batch, EngineInfo
+from stream_cam.engine.gpu_errors import is_of_gpu
 from stream_cam.errors import EngineError, first_line
 from stream_cam.model import CamNet
 
@@ -47,13 +48,18 @@ class TypedNet(nn.Module):
 
     def __init__(self, net: CamNet, precision: str, *, channels_last: bool = False) -> None:
         super().__init__()
-        self.dtype = DTYPES[precision]
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
-        backbone = _folded(net.backbone)
-        self.backbone = backbone.to(dtype=self.dtype).to(memory_format=self.memory_format)
+        self.backbone = _folded(net.backbone).to(memory_format=self.memory_format)
+        self.compute_in(precision)
         self.register_buffer("weight", net.weight.detach().clone())
         self.register_buffer("bias", net.bias.detach().clone())
         self.eval().requires_grad_(False)
+
+    def compute_in(self, precision: str) -> TypedNet:
+        """Changes the backbone's type in place."""
+        self.dtype = DTYPES[precision]
+        self.backbone.to(dtype=self.dtype)
+        return self
 
     def forward(self, batch_nchw: Tensor) -> tuple[Tensor, Tensor]:
         """(N, 3, H, W) float32 → logits (N, n_classes) and features (N, C, h, w), float32."""
@@ -95,12 +101,6 @@ def made_for(
         parallel=1,
         batch=batch,
     )
-
-
-def is_of_gpu(error: RuntimeError) -> bool:
-    """Whether a GPU or its driver failed, not what it was given."""
-    kinds = (torch.OutOfMemoryError, torch.AcceleratorError)
-    return isinstance(error, kinds) or str(error).startswith(("CUDA", "cuDNN", "cuBLAS"))
 
 
 @contextmanager

@@ -94,17 +94,17 @@ def verify(engine: Engine, net: CamNet, frames: Sequence[Tensor] = ()) -> Figure
         EngineError: it does not run.
     """
     comparison = Comparison(net, engine.info.input_shape, frames)
-    last_resort = "--device cpu" if engine.info.name == "eager" else "--engine eager"
     try:
         figures = comparison.figures(engine)
     except RuntimeError as error:
         raise EngineError(
             f"the {engine.info.name} engine of {net.name} does not run ({first_line(error)}): give "
-            f"{last_resort}"
+            f"{engine.info.way_out}"
         ) from error
     failures = GATES[engine.info.precision].failures(figures, len(comparison))
     if failures:
-        way_out = last_resort if engine.info.precision == "fp32" else "--precision fp32"
+        is_fp32 = engine.info.precision == "fp32"
+        way_out = engine.info.way_out if is_fp32 else "--precision fp32"
         raise GateError(
             f"the {engine.info.name} engine of {net.name} in {engine.info.precision} is not the "
             f"network it was made from ({'; '.join(failures)}); it is not used: give {way_out}"
