@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from int8_parts import HW, small_calibration, small_net
 
 from stream_cam.calibrate import read_calibration
 from stream_cam.engine import load_engine, quantize, quantize_nncf
@@ -39,33 +39,15 @@ pytestmark = [
     ),
 ]
 
-HW = (64, 64)
-
 
 @pytest.fixture(scope="module")
 def net() -> CamNet:
-    """Three convolutions, maps of 16×16."""
-    torch.manual_seed(1)
-    module = nn.Sequential(
-        *(nn.Conv2d(3, 16, 5, stride=2, padding=2), nn.ReLU()),
-        *(nn.Conv2d(16, 24, 3, stride=2, padding=1), nn.ReLU()),
-        *(nn.Conv2d(24, 32, 3, padding=1), nn.ReLU()),
-        *(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(32, 7)),
-    )
-    return CamNet.from_module(module.eval(), name="small", probe_hw=HW)
+    return small_net()
 
 
 @pytest.fixture(scope="module")
-def calibration(net: CamNet) -> Calibration:
-    """Drawn scenes and noise: what verification shows, differently."""
-    generator = torch.Generator().manual_seed(7)
-    frames = [
-        torch.nn.functional.interpolate(
-            torch.randn(1, 3, *size, generator=generator), HW, mode="bilinear"
-        )
-        for size in [(4, 4), (16, 16), HW] * 8
-    ]
-    return Calibration(tuple(frames[::2]), tuple(frames[1::2]))
+def calibration() -> Calibration:
+    return small_calibration()
 
 
 @pytest.fixture(scope="module")

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from int8_parts import small_calibration, small_net
 from torch import Tensor, nn
 
 from stream_cam.calibrate import read_calibration
@@ -29,30 +30,15 @@ from stream_cam.model import CamNet, build_network, load_parameters
 from stream_cam.sources import open_source
 from stream_cam.weights import load_weights
 
-HW = (64, 64)
-
 
 @pytest.fixture(scope="module")
 def net() -> CamNet:
-    """Three convolutions, maps of 16×16."""
-    torch.manual_seed(1)
-    module = nn.Sequential(
-        *(nn.Conv2d(3, 16, 5, stride=2, padding=2), nn.ReLU()),
-        *(nn.Conv2d(16, 24, 3, stride=2, padding=1), nn.BatchNorm2d(24), nn.ReLU()),
-        *(nn.Conv2d(24, 32, 3, padding=1), nn.ReLU()),
-        *(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(32, 7)),
-    )
-    return CamNet.from_module(module.eval(), name="small", probe_hw=HW)
+    return small_net()
 
 
 @pytest.fixture(scope="module")
 def calibration() -> Calibration:
-    generator = torch.Generator().manual_seed(7)
-    frames = [
-        F.interpolate(torch.randn(1, 3, *size, generator=generator), HW, mode="bilinear")
-        for size in [(4, 4), (16, 16), HW] * 8
-    ]
-    return Calibration(tuple(frames[::2]), tuple(frames[1::2]))
+    return small_calibration()
 
 
 def rounded(values: Tensor, scale: Tensor | float, least: int = -127) -> Tensor:

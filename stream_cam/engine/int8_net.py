@@ -8,6 +8,7 @@ costs nothing.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -49,17 +50,8 @@ def int8_convolution(
 
 
 @int8_convolution.register_fake
-def _(
-    batch: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    input_scale: float,
-    stride: list[int],
-    padding: list[int],
-    dilation: list[int],
-    groups: int,
-) -> Tensor:
-    return F.conv2d(batch, weight, bias, stride, padding, dilation, groups)
+def _(batch: Tensor, weight: Tensor, bias: Tensor | None, input_scale: float, *form: Any) -> Tensor:
+    return F.conv2d(batch, weight, bias, *form)
 
 
 def weight_scales(weight: Tensor) -> Tensor:
