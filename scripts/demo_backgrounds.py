@@ -38,6 +38,7 @@ PHOTOGRAPHS = {
 """Package → pictures in it. Left out: those with a circle in them (coffee, coins, moon, ...)."""
 
 PHOTO_SHARE = 0.34
+"""How many of a pool's backgrounds are crops of photographs, where there are any."""
 
 _WORDS = ("the", "of", "stream", "camera", "map", "look", "paper", "light", "2026", "37 %")
 

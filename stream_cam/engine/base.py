@@ -81,10 +81,15 @@ class EngineInfo:
     @property
     def way_out(self) -> str:
         """What to give on the command line where it fails."""
-        if self.precision == "int8":
-            return "--precision auto"
-        others = {"tensorrt": "--engine inductor", "eager": "--device cpu"}
-        return others.get(self.name, "--engine eager")
+        return way_out(self.name, self.precision)
+
+
+def way_out(name: str, precision: str) -> str:
+    """What to give on the command line where an engine fails, or cannot be built."""
+    if precision == "int8":
+        return "--precision auto"
+    others = {"tensorrt": "--engine inductor", "eager": "--device cpu"}
+    return others.get(name, "--engine eager")
 
 
 class Session(Protocol):

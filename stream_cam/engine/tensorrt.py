@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from stream_cam.engine.base import Batch, OnStage, tell_nobody
+from stream_cam.engine.base import Batch, OnStage, tell_nobody, way_out
 from stream_cam.engine.machine import gpu_hardware, installed_tensorrt
 from stream_cam.engine.manifest import EngineKey
 from stream_cam.engine.quantize import calibrated, how_to_make
@@ -98,8 +98,8 @@ class TensorRtBackend:
             try:
                 built, engine = self._built(typed)
             except EngineError as error:
-                way_out = "--precision auto" if self._precision == "int8" else "--engine inductor"
-                raise EngineError(f"{error}: give {way_out}") from error
+                instead = way_out(self.key.backend, self._precision)
+                raise EngineError(f"{error}: give {instead}") from error
             return engine, pack(built, engine.compiled_kernels())
 
     def revive(self, blob: bytes) -> TensorRtEngine:

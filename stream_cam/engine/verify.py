@@ -104,10 +104,10 @@ def verify(engine: Engine, net: CamNet, frames: Sequence[Tensor] = ()) -> Figure
     failures = GATES[engine.info.precision].failures(figures, len(comparison))
     if failures:
         is_fp32 = engine.info.precision == "fp32"
-        way_out = engine.info.way_out if is_fp32 else "--precision fp32"
+        instead = engine.info.way_out if is_fp32 else "--precision fp32"
         raise GateError(
             f"the {engine.info.name} engine of {net.name} in {engine.info.precision} is not the "
-            f"network it was made from ({'; '.join(failures)}); it is not used: give {way_out}"
+            f"network it was made from ({'; '.join(failures)}); it is not used: give {instead}"
         )
     return figures
 
