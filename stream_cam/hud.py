@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 
 import cv2
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
 
 from stream_cam.frame import BgrImage, Explanation, Prediction
+from stream_cam.lettering import shorten, text_mask
 
 _WHITE = (255, 255, 255)
 _DIM = (190, 190, 190)
@@ -40,7 +39,7 @@ def away_picture(last_bgr: BgrImage, text: str) -> BgrImage:
     unit = _text_size(picture)
     top = max(0, (picture.shape[0] - unit) // 2)
     room = picture.shape[1] - 2 * max(2, unit // 3)
-    left = (picture.shape[1] - min(room, _text_mask(text, unit).shape[1])) // 2
+    left = (picture.shape[1] - min(room, text_mask(text, unit).shape[1])) // 2
     _draw_text(picture, text, left, top, unit, room=room)
     return picture
 
@@ -62,7 +61,7 @@ def paused_picture(picture: BgrImage) -> BgrImage:
     marked = picture.copy()
     unit = _text_size(marked)
     margin = max(2, unit // 3)
-    height, width = unit + 2 * margin, _text_mask(_PAUSED, unit).shape[1] + 2 * margin
+    height, width = unit + 2 * margin, text_mask(_PAUSED, unit).shape[1] + 2 * margin
     if _fits(marked, height):
         corner = marked[:height, max(0, marked.shape[1] - width) :]
         _shade(corner)
@@ -76,7 +75,7 @@ def noted(picture: BgrImage, lines: Sequence[str]) -> BgrImage:
     unit = _text_size(marked)
     margin = max(2, unit // 3)
     height = len(lines) * (unit + margin) + margin
-    width = max((_text_mask(line, unit).shape[1] for line in lines if line), default=0)
+    width = max((text_mask(line, unit).shape[1] for line in lines if line), default=0)
     panel = marked[:height, : width + 2 * margin]
     if not lines or not panel.size:
         return marked
@@ -150,7 +149,7 @@ def _draw_bar(
     color = _DIM if stale else _WHITE
     label_room = (width - 4 * margin) * 45 // 100
     left = 2 * margin + label_room
-    right = width - 2 * margin - _text_mask("100 %", size).shape[1]
+    right = width - 2 * margin - text_mask("100 %", size).shape[1]
     _draw_text(panel, prediction.label, margin, y, size, room=label_room, color=color)
     top, bottom = y + size // 4, y + size
     if right > left:
@@ -205,7 +204,7 @@ def _draw_text(
         x: the left edge, or the right edge with `right`.
         room: the text is shortened with an ellipsis to fit into this width.
     """
-    mask = _text_mask(text if room is None else _shorten(text, size, room), size)
+    mask = text_mask(text if room is None else shorten(text, size, room), size)
     width = mask.shape[1]
     left = max(0, x - width if right else x)
     target = area[y : y + mask.shape[0], left : left + width]
@@ -215,33 +214,3 @@ def _draw_text(
     mixed = target * (255 - weight) + np.array(color, np.uint16) * weight
     target[:] = (mixed + 127) // 255
     return width
-
-
-@lru_cache(maxsize=2048)
-def _shorten(text: str, size: int, room: int) -> str:
-    font = _font(size)
-    if font.getlength(text) <= room:
-        return text
-    while text and font.getlength(text + "…") > room:
-        text = text[:-1]
-    return text + "…" if text else ""
-
-
-@lru_cache(maxsize=2048)
-def _text_mask(text: str, size: int) -> np.ndarray[tuple[int, int], np.dtype[np.uint8]]:
-    """Coverage of a line of text, (height, width) uint8; kept, because most text is drawn again."""
-    font = _font(size)
-    width = max(1, int(np.ceil(font.getlength(text))))
-    image = Image.new("L", (width, round(size * 1.35)))
-    ImageDraw.Draw(image).text((0, 0), text, fill=255, font=font)
-    mask = np.asarray(image)
-    mask.flags.writeable = False
-    return mask
-
-
-@lru_cache(maxsize=16)
-def _font(size: int) -> ImageFont.FreeTypeFont:
-    font = ImageFont.load_default(size)
-    if not isinstance(font, ImageFont.FreeTypeFont):
-        raise RuntimeError("Pillow was built without FreeType: reinstall it (pip install pillow)")
-    return font

@@ -12,6 +12,7 @@ from stream_cam.errors import ModelError, first_line
 from stream_cam.fingerprint import fingerprint
 from stream_cam.head import HeadFinder, ShapeRecorder, no_cam
 from stream_cam.torchvision_models import build_network, load_parameters, require_finite
+from stream_cam.tracing import running, tracing
 
 __all__ = ["CamNet", "build_network", "load_parameters"]
 
@@ -110,10 +111,13 @@ class CamNet(nn.Module):
         require_finite(network.state_dict(), name)
         probe = torch.randn(1, 3, *probe_hw, generator=torch.Generator().manual_seed(0))
         with torch.inference_mode():
-            own_logits = _own_logits(network, probe, name)
-            traced = _traced(network, name)
+            with running():
+                own_logits = _own_logits(network, probe, name)
+            with tracing():
+                traced = _traced(network, name)
             recorder = ShapeRecorder(traced)
-            recorder.run(probe)
+            with running():
+                recorder.run(probe)
         head = HeadFinder(traced, recorder.shapes, name, _PREFIX).find()
         weight = head.weight.detach().clone()
         bias = weight.new_zeros(len(weight)) if head.bias is None else head.bias.detach().clone()
@@ -208,7 +212,8 @@ def _cut_after(features: fx.Node, traced: fx.GraphModule) -> fx.GraphModule:
 @torch.inference_mode()
 def _check_invariant(net: CamNet, probe: Tensor, own_logits: object) -> None:
     """mean(M_c) + b_c == logit_c, and logit_c is what the network itself says, for every class."""
-    logits, features = net(probe)
+    with running():
+        logits, features = net(probe)
     maps = torch.einsum("ck,khw->chw", net.weight.double(), features[0].double())
     from_maps = maps.mean((1, 2)) + net.bias.double()
     magnitude = net.weight.abs() @ features[0].abs().mean((1, 2)) + net.bias.abs()

@@ -14,8 +14,8 @@ import stream_cam
 PACKAGE = Path(stream_cam.__file__).parent
 
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("_version", "errors", "config", "uri", "closing", "whole", "processor"),
-    ("frame", "fingerprint", "labels", "head", "capture"),
+    ("_version", "errors", "config", "uri", "closing", "whole", "processor", "tracing"),
+    ("frame", "fingerprint", "labels", "head", "capture", "lettering"),
     ("settings", "hud"),
     ("report", "checkpoint", "torchvision_models", "sources", "sinks", "cam"),
     ("model", "weights", "web"),

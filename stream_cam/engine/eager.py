@@ -11,6 +11,7 @@ from stream_cam.engine.base import Batch, Session
 from stream_cam.engine.buffers import Buffers
 from stream_cam.engine.typed_net import TypedNet, arithmetic, made_for
 from stream_cam.model import CamNet
+from stream_cam.tracing import running
 
 
 class EagerEngine:
@@ -58,6 +59,7 @@ class TorchSession:
     def __call__(self, batch: Tensor, logits: Tensor, features: Tensor) -> None:
         self._buffers.are_new(batch, logits, features)
         with torch.inference_mode(), arithmetic(self._device, self._precision):
-            new_logits, new_features = self._net(batch)
+            with running():
+                new_logits, new_features = self._net(batch)
             logits.copy_(new_logits)
             features.copy_(new_features)

@@ -22,6 +22,7 @@ from stream_cam.engine.gpu_errors import is_of_gpu
 from stream_cam.engine.typed_net import TypedNet, arithmetic, made_for
 from stream_cam.errors import EngineError, first_line
 from stream_cam.model import CamNet
+from stream_cam.tracing import tracing
 
 
 class InductorEngine:
@@ -66,13 +67,14 @@ def _compiled(typed: TypedNet, info: EngineInfo, name: str) -> nn.Module:
     """Compiled by a first call."""
     # Traced, so that its forward is its own: Dynamo counts recompilations by the function, and all
     # networks of one class would share a limit of eight.
-    own = fx.symbolic_trace(typed)
+    with tracing():
+        own = fx.symbolic_trace(typed)
     batch = torch.zeros(info.input_shape, device=info.device)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of Inductor's advice and deprecations
         try:
             compiled = cast("nn.Module", torch.compile(own, fullgraph=True, dynamic=False))
-            with torch.inference_mode():
+            with torch.inference_mode(), tracing():
                 compiled(batch)
         except Exception as error:  # whatever Dynamo, Inductor, Triton and a compiler may raise
             if isinstance(error, RuntimeError) and is_of_gpu(error):

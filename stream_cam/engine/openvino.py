@@ -16,6 +16,7 @@ from stream_cam.engine.quantize import calibrated, how_to_make
 from stream_cam.engine.store import EngineStore
 from stream_cam.errors import EngineError, first_line
 from stream_cam.model import CamNet
+from stream_cam.tracing import tracing
 
 if TYPE_CHECKING:
     import openvino
@@ -184,8 +185,9 @@ def _options(precision: Precision, parallel: int) -> dict[str, str]:
 def _convert(net: CamNet, shape: tuple[int, ...]) -> openvino.Model:
     import openvino
 
-    exported = torch.export.export(net, (torch.zeros(shape),), strict=False)
-    model = openvino.convert_model(exported)
+    with tracing():
+        exported = torch.export.export(net, (torch.zeros(shape),), strict=False)
+        model = openvino.convert_model(exported)
     model.reshape(list(shape))
     for index, name in enumerate(OUTPUTS):
         model.output(index).set_names({name})

@@ -27,6 +27,7 @@ from stream_cam.engine.int8_net import LARGEST, Int8Convolution, int8_convolutio
 from stream_cam.engine.machine import TensorRt
 from stream_cam.engine.typed_net import TypedNet
 from stream_cam.errors import EngineError, first_line
+from stream_cam.tracing import tracing
 
 INPUT = "batch"
 OUTPUTS = ("logits", "features")
@@ -93,7 +94,8 @@ def _converted(
             max_shape=(batch.most, 3, *input_hw),
             dtype=torch.float32,
         )
-    exported = torch.export.export(typed, (example,), dynamic_shapes=dynamic, strict=False)
+    with tracing():
+        exported = torch.export.export(typed, (example,), dynamic_shapes=dynamic, strict=False)
     with tempfile.TemporaryDirectory() as private:
         engine: bytes = torch_tensorrt.dynamo.convert_exported_program_to_serialized_trt_engine(
             exported,

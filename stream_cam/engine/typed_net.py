@@ -18,6 +18,7 @@ from stream_cam.engine.base import Batch, EngineInfo
 from stream_cam.engine.gpu_errors import is_of_gpu
 from stream_cam.errors import EngineError, first_line
 from stream_cam.model import CamNet
+from stream_cam.tracing import running
 
 with warnings.catch_warnings():
     # PyTorch 2.11 warns of its own use of TorchScript while this is imported.
@@ -82,7 +83,7 @@ def made_for(
     """
     zeros = torch.zeros(batch.best, 3, *input_hw, device=device)
     try:
-        with torch.inference_mode():
+        with torch.inference_mode(), running():
             logits, features = net(zeros)
     except RuntimeError as error:
         if is_of_gpu(error):

@@ -22,6 +22,7 @@ from stream_cam.engine.manifest import Figures
 from stream_cam.errors import EngineError, GateError, first_line
 from stream_cam.model import CamNet
 from stream_cam.sources.demo_scene import SHAPE_SECONDS, Scene
+from stream_cam.tracing import running
 
 N_DRAWN = 10
 """Drawn frames: each of the demo's ten shapes once."""
@@ -133,8 +134,10 @@ class Comparison:
         batches = [*((True, frame) for frame in frames), *_batches(input_shape)]
         self._shown = [shown for shown, _ in batches]
         self._frames = [frame for _, frame in batches]
-        with torch.inference_mode():
-            self._expected: list[Outputs] = [net(frame) for frame in self._frames]
+        self._expected: list[Outputs] = []
+        for frame in self._frames:
+            with torch.inference_mode(), running():
+                self._expected.append(net(frame))
 
     def __len__(self) -> int:
         """Frames that are compared on."""
