@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
 
-from stream_cam.config import RESULT_SUFFIXES, BatchConfig, PipelineConfig, RecordConfig
+from stream_cam.config import RESULT_SUFFIXES, BatchConfig, PipelineConfig
 from stream_cam.errors import SinkError, SourceNotFoundError, StreamCamError, UsageError
 from stream_cam.session import run_session
 from stream_cam.sinks.encoders import check_codec, check_settings
@@ -113,9 +113,8 @@ class Batch:
         for job in self.jobs:
             if os.path.realpath(job.source) == os.path.realpath(job.output):
                 raise UsageError(f"{job.output} is a source; give another folder with -o")
-        for name in RESULT_SUFFIXES:
-            path = getattr(self.config.record, name)
-            if path is not None and NAME not in str(path) and len(self.jobs) > 1:
+        for name, path in _results(self.config):
+            if NAME not in str(path) and len(self.jobs) > 1:
                 raise UsageError(
                     f"--{name} {path} is one file for {len(self.jobs)} videos: put {NAME} into it, "
                     f"such as {path.with_name(NAME + path.suffix)}"
@@ -160,10 +159,8 @@ class Batch:
         # What an earlier run left of it, results included, is replaced.
         overwrite = self.config.run.overwrite or job.was_begun
         run = replace(self.config.run, quiet=True, overwrite=overwrite)
-        record = _named(self.config.record, job.source.stem)
-        config = replace(self.config, run=run, record=record)
-        results = [path for name in RESULT_SUFFIXES if (path := getattr(record, name)) is not None]
-        new = [path for path in results if not path.exists()]
+        config = _named(replace(self.config, run=run), job.source.stem)
+        new = [path for _, path in _results(config) if not path.exists()]
         try:
             self._do_elsewhere(job, config)
             if self._stopped.is_set():
@@ -320,19 +317,25 @@ def find_videos(places: Sequence[str]) -> list[Path]:
     return list(dict.fromkeys(found))
 
 
-def _named(record: RecordConfig, name: str) -> RecordConfig:
-    """The recording's options with the source's name in the paths of results."""
+def _results(config: PipelineConfig) -> Iterator[tuple[str, Path]]:
+    """The option's name and the path of each file that is asked for beside the recordings."""
+    wanted = {name: getattr(config.record, name) for name in RESULT_SUFFIXES}
+    for name, path in (*wanted.items(), ("report", config.run.report)):
+        if path is not None:
+            yield name, path
 
-    def named(path: Path | None) -> Path | None:
-        return None if path is None else Path(str(path).replace(NAME, name))
 
-    return replace(
-        record,
-        predictions=named(record.predictions),
-        cams=named(record.cams),
-        timeline=named(record.timeline),
-        sheet=named(record.sheet),
+def _named(config: PipelineConfig, name: str) -> PipelineConfig:
+    """The options with the source's name in the paths of results."""
+    named = {option: Path(str(path).replace(NAME, name)) for option, path in _results(config)}
+    record = replace(
+        config.record,
+        predictions=named.get("predictions"),
+        cams=named.get("cams"),
+        timeline=named.get("timeline"),
+        sheet=named.get("sheet"),
     )
+    return replace(config, run=replace(config.run, report=named.get("report")), record=record)
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from stream_cam.calibrate import read_calibration
+from stream_cam.cam.geometry import check_input_size
 from stream_cam.config import ModelConfig
 from stream_cam.engine import Batch, OnStage, check_engine, open_backend
 from stream_cam.engine.machine import TENSORRT_INSTALL
@@ -111,8 +112,7 @@ def _backends(
         source = open_source(calibrate)
     loaded = load_weights(model.weights, model.model, model.labels)
     size = loaded.input_size if model.input_size is None else model.input_size
-    if size < 32:
-        raise UsageError(f"--input-size is a side in pixels from 32, got {size}")
+    check_input_size(size)
     module = build_network(model.model, loaded.n_classes)
     load_parameters(module, loaded.state_dict, loaded.name)
     net = CamNet.from_module(module, name=model.model)

@@ -28,6 +28,7 @@ class Handoff(Generic[T]):
     No item is lost uncounted: offered = taken + dropped + left + those that wait.
 
     Args:
+        capacity: items that may wait, from 1.
         counts: which items the counters count; default: all.
     """
 
@@ -39,6 +40,8 @@ class Handoff(Generic[T]):
         wait_for: WaitFor = threading.Condition.wait_for,
         counts: Callable[[T], bool] = lambda item: True,
     ) -> None:
+        if capacity < 1:
+            raise ValueError(f"a handoff holds one item at least, got a capacity of {capacity}")
         self._items: deque[T] = deque()
         self._capacity = capacity
         self.drop_oldest = drop_oldest

@@ -64,7 +64,7 @@ class Run:
 class Batch:
     """Annotate many videos into a folder; those that are there already are left as they are.
 
-    In --predictions, --cams and --timeline, {name} stands for each video's name.
+    In --predictions, --cams, --timeline, --sheet and --report, {name} stands for each video's name.
     """
 
     source: Annotated[
@@ -252,6 +252,30 @@ def _with_live(arguments: Sequence[str]) -> list[str]:
     return written
 
 
+_KINDS = {
+    "INT": "a whole number",
+    "FLOAT": "a number",
+    "int": "a whole number",
+    "float": "a number",
+}
+"""tyro's and Python's words for what an option takes."""
+
+
+def _value_error(said: str) -> str:
+    """What is said of a value of another type, without how it was tried."""
+    found = re.match(
+        r"Error parsing (--[\w-]+): (?:no type matching \S*\b(INT|FLOAT) .*?\['(.*?)'\]"
+        r"|could not convert string to (float): '(.*?)'"
+        r"|invalid literal for (int)\(\) with base 10: '(.*?)')",
+        said,
+    )
+    if found is None:
+        return said
+    option, *rest = found.groups()
+    kind, got = (each for each in rest if each is not None)
+    return f"{option} takes {_KINDS[kind]}, got {got!r}"
+
+
 def _usage_error(drawn: str, arguments: Sequence[str]) -> UsageError:
     """The error that tyro drew as a box, with the nearest names where it is about a name."""
     # A title, and a frame that is of ASCII or left out where the terminal has no better.
@@ -271,5 +295,12 @@ def _usage_error(drawn: str, arguments: Sequence[str]) -> UsageError:
         if "." in stray[1] or "/" in stray[1]:
             return UsageError(f"what about {stray[1]}? To annotate it: stream-cam run {stray[1]} …")
         return unknown_name("command", stray[1], COMMANDS)
+    said = _value_error(said)
+    if "--" in arguments:
+        behind = [each for each in arguments[arguments.index("--") :] if each.startswith("--")][1:]
+        if behind:
+            said = f"{behind[0]} stands behind --, where options are none: put options before it"
+    said = re.sub(r" \(applied to [\w -]+\)", "", said)
+    said = re.sub(r" ?Arguments are applied to the directly .*? matter\.", "", said)
     said = re.sub(r" Perhaps you meant: (--[\w-]+).*", r"; did you mean \1?", said)
     return UsageError(f"{said}; see `stream-cam {' '.join([*commands, '--help'])}`")

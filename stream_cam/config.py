@@ -236,6 +236,10 @@ class CaptureConfig:
     """Frames per second to ask of a webcam; MJPG is chosen where it takes that."""
 
     def __post_init__(self) -> None:
+        if self.queue_frames < 1:
+            raise ValueError(
+                f"--queue-frames is a number of frames from 1, got {self.queue_frames}"
+            )
         for name in ("open_timeout_seconds", "read_timeout_seconds", "give_up_after", "camera_fps"):
             value = getattr(self, name)
             if value is not None and not value > 0:
@@ -312,7 +316,7 @@ class RecordConfig:
         if max(self.size_hw or (0,)) > _MOST_PIXELS:
             raise ValueError(f"--size is at most {_MOST_PIXELS} pixels a side, got {self.size}")
         _amount("--min-free", self.min_free)
-        if (self.bits_a_second or 1000) < 1000:
+        if self.bits_a_second is not None and self.bits_a_second < 1000:
             raise ValueError(f"--bitrate is bits a second from 1k on, got {self.bitrate!r}")
         for name, suffixes in RESULT_SUFFIXES.items():
             path = getattr(self, name)

@@ -97,10 +97,28 @@ class BenchError(StreamCamError):
     """A benchmark has no figures to show, or a file of figures cannot be read or written."""
 
 
+_ALSO_CALLED = {
+    "h265": "hevc",
+    "h.265": "hevc",
+    "x265": "hevc",
+    "h.264": "h264",
+    "x264": "h264",
+    "avc": "h264",
+    "trt": "tensorrt",
+    "half": "fp16",
+    "float16": "fp16",
+    "bfloat16": "bf16",
+    "float32": "fp32",
+}
+"""What people type for names that are spelt otherwise."""
+
+
 def unknown_name(kind: str, got: str, known: Iterable[str]) -> UsageError:
     """The error for a name that is not one of `known`, with the nearest of them."""
     names = sorted(known)
-    near = difflib.get_close_matches(got.lower(), [name.lower() for name in names], n=3, cutoff=0.5)
+    lower = [name.lower() for name in names]
+    meant = _ALSO_CALLED.get(got.lower(), "")
+    near = [meant] if meant in lower else difflib.get_close_matches(got.lower(), lower, 3, 0.5)
     shown = [name for name in names if name.lower() in near] or names
     if len(shown) > 12:
         shown = [*shown[:12], "…"]

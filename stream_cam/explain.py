@@ -6,7 +6,7 @@ import logging
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
@@ -16,11 +16,11 @@ import numpy as np
 from torch import nn
 
 from stream_cam.cam.cpu import CpuOverlay, scale_cam
-from stream_cam.cam.geometry import FitPlan, scale_region
+from stream_cam.cam.geometry import FitPlan, check_input_size, scale_region
 from stream_cam.cam.steady import SteadyMaps
 from stream_cam.config import Device, EngineName, Fit, LookConfig, ModelConfig, Precision
 from stream_cam.engine import Engine, EngineInfo, load_engine
-from stream_cam.errors import UsageError, unknown_name
+from stream_cam.errors import unknown_name
 from stream_cam.frame import (
     BgrImage,
     Drawn,
@@ -73,8 +73,8 @@ class Explainer:
     ) -> None:
         if fit not in ("stretch", "crop", "letterbox", "native"):
             raise unknown_name("fit", fit, ("stretch", "crop", "letterbox", "native"))
-        if input_size is not None and input_size < 32:
-            raise UsageError(f"--input-size is a side in pixels from 32, got {input_size}")
+        if input_size is not None:
+            check_input_size(input_size)
         self.look = look or LookConfig()
         self.labels = weights.labels
         self.model_name = net.name
@@ -90,6 +90,7 @@ class Explainer:
         self._class_weight = net.weight.detach().float().cpu().numpy()
         self._lock = threading.Lock()
         self._lanes: OrderedDict[tuple[int, int], LanePool] = OrderedDict()
+        self._engine_info: EngineInfo | None = None
         self._plans: OrderedDict[tuple[int, int], FitPlan] = OrderedDict()
         self.graphs: FrameGraphs | None = None
         """Explains and draws frames in one pass; None: nothing here does, or not yet."""
@@ -202,8 +203,7 @@ class Explainer:
     @property
     def engine_info(self) -> EngineInfo | None:
         """What runs the network; None before the first frame with `fit="native"`."""
-        with self._lock:
-            return next(reversed(self._lanes.values())).engine.info if self._lanes else None
+        return self._engine_info  # no lock: it is held while an engine is made
 
     @property
     def engine(self) -> Engine | None:
@@ -482,6 +482,7 @@ class Explainer:
                 )
                 pool = LanePool(engine, self.weights)
                 remember(self._lanes, input_hw, pool, _MAX_ENGINES)
+                self._engine_info = engine.info
             return pool
 
     def _overlay(self, image: BgrImage, explanation: Explanation, look: LookConfig) -> CpuOverlay:
@@ -514,11 +515,25 @@ def _scaled(explanation: Explanation, target: int, look: LookConfig) -> FloatArr
 
 
 def _check_frame(image: BgrImage) -> None:
-    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or 0 in image.shape:
-        raise ValueError(
-            f"a frame is (H, W, 3) uint8 BGR, got {image.shape} {image.dtype}; convert greyscale "
-            "with cv2.cvtColor(image, cv2.COLOR_GRAY2BGR)"
-        )
+    """Raises ValueError, with the way to what a frame is, for what is none."""
+    if not isinstance(image, np.ndarray):
+        got = f"a {type(image).__name__}"
+        if image is None:
+            got = "None, which cv2.imread gives for a file that it cannot read"
+        raise ValueError(f"a frame is a NumPy array, (H, W, 3) uint8 BGR, got {got}")
+    if image.dtype != np.uint8:
+        way = "scale its values to 0..255 and give image.astype(numpy.uint8)"
+    elif image.ndim == 2 or image.shape[2:] == (1,):
+        way = "convert greyscale with cv2.cvtColor(image, cv2.COLOR_GRAY2BGR)"
+    elif image.shape[2:] == (4,):
+        way = "take away its alpha with cv2.cvtColor(image, cv2.COLOR_BGRA2BGR)"
+    elif image.ndim != 3 or image.shape[2] != 3:
+        way = "give one frame, colours last"
+    elif 0 in image.shape:
+        way = "it has no pixels"
+    else:
+        return
+    raise ValueError(f"a frame is (H, W, 3) uint8 BGR, got {image.shape} {image.dtype}: {way}")
 
 
 def _times_of(frame: BgrImage | Frame) -> _Times:
@@ -546,4 +561,4 @@ def _as_targets(target: Target | Sequence[Target] | None) -> list[Target]:
 
 
 def _is_single(target: Target | Sequence[Target] | None) -> bool:
-    return target is None or isinstance(target, int | str | np.integer)
+    return not isinstance(target, Iterable) or isinstance(target, str)

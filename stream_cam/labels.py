@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeAlias
 
+import numpy as np
+
 from stream_cam.errors import UsageError, WeightsError, unknown_name
 
 Target: TypeAlias = int | str
@@ -33,6 +35,9 @@ def resolve_target(labels: Sequence[str], target: Target) -> int:
         if not re.fullmatch(r"[+-]?\d+", text):
             raise unknown_name("class", text, labels)
         target = int(text)
+    if isinstance(target, bool | np.bool_) or not isinstance(target, int | np.integer):
+        raise UsageError(f"a class is an index or a label, got {target!r}")
+    target = int(target)
     if not 0 <= target < len(labels):
         raise UsageError(f"class {target} does not exist; classes are 0 to {len(labels) - 1}")
     return target
@@ -51,10 +56,21 @@ def read_labels(path: Path, n_classes: int) -> tuple[str, ...]:
         raise WeightsError(f"{where} is not UTF-8 text; save it as such") from exc
     except OSError as exc:
         raise WeightsError(f"cannot read {where}: {exc.strerror or exc}") from exc
-    if path.suffix.lower() == ".json" or text.lstrip()[:1] in ("[", "{"):
+    if path.suffix.lower() == ".json" or _is_json(text):
         return parse_labels(text, n_classes, where)
     lines = tuple(line.strip() for line in text.splitlines() if line.strip())
     return _counted(lines, n_classes, where)
+
+
+def _is_json(text: str) -> bool:
+    """Whether a file is JSON whatever it is called; a name may begin with a bracket as well."""
+    if text.lstrip()[:1] not in ("[", "{"):
+        return False
+    try:
+        json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    return True
 
 
 def parse_labels(text: str, n_classes: int, where: str) -> tuple[str, ...]:

@@ -114,6 +114,8 @@ class Pipeline:
         self._line = Line()
         self._newest: Explanation | None = None
         self._explained = threading.Condition()
+        self._explains = True
+        """Live: more explanations may come."""
         self._stopping = threading.Event()
         self._stopped_at: float | None = None
         self._reading = False
@@ -272,12 +274,7 @@ class Pipeline:
         now = self.settings.now
         n_maps = self._renderer.n_maps_of(now.look.layout, len(now.targets))
         if self.info.still:  # pictures of many sizes: none is worth a graph
-            return self._explainer.explain(
-                frame,
-                now.targets or None,
-                n_maps=n_maps,
-                keep_features=self._steady.needs_features,
-            )
+            return self._explainer.explain(frame, now.targets or None, n_maps=n_maps)
         return self._explainer.explain_drawn(
             frame, now.targets, n_maps=n_maps, look=now.look, steady=self._steady, turn=turn
         )
@@ -293,6 +290,10 @@ class Pipeline:
             pass
         except BaseException as error:
             self._fail(error)
+        finally:
+            with self._explained:
+                self._explains = False
+                self._explained.notify_all()
 
     def _render(self) -> None:
         try:
@@ -330,8 +331,14 @@ class Pipeline:
             self._steady.retune(smooth_seconds=now.look.smooth, hold_seconds=now.look.hold)
 
     def _wait_for_own(self, frame: Frame) -> None:
-        """Live: if a GPU draws frames as it explains them, and soon enough, each gets its own."""
+        """Live: if a GPU draws frames as it explains them, and soon enough, each gets its own.
+
+        The last one of `limit` is not drawn without any map: of one frame it would be the only one.
+        """
         last = self._newest
+        if last is None and self._limit is not None and self.report.captured >= self._limit:
+            with self._explained:
+                self._explained.wait_for(lambda: self._newest is not None or not self._explains)
         if last is None or last.drawn is None:
             return
         if last.explained_ns - last.captured_ns > _OWN_SECONDS * 1e9:
@@ -345,6 +352,8 @@ class Pipeline:
     def _steadied(self, newest: Explanation) -> Explanation:
         if newest.drawn is not None:
             return newest  # the GPU has done so
+        if self.info.still:
+            return newest  # pictures have nothing to do with each other
         if self._steady.needs_features and newest.features is None:
             return newest  # explained before a hold was asked for
         return self._steady.update(newest)

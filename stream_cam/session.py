@@ -80,14 +80,15 @@ def run_session(
                 open_source(source_uri, config.capture, config.run.live), config.record
             )
             source = closing.enter_context(source)
+            info = source.info
+            live = info.live if config.run.live is None else config.run.live
+            if _only_watched(uris) and not live and not isinstance(source, Heals):
+                counted = config.run.limit is not None or any(result_paths(config.record))
+                source = PacedSource(source, once=counted)
+            pipeline = _pipeline(source, uris, config, extra_sinks)
         except (StreamCamError, KeyboardInterrupt) as error:
             _write_report(_report_of_nothing(source_uri, config, error), config.run.report)
             raise
-        info = source.info
-        live = info.live if config.run.live is None else config.run.live
-        if _only_watched(uris) and not live and not isinstance(source, Heals):
-            source = PacedSource(source)
-        pipeline = _pipeline(source, uris, config, extra_sinks)
         if on_start is not None:
             on_start(pipeline)
         try:
@@ -289,7 +290,7 @@ def _check_file(option: str, path: Path, taken: Sequence[str], *, overwrite: boo
 def _report_of_nothing(
     source_uri: str, config: PipelineConfig, error: StreamCamError | KeyboardInterrupt
 ) -> Report:
-    """Of a run whose source never came."""
+    """Of a run whose source never came, or whose network cannot be had."""
     why = "interrupted" if isinstance(error, KeyboardInterrupt) else hide(str(error))
     return Report(
         source=redact_uri(source_uri),

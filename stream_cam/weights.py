@@ -280,6 +280,12 @@ def _count_classes(state_dict: Mapping[str, Tensor], path: Path) -> int:
         for key, tensor in state_dict.items()
         if key.endswith("weight") and tensor.ndim == 2 and not key.lower().startswith("aux")
     ]
+    if not linear:  # a convolution in its place, as SqueezeNet has: CamNet says why that is no CAM
+        linear = [
+            key
+            for key, tensor in state_dict.items()
+            if key.startswith(_HEAD_NAMES) and tensor.ndim == 4 and tensor.shape[2:] == (1, 1)
+        ]
     if not linear:
         raise WeightsError(
             f"{path} has no linear layer among its {len(state_dict)} tensors "

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from contextlib import suppress
 from pathlib import Path
+
+_NO_SYNC_OF_FOLDERS = frozenset({errno.EINVAL, errno.EBADF, errno.ENOTSUP, errno.EISDIR})
+"""What file systems say that sync files only, such as shared folders of virtual machines."""
 
 
 def unwritable(path: Path) -> str:
@@ -36,13 +40,16 @@ def replace_for_good(made: Path, path: Path) -> None:
 
 
 def sync_folder(path: Path) -> None:
-    """Write a folder's names to the disk."""
+    """Write a folder's names to the disk, where its file system can do that."""
     # Windows opens no folders; there the rename alone has to do.
     if os.name == "nt":
         return
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
+    except OSError as error:
+        if error.errno not in _NO_SYNC_OF_FOLDERS:
+            raise
     finally:
         os.close(handle)
 

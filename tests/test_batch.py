@@ -58,10 +58,12 @@ def test_a_second_run_does_only_what_is_missing(
     clips: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     command = ["batch", "clips", "--output", "out", "--jobs", "2", *OPTIONS]
-    results = ["--predictions", "out/{name}.jsonl"]
+    results = ["--predictions", "out/{name}.jsonl", "--report", "out/{name}.json"]
     assert main([*command, *results]) == 0
     out = Path("out")
-    assert names(out) == ["b10.jsonl", "b10.mp4", "b9.jsonl", "b9.mp4"]
+    assert names(out) == [
+        f"{name}.{kind}" for name in ("b10", "b9") for kind in ("json", "jsonl", "mp4")
+    ]
     assert [n_frames(out / name) for name in ("b9.mp4", "b10.mp4")] == [4, 4]
     assert len((out / "b9.jsonl").read_text().splitlines()) == 4
     assert "2 done" in capsys.readouterr().out
@@ -182,6 +184,8 @@ def test_mistakes_are_told_before_anything_is_done(
         Batch(["clips"], clips, CONFIG)
     assert main(["batch", "clips", "--predictions", "p.jsonl"]) == 2
     assert "put {name} into it, such as {name}.jsonl" in capsys.readouterr().err
+    assert main(["batch", "clips", "--report", "r.json"]) == 2
+    assert "put {name} into it, such as {name}.json" in capsys.readouterr().err
     assert main(["batch", "clips", "-o", "clips/b9.mp4"]) == 2
     assert "clips/b9.mp4 is a file; give a folder with -o" in capsys.readouterr().err
     assert main(["batch", "clips", "-o", "clips/b9.mp4/deeper"]) == 1

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stream_cam.capture import EndOfStream, Handoff
+from stream_cam.config import CaptureConfig
 
 DEADLINE_SECONDS = 10.0
 
@@ -180,6 +181,14 @@ def test_dropping_under_load_counts_exactly() -> None:
     assert taken == sorted(set(taken))
     assert taken[-1] == 4999
     assert len(taken) + slot.dropped == 5000
+
+
+def test_a_handoff_that_holds_nothing_is_refused() -> None:
+    """Its giver would wait for ever."""
+    with pytest.raises(ValueError, match="one item at least"):
+        Handoff(0)
+    with pytest.raises(ValueError, match="--queue-frames is a number of frames from 1, got 0"):
+        CaptureConfig(queue_frames=0)
 
 
 @settings(deadline=None, max_examples=300)

@@ -240,7 +240,14 @@ WRONG = {
     "run x --alpha -1": "0 to 1, got -1",
     "run x --smooth -1": "--smooth is a time in seconds, got -1",
     "run x --hold inf": "--hold is a time in seconds, got inf",
-    "run x --alpha much": "--alpha",
+    "run x --alpha much": "--alpha takes a number, got 'much'",
+    "run x --limit=1.5": "--limit takes a whole number, got '1.5'",
+    "run x --camera-fps fast": "--camera-fps takes a number, got 'fast'",
+    "run x --every other": "--every takes a whole number, got 'other'",
+    "run -- x --weights demo": "--weights stands behind --",
+    "run x --bitrate 0": "from 1k on, got '0'",
+    "run x --codec h265": "did you mean hevc",
+    "run x --queue-frames 0": "--queue-frames is a number of frames from 1, got 0",
     "run x --max-age 0": "above 0, got 0",
     "run x --max-age nan": "above 0, got nan",
     "run x --limit 0": "from 1, got 0",
@@ -280,6 +287,22 @@ def test_wrong_command_line_is_one_line_and_two(
     assert not names(place)
 
 
+def test_a_source_without_a_name_is_a_mistake(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As a shell variable that is not set gives."""
+    assert main(["run", "", "out.mp4"]) == 2
+    assert "the source has no name: give " in complaint(capsys)
+
+
+def test_a_folder_is_not_taken_for_a_recording(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (place / "out.mp4").mkdir()
+    assert main(["run", SOURCE, "out.mp4"]) == 2
+    assert "out.mp4 is a folder; for pictures in it give out.mp4/" in complaint(capsys)
+
+
 def test_passwords_are_not_repeated(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -303,7 +326,8 @@ def test_passwords_are_not_repeated(
         (["--model", "resnet19"], "did you mean resnet1"),
         (["--model", "resnet19", "--weights", "demo"], "did you mean resnet1"),
         (["--model", "resnet19", "--weights", "nowhere.pth"], "did you mean resnet1"),
-        (["--input-size", "3"], "from 32"),
+        (["--input-size", "3"], "from 32 to 4096, got 3"),
+        (["--input-size", "100000"], "from 32 to 4096, got 100000"),
     ],
 )
 def test_wrong_names_of_the_model_are_two(
@@ -447,6 +471,13 @@ def test_run_whose_source_never_comes_writes_its_report(
     assert "gave up after 0.2 s" in report["ended_by"]
     assert (report["captured"], report["sinks"]) == (0, [])
     assert "ssword9" not in text + "".join(capsys.readouterr())
+
+
+def test_run_whose_network_cannot_be_had_writes_its_report(place: Path) -> None:
+    command = ["run", SOURCE, "out.mp4", "--weights", "missing.pth", "--report", "r.json"]
+    assert main(command) == 1
+    assert "missing.pth" in json.loads(Path("r.json").read_text(encoding="utf-8"))["ended_by"]
+    assert names(place) == ["r.json"]
 
 
 def test_interrupt_before_the_first_picture_is_in_the_report(

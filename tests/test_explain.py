@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import pytest
 import torch
 from networks import LABELS, small_network
+from pipeline_parts import DEADLINE_SECONDS, wait
 from torch import nn
 
 from stream_cam.cam import reference
 from stream_cam.cam.colormaps import color_table
 from stream_cam.cam.geometry import plan_fit
 from stream_cam.config import Fit, LookConfig
+from stream_cam.engine import Engine, load_engine
 from stream_cam.errors import NoCamError, UsageError
 from stream_cam.explain import Explainer
 from stream_cam.frame import BgrImage, Frame
@@ -171,18 +175,46 @@ def test_tiny_and_narrow_frames(size_hw: tuple[int, int], fit: Fit) -> None:
 
 
 @pytest.mark.parametrize(
-    "frame",
+    ("frame", "said"),
     [
-        np.zeros((10, 10), np.uint8),
-        np.zeros((10, 10, 4), np.uint8),
-        np.zeros((10, 10, 3), np.float32),
-        np.zeros((0, 10, 3), np.uint8),
+        (np.zeros((10, 10), np.uint8), "COLOR_GRAY2BGR"),
+        (np.zeros((10, 10, 1), np.uint8), "COLOR_GRAY2BGR"),
+        (np.zeros((10, 10, 4), np.uint8), "COLOR_BGRA2BGR"),
+        (np.zeros((10, 10, 3), np.float32), "scale its values"),
+        (np.zeros((1, 10, 10, 3), np.uint8), "give one frame"),
+        (np.zeros((0, 10, 3), np.uint8), "no pixels"),
+        (None, "None, which cv2.imread gives"),
+        ("cat.jpg", "got a str"),
+        (torch.zeros(10, 10, 3, dtype=torch.uint8), "got a Tensor"),
     ],
-    ids=["grey", "alpha", "float", "empty"],
+    ids=["grey", "grey-3d", "alpha", "float", "batch", "empty", "none", "path", "tensor"],
 )
-def test_what_is_not_a_frame_is_refused(frame: BgrImage) -> None:
-    with pytest.raises(ValueError, match=r"\(H, W, 3\) uint8 BGR"):
-        small_explainer().explain(frame)
+def test_what_is_not_a_frame_is_refused(frame: Any, said: str) -> None:
+    explainer = small_explainer()
+    with pytest.raises(ValueError, match=r"\(H, W, 3\) uint8 BGR") as caught:
+        explainer.explain(frame)
+    assert said in str(caught.value)
+
+
+def test_a_frame_that_may_not_be_written_to_is_as_good() -> None:
+    explainer, frame = small_explainer(), random_frame()
+    expected = explainer.explain(frame).cam
+    frame.flags.writeable = False
+    np.testing.assert_array_equal(explainer.explain(frame).cam, expected)
+
+
+@pytest.mark.parametrize("target", [True, 2.0, [None], [1.5], np.True_])
+def test_what_is_no_class_is_refused(target: Any) -> None:
+    with pytest.raises(UsageError, match="a class is an index or a label, got"):
+        small_explainer().explain(random_frame(), target)
+
+
+def test_indices_of_any_integer_type_become_ints() -> None:
+    explainer = small_explainer()
+    indices: Any = np.array([2, 1], np.int64)
+    found = explainer.explain(random_frame(), indices)
+    assert [type(target.index) for target in found.targets] == [int, int]
+    assert [target.index for target in found.targets] == [2, 1]
 
 
 def test_wrong_options_name_what_there_is() -> None:
@@ -200,3 +232,29 @@ def test_a_network_without_a_cam_is_refused() -> None:
     flat = nn.Sequential(nn.Conv2d(3, 4, 3, stride=8), nn.Flatten(), nn.Linear(4 * 8 * 8, 3))
     with pytest.raises(NoCamError):
         Explainer.from_module(flat, input_size=64, engine="eager")
+
+
+def test_engine_info_does_not_wait_for_another_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pictures name it; they go on while the engine of a new shape is made."""
+    making, go_on = threading.Event(), threading.Event()
+    explainer = small_explainer(fit="native")
+    assert explainer.engine_info is None
+    explainer.explain(random_frame((64, 64)))
+    first = explainer.engine_info
+
+    def slowly(*args: Any, **options: Any) -> Engine:
+        making.set()
+        wait(go_on)
+        return load_engine(*args, **options)
+
+    monkeypatch.setattr("stream_cam.explain.load_engine", slowly)
+    with ThreadPoolExecutor(2) as pool:
+        other = pool.submit(explainer.explain, random_frame((64, 128)))
+        try:
+            wait(making)
+            assert pool.submit(lambda: explainer.engine_info).result(DEADLINE_SECONDS) is first
+        finally:
+            go_on.set()
+        other.result(DEADLINE_SECONDS)
+    assert explainer.engine_info is not None
+    assert explainer.engine_info.input_shape == (1, 3, 64, 128)

@@ -482,6 +482,29 @@ def test_live_takes_the_newest_frame_and_accounts_for_all(explainer: TinyExplain
     assert kept.indices[-1] == 9
 
 
+def test_live_snapshot_has_its_map(explainer: TinyExplainer) -> None:
+    """The only frame is not drawn before the network has seen it."""
+    captured = threading.Event()
+    explainer.before = lambda frame: wait(captured)
+
+    def reading(index: int) -> None:
+        threading.Timer(0.05, captured.set).start()  # long after the renderer could have drawn it
+
+    source, kept = Frames(WITHOUT_END, live=True, before=reading), Kept()
+    report = run(make_pipeline(source, [kept], explainer, limit=1))
+    (picture,) = kept.pictures
+    assert picture.explanation is not None
+    assert (report.captured, report.explained, report.rendered) == (1, 1, 1)
+    assert_adds_up(report, source, explainer)
+
+
+def test_live_snapshot_whose_network_breaks_ends(explainer: TinyExplainer) -> None:
+    explainer.before = lambda frame: boom()
+    source = Frames(WITHOUT_END, live=True)
+    with pytest.raises(SinkError, match="the disk is full"):
+        run(make_pipeline(source, [Kept()], explainer, limit=1))
+
+
 def test_live_slow_sink_drops_and_others_do_not_wait(explainer: TinyExplainer) -> None:
     go_on, seen = threading.Event(), [threading.Event() for _ in range(30)]
 

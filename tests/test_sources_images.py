@@ -147,6 +147,26 @@ def test_truncated_picture(tmp_path: Path, suffix: str, capfd: pytest.CaptureFix
     assert capfd.readouterr().err == ""
 
 
+def test_a_film_behind_a_picture_and_a_thumbnail_in_it_are_not_looked_into(tmp_path: Path) -> None:
+    """Phones append an MP4 to a JPEG, in which any two bytes occur."""
+    path = save(tmp_path / "a.MP.jpg", corner_picture())
+    jpeg = with_exif(path.read_bytes(), 1, "<")
+    for film in (b"\xff\xda and no end", b"\xff\xd9\xff\xda"):
+        path.write_bytes(jpeg + film)
+        assert read_picture(str(path)).shape == (16, 32, 3)
+    thumbnail = b"\xff\xd8\xff\xda\xff\xd9"
+    block = b"\xff\xe2" + struct.pack(">H", len(thumbnail) + 2) + thumbnail
+    whole = jpeg[:2] + block + jpeg[2:]
+    path.write_bytes(whole)
+    assert read_picture(str(path)).shape == (16, 32, 3)
+    path.write_bytes(whole[:-20])
+    with pytest.raises(SourceError, match="is truncated"):
+        read_picture(str(path))
+    path.write_bytes(whole[:200])  # before its coded picture begins
+    with pytest.raises(SourceError, match="is truncated"):
+        read_picture(str(path))
+
+
 @pytest.mark.parametrize("start", [b"", b"\xff\xd8\xff\xe0", b"\x89PNG\r\n\x1a\n", b"BM", b"II*\0"])
 def test_picture_that_is_none(
     tmp_path: Path, start: bytes, capfd: pytest.CaptureFixture[str]

@@ -107,3 +107,13 @@ def test_what_is_known_of_the_source_stays_known(clock: Clock) -> None:
     source = paced(inner, clock)
     assert source.info is inner.info
     assert source.corrupt_frames == 0
+
+
+def test_pictures_that_are_counted_come_once_and_stay_as_long(clock: Clock) -> None:
+    inner = Frames(3)
+    inner.info = replace(inner.info, still=True)
+    with PacedSource(inner, lambda: clock.now, clock.wait, once=True) as source:
+        seen = [(frame.index, clock.now) for frame in source]
+        assert source.info.n_frames == 3
+    assert seen == [(0, 100.0), (1, 103.0), (2, 106.0)]
+    assert clock.now == 109.0

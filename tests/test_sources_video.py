@@ -224,12 +224,33 @@ def test_damaged_packets_are_skipped_and_counted(
     assert capfd.readouterr().err == ""
 
 
-def test_truncated_file_gives_what_it_holds(make_video: VideoMaker) -> None:
-    path = make_video("cut.mkv", n_frames=30, options={"g": "1"})
+def test_truncated_file_gives_what_it_holds_and_says_what_is_missing(
+    make_video: VideoMaker, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = make_video("cut.mkv", n_frames=60, options={"g": "1"})
     path.write_bytes(path.read_bytes()[: path.stat().st_size * 2 // 3])
-    frames = read(path)
-    assert 10 <= len(frames) < 30
+    with VideoSource(str(path)) as source, caplog.at_level(logging.WARNING):
+        frames = list(source)
+    assert 20 <= len(frames) < 60
     assert [picture_number(frame.image_bgr) for frame in frames[:10]] == list(range(10))
+    ends = f"its pictures end after {len(frames) / 10:.1f} of 6.0 s"
+    assert f"{ends}: it was cut off or is damaged" in caplog.text
+    assert source.corrupt_frames >= 1
+
+
+def test_a_file_that_is_read_in_part_is_not_called_cut_off(
+    make_video: VideoMaker, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = make_video("clip.mp4", n_frames=60)
+    with VideoSource(str(path)) as source, caplog.at_level(logging.WARNING):
+        frames = iter(source)
+        for _ in range(10):
+            next(frames)
+    with VideoSource(str(path)) as source:
+        source.seek(Fraction(3))
+        assert list(source)[-1].pts_seconds == pytest.approx(5.9)
+    assert not caplog.records
+    assert source.corrupt_frames == 0
 
 
 def test_nothing_decodable_is_an_error(make_video: VideoMaker) -> None:

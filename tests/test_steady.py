@@ -542,6 +542,20 @@ def test_lossless_pipeline_filters_in_the_frames_order(layout: str) -> None:
     assert any(not np.array_equal(a, b) for a, b in zip(expected, raw, strict=True))
 
 
+def test_pictures_have_nothing_to_do_with_each_other() -> None:
+    explainer, keeper = tiny_explainer(), Keeper()
+    source = Noise(10, live=False)
+    source.info = replace(source.info, still=True)
+    steady = SteadyMaps(smooth_seconds=1.0, hold_seconds=1.0)
+    Pipeline(source, [keeper], explainer, Renderer(explainer, hud=False), steady=steady).run()
+    assert len(keeper.pictures) == 10
+    for picture in keeper.pictures:
+        assert picture.explanation is not None
+        alone = explainer.explain(picture.frame)
+        assert picture.explanation.targets == alone.targets
+        np.testing.assert_array_equal(picture.explanation.cams, alone.cams)
+
+
 def test_pipeline_without_steady_draws_as_before() -> None:
     explainer, keeper = tiny_explainer(), Keeper()
     renderer = Renderer(explainer, hud=False)

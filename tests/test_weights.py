@@ -360,6 +360,19 @@ def test_state_dict_without_a_linear_layer_is_named(tmp_path: Path) -> None:
     assert "no linear layer among its 1 tensors (conv.weight, …)" in error_of(path)
 
 
+def test_classes_of_a_convolution_in_the_linear_layers_place(tmp_path: Path) -> None:
+    """SqueezeNet's: that it has no CAM is said by who knows why."""
+    path = tmp_path / "w.safetensors"
+    save_file(
+        {
+            "features.0.weight": torch.ones(4, 3, 3, 3),
+            "classifier.1.weight": torch.ones(7, 4, 1, 1),
+        },
+        path,
+    )
+    assert load_file(path).n_classes == 7
+
+
 def test_linear_layer_without_a_class_is_named(tmp_path: Path) -> None:
     path = tmp_path / "a.pth"
     torch.save({**small_state(), "fc.weight": torch.ones(0, 3)}, path)
@@ -420,6 +433,13 @@ def test_labels_file_that_does_not_fit(
         load_file(tmp_path / "a.pth", tmp_path / name)
     assert named in str(caught.value)
     assert str(tmp_path / name) in str(caught.value)
+
+
+def test_a_label_may_begin_with_a_bracket(tmp_path: Path) -> None:
+    path, labels = tmp_path / "w.safetensors", tmp_path / "labels.txt"
+    save_file(small_state(), path)
+    labels.write_text("[background]\ncat\ndog\n")
+    assert load_file(path, labels).labels == ("[background]", "cat", "dog")
 
 
 def test_labels_file_that_is_not_there(tmp_path: Path) -> None:

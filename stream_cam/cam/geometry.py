@@ -5,12 +5,24 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from stream_cam.config import Fit
+from stream_cam.errors import UsageError
 from stream_cam.frame import Region
 
 NATIVE_MULTIPLE = 32
 """Total stride of the networks: a multiple of it makes every map cell cover whole pixels."""
 NATIVE_MAX_ASPECT = 4.0
 """Frames longer than this are squeezed: a 1×8000 picture must not ask for a 57344-wide input."""
+
+
+_SIDES = (32, 4096)
+"""Of a network's input in pixels, least and most: below it has no map, beyond it no memory."""
+
+
+def check_input_size(side_px: int) -> None:
+    """Raises UsageError for what cannot be the side of an input."""
+    least, most = _SIDES
+    if not least <= side_px <= most:
+        raise UsageError(f"--input-size is a side in pixels from {least} to {most}, got {side_px}")
 
 
 @dataclass(frozen=True, slots=True)

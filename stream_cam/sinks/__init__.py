@@ -112,9 +112,14 @@ def kind_of(uri: str) -> Kind:
     if uri in ("window", "null"):
         return "window" if uri == "window" else "null"
     path = Path(os.path.expanduser(uri))
-    if uri.endswith(("/", os.sep)) or os.path.isdir(path):
-        return "folder"
     suffix = path.suffix.lower()
+    is_folder = os.path.isdir(path)
+    if uri.endswith(("/", os.sep)) or (
+        is_folder and suffix not in [*CONTAINERS, *PICTURE_SUFFIXES]
+    ):
+        return "folder"
+    if is_folder:
+        raise UsageError(f"{uri} is a folder; for pictures in it give {uri}/")
     if suffix in CONTAINERS:
         return "video"
     if suffix in PICTURE_SUFFIXES:

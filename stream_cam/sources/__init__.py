@@ -70,6 +70,10 @@ def open_source(uri: str, config: CaptureConfig | None = None, live: bool | None
         UsageError: a kind of URI that is not known, no host or port, a camera that is to wait.
         SourceError: there is nothing that could be opened.
     """
+    if not uri.strip():
+        raise UsageError(
+            "the source has no name: give 0, a file, a folder, rtsp://… or demo://shapes"
+        )
     config = config or CaptureConfig()
     scheme = scheme_of(uri)
     remember_secrets(uri)

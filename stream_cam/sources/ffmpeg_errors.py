@@ -105,11 +105,11 @@ def _explain_eio(uri: str, where: str) -> SourceError:
     return SourceError(f"{where}: the connection breaks off; check the server", kind="lost")
 
 
-def explain_file_error(path: str, exc: BaseException) -> SourceError:
-    """The error for a local file that FFmpeg does not open."""
+def explain_file_error(path: str, exc: BaseException, doing: str = "opened") -> SourceError:
+    """The error for a local file that FFmpeg does not open, or not read on in."""
     for error_type, kind, what in _ADVICE:
         if isinstance(exc, error_type):
-            return SourceError(f"{path} cannot be opened: {what}", kind=kind)
+            return SourceError(f"{path} cannot be {doing}: {what}", kind=kind)
     if isinstance(exc, av.error.InvalidDataError):
         if _mp4_lacks_index(path):
             return SourceError(
@@ -118,7 +118,7 @@ def explain_file_error(path: str, exc: BaseException) -> SourceError:
             )
         return SourceError(f"{path} is not a video that FFmpeg can read, or it is damaged")
     reason = getattr(exc, "strerror", None) or str(exc) or type(exc).__name__
-    return SourceError(f"{path} cannot be opened: {redact(str(reason))}")
+    return SourceError(f"{path} cannot be {doing}: {redact(str(reason))}")
 
 
 def _mp4_lacks_index(path: str) -> bool:

@@ -25,6 +25,8 @@ logger = logging.getLogger(__name__)
 
 # Pictures have no time. One a second is what makes a video of them watchable.
 _ONE_SECOND = Fraction(1)
+_WITHOUT_LENGTH = frozenset({0x01, *range(0xD0, 0xD8)})
+"""JPEG's marks that stand alone: ITU T.81, table B.1."""
 
 
 class ImagesSource(Closes):
@@ -158,7 +160,28 @@ def over_white(image_bgra: npt.NDArray[Any]) -> BgrImage:
 def _is_cut_short(data: bytes) -> bool:
     # OpenCV gives half a picture for half a file, with a line on stderr that nobody asked for.
     if data[:3] == b"\xff\xd8\xff":
-        # A start of scan without an end of image behind it; both marks cannot occur in the
-        # coded data, and a thumbnail's pair comes before the picture's own.
-        return data.rfind(b"\xff\xd9") < data.rfind(b"\xff\xda")
+        scan = _first_scan(data)
+        return scan is not None and data.find(b"\xff\xd9", scan) < 0
     return data[:8] == b"\x89PNG\r\n\x1a\n" and b"IEND" not in data[-64:] and b"IEND" not in data
+
+
+def _first_scan(data: bytes) -> int | None:
+    """Where a JPEG's coded picture begins; len(data) if it ends before, None: this is not known.
+
+    Segments before it are stepped over by their lengths: a thumbnail in one of them has an end of
+    image too, as has a film behind the picture, so that neither may be looked into.
+    """
+    at = 2
+    while at + 4 <= len(data):
+        if data[at] != 0xFF:
+            return None
+        marker = data[at + 1]
+        if marker == 0xDA:
+            return at
+        if marker == 0xFF:  # a fill byte
+            at += 1
+        elif marker in _WITHOUT_LENGTH:
+            at += 2
+        else:
+            at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+    return len(data)

@@ -28,6 +28,7 @@ class PacedSource(Closes):
         source: not live.
         now: seconds of a monotonic clock.
         wait: takes seconds; gives True if it was ended before they were over.
+        once: each picture is given once and stays as long, the last one too: somebody counts them.
     """
 
     def __init__(
@@ -35,15 +36,18 @@ class PacedSource(Closes):
         source: Source,
         now: Callable[[], float] = time.monotonic,
         wait: Callable[[float], bool] | None = None,
+        *,
+        once: bool = False,
     ) -> None:
         self._source = source
+        self._once = once
         self._stopped = threading.Event()
         self._now, self._wait = now, wait or self._stopped.wait
 
     @property
     def info(self) -> SourceInfo:
         info = self._source.info
-        return replace(info, n_frames=None) if info.still else info
+        return replace(info, n_frames=None) if info.still and not self._once else info
 
     @property
     def corrupt_frames(self) -> int:
@@ -65,7 +69,8 @@ class PacedSource(Closes):
             self._source.stop()
 
     def __iter__(self) -> Iterator[Frame]:
-        frames = self._pictures() if self._source.info.still else self._video()
+        still = self._source.info.still
+        frames = (self._each() if self._once else self._pictures()) if still else self._video()
         for frame in frames:
             # Not when it was decoded: its waiting is no delay.
             yield replace(frame, captured_ns=time.monotonic_ns())
@@ -79,6 +84,12 @@ class PacedSource(Closes):
             if self._wait(max(0.0, begin + frame.pts_seconds - now)):
                 return
             yield frame
+
+    def _each(self) -> Iterator[Frame]:
+        for frame in self._source:
+            yield frame
+            if self._wait(_PICTURE_SECONDS):
+                return
 
     def _pictures(self) -> Iterator[Frame]:
         index = 0

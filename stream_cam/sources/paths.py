@@ -46,8 +46,7 @@ def check_readable(path: str) -> os.stat_result:
             f"{path} may not be read: permission denied; check with `ls -ld`, change with `chmod`"
         ) from exc
     except (FileNotFoundError, NotADirectoryError) as exc:
-        shown = path or "a source without a name"
-        raise SourceNotFoundError(f"{shown} does not exist{_nearest(path)}") from exc
+        raise SourceNotFoundError(f"{path} does not exist{_nearest(path)}") from exc
     except OSError as exc:
         raise SourceError(f"{path} cannot be read: {exc.strerror}") from exc
     if stat.S_ISREG(found.st_mode) and found.st_size == 0:

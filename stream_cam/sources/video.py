@@ -203,6 +203,7 @@ class VideoSource(Closes):
         )
         if not live:
             pictures = without_wild_times(pictures, fps, base, lambda: self.corrupt_frames > 0)
+        ended = Fraction(0)
         for index, (picture, said_pts) in enumerate(pictures):
             captured_ns = time.monotonic_ns()
             time_base = picture.time_base or base
@@ -217,6 +218,29 @@ class VideoSource(Closes):
                 Fraction(time_base),
                 captured_ns,
                 duration=picture.duration or 0,
+            )
+            ended = (pts + (picture.duration or 0)) * time_base
+        if not live and not self._interrupted.is_set():
+            self._tell_of_missing_end(container, stream, float(ended))
+
+    def _tell_of_missing_end(
+        self, container: InputContainer, stream: av.VideoStream, ended: float
+    ) -> None:
+        """Counts and tells of a file that says that it is longer than its pictures are."""
+        seconds = _duration_seconds(container, stream)
+        if seconds is None:
+            return
+        begun = float((stream.start_time or 0) * (stream.time_base or 0))
+        missing = seconds - (ended - begun)
+        # Where only the whole file says how long it is, its sound may go on for a while.
+        of_its_own = stream.duration or not container.streams.audio
+        if missing > max(1.0, (0.05 if of_its_own else 0.2) * seconds):
+            self.corrupt_frames += 1
+            logger.warning(
+                "%s: its pictures end after %.1f of %.1f s: it was cut off or is damaged",
+                redact_uri(self._uri),
+                seconds - missing,
+                seconds,
             )
 
     def _pictures(
@@ -275,6 +299,8 @@ class VideoSource(Closes):
                 if unreadable >= _MAX_UNREADABLE_IN_A_ROW:
                     return
             except av.error.FFmpegError as exc:
+                if not self._network:
+                    raise explain_file_error(self._uri, exc, "read") from exc
                 problem = explain_network_error(
                     self._uri, exc, "read", self._config.read_timeout_seconds
                 )
