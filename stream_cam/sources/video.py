@@ -203,7 +203,7 @@ class VideoSource(Closes):
         )
         if not live:
             pictures = without_wild_times(pictures, fps, base, lambda: self.corrupt_frames > 0)
-        ended = Fraction(0)
+        ended = longest = Fraction(0)
         for index, (picture, said_pts) in enumerate(pictures):
             captured_ns = time.monotonic_ns()
             time_base = picture.time_base or base
@@ -219,29 +219,39 @@ class VideoSource(Closes):
                 captured_ns,
                 duration=picture.duration or 0,
             )
+            if index:
+                longest = max(longest, pts * time_base - ended)
             ended = (pts + (picture.duration or 0)) * time_base
         if not live and not self._interrupted.is_set():
-            self._tell_of_missing_end(container, stream, float(ended))
+            self._tell_of_missing_end(container, stream, float(ended), float(longest))
 
     def _tell_of_missing_end(
-        self, container: InputContainer, stream: av.VideoStream, ended: float
+        self, container: InputContainer, stream: av.VideoStream, ended: float, longest: float
     ) -> None:
-        """Counts and tells of a file that says that it is longer than its pictures are."""
+        """Tells of a file that says that it is longer than its pictures are, and counts it.
+
+        Args:
+            ended: when its last picture ends, s, as far as it says how long that lasts.
+            longest: that any picture lasted longer than it said, s: the last one may as well.
+        """
         seconds = _duration_seconds(container, stream)
         if seconds is None:
             return
-        begun = float((stream.start_time or 0) * (stream.time_base or 0))
-        missing = seconds - (ended - begun)
-        # Where only the whole file says how long it is, its sound may go on for a while.
-        of_its_own = stream.duration or not container.streams.audio
-        if missing > max(1.0, (0.05 if of_its_own else 0.2) * seconds):
+        missing = seconds - (ended - float((stream.start_time or 0) * (stream.time_base or 0)))
+        if missing <= max(1.0, 0.05 * seconds, 2 * longest):
+            return
+        unless = ""
+        if stream.duration or not container.streams.audio:
             self.corrupt_frames += 1
-            logger.warning(
-                "%s: its pictures end after %.1f of %.1f s: it was cut off or is damaged",
-                redact_uri(self._uri),
-                seconds - missing,
-                seconds,
-            )
+        else:  # only the whole file says how long it is
+            unless = "unless only its sound goes on, "
+        logger.warning(
+            "%s: its pictures end after %.1f of %.1f s: %sit was cut off or is damaged",
+            redact_uri(self._uri),
+            seconds - missing,
+            seconds,
+            unless,
+        )
 
     def _pictures(
         self, container: InputContainer, stream: av.VideoStream, live: bool
