@@ -26,8 +26,9 @@ from stream_cam.sources.shapes import BoxXyxy, clip_to_frame, mask_box, render_m
 
 LABELS = (*SHAPE_NAMES, NOTHING)
 ASPECTS = {"1:1": 1.0, "4:3": 4 / 3, "16:9": 16 / 9, "3:4": 3 / 4, "9:16": 9 / 16}
-FULL_SIDE_PX = 256
-"""The network's input: at 224 px a small shape in a 16:9 frame falls between the map's cells."""
+FULL_SIDE_PX = 288
+"""The network's input: at 224 px a small shape in a 16:9 frame falls between the map's cells, and
+more is named right at 288 px than at 256."""
 BACKGROUND_PX = 320
 """Backgrounds are kept at this side and cut from."""
 _NO_BOX: BoxXyxy = (0.0, 0.0, 0.0, 0.0)
@@ -75,7 +76,7 @@ class Painter:
         most: int = 1,
         ease: float = 0.0,
     ) -> Picture:
-        """Draw one picture; a side below 256 px shows a cut-out of a 256 px picture.
+        """Draw one picture; a side below FULL_SIDE_PX shows a cut-out of a picture of that side.
 
         Args:
             rng: everything random comes from here.
