@@ -31,7 +31,7 @@ STREAM = StreamInfo(fps=Fraction(25), still=False, live=False)
         ("out.jpeg", PictureSink),
         ("frames/", FolderSink),
         ("there", FolderSink),
-        ("there.mp4", FolderSink),
+        ("there.mp4/", FolderSink),
     ],
 )
 def test_uri_decides_the_sink_and_nothing_is_made(

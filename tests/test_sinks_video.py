@@ -293,12 +293,19 @@ def test_disk_that_is_nearly_full_ends_the_recording_in_order(
     path, free = tmp_path / "out.mp4", iter([10**9, 499_000_000])
     monkeypatch.setattr(
         "stream_cam.sinks.video.shutil.disk_usage",
-        lambda folder: SimpleNamespace(free=next(free, 10**9)),
+        lambda folder: SimpleNamespace(total=10**12, free=next(free, 10**9)),
     )
     with pytest.raises(SinkError, match=r"499 MB free .*the first 30 pictures are in it"):
         record(path, numbered(range(40)))
     assert names(tmp_path) == ["out.mp4"]
     assert len(times_in(path)) == 30
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="only Linux has /proc")
+def test_where_no_file_can_be_made_is_not_called_a_full_disk() -> None:
+    with pytest.raises(SinkError, match=r"/proc/out\.mp4 cannot be written: ") as caught:
+        record(Path("/proc/out.mp4"), numbered([0, 1]))
+    assert "MB free" not in str(caught.value)
 
 
 def test_folder_that_vanishes_is_an_error(tmp_path: Path) -> None:

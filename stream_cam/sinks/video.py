@@ -167,10 +167,11 @@ class VideoSink(Sink):
         return True
 
     def _check_space(self) -> None:
-        size, _, free = shutil.disk_usage(self._part.parent)
+        disk = shutil.disk_usage(self._part.parent)
+        free = disk.free
         lacking = self._config.min_free_bytes - free
         # What has no size, such as /proc, is no disk.
-        if size and lacking > 0 and not self._make_room(lacking):
+        if disk.total and lacking > 0 and not self._make_room(lacking):
             raise _DiskNearlyFullError(
                 f"its disk has only {free / 1e6:.0f} MB free (--min-free {self._config.min_free})"
             )
