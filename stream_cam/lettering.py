@@ -13,7 +13,8 @@ from PIL import Image, ImageDraw, ImageFont
 logger = logging.getLogger(__name__)
 
 _DEJAVU = Path(__file__).parent / "assets" / "DejaVuSans.ttf"
-"""Has Latin, Greek, Cyrillic, Armenian, Georgian, Arabic, Hebrew; Pillow's own has only ASCII."""
+"""Has Latin, Greek, Cyrillic, Armenian, Georgian, Arabic, Hebrew; Pillow's own has
+hardly more than ASCII."""
 _OF_SYSTEMS = (
     "NotoSansCJK-Regular.ttc",  # Linux
     "wqy-microhei.ttc",
