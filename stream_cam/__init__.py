@@ -13,6 +13,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from stream_cam import import_order
 from stream_cam._version import __version__
 
 if TYPE_CHECKING:
@@ -42,6 +43,8 @@ if TYPE_CHECKING:
     from stream_cam.sinks.base import Picture, Sink, StreamInfo
     from stream_cam.sources import open_source
     from stream_cam.sources.base import Source, SourceInfo
+
+import_order.install()
 
 _HOMES = {
     "stream_cam.cam.steady": ("SteadyMaps",),

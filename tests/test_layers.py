@@ -15,6 +15,7 @@ PACKAGE = Path(stream_cam.__file__).parent
 
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("_version", "errors", "config", "uri", "closing", "whole", "processor", "tracing"),
+    ("import_order",),
     ("frame", "fingerprint", "labels", "head", "capture", "lettering"),
     ("settings", "hud"),
     ("report", "checkpoint", "torchvision_models", "sources", "sinks", "cam"),

@@ -361,17 +361,13 @@ def test_the_metric_is_the_distance_to_the_gate(net: CamNet, calibration: Calibr
     assert comparison.figures(eager, [0, 3]).top1_agreement == 1.0
 
 
-def test_nncf_sends_nothing_and_leaves_loggers_alone() -> None:
-    """In a process of its own: under pytest NNCF would send nothing anyhow."""
+def test_nncf_leaves_loggers_alone() -> None:
+    """In a process of its own: NNCF is imported once."""
     code = (
-        "import logging, sys\n"
-        "import openvino_telemetry\n"
+        "import logging\n"
         "from stream_cam.engine import quantize_nncf\n"
-        "nncf = quantize_nncf._import_nncf()\n"
-        "from nncf.telemetry.wrapper import telemetry\n"
-        "assert type(telemetry).__name__ != 'NNCFTelemetry', telemetry\n"
+        "quantize_nncf._import_nncf()\n"
         "assert logging.getLoggerClass() is logging.Logger\n"
-        "assert sys.modules['openvino_telemetry'] is openvino_telemetry\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, timeout=120)
 

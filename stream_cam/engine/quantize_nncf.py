@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import io
 import logging
-import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
@@ -136,20 +135,12 @@ def _n_quantized(model: openvino.Model) -> int:
 
 
 def _import_nncf() -> Any:
-    """The module, without what its import does to others.
-
-    It tells its makers over the network how it is used, if it finds the package for that; and
-    every logger that is made afterwards is of its own class.
-    """
-    logger_class, telemetry = logging.getLoggerClass(), sys.modules.get("openvino_telemetry")
-    sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
+    """The module. Its import would make every later logger one of its own class."""
+    logger_class = logging.getLoggerClass()
     try:
         import nncf
     finally:
         logging.setLoggerClass(logger_class)
-        del sys.modules["openvino_telemetry"]
-        if telemetry is not None:
-            sys.modules["openvino_telemetry"] = telemetry
     return nncf
 
 

@@ -14,6 +14,7 @@ import cv2
 
 from stream_cam.errors import SinkError
 from stream_cam.hud import noted
+from stream_cam.import_order import pyav_came_first
 from stream_cam.settings import Settings
 from stream_cam.sinks.base import Picture, Sink
 from stream_cam.sinks.keys import Keys
@@ -118,6 +119,11 @@ def display_problem() -> str | None:
         )
     if sys.platform != "linux":
         return None
+    if gui.startswith("QT") and pyav_came_first():
+        return (
+            "PyAV was imported before OpenCV, whose windows then hang: import stream_cam or cv2 "
+            "before av, or write to a file with -o out.mp4"
+        )
     asked = os.environ.get("QT_QPA_PLATFORM") or "xcb"
     platforms = [name.split(":")[0] for name in asked.split(";")]
     if gui.startswith("QT") and "xcb" not in platforms:
