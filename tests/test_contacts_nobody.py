@@ -44,10 +44,10 @@ class Machine:
             "PYTHONDONTWRITEBYTECODE": "1",
         }
         calls = "connect,sendto,sendmsg,sendmmsg,openat,mkdir,mkdirat,rename,renameat2,symlink"
-        command = [self._strace, "-f", "--seccomp-bpf", "-qq", "-e", "signal=none"]
+        tracer = [self._strace, "-f", "--seccomp-bpf", "-qq", "-e", "signal=none"]
+        tracer += ["-e", f"trace={calls}", "-o", str(trace)]
         done = subprocess.run(
-            [*command, "-e", f"trace={calls}", "-o", str(trace)]
-            + [sys.executable, "-m", "stream_cam", *arguments],
+            [*tracer, sys.executable, "-m", "stream_cam", *arguments],
             env=environment,
             cwd=self._folder / "outputs",
             capture_output=True,
