@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -22,7 +21,7 @@ from stream_cam.engine.store import EngineStore
 from stream_cam.errors import EngineError, UsageError
 from stream_cam.model import CamNet, build_network, load_parameters
 from stream_cam.sources import open_source
-from stream_cam.uri import redact_uri
+from stream_cam.uri import json_text, redact_uri
 from stream_cam.weights import load_weights
 
 
@@ -71,7 +70,7 @@ def build_command(
         if not as_json:
             print(_told(result), flush=True)
     if as_json:
-        print(json.dumps([_as_json(result) for result in done], indent=2, ensure_ascii=False))
+        print(json_text([_as_json(result) for result in done], indent=2))
     elif not _has_gpu():
         print(
             "no GPU is usable here: a TensorRT engine needs an NVIDIA GPU with its driver, and "

@@ -24,6 +24,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from stream_cam.errors import WeightsError
+from stream_cam.uri import printable
 
 SUFFIXES = (".pth", ".pt", ".safetensors")
 
@@ -90,6 +91,8 @@ def _refuse_other_files(path: Path) -> None:
         )
     if path.suffix.lower() not in SUFFIXES:
         raise WeightsError(f"weights {path} is none of {', '.join(SUFFIXES)}; rename what is one")
+    if path.suffix.lower() == ".safetensors" and printable(str(path)) != str(path):
+        raise WeightsError(f"{path}: safetensors reads no name that is not UTF-8; rename the file")
     with path.open("rb") as file:
         head = file.read(256).lstrip()
     if not head:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import codecs
 import dataclasses
+import io
 import logging
 import os
 import signal
@@ -19,7 +21,7 @@ from stream_cam._version import __version__
 from stream_cam.commands import Batch, Bench, Build, Demo, Doctor, Engines, Recover, Run, parse
 from stream_cam.config import LookConfig, PipelineConfig
 from stream_cam.errors import StreamCamError
-from stream_cam.uri import hide, remember_secrets
+from stream_cam.uri import hide, json_text, printable, remember_secrets
 
 if TYPE_CHECKING:
     from stream_cam.pipeline import Pipeline
@@ -36,6 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The `stream-cam` command; returns its exit code."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     remember_secrets(*arguments)
+    _print_any_name()
     try:
         with _tracebacks_without_secrets():
             exit_code = _obey(arguments)
@@ -57,6 +60,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
 
 
+def _print_any_name() -> None:
+    """What stdout and stderr cannot encode is escaped, by the rule of all other text."""
+
+    def escaped(error: UnicodeError) -> tuple[str, int]:
+        if not isinstance(error, UnicodeEncodeError):
+            raise error
+        text = printable(error.object[error.start : error.end])
+        return text.encode(error.encoding, "backslashreplace").decode(error.encoding), error.end
+
+    codecs.register_error("printable", escaped)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="printable")
+
+
 def _silence_stdout() -> None:
     """Python would complain about a closed pipe when it flushes at the end."""
     with suppress(OSError, ValueError):
@@ -66,7 +84,7 @@ def _silence_stdout() -> None:
 def _say(line: str) -> None:
     """To stdout, at once; whether somebody reads it does not matter to the run."""
     try:
-        print(line, flush=True)
+        print(printable(line), flush=True)
     except BrokenPipeError:
         _silence_stdout()
 
@@ -264,9 +282,7 @@ def _doctor(command: Doctor) -> int:
 
     findings = examine()
     if command.json:
-        import json
-
-        print(json.dumps([dataclasses.asdict(finding) for finding in findings], indent=2))
+        print(json_text([dataclasses.asdict(finding) for finding in findings], indent=2))
     else:
         print_table(findings)
     return 0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import sys
 import time
 from collections.abc import Sequence
@@ -12,6 +11,7 @@ from typing import Any, Literal
 from stream_cam.engine.inventory import KeptEngine, prune, take_stock
 from stream_cam.engine.machine import machines_for
 from stream_cam.engine.store import EngineStore
+from stream_cam.uri import json_text
 
 _COLOURS = {"usable": "green", "outdated": "yellow", "foreign": "yellow", "damaged": "red"}
 _PIPE_COLUMNS = 200
@@ -24,7 +24,7 @@ def engines_command(*, remove: bool, as_json: bool) -> None:
     removed, freed_bytes = prune(store, kept, machines_for) if remove else ([], 0)
     left = [engine for engine in kept if engine not in removed]
     if as_json:
-        print(json.dumps(_as_json(store, left, removed, freed_bytes), indent=2, ensure_ascii=False))
+        print(json_text(_as_json(store, left, removed, freed_bytes), indent=2))
         return
     if left:
         _print_table(left)

@@ -10,6 +10,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from stream_cam.uri import printable
+
 logger = logging.getLogger(__name__)
 
 _DEJAVU = Path(__file__).parent / "assets" / "DejaVuSans.ttf"
@@ -33,6 +35,7 @@ TextMask = np.ndarray[tuple[int, int], np.dtype[np.uint8]]
 @lru_cache(maxsize=2048)
 def shorten(text: str, size: int, room: int) -> str:
     """A line of text that is at most `room` pixels wide, with an ellipsis where it was cut."""
+    text = printable(text)
     font = _font_for(text, size)
     if font.getlength(text) <= room:
         return text
@@ -44,7 +47,7 @@ def shorten(text: str, size: int, room: int) -> str:
 @lru_cache(maxsize=256)
 def text_mask(text: str, size: int) -> TextMask:
     """Coverage of a line of text, (height, width) uint8; kept, because most text is drawn again."""
-    text = unicodedata.normalize("NFC", text)
+    text = unicodedata.normalize("NFC", printable(text))
     font = _font_for(text, size)
     width = max(1, int(np.ceil(font.getlength(text))))
     image = Image.new("L", (width, round(size * 1.35)))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import platform
 import threading
 from collections.abc import Iterable
@@ -14,6 +13,7 @@ import numpy as np
 
 from stream_cam._version import __version__
 from stream_cam.errors import SinkError
+from stream_cam.uri import json_text
 from stream_cam.whole import write_whole
 
 _KEPT_SAMPLES = 100_000
@@ -139,7 +139,7 @@ class Report:
             "captured_fps": self._per_second(self.captured),
             "explained_fps": self._per_second(self.explained),
         }
-        text = json.dumps({**asdict(self), **rates}, indent=2, ensure_ascii=False) + "\n"
+        text = json_text({**asdict(self), **rates}, indent=2) + "\n"
         try:
             write_whole(path, text.encode())
         except OSError as error:

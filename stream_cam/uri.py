@@ -1,8 +1,9 @@
-"""Names of sources and sinks: what kind each is, and how to show it without its secrets."""
+"""Names of sources and sinks: what kind each is, and how to write it, without its secrets."""
 
 from __future__ import annotations
 
 import base64
+import json
 import os
 import re
 from pathlib import Path
@@ -23,8 +24,38 @@ _HOST_AND_PORT = re.compile(r"(\[[0-9a-f:.%]+\]|[\w.-]+)(:\d*)?", re.IGNORECASE)
 _SHORTEST_SECRET = 4
 """Shorter passwords are masked in URLs only: elsewhere half of all words would hold one."""
 _secrets: set[str] = set()
+_UNPRINTABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ufffe\uffff\ud800-\udfff]")
+"""Surrogates, which no encoding has, and control characters, which XML forbids and terminals obey.
+Python reads a byte of a name that is not UTF-8 as U+DC80 to U+DCFF."""
+
+TAG_ERRORS = "backslashreplace"
+"""For PyAV: titles and other tags that are not UTF-8 are read as `printable` writes names."""
 
 NETWORK_SCHEMES = ("rtsp", "rtsps", "http", "https", "rtmp", "udp", "srt", "tcp")
+
+
+def printable(text: str) -> str:
+    """Text that every encoding of Unicode, XML and terminal takes.
+
+    A byte of a name that is not UTF-8 is written as `\\xfc`. All text that leaves the program, and
+    may hold a name, goes through here; what opens a file does not.
+    """
+    return _UNPRINTABLE.sub(_escaped, text)
+
+
+def _escaped(match: re.Match[str]) -> str:
+    code = ord(match.group())
+    if 0xDC80 <= code <= 0xDCFF:
+        code -= 0xDC00
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
+
+
+def json_text(value: object, *, indent: int | None = None) -> str:
+    """JSON in one line, or indented, that can be encoded whatever names are in it."""
+    separators = (",", ":") if indent is None else None
+    text = json.dumps(value, indent=indent, ensure_ascii=False, separators=separators)
+    # Only strings hold such a character, and there a backslash is written twice.
+    return _UNPRINTABLE.sub(lambda match: "\\" + _escaped(match), text)
 
 
 def scheme_of(uri: str) -> str:
@@ -44,17 +75,17 @@ def local_path(uri: str) -> Path | None:
 
 
 def redact(text: str) -> str:
-    """`text` with user, password and secret-looking values of every URL in it masked.
+    """`text`, `printable`, with user, password and secret-looking values of every URL masked.
 
     In a text a URL ends at a space or a quotation mark; what is one URI as a whole, whose password
     may hold these, is for `redact_uri`.
     """
-    return _URL.sub(lambda match: _redact_url(match.group(0)), text)
+    return _URL.sub(lambda match: _redact_url(match.group(0)), printable(text))
 
 
 def redact_uri(uri: str) -> str:
     """A URI, and nothing beside it, with its secrets masked."""
-    return _redact_url(uri) if _SCHEME.match(uri) else redact(uri)
+    return _redact_url(printable(uri)) if _SCHEME.match(uri) else redact(uri)
 
 
 def _redact_url(url: str) -> str:
@@ -81,7 +112,8 @@ def _redact_url(url: str) -> str:
 def remember_secrets(*uris: str) -> None:
     """From now on `hide` masks the passwords of these URIs wherever they stand, however coded."""
     for uri in uris:
-        _secrets.update(form for form in _secrets_of(uri) if len(form) >= _SHORTEST_SECRET)
+        forms = map(printable, _secrets_of(uri))
+        _secrets.update(form for form in forms if len(form) >= _SHORTEST_SECRET)
 
 
 def hide(text: str) -> str:
@@ -108,8 +140,8 @@ def _secrets_of(uri: str) -> set[str]:
     secrets.discard("")
     # As typed, decoded, encoded, and as HTTP's basic authentication sends it.
     forms = {password, f"{unquote(user)}:{unquote(password)}" if password else ""} | secrets
-    coded = {base64.b64encode(form.encode()).decode() for form in forms if form}
-    return forms | {quote(secret, safe="") for secret in secrets} | coded
+    coded = {base64.b64encode(os.fsencode(form)).decode() for form in forms if form}
+    return forms | {quote(os.fsencode(secret), safe="") for secret in secrets} | coded
 
 
 def quoted_url(url: str) -> str:
@@ -126,7 +158,9 @@ def quoted_url(url: str) -> str:
 
 def _quote_once(text: str) -> str:
     parts = re.split(r"(%[0-9a-fA-F]{2})", text)
-    return "".join(part if index % 2 else quote(part, safe="") for index, part in enumerate(parts))
+    return "".join(
+        part if index % 2 else quote(os.fsencode(part), safe="") for index, part in enumerate(parts)
+    )
 
 
 def _split_credentials(url: str) -> tuple[str, str | None, str]:

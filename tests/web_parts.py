@@ -8,7 +8,7 @@ import socket
 import struct
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from fractions import Fraction
 
@@ -58,9 +58,15 @@ def picture(
 class Page:
     """A sink that serves, and the settings behind it."""
 
-    def __init__(self, config: WebConfig | None = None, host: str = "127.0.0.1") -> None:
-        self.settings = Settings(labels=LABELS)
-        self.sink = WebSink(WebAddress(host, 0), self.settings, LABELS, SOURCE, config)
+    def __init__(
+        self,
+        config: WebConfig | None = None,
+        host: str = "127.0.0.1",
+        labels: Sequence[str] = LABELS,
+        source: str = SOURCE,
+    ) -> None:
+        self.settings = Settings(labels=labels)
+        self.sink = WebSink(WebAddress(host, 0), self.settings, labels, source, config)
         self.port = self.sink.address.port
 
     @property

@@ -14,6 +14,7 @@ import numpy as np
 from stream_cam.bench.clock import Timed
 from stream_cam.engine.manifest import Figures
 from stream_cam.errors import BenchError
+from stream_cam.uri import json_text, printable
 from stream_cam.whole import write_whole
 
 FORMAT = "stream-cam bench"
@@ -144,7 +145,7 @@ class BenchResult:
 
     def to_json(self) -> str:
         said = {"format": FORMAT, "version": VERSION, **asdict(self)}
-        return json.dumps(said, indent=1, ensure_ascii=False) + "\n"
+        return json_text(said, indent=1) + "\n"
 
     def write(self, path: Path) -> None:
         """Writes JSON, whole or not at all.
@@ -199,7 +200,7 @@ def write_text(path: Path, text: str) -> None:
         BenchError: it cannot be written.
     """
     try:
-        write_whole(path, text.encode())
+        write_whole(path, printable(text).encode())
     except OSError as error:
         raise BenchError(f"{path} cannot be written: {error.strerror}") from error
 

@@ -33,6 +33,7 @@ from stream_cam.frame import Explanation, Frame, Prediction
 from stream_cam.results.hot import hot_box
 from stream_cam.results.paths import part_of
 from stream_cam.sinks.base import Picture, Sink
+from stream_cam.uri import json_text, printable
 
 VERSION: Final = 1
 _N_TOP: Final = 5
@@ -133,7 +134,7 @@ def _as_json(prediction: Prediction) -> dict[str, Any]:
 
 
 def _json_line(row: dict[str, Any]) -> bytes:
-    return (json.dumps(row, ensure_ascii=False, separators=(",", ":")) + "\n").encode()
+    return f"{json_text(row)}\n".encode()
 
 
 def _flat(row: dict[str, Any]) -> dict[str, Any]:
@@ -169,4 +170,4 @@ def _write_parquet(rows: Path, path: Path) -> None:
 def _csv_line(values: list[Any]) -> bytes:
     line = io.StringIO()
     csv.writer(line).writerow(values)
-    return line.getvalue().encode()
+    return printable(line.getvalue()).encode()

@@ -17,6 +17,7 @@ from urllib.parse import quote
 from stream_cam.errors import SinkError
 from stream_cam.results.clock import clock
 from stream_cam.sinks.base import Picture, Sink
+from stream_cam.uri import printable
 from stream_cam.whole import write_whole
 
 if TYPE_CHECKING:
@@ -127,13 +128,13 @@ class TimelineSink(Sink):
         if not self._spans:
             return
         self._films = [
-            (begin, quote(os.path.relpath(path, self.path.parent)))
+            (begin, quote(os.fsencode(os.path.relpath(path, self.path.parent))))
             for begin, path in self._videos()
         ]
         drawing = "\n".join(self._svg())
         text = drawing if self.path.suffix.lower() == ".svg" else "\n".join(self._page(drawing))
         try:
-            write_whole(self.path, f"{text}\n".encode())
+            write_whole(self.path, f"{printable(text)}\n".encode())
         except OSError as error:
             raise SinkError(f"{self.path} cannot be written: {error.strerror}") from error
 

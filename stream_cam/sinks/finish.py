@@ -15,6 +15,7 @@ from av.container import InputContainer, OutputContainer
 
 from stream_cam.sinks.encoders import CONTAINERS
 from stream_cam.sinks.sound import Sound, sound_rows
+from stream_cam.uri import TAG_ERRORS, printable
 
 logger = logging.getLogger(__name__)
 
@@ -78,7 +79,7 @@ def finish(
         if sound is None:
             _mux(out, rows, [])
             return
-        with av.open("file:" + sound.source) as source:
+        with av.open("file:" + sound.source, metadata_errors=TAG_ERRORS) as source:
             damage: list[str] = []
             rows += sound_rows(source, out, suffix, sound, damage)
             _mux(out, rows, damage)
@@ -91,8 +92,8 @@ def finish(
 def _kept_of(path: str | None) -> dict[str, str]:
     if path is None:
         return {}
-    with av.open("file:" + path) as source:
-        return {k: v for k, v in source.metadata.items() if k.lower() in _KEPT_METADATA}
+    with av.open("file:" + path, metadata_errors=TAG_ERRORS) as source:
+        return {k: printable(v) for k, v in source.metadata.items() if k.lower() in _KEPT_METADATA}
 
 
 def _mux(out: OutputContainer, rows: list[Iterator[av.Packet[Any]]], damage: list[str]) -> None:

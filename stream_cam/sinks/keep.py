@@ -13,6 +13,7 @@ import av.error
 
 from stream_cam.config import RecordConfig
 from stream_cam.sinks.segment_names import SegmentName, segments_of
+from stream_cam.uri import TAG_ERRORS
 
 logger = logging.getLogger(__name__)
 
@@ -173,7 +174,7 @@ def _size(path: Path) -> int:
 
 def _made_by_us(path: Path) -> bool:
     try:
-        with av.open(f"file:{path}") as container:
+        with av.open(f"file:{path}", metadata_errors=TAG_ERRORS) as container:
             tags = {key.lower(): value for key, value in container.metadata.items()}
     except (av.error.FFmpegError, OSError):
         return False

@@ -29,6 +29,7 @@ from stream_cam.sinks.finish import APPLES_HEVC, CANNOT_FINISH, finish, start_ta
 from stream_cam.sinks.sound import Sound
 from stream_cam.sinks.ticks import Ticks, duration
 from stream_cam.sinks.yuv import Matrix, coefficients, letterboxed, padded_to_even, yuv420_of_bgr
+from stream_cam.uri import printable
 from stream_cam.whole import replace_for_good
 
 logger = logging.getLogger(__name__)
@@ -289,7 +290,7 @@ class VideoSink(Sink):
 
     def _metadata(self) -> dict[str, str]:
         made_by = f"stream-cam {__version__}"
-        return {"comment": f"{made_by}; {self._info.description}".rstrip("; ")}
+        return {"comment": printable(f"{made_by}; {self._info.description}".rstrip("; "))}
 
     def _finish(self, *, flush: bool) -> Exception | None:
         """Complete the file and give it its name, or remove it; gives what went wrong."""

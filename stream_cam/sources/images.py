@@ -20,6 +20,7 @@ from stream_cam.frame import BgrImage, Frame
 from stream_cam.sources.base import SourceInfo
 from stream_cam.sources.orient import orientation_of_exif, upright
 from stream_cam.sources.paths import check_readable, find_pictures, is_pattern
+from stream_cam.uri import printable
 
 logger = logging.getLogger(__name__)
 
@@ -59,7 +60,7 @@ class ImagesSource(Closes):
                 f"the first is {self._paths[0]}"
             )
         self._info = SourceInfo(
-            name=self._place,
+            name=printable(self._place),
             size_hw=self._first.size_hw,
             fps=None,
             n_frames=len(self._paths),

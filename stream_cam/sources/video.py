@@ -24,7 +24,7 @@ from stream_cam.sources.convert import BgrConverter, colour_of
 from stream_cam.sources.ffmpeg_errors import explain_file_error, explain_network_error
 from stream_cam.sources.paths import check_readable
 from stream_cam.sources.times import Timed, Times, without_wild_times
-from stream_cam.uri import NETWORK_SCHEMES, quoted_url, redact_uri, scheme_of
+from stream_cam.uri import NETWORK_SCHEMES, TAG_ERRORS, quoted_url, redact_uri, scheme_of
 
 logger = logging.getLogger(__name__)
 
@@ -116,9 +116,14 @@ class VideoSource(Closes):
             if not self._network:
                 check_readable(self._uri)
                 # Without the prefix FFmpeg takes "a:b.mp4" for a protocol named a.
-                return av.open("file:" + self._uri)
+                return av.open("file:" + self._uri, metadata_errors=TAG_ERRORS)
             timeout = (self._config.open_timeout_seconds, self._config.read_timeout_seconds)
-            return av.open(quoted_url(self._uri), options=self._options(), timeout=timeout)
+            return av.open(
+                quoted_url(self._uri),
+                options=self._options(),
+                timeout=timeout,
+                metadata_errors=TAG_ERRORS,
+            )
         except (av.error.FFmpegError, ValueError) as exc:
             if not self._network:
                 raise explain_file_error(self._uri, exc) from exc

@@ -13,12 +13,13 @@ from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.middleware import Middleware
 from starlette.requests import Request
-from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
+from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket
 
 from stream_cam.errors import UsageError
 from stream_cam.settings import Shown
+from stream_cam.uri import json_text
 from stream_cam.web.access import Access, Guard
 from stream_cam.web.desk import Desk
 from stream_cam.web.metrics import Metrics
@@ -82,7 +83,7 @@ class _Answers:
         def changed(shown: Shown) -> None:
             # As they are by now: two changes at once may be told in any order.
             message = {"type": "settings", "settings": desk.plain(desk.settings.now)}
-            desk.viewers.tell("settings", json.dumps(message))
+            desk.viewers.tell("settings", json_text(message))
 
         leave = desk.settings.subscribe(changed)
         telling = asyncio.create_task(self._tell_figures())
@@ -96,7 +97,7 @@ class _Answers:
         while True:
             await asyncio.sleep(_STATS_SECONDS)
             if len(self._desk.viewers):
-                figures = json.dumps({"type": "stats", **self._desk.figures()})
+                figures = json_text({"type": "stats", **self._desk.figures()})
                 self._desk.viewers.tell("stats", figures)
 
     async def page(self, request: Request) -> Response:
@@ -159,18 +160,18 @@ class _Answers:
         return Response(png, media_type="image/png", headers=disposition)
 
     async def labels(self, request: Request) -> Response:
-        return JSONResponse(list(self._desk.labels))
+        return _json(list(self._desk.labels))
 
     async def stats(self, request: Request) -> Response:
         settings = self._desk.plain(self._desk.settings.now)
-        return JSONResponse({**self._desk.figures(), "settings": settings})
+        return _json({**self._desk.figures(), "settings": settings})
 
     async def settings(self, request: Request) -> Response:
         if request.method == "POST":
             problem = await self._change(request)
             if problem is not None:
                 return problem
-        return JSONResponse(self._desk.plain(self._desk.settings.now))
+        return _json(self._desk.plain(self._desk.settings.now))
 
     async def _change(self, request: Request) -> Response | None:
         """Does what the body asks for; gives what is wrong with it."""
@@ -209,5 +210,9 @@ async def _body(request: Request) -> bytes:
     return body
 
 
+def _json(value: object, status: int = 200) -> Response:
+    return Response(json_text(value), status, media_type="application/json")
+
+
 def _error(status: int, message: str) -> Response:
-    return JSONResponse({"error": message}, status)
+    return _json({"error": message}, status)

@@ -10,6 +10,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoM
 from prometheus_client.registry import Collector
 
 from stream_cam._version import __version__
+from stream_cam.uri import printable
 from stream_cam.web.access import Access
 from stream_cam.web.desk import Desk
 
@@ -59,9 +60,8 @@ class Metrics(Collector):
             "Requests without the token, under a foreign name or from a foreign page.",
             value=float(self._access.refused),
         )
-        yield InfoMetricFamily(
-            "stream_cam", "The run.", value={"version": __version__, "source": self._desk.source}
-        )
+        about = {"version": __version__, "source": printable(self._desk.source)}
+        yield InfoMetricFamily("stream_cam", "The run.", value=about)
 
 
 def _number(value: object) -> float:

@@ -13,6 +13,7 @@ from typing import Any, Final
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from stream_cam.errors import UsageError
+from stream_cam.uri import json_text
 from stream_cam.web.desk import Desk
 from stream_cam.web.viewers import Encoded, Viewer
 
@@ -56,7 +57,7 @@ async def talk(socket: WebSocket, desk: Desk) -> None:
     conversation = _Conversation(socket, desk, viewer)
     sending = asyncio.create_task(conversation.send())
     try:
-        viewer.tell("hello", json.dumps(desk.hello()))
+        viewer.tell("hello", json_text(desk.hello()))
         await conversation.receive()
     finally:
         desk.viewers.leave(viewer)
@@ -107,7 +108,7 @@ class _Conversation:
         about["age_ms"] = round(picture.age_ms, 1)
         if self._latency_ms is not None:
             about["latency_ms"] = round(self._latency_ms, 1)
-        header = json.dumps(about).encode()
+        header = json_text(about).encode()
         return struct.pack("<I", len(header)) + header + picture.jpeg
 
     def _obey(self, text: str) -> None:
@@ -145,10 +146,10 @@ class _Conversation:
 
     def _answer(self, number: object) -> None:
         """The page's change of this number was made, or was refused."""
-        self._viewer.tell("done", json.dumps({"type": "done", "n": number}), last=True)
+        self._viewer.tell("done", json_text({"type": "done", "n": number}), last=True)
 
     def _complain(self, what: str) -> None:
-        self._viewer.tell("error", json.dumps({"type": "error", "message": what}))
+        self._viewer.tell("error", json_text({"type": "error", "message": what}))
 
 
 def change(desk: Desk, changes: dict[str, Any]) -> None:
