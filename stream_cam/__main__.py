@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import sys
-from contextlib import suppress
 from typing import NoReturn
 
 from stream_cam.cli import main
+from stream_cam.cli.streams import use_lenient_streams
 
 
 def run() -> NoReturn:
@@ -16,10 +16,14 @@ def run() -> NoReturn:
     By then files are closed and reports written. An ordinary end would still wait for a read of a
     dead camera and for the libraries to take themselves apart: 2 to 3 s after a Ctrl-C.
     """
+    out = use_lenient_streams()
     exit_code = main()
-    for stream in (sys.stdout, sys.stderr):
-        with suppress(OSError, ValueError):
-            stream.flush()
+    sys.stdout.flush()
+    if out.failure is not None:
+        reason = out.failure.strerror
+        print(f"stream-cam: stdout cannot be written: {reason}", file=sys.stderr)
+        exit_code = exit_code or 1
+    sys.stderr.flush()
     os._exit(exit_code)
 
 

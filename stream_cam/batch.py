@@ -204,6 +204,8 @@ class Batch:
                 job.begun, job.n_frames, job.n_rendered = True, said.n_frames, said.n_rendered
         except (EOFError, OSError) as exc:
             process.join()
+            if self._stopped.wait(_TICK_SECONDS):
+                return  # the signal that stops all of them came before it could ignore it
             raise SinkError(f"{job.source}: its process died ({process.exitcode})") from exc
         process.join()
         if said.error:
@@ -222,7 +224,10 @@ class _Said:
 
 def _work(pipe: Connection[_Said, str], source: str, output: str, config: PipelineConfig) -> None:
     """In a process of its own: one video from begin to end."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C is for all; the first process tells us
+    # A Ctrl-C, a closed terminal and systemd's stop are for all; the first process tells us.
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
     ended = threading.Event()
 
     def watch(pipeline: Pipeline) -> None:

@@ -130,15 +130,19 @@ def test_what_was_stopped_has_not_its_name_and_is_made_anew(clips: Path) -> None
     assert n_frames(Path("out/b9.mp4")) == 200
 
 
-def test_ctrl_c_ends_the_command_and_the_next_one_goes_on(clips: Path) -> None:
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGHUP, 129)])
+def test_signal_ends_the_command_and_the_next_one_goes_on(
+    clips: Path, number: signal.Signals, code: int
+) -> None:
+    """A terminal sends its signals to the processes of the videos too."""
     write_video(clips / "b9.mp4", n_frames=600)
     command = ["batch", "clips", "-o", "out", *OPTIONS]
-    with process(*command) as running:
+    with process(*command, start_new_session=True) as running:
         until = time.monotonic() + DEADLINE_SECONDS
         wait_for(Path("out") / "b9.unfinished.part.mp4", running, until)
-        running.send_signal(signal.SIGINT)
+        os.killpg(running.pid, number)
         out, err = running.communicate(timeout=DEADLINE_SECONDS)
-    assert running.returncode == 130, err
+    assert running.returncode == code, err
     assert "2 stopped" in out
     assert names(Path("out")) == ["b9.unfinished.mp4"]
     write_video(clips / "b9.mp4", n_frames=5)

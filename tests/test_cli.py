@@ -619,7 +619,9 @@ def test_run_does_not_depend_on_who_reads_its_words(place: Path, options: list[s
     assert n_frames("out.mp4") == 5
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
+)
 def test_signal_finishes_the_file(
     place: Path, options: list[str], number: signal.Signals, code: int
 ) -> None:

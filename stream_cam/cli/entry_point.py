@@ -6,18 +6,17 @@ import codecs
 import dataclasses
 import io
 import logging
-import os
-import signal
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
 from stream_cam._version import __version__
+from stream_cam.cli.signals import INTERRUPTED, Signals
 from stream_cam.commands import Batch, Bench, Build, Demo, Doctor, Engines, Recover, Run, parse
 from stream_cam.config import LookConfig, PipelineConfig
 from stream_cam.errors import StreamCamError
@@ -27,11 +26,8 @@ if TYPE_CHECKING:
     from stream_cam.pipeline import Pipeline
     from stream_cam.report import Report, SinkCount
 
-INTERRUPTED = 130
-TERMINATED = 143
 _LISTED = 4
 """So many segments are told by name."""
-_CLEAR_LINE = b"\r\x1b[2K"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -39,18 +35,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     remember_secrets(*arguments)
     _print_any_name()
+    signals = Signals()
     try:
-        with _tracebacks_without_secrets():
-            exit_code = _obey(arguments)
-        sys.stdout.flush()
-        return exit_code
+        with _tracebacks_without_secrets(), signals:
+            return _obey(arguments, signals)
     except KeyboardInterrupt:
         _complain("interrupted")
-        return INTERRUPTED
-    except BrokenPipeError:
-        # Whoever read our words has left; what they were about is done.
-        _silence_stdout()
-        return 0
+        return signals.exit_code or INTERRUPTED
     except StreamCamError as error:
         _complain(str(error))
         return error.exit_code
@@ -75,18 +66,9 @@ def _print_any_name() -> None:
             stream.reconfigure(errors="printable")
 
 
-def _silence_stdout() -> None:
-    """Python would complain about a closed pipe when it flushes at the end."""
-    with suppress(OSError, ValueError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
 def _say(line: str) -> None:
-    """To stdout, at once; whether somebody reads it does not matter to the run."""
-    try:
-        print(printable(line), flush=True)
-    except BrokenPipeError:
-        _silence_stdout()
+    """To stdout, at once."""
+    print(printable(line), flush=True)
 
 
 @contextmanager
@@ -113,7 +95,7 @@ def _print_traceback(
         sys.stderr.write(hide(text))
 
 
-def _obey(arguments: Sequence[str]) -> int:
+def _obey(arguments: Sequence[str], signals: Signals) -> int:
     if arguments in (["--version"], ["version"]):
         print(f"stream-cam {__version__}")
         return 0
@@ -137,13 +119,16 @@ def _obey(arguments: Sequence[str]) -> int:
             return _bench(command, arguments)
     with _logging_to_stderr(command.run.verbose):
         if isinstance(command, Batch):
-            return _batch(command)
-        return _demo(command) if isinstance(command, Demo) else _run(command)
+            _batch(command, signals)
+        elif isinstance(command, Demo):
+            _demo(command, signals)
+        else:
+            _run(command, signals)
+    return signals.exit_code
 
 
 def _complain(message: str) -> None:
-    with suppress(BrokenPipeError):
-        print(f"stream-cam: {hide(' '.join(message.split()))}", file=sys.stderr, flush=True)
+    print(f"stream-cam: {hide(' '.join(message.split()))}", file=sys.stderr, flush=True)
 
 
 @contextmanager
@@ -178,7 +163,7 @@ class _RedactingFormatter(logging.Formatter):
         return hide(super().format(record))
 
 
-def _run(command: Run) -> int:
+def _run(command: Run, signals: Signals) -> None:
     config = PipelineConfig(
         command.model, command.look, command.run, command.capture, command.record, command.web
     )
@@ -186,56 +171,51 @@ def _run(command: Run) -> int:
     from stream_cam.session import run_session
 
     quiet = command.run.quiet
-    with _Signals() as signals:
 
-        def begin(pipeline: Pipeline) -> None:
-            signals.watch(pipeline.stop)
-            if not quiet:
-                if pipeline.info.note:
-                    _say(pipeline.info.note)
-                _say(_mode(pipeline.report, command.look))
-            _say_where(pipeline)
+    def begin(pipeline: Pipeline) -> None:
+        signals.watch(pipeline.stop)
+        if not quiet:
+            if pipeline.info.note:
+                _say(pipeline.info.note)
+            _say(_mode(pipeline.report, command.look))
+        _say_where(pipeline)
 
-        run_session(
-            command.source,
-            outputs,
-            config,
-            on_start=begin,
-            on_end=None if quiet else _summarise,
-        )
-    return signals.exit_code
+    run_session(
+        command.source,
+        outputs,
+        config,
+        on_start=begin,
+        on_end=None if quiet else _summarise,
+    )
 
 
-def _batch(command: Batch) -> int:
+def _batch(command: Batch, signals: Signals) -> None:
     config = PipelineConfig(command.model, command.look, command.run, record=command.record)
     from stream_cam.batch import batch_command
 
-    with _Signals() as signals:
-        batch_command(command.source, command.output, config, command.batch, on_start=signals.watch)
-    return signals.exit_code
+    batch_command(command.source, command.output, config, command.batch, on_start=signals.watch)
 
 
-def _demo(command: Demo) -> int:
+def _demo(command: Demo, signals: Signals) -> None:
     from stream_cam.session import run_demo
 
     quiet = command.run.quiet
-    with _Signals() as signals:
 
-        def begin(pipeline: Pipeline) -> None:
-            signals.watch(pipeline.stop)
-            _say_where(pipeline)
+    def begin(pipeline: Pipeline) -> None:
+        signals.watch(pipeline.stop)
+        _say_where(pipeline)
 
-        report, score = run_demo(
-            command.demo,
-            command.sink,
-            command.look,
-            command.run,
-            command.web,
-            on_start=begin,
-            on_end=None if quiet else _summarise,
-        )
+    report, score = run_demo(
+        command.demo,
+        command.sink,
+        command.look,
+        command.run,
+        command.web,
+        on_start=begin,
+        on_end=None if quiet else _summarise,
+    )
     if quiet or report.live:
-        return signals.exit_code
+        return
     print(score.summary())
     print(
         "\nnext:\n"
@@ -244,7 +224,6 @@ def _demo(command: Demo) -> int:
         "  stream-cam run clip.mp4 out.mp4        annotate a video with ImageNet's 1000 classes\n"
         "  stream-cam doctor                      what this machine can do"
     )
-    return signals.exit_code
 
 
 def _build(command: Build) -> int:
@@ -336,35 +315,3 @@ def _segments_of(sink: SinkCount) -> str:
     removed = f"; {sink.removed} older ones were removed (--keep)" if sink.removed else ""
     noun = "segment" if len(names) == 1 else "segments"
     return f"wrote {len(names)} {noun} ({total / 1e6:.1f} MB): {listed}{removed}"
-
-
-class _Signals:
-    """Ctrl-C and SIGTERM end the pipeline in order; a second one does not wait."""
-
-    def __init__(self) -> None:
-        self.exit_code = 0
-        self._stop: Callable[[str], None] = lambda reason: None
-        self._previous: dict[int, object] = {}
-
-    def watch(self, stop: Callable[[str], None]) -> None:
-        """From now on signals call `stop(reason)` instead of raising KeyboardInterrupt."""
-        self._stop = stop
-        for number in (signal.SIGINT, signal.SIGTERM):
-            self._previous[number] = signal.signal(number, self._on_signal)
-
-    def _on_signal(self, number: int, frame: object) -> None:
-        if self.exit_code:
-            os._exit(self.exit_code)
-        self.exit_code = INTERRUPTED if number == signal.SIGINT else TERMINATED
-        line = b"stream-cam: stopping: files are being finished (again: at once)\n"
-        # Not print: the signal may have come in the middle of one.
-        with suppress(OSError):
-            os.write(2, _CLEAR_LINE + line if os.isatty(2) else line)
-        self._stop("interrupted")
-
-    def __enter__(self) -> _Signals:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)  # type: ignore[arg-type]
