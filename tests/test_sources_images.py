@@ -15,9 +15,10 @@ from stream_cam.config import CaptureConfig
 from stream_cam.errors import SourceError
 from stream_cam.frame import BgrImage, Frame
 from stream_cam.sources import ImagesSource, open_source
-from stream_cam.sources.images import read_picture, to_bgr8
-from stream_cam.sources.orient import orientation_of_exif, upright
+from stream_cam.sources.images import read_picture
+from stream_cam.sources.orient import upright
 from stream_cam.sources.paths import natural_key
+from stream_cam.sources.pictures import to_bgr8
 
 
 def save(path: Path, image: npt.NDArray[Any]) -> Path:
@@ -123,11 +124,6 @@ def test_exif_orientation_is_honoured(tmp_path: Path, orientation: int, order: s
     assert (shown == cv2.imread(str(path), cv2.IMREAD_COLOR)).all()
     assert shown.shape == ((16, 32, 3) if orientation < 5 else (32, 16, 3))
     assert shown.flags.c_contiguous
-
-
-@given(st.binary(max_size=200), st.sampled_from([b"", b"II*\0", b"MM\0*", b"Exif\0\0II*\0"]))
-def test_orientation_of_any_bytes_is_an_orientation(data: bytes, start: bytes) -> None:
-    assert orientation_of_exif(start + data) in range(1, 9)
 
 
 @given(st.integers(1, 8), st.integers(1, 5), st.integers(1, 5))

@@ -7,11 +7,12 @@ from typing import Any, Final
 import av
 import numpy as np
 from av.sidedata.sidedata import SideDataContainer
+from av.sidedata.sidedata import Type as SideDataType
 from av.video.reformatter import VideoReformatter
 
 from stream_cam.frame import BgrImage, Colour
-from stream_cam.sources.images import over_white
 from stream_cam.sources.orient import orientation_of_matrix, upright
+from stream_cam.sources.pictures import over_white
 
 _BT601: Final = 5
 _BT709: Final = 1
@@ -20,6 +21,17 @@ _MATRICES: Final = {1: _BT709, 4: 4, 5: _BT601, 6: _BT601, 7: 7, 9: 9, 10: 9}
 _FULL_RANGE: Final = 2
 _HD_HEIGHT: Final = 720
 _HD_WIDTH: Final = 1280
+
+
+def _unknown_side_data(cls: type[SideDataType], value: Any) -> SideDataType:
+    member = object.__new__(cls)
+    member._name_, member._value_ = f"UNKNOWN_{value}", value
+    return member
+
+
+# FFmpeg attaches more kinds of side data than PyAV lists (EXIF is 31, and 18.1 ends at 27), and
+# PyAV refuses all of a picture's for one that it does not know, the display matrix with it.
+SideDataType._missing_ = classmethod(_unknown_side_data)  # type: ignore[assignment,method-assign]
 
 
 class BgrConverter:

@@ -43,32 +43,3 @@ def orientation_of_matrix(display_matrix: bytes) -> int:
     a, b, _, c, d = np.frombuffer(display_matrix, np.int32)[:5].tolist()
     key = tuple(int(np.sign(value)) if abs(value) > 1 << 15 else 0 for value in (a, b, c, d))
     return _MATRICES.get((key[0], key[1], key[2], key[3]), 1)
-
-
-def orientation_of_exif(data: bytes) -> int:
-    """EXIF orientation of an encoded picture (JPEG, PNG, WebP or TIFF), 1 if it has none."""
-    if data[:4] in (b"II*\0", b"MM\0*"):
-        return _orientation_of_tiff(data)
-    # PNG holds the TIFF structure in an eXIf chunk; JPEG and WebP behind "Exif" and two zeros.
-    for marker, header in ((b"Exif\0\0", 6), (b"eXIf", 4), (b"EXIF", 8)):
-        start = data.find(marker, 0, 1 << 20)
-        if start >= 0:
-            return _orientation_of_tiff(data[start + header : start + header + (1 << 16)])
-    return 1
-
-
-def _orientation_of_tiff(tiff: bytes) -> int:
-    """Tag 0x0112 of the first directory of a TIFF structure."""
-    order = {b"II*\0": "little", b"MM\0*": "big"}.get(tiff[:4])
-    if order is None:
-        return 1
-
-    def number(at: int, size: int) -> int:
-        return int.from_bytes(tiff[at : at + size], "little" if order == "little" else "big")
-
-    directory = number(4, 4)
-    for entry in range(min(number(directory, 2), 512)):
-        at = directory + 2 + 12 * entry
-        if number(at, 2) == 0x0112:
-            return number(at + 8, 2) if 1 <= number(at + 8, 2) <= 8 else 1
-    return 1
