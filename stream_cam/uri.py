@@ -21,6 +21,10 @@ _IN_PATH = re.compile(
 )
 """As in `rtsp://cam/user=me&password=x&channel=1.sdp`: many recorders have it in the path."""
 _HOST_AND_PORT = re.compile(r"(\[[0-9a-f:.%]+\]|[\w.-]+)(:\d*)?", re.IGNORECASE)
+_ADDRESS = re.compile(r"\[.*\]|\d+\.\d+\.\d+\.\d+|localhost", re.IGNORECASE)
+"""Hosts that nobody is called."""
+_IN_QUERY = re.compile(r"/[^@?#]*\?[^@#]*=[^#]*")
+"""A path and a query, whose values may well hold an @."""
 _SHORTEST_SECRET = 4
 """Shorter passwords are masked in URLs only: elsewhere half of all words would hold one."""
 _secrets: set[str] = set()
@@ -130,6 +134,8 @@ def _secrets_of(uri: str) -> set[str]:
         return set()
     user, _, password = (userinfo or "").partition(":")
     secrets = {unquote(password)}
+    if is_ambiguous(uri):
+        secrets.add(uri.partition("://")[2].rpartition("@")[0].partition(":")[2])
     path, _, query = rest.partition("?")
     for key, value in parse_qsl(query.partition("#")[0]):
         if _SECRET_KEYS.search(key):
@@ -180,6 +186,22 @@ def _split_credentials(url: str) -> tuple[str, str | None, str]:
         if _HOST_AND_PORT.fullmatch(host):
             return scheme, rest[:at], rest[at + 1 :]
     return scheme, None, rest
+
+
+def is_ambiguous(url: str) -> bool:
+    """Whether the URL's host may be a piece of a password that holds @, /, ? or # as typed.
+
+    `rtsp://me:a@b/c@cam/x` names the host b by the standard, and cam if the password is `a@b/c`.
+    """
+    _, userinfo, rest = _split_credentials(url)
+    host = re.split(r"[/?#]", rest, maxsplit=1)[0]
+    behind = rest[len(host) :]
+    if userinfo is None and (":" not in host or _ADDRESS.fullmatch(host.rpartition(":")[0])):
+        return False
+    if (userinfo is not None and ":" not in userinfo + host) or _IN_QUERY.fullmatch(behind):
+        return False
+    hosts = (re.split(r"[/?#]", text, maxsplit=1)[0] for text in behind.split("@")[1:])
+    return any(_HOST_AND_PORT.fullmatch(text) for text in hosts)
 
 
 def query_of(uri: str) -> dict[str, str]:

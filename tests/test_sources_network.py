@@ -2,7 +2,7 @@ import http.server
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from itertools import islice, pairwise
@@ -14,7 +14,7 @@ from material import picture_number
 from rtsp_harness import RtspServer, rtsp_server_problem
 
 from stream_cam.config import CaptureConfig
-from stream_cam.errors import SourceError, SourceNotFoundError
+from stream_cam.errors import SourceError, SourceNotFoundError, UsageError
 from stream_cam.sources import open_source
 
 CONFIG = CaptureConfig(open_timeout_seconds=10, read_timeout_seconds=5)
@@ -127,3 +127,38 @@ def test_rtsp_stream_is_live(rtsp_url: str, transport: str) -> None:
 def test_rtsp_path_that_is_not_there(rtsp_url: str) -> None:
     with at_most(15), pytest.raises(SourceNotFoundError, match="404"):
         open_source(f"{rtsp_url}/nothing", CONFIG).__enter__()
+
+
+@pytest.mark.parametrize("password", ["s3cr@t/w", "s3cr@t#w", "s3cr@t?w"])
+def test_password_that_looks_like_a_host_is_refused_before_it_is_looked_up(password: str) -> None:
+    with pytest.raises(UsageError, match="write %40 for @") as caught:
+        open_source(f"rtsp://me:{password}@cam.invalid/stream", CONFIG)
+    assert "s3cr" not in str(caught.value)
+    assert "***@cam.invalid/stream" in str(caught.value)
+
+
+@pytest.mark.parametrize("scheme", ["rtsp", "http", "tcp"])
+def test_name_that_does_not_exist_ends_the_first_connection(
+    scheme: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unknown = socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+    monkeypatch.setattr("socket.getaddrinfo", raises(unknown))
+    match = r"there is no host named no-cam\.invalid; check the name"
+    with at_most(5), pytest.raises(SourceNotFoundError, match=match):
+        open_source(f"{scheme}://me:s3cret@no-cam.invalid:99/x", CONFIG).__enter__()
+
+
+def test_name_that_cannot_be_looked_up_now_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    later = socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
+    monkeypatch.setattr("socket.getaddrinfo", raises(later))
+    match = r"no-cam\.invalid cannot be looked up now \(Temporary failure.*gave up after 1 s"
+    with at_most(5), pytest.raises(SourceError, match=match) as caught:
+        open_source("rtsp://no-cam.invalid/x", IMPATIENT).__enter__()
+    assert caught.value.kind == "unreachable"
+
+
+def raises(error: Exception) -> Callable[..., object]:
+    def fail(*_: object) -> object:
+        raise error
+
+    return fail

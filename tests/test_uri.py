@@ -1,9 +1,12 @@
+from urllib.parse import quote
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from stream_cam.uri import (
     hide,
+    is_ambiguous,
     query_of,
     quoted_url,
     redact,
@@ -134,3 +137,40 @@ def test_hide_knows_secrets_outside_of_urls_too(monkeypatch: pytest.MonkeyPatch)
     remember_secrets("rtsp://me:pa/ss@cam/x?token=tok3n", "clip.mp4", "rtsp://me:abc@cam/")
     text = "Basic bWU6cGEvc3M= pa/ss pa%2Fss tok3n abc rtsp://x:y@z/"
     assert hide(text) == "Basic *** *** *** *** abc rtsp://***@z/"
+
+
+@pytest.mark.parametrize(
+    "password", ["p@ss/w", "p@ss?w", "p@ss#w", "12/34", "12?34", "12#34", "/x"]
+)
+@pytest.mark.parametrize("rest", ["cam/x", "cam:554/x?a=b", "cam", "192.168.1.7/x", "[::1]/x"])
+def test_password_whose_piece_looks_like_a_host_is_ambiguous(
+    password: str, rest: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uri = f"rtsp://me:{password}@{rest}"
+    assert is_ambiguous(uri)
+    assert not is_ambiguous(f"rtsp://me:{quote(password, safe='')}@{rest}")
+    assert redact_uri(uri) == f"rtsp://***@{rest}"
+    monkeypatch.setattr("stream_cam.uri._secrets", set())
+    remember_secrets(uri)
+    if len(password) >= 4:
+        assert password not in hide(f"it said {password} and {uri}")
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "rtsp://cam/x@1",
+        "rtsp://[::1]:554/x@1",
+        "rtsp://192.168.1.7:554/user@home/1",
+        "rtsp://cam:554/x",
+        "http://cam:8080/snap.jpg?user=a@b.c",
+        "http://me:secret@cam:8080/snap.jpg?user=a@b.c",
+        "http://h/a?user=a@b.c",
+        "rtsp://me@home:secret@cam/x",
+        "rtsp://me@cam/x@1",
+        "rtsp://me:a?b#c/d@cam/x",
+        "clip@1.mp4",
+    ],
+)
+def test_addresses_with_one_sensible_reading_are_not_ambiguous(uri: str) -> None:
+    assert not is_ambiguous(uri)

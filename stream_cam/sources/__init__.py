@@ -16,6 +16,7 @@ from stream_cam.sources.images import ImagesSource
 from stream_cam.sources.paths import check_readable, is_pattern, is_picture
 from stream_cam.uri import (
     NETWORK_SCHEMES,
+    is_ambiguous,
     local_path,
     quoted_url,
     redact_uri,
@@ -126,8 +127,14 @@ def check_source(uri: str) -> None:
 
 def _check_address(url: str) -> None:
     """A host that is missing, or a port that is none, is a mistake to be told now."""
-    parts = urlsplit(quoted_url(url))
     shown = redact_uri(url)
+    if is_ambiguous(url):
+        # A wrong guess would send a piece of the password to a name server.
+        raise UsageError(
+            f"{shown} can be read in two ways, because a password or path holds @, /, ? or #: "
+            "write %40 for @, %2F for /, %3F for ?, %23 for #"
+        )
+    parts = urlsplit(quoted_url(url))
     try:
         port = parts.port
     except ValueError as exc:

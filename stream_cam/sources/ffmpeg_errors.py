@@ -54,6 +54,7 @@ _ADVICE: Final[tuple[tuple[type[BaseException], SourceErrorKind, str], ...]] = (
     (av.error.PermissionError, "permission", "permission denied"),
 )
 
+_NO_SUCH_NAME: Final = frozenset({socket.EAI_NONAME, getattr(socket, "EAI_NODATA", None)})
 _UNREACHABLE: Final = frozenset({errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ENETDOWN})
 
 
@@ -96,8 +97,12 @@ def _explain_eio(uri: str, where: str) -> SourceError:
     host = urlsplit(quoted_url(uri)).hostname or ""
     try:
         socket.getaddrinfo(host, None)
-    except (OSError, UnicodeError):
-        what = "no host of that name is known; check it and the network"
+    except (OSError, UnicodeError) as exc:
+        if getattr(exc, "errno", None) in _NO_SUCH_NAME or isinstance(exc, UnicodeError):
+            what = f"there is no host named {host}; check the name"
+            return SourceNotFoundError(f"{where}: {what}")
+        reason = getattr(exc, "strerror", None) or exc
+        what = f"the name {host} cannot be looked up now ({reason}); check the network"
         return SourceError(f"{where}: {what}", kind="unreachable")
     if scheme_of(uri) in ("https", "rtsps"):
         what = "no TLS connection; check the port, or whether the server speaks TLS at all"
