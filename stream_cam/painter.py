@@ -89,8 +89,7 @@ class Painter:
         """
         if self._last is None:
             return None
-        what = "RECONNECTING" if away.reconnecting else "NO PICTURE"
-        text = f"{what}, last frame {away.last_frame_age_seconds:.1f} s ago"
+        text = f"{away.state.upper()}, last frame {away.last_frame_age_seconds:.1f} s ago"
         image = away_picture(self._last.image_bgr, text)
         last, age = self._last.frame, away.last_frame_age_seconds
         frame = replace(

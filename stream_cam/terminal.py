@@ -72,8 +72,8 @@ def _connection(progress: Progress) -> list[str]:
     back = f"{max(0, progress.connections - 1)} reconnections"
     if progress.away is None:
         return [f"connected, {back}"]
-    state = "reconnecting" if progress.away.reconnecting else "no picture"
-    return [f"{state}, last frame {progress.away.last_frame_age_seconds:.1f} s ago, {back}"]
+    away = progress.away
+    return [f"{away.state}, last frame {away.last_frame_age_seconds:.1f} s ago, {back}"]
 
 
 def _age(progress: Progress) -> str:

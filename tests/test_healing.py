@@ -333,6 +333,9 @@ def test_status_tells_what_the_picture_shows() -> None:
     watched = Watched(first, second)
     assert isinstance(watched.source, Heals)
     watched.frame()
+    watched.clock.advance(0.04)
+    first.give()
+    watched.frame()
     assert watched.source.status() is None
     watched.clock.until_waited_for()
     watched.clock.advance(1.5)
@@ -404,3 +407,132 @@ def test_interrupt_reaches_a_source_that_can_be_told() -> None:
     assert told.is_set()
     line.items.put(None)
     watched.end()
+
+
+def test_connections_that_do_not_last_are_tried_ever_more_rarely(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """One frame proves nothing: each connection gives some and is cut."""
+
+    def short() -> Line:
+        line = Line().give()
+        line.items.put(SourceError("cut", kind="lost"))
+        return line
+
+    watched = Watched(short)
+    with caplog.at_level(logging.WARNING):
+        for seconds in (0.5, 1, 2, 4, 8, 10, 10):
+            watched.frame()
+            watched.clock.pass_wait(seconds)
+    watched.stop()
+    said = [record.message for record in caplog.records]
+    assert sum("connections did not last" in line for line in said) == 1
+    assert len(said) < 8
+
+
+def test_connection_that_has_lasted_is_opened_again_at_once() -> None:
+    first, steady = Line().give(), Line().give()
+    watched = Watched(first, Line(fails="refused"), steady, Line())
+    watched.frame()
+    first.items.put(None)
+    watched.clock.pass_wait(0.5)
+    watched.clock.pass_wait(1.0)
+    watched.frame()
+    for _ in range(4):
+        watched.clock.advance(3.0)
+        steady.give()
+        watched.frame()
+    steady.items.put(None)
+    watched.clock.pass_wait(0.5)
+    watched.stop()
+
+
+def test_slow_camera_is_neither_dead_nor_quiet() -> None:
+    """A frame every 2.5 s, whatever rate is announced (25 a second)."""
+    line = Line().give()
+    watched = Watched(line)
+    watched.frame()
+    for _ in range(4):
+        watched.clock.advance(2.4)
+        assert watched.source.status() is None
+        watched.clock.advance(0.1)
+        line.give()
+        watched.frame()
+    watched.clock.advance(7.4)
+    assert watched.source.status() is None
+    watched.clock.advance(0.2)
+    assert watched.source.status() is not None
+    assert watched.opened == 1
+    line.items.put(None)
+    watched.stop()
+
+
+def test_camera_slower_than_the_patience_is_found_out() -> None:
+    """A frame every 8 s: the first silence ends a connection, the next one is waited for."""
+    hung, slow = Line().give(), Line().give()
+    watched = Watched(hung, slow)
+    watched.frame()
+    watched.clock.pass_wait(5.0)
+    watched.clock.pass_wait(0.5)
+    watched.frame()
+    for _ in range(5):
+        watched.clock.until_waited_for()
+        watched.clock.advance(8.0)
+        slow.give()
+        watched.frame()
+    assert watched.opened == 2
+    assert watched.source.status() is None
+    for line in (hung, slow):
+        line.items.put(None)
+    watched.stop()
+
+
+class MidStream(Line):
+    """Joined between two key frames: packets come, pictures do not."""
+
+    awaits_key_frame = True
+    comes = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._packets = 0
+
+    @property
+    def packets_read(self) -> int:
+        """One packet more at each look."""
+        self._packets += self.comes
+        return self._packets
+
+
+def test_stream_joined_between_key_frames_is_waited_for() -> None:
+    line = MidStream()
+    line.opening = threading.Event()
+    watched = Watched(line)
+    watched.clock.pass_wait(15.0)  # the usual patience, twice
+    watched.clock.pass_wait(15.0)
+    away = watched.source.status()
+    assert away is not None
+    assert (away.state, away.reconnecting) == ("waiting for a key frame", False)
+    assert "waiting for a key frame" in away.reason
+    line.opening.set()
+    line.give()
+    watched.frame()
+    assert watched.opened == 1
+    assert watched.source.status() is None
+    line.items.put(None)
+    watched.stop()
+
+
+@pytest.mark.parametrize("comes", [True, False])
+def test_no_key_frame_is_not_waited_for_for_ever(
+    comes: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    line = MidStream()
+    line.comes, line.opening = comes, threading.Event()
+    watched = Watched(line, Line(fails="refused"))
+    for _ in range(4 if comes else 1):  # 60 s, or the usual patience
+        watched.clock.pass_wait(15.0)
+    watched.clock.pass_wait(0.5)
+    watched.stop()
+    assert ("no key frame" in caplog.text) == comes
+    line.opening.set()

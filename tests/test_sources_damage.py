@@ -93,3 +93,37 @@ def test_without_a_key_frame_pictures_come_back_after_a_while(
     monkeypatch.setattr("stream_cam.sources.video._REPAIR_SECONDS", -1.0)
     shown, corrupt = pictures(spoilt, live=True)
     assert (missing(shown), corrupt) == ([20], 1)
+
+
+def test_what_comes_before_the_first_key_frame_is_no_damage(stream: Path, tmp_path: Path) -> None:
+    """A live stream is joined anywhere; in a file the same packets are missing."""
+    joined = tmp_path / "joined.ts"
+    with av.open(str(stream)) as source, av.open(str(joined), "w") as out:
+        video = source.streams.video[0]
+        to = out.add_stream_from_template(video)
+        for packet in list(source.demux(video))[5:]:
+            if packet.dts is not None:
+                packet.stream = to
+                out.mux(packet)
+    shown, corrupt = pictures(joined, live=True)
+    assert len(missing(shown)) == GROUP
+    assert corrupt == 0
+
+
+def test_a_place_that_cannot_be_read_counts_once(tmp_path: Path) -> None:
+    """FFmpeg fails at it a hundred times."""
+    path = tmp_path / "camera.mpjpeg"
+    with av.open(str(path), "w", format="mpjpeg") as out:
+        video = out.add_stream("mjpeg", rate=10)
+        video.width, video.height, video.pix_fmt = 160, 120, "yuvj420p"
+        image = np.random.default_rng(0).integers(0, 255, (120, 160, 3), np.uint8)
+        for _ in range(10):
+            out.mux(video.encode(av.VideoFrame.from_ndarray(image, "bgr24")))
+        out.mux(video.encode(None))
+    data = bytearray(path.read_bytes())
+    begin, end = len(data) // 2, len(data) * 7 // 10
+    data[begin:end] = np.random.default_rng(1).bytes(end - begin)
+    path.write_bytes(data)
+    with VideoSource(str(path), live=True) as source:
+        assert len(list(source)) >= 4
+        assert source.corrupt_frames == 1

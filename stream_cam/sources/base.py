@@ -74,6 +74,15 @@ class Away:
     kind: SourceErrorKind
     reason: str
     """In words, secrets redacted."""
+    awaits_key_frame: bool = False
+    """It is connected and sends video, which can be decoded from the next key frame on."""
+
+    @property
+    def state(self) -> str:
+        """In few words, for a line of text."""
+        if self.reconnecting:
+            return "reconnecting"
+        return "waiting for a key frame" if self.awaits_key_frame else "no picture"
 
 
 @dataclass(slots=True)

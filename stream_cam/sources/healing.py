@@ -1,7 +1,9 @@
 """Cameras and network streams that heal themselves: always the newest frame, over all outages.
 
 A reader (reader.py) holds one connection. When it fails, or gives no frame for a while, it is left
-to itself and another one is started after a jittered, growing wait. What happens when:
+to itself and another one is started after a jittered, growing wait (backoff.py). How long "a while"
+is depends on the protocol and on the measured interval between frames (frame_interval.py). What
+happens when:
 
     kind of error                               first connection        later
     refused, timeout, unreachable, lost, other  waits and tries again   tries again
@@ -27,7 +29,10 @@ from stream_cam.closing import Closes
 from stream_cam.config import CaptureConfig
 from stream_cam.errors import SourceError, SourceErrorKind
 from stream_cam.frame import Frame
+from stream_cam.sources.backoff import LONGEST_WAIT_SECONDS, Backoff
 from stream_cam.sources.base import Away, Health, Source, SourceInfo
+from stream_cam.sources.frame_interval import FrameInterval
+from stream_cam.sources.outage_log import OutageLog
 from stream_cam.sources.reader import Reader
 from stream_cam.uri import redact_uri
 
@@ -38,9 +43,6 @@ LOOKS_PERMANENT: Final[frozenset[SourceErrorKind]] = frozenset(
 )
 """Kinds of errors that somebody has to do something about."""
 
-_SHORTEST_WAIT_SECONDS: Final = 0.5
-_LONGEST_WAIT_SECONDS: Final = 10.0
-_JITTER: Final = (0.75, 1.25)
 _SHORT_ATTEMPT_SECONDS: Final = 4.0
 """So long an attempt to reconnect may take at first, then twice, and so on up to the limits that
 were asked for; or twice what the last successful one took, if that is more. A server that comes
@@ -49,8 +51,10 @@ _MOST_ABANDONED: Final = 3
 """So many readers may hang at a time; beyond it no further one is started."""
 _CLOSING_SECONDS: Final = 0.5
 """How long a connection may take to close in order."""
-_QUIET_SECONDS: Final = 1.0
-"""Without a frame for so long (or three frames' time) a picture is no longer shown as live."""
+_FRESH_SECONDS: Final = 1.0
+"""A first frame that has waited longer for the models is not given out as new."""
+_KEY_FRAME_SECONDS: Final = 60.0
+"""A stream that is joined between two key frames may show nothing for so long."""
 _NANOSECOND: Final = Fraction(1, 1_000_000_000)
 
 
@@ -95,19 +99,22 @@ class HealingSource(Closes):
         self._open_source = open_source
         self._config = config or CaptureConfig()
         self._clock = clock or Clock()
-        self._jitter = jitter or random.Random()
+        self._backoff = Backoff(jitter or random.Random())
+        self._interval = FrameInterval()
+        self._log = OutageLog(self._name)
         self._changed = threading.Condition()  # reentrant: a signal may call `stop` at any time
         self._stopping = False
         self._reader: Reader | None = None
         self._abandoned: list[Reader] = []
         self._info: SourceInfo | None = None
-        self._fps: Fraction | None = None
         self._first: Frame | None = None
         self._given = 0
         self._origin_ns = self._last_ns = 0
         self._failure: SourceError | None = None
-        self._attempt = self._failures = 0
-        self._next_try_at = self._heard_at = self._clock.now()
+        self._attempt = 0
+        self._next_try_at = self._heard_at = self._alive_at = self._clock.now()
+        """Of the next attempt, of the last frame, and of the last sign that one may still come."""
+        self._opened_at = self._heard_at
         self._corrupt_before = 0
         self._connecting_took = 0.0
         self._told_full = False
@@ -139,12 +146,14 @@ class HealingSource(Closes):
 
     def __iter__(self) -> Iterator[Frame]:
         first, self._first = self._first, None
+        self._alive_at = self._clock.now()
         if first is not None:
-            if self._is_recorded() or self._clock.now() - self._heard_at < _QUIET_SECONDS:
+            if self._is_recorded() or self._clock.now() - self._heard_at < _FRESH_SECONDS:
                 yield first
             else:
                 # It has become old while the models were loaded.
                 self._given = 0
+                self._interval.interrupted()
         while (frame := self._next()) is not None:
             yield frame
 
@@ -160,16 +169,23 @@ class HealingSource(Closes):
     def status(self) -> Away | None:
         """Why there are no frames; None while they come."""
         failure, age = self._failure, self._clock.now() - self._heard_at
-        quiet = max(_QUIET_SECONDS, float(3 / self._fps) if self._fps else 0.0)
+        quiet = self._interval.quiet_seconds(self._config.read_timeout_seconds)
         if failure is None and (age < quiet or self._is_recorded()):
             return None
+        reader = self._reader
+        awaits_key_frame = reader is not None and reader.awaits_key_frame
+        if awaits_key_frame:
+            reason = f"{self._name} sends video; waiting for a key frame"
+        else:
+            reason = str(failure or f"{self._name} gives no picture")
         return Away(
-            reconnecting=failure is not None,
+            reconnecting=failure is not None and not awaits_key_frame,
             last_frame_age_seconds=age,
             attempt=self._attempt,
             next_try_seconds=max(0.0, self._next_try_at - self._clock.now()),
             kind=failure.kind if failure is not None else "timeout",
-            reason=str(failure) if failure is not None else f"{self._name} gives no picture",
+            reason=reason,
+            awaits_key_frame=awaits_key_frame,
         )
 
     def _next(self) -> Frame | None:
@@ -181,7 +197,10 @@ class HealingSource(Closes):
             try:
                 return self._received(reader, reader.frames.take(self._patience(reader)))
             except TimeoutError:
-                failure: BaseException = self._silence()
+                if self._may_still_come(reader):
+                    continue
+                failure: BaseException = self._silence(reader)
+                self._interval.interrupted(silent=True)
                 self._abandon(reader)
             except EndOfStream:
                 if self._stopping or (reader.recorded and reader.error is None):
@@ -201,7 +220,7 @@ class HealingSource(Closes):
             if not self._wait_for_next_try():
                 return None
             self._attempt += 1
-            self._opened_at = self._clock.now()
+            self._opened_at = self._alive_at = self._clock.now()
             self._reader = Reader(
                 self._open_source,
                 self._notify,
@@ -228,7 +247,7 @@ class HealingSource(Closes):
                     len(self._abandoned),
                 )
             self._give_up_if_due()
-            limits = [wait] if wait > 0 else [_LONGEST_WAIT_SECONDS]
+            limits = [wait] if wait > 0 else [LONGEST_WAIT_SECONDS]
             self._clock.wait_for(
                 self._changed, self._is_disturbed, min(limits + self._until_giving_up())
             )
@@ -239,18 +258,32 @@ class HealingSource(Closes):
         return self._stopping or not all(reader.alive for reader in self._abandoned)
 
     def _patience(self, reader: Reader) -> float | None:
-        """How long the next frame may take."""
+        """How long the next frame may still take."""
         if reader.recorded:
             return None
-        config = self._config
-        wait = config.read_timeout_seconds
-        if self._failure is not None or self._info is None:
-            wait += config.open_timeout_seconds
+        least = reader.read_timeout_seconds or self._config.read_timeout_seconds
+        wait = self._interval.patience_seconds(least)
+        if reader.info is None:
+            wait = self._config.open_timeout_seconds + least
             if self._info is not None:
                 short = max(_SHORT_ATTEMPT_SECONDS, 2.0 * self._connecting_took)
-                wait = min(wait, short * 2.0 ** min(self._failures - 1, 9))
-            wait += self._opened_at - self._clock.now()
+                wait = min(wait, short * 2.0 ** min(self._backoff.failures - 1, 9))
+        wait += max(self._alive_at, self._heard_at) - self._clock.now()
         return max(0.0, min([wait, *self._until_giving_up()]))
+
+    def _may_still_come(self, reader: Reader) -> bool:
+        """Whether the wait for a frame goes on although its time was over."""
+        now = self._clock.now()
+        if self._until_giving_up() == [0.0]:
+            return False
+        if self._patience(reader):
+            return True  # it has connected meanwhile, and has more time than an attempt has
+        waited = now - max(self._opened_at, self._heard_at)
+        if not reader.has_news() or not reader.awaits_key_frame or waited >= _KEY_FRAME_SECONDS:
+            return False
+        self._alive_at = now
+        self._log.awaits_key_frame()
+        return True
 
     def _received(self, reader: Reader, frame: Frame) -> Frame:
         now = self._clock.now()
@@ -258,22 +291,24 @@ class HealingSource(Closes):
         if self._info is None or self._failure is not None:
             self._told_full = False
             self._connecting_took = now - self._opened_at
-        self._fps = reader.info.fps if reader.info is not None else None
         if self._info is None:
             self._info = reader.info
             self.health.connections += 1
             self._origin_ns = frame.captured_ns
-            if self._attempt > 1:
-                logger.warning("%s is there", self._name)
+            self._log.connected(self._attempt)
         elif self._failure is not None:
             away_seconds = now - self._heard_at
             self.health.connections += 1
             self.health.recoveries += 1
             slowest = self.health.slowest_recovery_seconds
             self.health.slowest_recovery_seconds = max(slowest, away_seconds)
-            logger.warning("%s is back after %.1f s", self._name, away_seconds)
+            self._log.recovered(away_seconds)
         self._heard_at, self._failure = now, None
-        self._attempt = self._failures = 0
+        self._attempt = 0
+        self._interval.received(now)
+        self._backoff.received(now)
+        if not self._backoff.failures:
+            self._log.proved()
         if reader.recorded:
             return frame
         self._last_ns = max(self._last_ns + bool(self._given), frame.captured_ns - self._origin_ns)
@@ -282,26 +317,26 @@ class HealingSource(Closes):
 
     def _lost(self, failure: SourceError) -> None:
         """Plans the next attempt, or raises if there is to be none."""
-        config, before, self._failure = self._config, self._failure, failure
+        self._failure = failure
         permanent = failure.kind in LOOKS_PERMANENT
-        if self._info is None and permanent and config.give_up_after is None:
+        if self._info is None and permanent and self._config.give_up_after is None:
             raise failure
-        wait = min(_SHORTEST_WAIT_SECONDS * 2.0 ** min(self._failures, 9), _LONGEST_WAIT_SECONDS)
-        self._failures += 1
-        if failure.kind == "authentication":
-            # Cameras lock users out who try too often.
-            wait = _LONGEST_WAIT_SECONDS
-        wait = min(wait * self._jitter.uniform(*_JITTER), _LONGEST_WAIT_SECONDS)
+        wait = self._backoff.failed(failure.kind)
+        self._interval.interrupted()
         self._next_try_at = self._clock.now() + wait
         self._give_up_if_due()
-        news = before is None or before.kind != failure.kind
-        log = logger.warning if news else logger.debug
-        log("%s; waiting for it, trying again in %.1f s", failure, wait)
+        self._log.failed(failure, wait, self._backoff.short_connections)
 
-    def _silence(self) -> SourceError:
+    def _silence(self, reader: Reader) -> SourceError:
         if self._failure is not None and self._until_giving_up() == [0.0]:
             return self._failure  # an attempt that was cut short says less
-        seconds = self._clock.now() - self._heard_at
+        seconds = self._clock.now() - max(self._heard_at, self._opened_at)
+        if reader.awaits_key_frame and seconds >= _KEY_FRAME_SECONDS:
+            return SourceError(
+                f"{self._name} sends video, but no key frame for {seconds:.1f} s; "
+                f"set the camera to send one every 2 s",
+                kind="timeout",
+            )
         return SourceError(f"{self._name} gives no picture for {seconds:.1f} s", kind="timeout")
 
     def _abandon(self, reader: Reader) -> None:

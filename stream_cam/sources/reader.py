@@ -41,6 +41,7 @@ class Reader:
         self._always_live = always_live
         self._source: Source | None = None
         self._corrupt_frames = 0
+        self._packets = 0
         self._abandoned = threading.Event()
         self.frames: Handoff[Frame] = Handoff(1, drop_oldest=True, wait_for=wait_for)
         self.info: SourceInfo | None = None
@@ -60,6 +61,21 @@ class Reader:
         """So far."""
         source = self._source
         return self._corrupt_frames if source is None else getattr(source, "corrupt_frames", 0)
+
+    @property
+    def awaits_key_frame(self) -> bool:
+        """Packets come, and none of them can be decoded before the next key frame."""
+        return bool(getattr(self._source, "awaits_key_frame", False))
+
+    @property
+    def read_timeout_seconds(self) -> float | None:
+        """How long this source may give no frame; None: as long as any other."""
+        return getattr(self._source, "read_timeout_seconds", None)
+
+    def has_news(self) -> bool:
+        """Whether packets have come since the last call."""
+        before, self._packets = self._packets, getattr(self._source, "packets_read", 0)
+        return self._packets > before
 
     def start(self) -> None:
         self._thread.start()

@@ -68,6 +68,9 @@ class VideoSource(Closes):
         self._interrupted = threading.Event()
         self.corrupt_frames = 0
         """Packets and frames that could not be decoded, so far."""
+        self.packets_read = 0
+        self.awaits_key_frame = False
+        """Live: packets come, and none of them can be decoded before the next key frame."""
         self.repaired_times = 0
         """Frames whose time was missing or did not increase, so far."""
 
@@ -265,17 +268,21 @@ class VideoSource(Closes):
 
         In files, where every frame counts, a picture that decodes with damage is kept. Of a live
         stream those are left out as well that were predicted from damage: all up to the next key
-        frame, or for two seconds where none comes.
+        frame, or for two seconds where none comes. What comes before the first key frame of a live
+        stream is not damaged: nobody could decode it.
         """
         damaged_at: float | None = None
+        joined = not live
         for packet in self._packets(container, stream):
+            joined = joined or packet.is_keyframe
+            self.awaits_key_frame = not joined or (live and damaged_at is not None)
             # Of a file, what its container knows to be damaged may be missing without an error.
             known = packet.is_corrupt and not live
             self.corrupt_frames += known
             try:
                 pictures = packet.decode()
             except av.error.FFmpegError as exc:
-                self.corrupt_frames += not known
+                self.corrupt_frames += joined and not known
                 damaged_at = time.monotonic()
                 logger.debug("damaged packet: %s", type(exc).__name__)
                 continue
@@ -289,7 +296,7 @@ class VideoSource(Closes):
                 ):
                     damaged_at = None
                 if picture.is_corrupt or (live and damaged_at is not None):
-                    self.corrupt_frames += not known
+                    self.corrupt_frames += joined and not known
                     if live:
                         continue
                 yield picture
@@ -297,7 +304,11 @@ class VideoSource(Closes):
     def _packets(
         self, container: InputContainer, stream: av.VideoStream
     ) -> Iterator[av.Packet[av.VideoStream]]:
-        """Packets to the end, past places in a file that cannot be demuxed."""
+        """Packets to the end, past places that cannot be demuxed.
+
+        Such a place counts once, however often FFmpeg fails at it. At the end of a network stream
+        it is no damage, but the end.
+        """
         problem: SourceError
         unreadable = 0
         while True:
@@ -305,13 +316,16 @@ class VideoSource(Closes):
                 for packet in container.demux(stream):
                     if self._interrupted.is_set():
                         return
+                    self.corrupt_frames += unreadable > 0
                     unreadable = 0
+                    self.packets_read += 1
                     yield packet
+                self.corrupt_frames += unreadable > 0 and not self._network
                 return
             except av.error.InvalidDataError:  # noqa: PERF203
                 unreadable += 1
-                self.corrupt_frames += 1
                 if unreadable >= _MAX_UNREADABLE_IN_A_ROW:
+                    self.corrupt_frames += not self._network
                     return
             except av.error.FFmpegError as exc:
                 if not self._network:
