@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import redirect_stderr, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, is_dataclass
+from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, TypeAlias
+from types import UnionType
+from typing import Annotated, Any, Literal, TypeAlias, Union, get_args, get_origin, get_type_hints
 
 import tyro
 
@@ -25,8 +27,6 @@ from stream_cam.config import (
 )
 from stream_cam.errors import UsageError, unknown_name
 from stream_cam.uri import redact_uri
-
-COMMANDS = ("run", "batch", "demo", "recover", "build", "engines", "bench", "doctor")
 
 Sinks = Annotated[
     tyro.conf.UseAppendAction[tuple[str, ...]], tyro.conf.arg(aliases=["-o"], metavar="SINK")
@@ -183,6 +183,10 @@ Command = (
     | Annotated[Bench, tyro.conf.subcommand("bench")]
     | Annotated[Doctor, tyro.conf.subcommand("doctor")]
 )
+_COMMANDS: dict[str, type] = {
+    **{"run": Run, "batch": Batch, "demo": Demo, "recover": Recover, "build": Build},
+    **{"engines": Engines, "bench": Bench, "doctor": Doctor},
+}
 
 
 def parse(arguments: Sequence[str]) -> AnyCommand | None:
@@ -252,55 +256,140 @@ def _with_live(arguments: Sequence[str]) -> list[str]:
     return written
 
 
-_KINDS = {
-    "INT": "a whole number",
-    "FLOAT": "a number",
-    "int": "a whole number",
-    "float": "a number",
-}
-"""tyro's and Python's words for what an option takes."""
-
-
-def _value_error(said: str) -> str:
-    """What is said of a value of another type, without how it was tried."""
-    found = re.match(
-        r"Error parsing (--[\w-]+): (?:no type matching \S*\b(INT|FLOAT) .*?\['(.*?)'\]"
-        r"|could not convert string to (float): '(.*?)'"
-        r"|invalid literal for (int)\(\) with base 10: '(.*?)')",
-        said,
-    )
-    if found is None:
-        return said
-    option, *rest = found.groups()
-    kind, got = (each for each in rest if each is not None)
-    return f"{option} takes {_KINDS[kind]}, got {got!r}"
-
-
 def _usage_error(drawn: str, arguments: Sequence[str]) -> UsageError:
-    """The error that tyro drew as a box, with the nearest names where it is about a name."""
+    """The error that tyro drew as a box, in words that say what was got and what is expected."""
     # A title, and a frame that is of ASCII or left out where the terminal has no better.
     lines = [line.strip("│| ") for line in drawn.splitlines()[1:]]
     said = " ".join(line for line in lines if line.strip("╰╯+-─ "))
-    commands = [name for name in COMMANDS if name in arguments[:1]]
+    said = re.sub(r"Error parsing [\w.-]*: (?=--)", "", said)  # ours, of a `__post_init__`
     said = re.sub(r" *(Argument helptext:|For full helptext).*", "", said)
-    said = re.sub(r"Error parsing __tyro[\w.-]*: ", "", said)
-    choice = re.match(
-        r"invalid choice '(.*?)' for argument '(.*?)'. Expected one of \((.*)\)", said
+    name = next((name for name in _COMMANDS if name in arguments[:1]), "")
+    known = _options(_COMMANDS[name]) if name else {}
+    behind = arguments[arguments.index("--") + 1 :] if "--" in arguments else []
+    if stray := next((each for each in behind if each.startswith("--")), ""):
+        said = f"{stray} stands behind --, where options are none: put options before it"
+    elif found := re.match(r"Unrecognized (?:or misplaced )?options: (\S+?),?(?= |$)", said):
+        return _unrecognized(found[1], name, known)
+    elif choice := re.match(r"invalid choice '(.*?)' for argument '(.*?)'", said):
+        option = choice[2].rpartition("/")[2]
+        choices = get_args(_without_none(known.get(option)))
+        return unknown_name(option, choice[1], choices or re.findall(r"'([^']*)'", said)[2:])
+    elif found := re.match(r"(?:Missing value for argument '|Error parsing )([\w/-]+)", said):
+        option = found[1].rpartition("/")[2]
+        if option not in known:  # --source, of which tyro thinks that it names a positional one
+            stray = next((each for each in arguments if each.startswith("--")), option)
+            return _unrecognized(stray, name, known)
+        several = get_origin(_without_none(known[option])) is tuple
+        values = _values_of(option, arguments)[: None if several else 1]
+        got = " ".join(map(repr, values)) or "nothing"
+        said = f"{option} takes {_expected(known[option])}, got {got}"
+    elif found := re.match(r"Missing from [\w -]+: (\S+) (.*?)\.? \(required\)", said):
+        said = f"`stream-cam {name}` needs {found[1]}: {found[2][0].lower()}{found[2][1:]}"
+    return UsageError(f"{said}; see `stream-cam {f'{name} ' * bool(name)}--help`")
+
+
+def _unrecognized(stray: str, name: str, known: Mapping[str, Any]) -> UsageError:
+    """For what is no option of the command, or one argument too many.
+
+    Args:
+        name: the command; empty if there is none.
+        known: its options.
+    """
+    option = stray.partition("=")[0]
+    if not name and stray.startswith("-"):
+        return UsageError(
+            f"a command comes before {option}: stream-cam {' | '.join(_COMMANDS)}; such as "
+            f"`stream-cam run SOURCE {option} …`"
+        )
+    if not name:
+        if "." in stray or "/" in stray:
+            return UsageError(f"what about {stray}? To annotate it: stream-cam run {stray} …")
+        return unknown_name("command", stray, _COMMANDS)
+    see = f"see `stream-cam {name} --help`"
+    if not stray.startswith("-"):
+        takes = _POSITIONAL.get(name, "options only")
+        return UsageError(f"{stray!r} is too much: `stream-cam {name}` takes {takes}; {see}")
+    near = get_close_matches(option, known, 3, 0.75)
+    if near:
+        return UsageError(f"unknown option {option}; did you mean {', '.join(near)}? {see}")
+    others = [other for other, kind in _COMMANDS.items() if option in _options(kind)]
+    if not others:
+        return UsageError(f"unknown option {option} of `stream-cam {name}`; {see}")
+    instead = _INSTEAD.get((name, option), see)
+    return UsageError(
+        f"`stream-cam {name}` has no {option}, which is for {', '.join(others)}; {instead}"
     )
-    if choice is not None:
-        known = [name for name in re.findall(r"'(.*?)'", choice[3]) if name != "None"]
-        return unknown_name(choice[2], choice[1], known)
-    stray = re.match(r"Unrecognized options: (\S+?),?(?= |$)", said)
-    if stray is not None and not commands:
-        if "." in stray[1] or "/" in stray[1]:
-            return UsageError(f"what about {stray[1]}? To annotate it: stream-cam run {stray[1]} …")
-        return unknown_name("command", stray[1], COMMANDS)
-    said = _value_error(said)
-    if "--" in arguments:
-        behind = [each for each in arguments[arguments.index("--") :] if each.startswith("--")][1:]
-        if behind:
-            said = f"{behind[0]} stands behind --, where options are none: put options before it"
-    said = re.sub(r" \(applied to [\w -]+\)", "", said)
-    said = re.sub(r" ?Arguments are applied to the directly .*? matter\.", "", said)
-    said = re.sub(r" Perhaps you meant: (--[\w-]+).*", r"; did you mean \1?", said)
-    return UsageError(f"{said}; see `stream-cam {' '.join([*commands, '--help'])}`")
+
+
+_APPENDED = get_args(tyro.conf.UseAppendAction[str])[1]
+_POSITIONAL_MARK = get_args(tyro.conf.Positional[str])[1]
+_POSITIONAL = {
+    "run": "SOURCE [OUTPUT]; give further outputs with -o",
+    "batch": "SOURCE...",
+    "recover": "RECORDING...",
+}
+"""Arguments that are no options, by command."""
+_INSTEAD = {
+    ("bench", "--precision"): "give it with the engine: --engines openvino:bf16",
+    ("bench", "--input-size"): "give --shape 224x224",
+    ("demo", "--weights"): "other weights: `stream-cam run demo://shapes --weights …`",
+}
+"""The next step for an option of another command."""
+
+
+def _options(command: type, *, one_each: bool = False) -> dict[str, Any]:
+    """The types of a command's options, by the names that they have on the command line.
+
+    Args:
+        one_each: an option that takes several values is given once for each.
+    """
+    found: dict[str, Any] = {}
+    for name, hint in get_type_hints(command, include_extras=True).items():
+        kind, *marks = get_args(hint) if get_origin(hint) is Annotated else (hint,)
+        one = one_each or _APPENDED in marks
+        option = f"--{name.replace('_', '-')}"
+        if is_dataclass(kind) and isinstance(kind, type):
+            found |= _options(kind, one_each=one)
+        elif _POSITIONAL_MARK not in marks:
+            found[option] = get_args(kind)[0] if one and get_origin(kind) is tuple else kind
+            if kind is bool or kind == bool | None:
+                found[f"--no-{option[2:]}"] = kind
+    return found
+
+
+def _values_of(option: str, arguments: Sequence[str]) -> list[str]:
+    """What was given for an option, the last time."""
+    names = (option, "-o") if option in ("--sink", "--output") else (option,)
+    values: list[str] = []
+    within = False
+    for argument in arguments:
+        name, equals, value = argument.partition("=")
+        if name in names:
+            within, values = True, [value] if equals else []
+        elif within and not argument.startswith("--"):
+            values.append(argument)
+        else:
+            within = False
+    return values
+
+
+_KINDS = {int: "a whole number", float: "a number", Path: "a path", str: "a value", bool: "nothing"}
+_SEVERAL = {int: "whole numbers", Path: "paths", str: "values"}
+
+
+def _without_none(kind: Any) -> Any:
+    rest = [each for each in get_args(kind) if each is not type(None)]
+    return rest[0] if get_origin(kind) in (Union, UnionType) and len(rest) == 1 else kind
+
+
+def _expected(kind: Any) -> str:
+    """What an option of this type takes, in words."""
+    kind = _without_none(kind)
+    inner = get_args(kind)
+    if get_origin(kind) is Literal:
+        return f"one of {', '.join(inner)}"
+    if get_origin(kind) is not tuple:
+        return _KINDS[kind]
+    if inner[-1] is Ellipsis:
+        return f"one or more {_SEVERAL[inner[0]]}"
+    return f"{len(inner)} {_SEVERAL[inner[0]]}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Literal
@@ -28,9 +28,9 @@ class ModelConfig:
 
     model: str = "resnet18"
     """A torchvision classifier that ends in global average pooling and one linear layer."""
-    weights: str = "imagenet"
+    weights: str = "auto"
     """imagenet (downloaded once), demo (shipped: ten drawn shapes), or a .pth/.pt/.safetensors
-    file."""
+    file; auto: demo for demo://shapes, imagenet for all else."""
     labels: Path | None = None
     """A text file with one class name a line, or a JSON list; for weights from a file."""
     target: tuple[str, ...] = ()
@@ -50,6 +50,13 @@ class ModelConfig:
     fit: Fit = "stretch"
     """How a frame becomes the network's input: stretch the whole frame to a square, crop the
     middle, letterbox, or native (short side to the input size, the shape of the frame kept)."""
+
+    def for_source(self, uri: str) -> ModelConfig:
+        """With the weights that `auto` means for this source."""
+        if self.weights != "auto":
+            return self
+        drawn = uri.startswith("demo:") and self.model == "resnet18"
+        return replace(self, weights="demo" if drawn else "imagenet")
 
 
 @dataclass(frozen=True)

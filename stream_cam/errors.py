@@ -19,7 +19,8 @@ Every message says what was wrong, what was got and what to do next, in one line
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Sequence
 from typing import Literal
 
 SourceErrorKind = Literal[
@@ -72,6 +73,17 @@ class SinkError(StreamCamError):
 class OutputExistsError(SinkError):
     """The output is already there and may not be replaced."""
 
+    def __init__(self, message: str, *, names: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.names = tuple(names)
+        """All that --overwrite would replace; empty where there is more to say than that."""
+
+    @classmethod
+    def of(cls, *names: str) -> OutputExistsError:
+        verb, them = ("exists", "it") if len(names) == 1 else ("exist", "them")
+        said = f"{' and '.join(names)} {verb}; give --overwrite to replace {them}"
+        return cls(said, names=names)
+
 
 class ModelError(StreamCamError):
     """A network cannot be used."""
@@ -109,21 +121,41 @@ _ALSO_CALLED = {
     "float16": "fp16",
     "bfloat16": "bf16",
     "float32": "fp32",
+    "gpu": "cuda",
 }
 """What people type for names that are spelt otherwise."""
 
 
+_LISTED = 12
+"""So many names are listed as a whole."""
+_NEAREST = 5
+
+
 def unknown_name(kind: str, got: str, known: Iterable[str]) -> UsageError:
-    """The error for a name that is not one of `known`, with the nearest of them."""
-    names = sorted(known)
-    lower = [name.lower() for name in names]
+    """The error for a name that is not one of `known`: with all of them, or the nearest of many."""
+    names = sorted(dict.fromkeys(known))
     meant = _ALSO_CALLED.get(got.lower(), "")
-    near = [meant] if meant in lower else difflib.get_close_matches(got.lower(), lower, 3, 0.5)
-    shown = [name for name in names if name.lower() in near] or names
-    if len(shown) > 12:
-        shown = [*shown[:12], "…"]
-    hint = "did you mean" if near else "known are"
-    return UsageError(f"unknown {kind} {got!r}; {hint} {', '.join(shown)}")
+    near = [meant] if meant in names else _nearest(got, names, cutoff=0.6)
+    hint = f"; did you mean {', '.join(near)}?" if near else ";"
+    if len(names) <= _LISTED:
+        hint += f" known are {', '.join(names)}"
+    elif not near:
+        nearest = _nearest(got, names, cutoff=0.0)
+        hint += f" there are {len(names)}, the nearest are {', '.join(nearest)}"
+    return UsageError(f"unknown {kind} {got!r}{hint}")
+
+
+def _nearest(got: str, names: Sequence[str], cutoff: float) -> list[str]:
+    """Names that have the word, such as `tiger cat` for `cat`; else those spelt alike."""
+    word = re.compile(rf"\b{re.escape(got)}\b", re.IGNORECASE)
+    having = [name for name in names if got and word.search(name)]
+    if having:
+        return having[:_NEAREST]
+    by_lower = {name.lower(): name for name in names}
+    count = 3 if cutoff else _NEAREST
+    return [
+        by_lower[near] for near in difflib.get_close_matches(got.lower(), by_lower, count, cutoff)
+    ]
 
 
 def first_line(error: BaseException) -> str:

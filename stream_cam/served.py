@@ -127,7 +127,7 @@ class Served(Closes):
 def serve(
     source: str | int,
     *,
-    weights: str = "imagenet",
+    weights: str = "auto",
     model: str = "resnet18",
     look: LookConfig | None = None,
     address: str = "web://127.0.0.1:0",

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -71,9 +72,8 @@ def run_session(
         StreamCamError: as its message says; the report is still written if one was asked for.
     """
     uris = list(outputs) or [_default_output()]
-    _check_outputs(uris, source_uri, config)
-    _check_pages(uris, config.web)
-    _check_files(config, [source_uri, *uris])
+    config = replace(config, model=config.model.for_source(source_uri))
+    _check(uris, source_uri, config)
     with ExitStack() as closing:
         try:
             source = cut_out(
@@ -107,6 +107,29 @@ def run_session(
         if on_end is not None:
             on_end(report)
         return report
+
+
+def _check(uris: Sequence[str], source_uri: str, config: PipelineConfig) -> None:
+    """Finds out before anything slow whether outputs, pages and results can be written."""
+    there: list[str] = []
+    with _noted(there):
+        _check_outputs(uris, source_uri, config)
+    _check_pages(uris, config.web)
+    with _noted(there):
+        _check_files(config, [source_uri, *uris])
+    if there:  # all are told at once
+        raise OutputExistsError.of(*there)
+
+
+@contextmanager
+def _noted(there: list[str]) -> Iterator[None]:
+    """Adds what --overwrite would replace, for one error at the end."""
+    try:
+        yield
+    except OutputExistsError as error:
+        if not error.names:
+            raise
+        there += error.names
 
 
 def _check_outputs(uris: Sequence[str], source_uri: str, config: PipelineConfig) -> None:
@@ -255,9 +278,9 @@ def run_demo(
     extra: list[Sink] = [score]
     if not outputs:
         sheet = Path("demo.png")
-        check_outputs([str(sheet)], overwrite=run.overwrite)
-        extra.append(SheetSink(sheet, 6, captions=False, only_with_truth=True))
         outputs = ["demo.mp4"]
+        check_outputs([*outputs, str(sheet)], overwrite=run.overwrite)
+        extra.append(SheetSink(sheet, 6, captions=False, only_with_truth=True))
     model = ModelConfig(weights="demo", engine=demo.engine)
     config = PipelineConfig(model, look, run, web=web or WebConfig())
     report = run_session(uri, outputs, config, extra_sinks=extra, on_start=on_start, on_end=on_end)
@@ -269,12 +292,17 @@ def _check_files(config: PipelineConfig, taken: Sequence[str]) -> None:
     report = config.run.report
     named = [*result_paths(config.record), *([("--report", report)] if report else [])]
     used = [uri for uri in taken if not scheme_of(uri)]
+    there: list[str] = []
     for option, path in named:
-        _check_file(option, path, used, overwrite=config.run.overwrite)
+        _check_file(option, path, used)
         used.append(str(path))
+        if os.path.isfile(path) and not config.run.overwrite:
+            there.append(str(path))
+    if there:
+        raise OutputExistsError.of(*there)
 
 
-def _check_file(option: str, path: Path, taken: Sequence[str], *, overwrite: bool) -> None:
+def _check_file(option: str, path: Path, taken: Sequence[str]) -> None:
     if os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path):
         return  # /dev/stdout
     what = "the report" if option == "--report" else f"the {option.removeprefix('--')}"
@@ -283,8 +311,6 @@ def _check_file(option: str, path: Path, taken: Sequence[str], *, overwrite: boo
     problem = unwritable(path)
     if problem:
         raise SinkError(f"{what} cannot be written to {path}: {problem}")
-    if os.path.exists(path) and not overwrite:
-        raise OutputExistsError(f"{path} exists; give --overwrite to replace it")
 
 
 def _report_of_nothing(

@@ -185,7 +185,7 @@ def _checked(name: str, value: object) -> object:
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise UsageError(f"{name} is a number, got {value!r}")
         if not abs(value) < _LARGEST:
-            raise UsageError(f"{name} is a number of a sensible size")
+            raise UsageError(f"{name} is a number below {_LARGEST:g}, got {value!r}")
         if name == "divider" and not 0.0 <= value <= 1.0:
             raise UsageError(f"divider is a share of the picture from 0 to 1, got {value!r}")
         return float(value)

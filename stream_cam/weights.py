@@ -135,8 +135,8 @@ def load_weights(
     """Read weights and all that belongs to them.
 
     Args:
-        spec: `imagenet` (torchvision's `DEFAULT` for the model; for resnet18 the only ones),
-            `demo`, or the path of a .pth, .pt or .safetensors file.
+        spec: `imagenet` or `auto` (torchvision's `DEFAULT` for the model; for resnet18 the only
+            ones), `demo`, or the path of a .pth, .pt or .safetensors file.
         model_name: the torchvision classifier they are for.
         labels_path: class names in place of those that come with the weights.
         progress: show a bar while downloading.
@@ -147,7 +147,7 @@ def load_weights(
         UsageError: `demo` with another model than resnet18, or an unknown model.
     """
     check_model_name(model_name)
-    if spec == "imagenet":
+    if spec in ("imagenet", "auto"):
         weights = _imagenet(model_name, progress, opener)
     elif spec == "demo":
         weights = _demo(model_name)

@@ -53,11 +53,10 @@ def test_exit_code_is_2_for_usage_and_1_for_the_world() -> None:
 
 
 def test_unknown_name_names_the_nearest() -> None:
-    error = unknown_name("model", "ResNet81", ["resnet18", "resnet34", "vgg11"])
+    many = ["resnet18", "resnet34", *(f"vgg{number}" for number in range(20))]
+    error = unknown_name("model", "ResNet81", many)
     assert isinstance(error, UsageError)
-    assert "unknown model 'ResNet81'" in str(error)
-    assert "did you mean" in str(error)
-    assert "resnet18" in str(error)
+    assert "unknown model 'ResNet81'; did you mean resnet18" in str(error)
     assert "vgg11" not in str(error)
 
 
@@ -72,7 +71,7 @@ def test_unknown_name_lists_what_is_known_when_nothing_is_near() -> None:
 
 def test_unknown_name_cuts_long_lists() -> None:
     message = str(unknown_name("class", "???", [f"label {index}" for index in range(1000)]))
-    assert message.endswith("…")
+    assert message.count("label ") == 5
     assert len(message) < 300
     assert "\n" not in message
 

@@ -125,8 +125,10 @@ def test_folder_without_pictures_says_what_there_is(make_video: VideoMaker, tmp_
     empty.mkdir()
     assert "has no pictures" in fails(str(empty))
     video = make_video("clip.mp4")
-    assert f"one at a time: give {video}" in fails(str(tmp_path))
-    assert f"one at a time: give {video}" in fails(str(tmp_path / "*.mp4"))
+    said = fails(str(tmp_path))
+    assert f"only 1 video: `stream-cam batch {tmp_path}` annotates all" in said
+    assert f"`stream-cam run {video}` one" in said
+    assert f"`stream-cam run {video}` one" in fails(str(tmp_path / "*.mp4"))
 
 
 def test_glob_without_match(tmp_path: Path) -> None:

@@ -126,7 +126,8 @@ def kind_of(uri: str) -> Kind:
         return "picture"
     if suffix:
         raise unknown_name("type of output", suffix, [*CONTAINERS, *PICTURE_SUFFIXES])
-    raise unknown_name("output", uri, ["window", "null", f"{uri}.mp4", f"{uri}/"])
+    error = unknown_name("output", uri, ["window", "web://", "null"])
+    raise UsageError(f"{error}; files have a name such as {uri}.mp4 or {uri}/")
 
 
 def check_outputs(
@@ -138,13 +139,19 @@ def check_outputs(
 ) -> None:
     """`check_output` for all of them, that no two are the same place, and videos' codecs."""
     seen: set[str] = set()
+    there: list[str] = []
     for uri in uris:
         video = record is not None and kind_of(uri) == "video"
         segmented = False
         if record is not None and video:
             check_settings(check_codec(Path(uri).suffix.lower(), record.codec), record)
             segmented = record.segment is not None
-        check_output(uri, overwrite=overwrite, source=source, segmented=segmented)
+        try:
+            check_output(uri, overwrite=overwrite, source=source, segmented=segmented)
+        except OutputExistsError as error:
+            if not error.names:
+                raise
+            there += error.names
         place = os.path.realpath(os.path.expanduser(uri))
         if place in seen and kind_of(uri) != "null":
             raise UsageError(f"{uri} is given twice as an output; give each a name of its own")
@@ -152,6 +159,8 @@ def check_outputs(
     segmented = record is not None and record.segment is not None
     if segmented and "video" not in map(kind_of, uris):
         raise UsageError("--segment is for recordings: give a video as output, such as out.mp4")
+    if there:
+        raise OutputExistsError.of(*there)
 
 
 def check_output(
@@ -191,7 +200,7 @@ def check_output(
         if segmented:
             return  # check_segments does the rest, once it is known whether the source is live
         if os.path.exists(path) and not overwrite:
-            raise OutputExistsError(f"{uri} exists; give --overwrite to replace it")
+            raise OutputExistsError.of(uri)
         if kind == "video":
             _check_part(uri, part_of(path), overwrite=overwrite)
 

@@ -21,6 +21,9 @@ from stream_cam.sinks.keys import Keys
 
 _LARGEST_WH: Final = (1280, 800)
 """Size in pixels that a window has at first at most; it can be dragged larger."""
+_WITHOUT_WINDOW: Final = (
+    "or watch in the browser with -o web://, or write to a file with -o out.mp4"
+)
 _PLUGINS: Final = Path(cv2.__file__).parent / "qt" / "plugins" / "platforms"
 
 
@@ -115,7 +118,7 @@ def display_problem() -> str | None:
         return (
             "this OpenCV opens no windows (opencv-python-headless): `pip uninstall "
             "opencv-python-headless`, then `pip install --force-reinstall opencv-python`; "
-            "or write to a file with -o out.mp4"
+            f"{_WITHOUT_WINDOW}"
         )
     if sys.platform != "linux":
         return None
@@ -132,14 +135,14 @@ def display_problem() -> str | None:
             return None
         return (
             f"no display: QT_QPA_PLATFORM={asked}, which OpenCV's Qt does not have, only xcb; "
-            f"unset it, or write to a file with -o out.mp4"
+            f"unset it; {_WITHOUT_WINDOW}"
         )
     display = os.environ.get("DISPLAY", "")
     if not display:
         wayland = " (OpenCV's windows need X11: start XWayland)" * bool(
             os.environ.get("WAYLAND_DISPLAY")
         )
-        return f"no display: DISPLAY is not set{wayland}; write to a file with -o out.mp4"
+        return f"no display: DISPLAY is not set{wayland}; {_WITHOUT_WINDOW}"
     if not gui.startswith("QT"):
         return None
     return _connection_problem(display)
@@ -161,7 +164,7 @@ def _connection_problem(display: str) -> str | None:
         xcb.xcb_connection_has_error.argtypes = [ctypes.c_void_p]
         xcb.xcb_disconnect.argtypes = [ctypes.c_void_p]
     except (OSError, AttributeError) as exc:
-        return f"no window: {exc}; install it (apt install libxcb1 libx11-6), or give -o out.mp4"
+        return f"no window: {exc}; install it (apt install libxcb1 libx11-6); {_WITHOUT_WINDOW}"
     connection = xcb.xcb_connect(display.encode(), None)
     # A connection that works stays open: a bare X server (Xvfb) restarts when its last client
     # leaves, and Qt, which comes next, would be refused and abort.
@@ -169,6 +172,6 @@ def _connection_problem(display: str) -> str | None:
         xcb.xcb_disconnect(connection)
         return (
             f"no display: the X server at DISPLAY={display} cannot be reached or refuses "
-            f"access; check DISPLAY and XAUTHORITY, or write to a file with -o out.mp4"
+            f"access; check DISPLAY and XAUTHORITY; {_WITHOUT_WINDOW}"
         )
     return None

@@ -6,6 +6,7 @@ import difflib
 import glob
 import os
 import re
+import shlex
 import stat
 from pathlib import Path
 from typing import Final
@@ -88,7 +89,10 @@ def find_pictures(place: str) -> list[str]:
         return sorted(pictures, key=natural_key)
     videos = sorted(path for path in found if Path(path).suffix.lower() in VIDEO_SUFFIXES)
     if videos:
-        what += f"; videos are read one at a time: give {videos[0]}"
+        what += (
+            f", only {len(videos)} video{'s' * bool(videos[1:])}: `stream-cam batch "
+            f"{shlex.quote(place)}` annotates all, `stream-cam run {shlex.quote(videos[0])}` one"
+        )
     elif not found and is_pattern(place):
         what = f"nothing matches {place}; quote the pattern, or check the folder"
     else:
