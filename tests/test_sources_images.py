@@ -7,9 +7,11 @@ from typing import Any
 import cv2
 import numpy as np
 import numpy.typing as npt
+import pillow_heif
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from stream_cam.config import CaptureConfig
 from stream_cam.errors import SourceError
@@ -19,6 +21,8 @@ from stream_cam.sources.images import read_picture
 from stream_cam.sources.orient import upright
 from stream_cam.sources.paths import natural_key
 from stream_cam.sources.pictures import to_bgr8
+
+pillow_heif.register_heif_opener()
 
 
 def save(path: Path, image: npt.NDArray[Any]) -> Path:
@@ -188,6 +192,103 @@ def test_broken_picture_among_several_is_skipped(
     assert source.corrupt_frames == 2
     assert "b.png" in caplog.text
     assert "d.png" in caplog.text
+
+
+def pages(path: Path, **options: Any) -> Path:
+    """Red, green and blue, each a page."""
+    red, green, blue = (Image.new("RGB", (6, 4), colour) for colour in ("red", "lime", "blue"))
+    red.save(path, save_all=True, append_images=[green, blue], **options)
+    return path
+
+
+def assert_red_green_blue(frames: list[Frame]) -> None:
+    assert [int(frame.image_bgr[2, 2].argmax()) for frame in frames] == [2, 1, 0]
+
+
+def test_every_page_of_a_tiff_is_a_picture(tmp_path: Path) -> None:
+    path = pages(tmp_path / "scan.tif")
+    with ImagesSource(str(path)) as source:
+        assert (source.info.n_frames, source.info.still) == (3, True)
+        frames = list(source)
+    assert_red_green_blue(frames)
+    assert [frame.name for frame in frames] == ["scan.tif#1", "scan.tif#2", "scan.tif#3"]
+    assert [frame.pts_seconds for frame in frames] == [0, 1, 2]
+
+
+def test_every_page_of_a_deep_tiff_is_a_picture(tmp_path: Path) -> None:
+    deep = [np.full((4, 6, 3), level, np.uint16) for level in (0, 257 * 100, 65535)]
+    floats = [np.full((4, 6, 3), level, np.float32) for level in (0, 100 / 255, 1)]
+    for images in (deep, floats):
+        assert cv2.imwritemulti(str(tmp_path / "a.tif"), images)
+        assert [frame.image_bgr[0, 0, 0] for frame in read(tmp_path / "a.tif")] == [0, 100, 255]
+
+
+def test_smaller_copies_in_a_tiff_are_no_pages(tmp_path: Path) -> None:
+    whole, smaller = Image.new("RGB", (6, 4)), Image.new("RGB", (3, 2))
+    smaller.encoderinfo = {"tiffinfo": {254: 1}}
+    whole.save(tmp_path / "a.tif", save_all=True, append_images=[smaller])
+    with Image.open(tmp_path / "a.tif") as image:
+        assert getattr(image, "n_frames", 0) == 2
+    (frame,) = read(tmp_path / "a.tif")
+    assert (frame.size_hw, frame.name) == ((4, 6), "a.tif")
+
+
+@pytest.mark.parametrize("suffix", [".png", ".webp", ".avif", ".gif"])
+def test_animation_has_its_own_times(tmp_path: Path, suffix: str) -> None:
+    path = pages(tmp_path / f"a{suffix}", duration=[100, 300, 200])
+    with open_source(str(path)) as source:
+        assert (source.info.n_frames, source.info.still) == (3, False)
+        frames = list(source)
+    assert_red_green_blue(frames)
+    assert [frame.pts * frame.time_base for frame in frames] == [0, Fraction(1, 10), Fraction(2, 5)]
+    last = frames[-1]
+    assert last.duration * last.time_base == Fraction(1, 5)
+    assert last.name is None
+
+
+def test_folder_gives_every_picture_that_can_be_read(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    red = Image.new("RGB", (6, 4), "red")
+    for name in ("a.heic", "b.avif", "d.jpg"):
+        red.save(tmp_path / name)
+    pages(tmp_path / "c.gif", duration=100)
+    (tmp_path / "d.jpg").rename(tmp_path / "d")
+    (tmp_path / "b.avif").rename(tmp_path / "b.orig")
+    with caplog.at_level(logging.WARNING):
+        names = [frame.name for frame in read(tmp_path)]
+    assert names == ["a.heic", "b.orig", "c.gif#1", "c.gif#2", "c.gif#3", "d"]
+    assert caplog.text == ""
+
+
+def test_folder_says_what_it_leaves_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for name in ("a.png", "sub/b.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        save(tmp_path / name, corner_picture())
+    for name in ("a.txt", "b.txt", "c.mp4", "d"):
+        (tmp_path / name).write_text("P is no picture")
+    with caplog.at_level(logging.WARNING):
+        assert [frame.name for frame in read(tmp_path)] == ["a.png"]
+    assert "no pictures: 2 .txt, 1 .mp4, 1 without a suffix; not entered: 1 folder" in caplog.text
+    everything = tmp_path / "**"
+    assert f"give '{everything}'" in caplog.text
+    assert [frame.name for frame in read(everything)] == ["a.png", "b.png"]
+
+
+def test_damaged_page_is_left_out_and_counted(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = pages(tmp_path / "a.tif", compression="tiff_lzw")
+    data = bytearray(path.read_bytes())
+    with Image.open(path) as image:
+        image.seek(2)
+        (start,) = image.tag_v2[273]  # type: ignore[attr-defined]
+    data[start : start + 8] = b"\xff" * 8
+    path.write_bytes(data)
+    with ImagesSource(str(path)) as source, caplog.at_level(logging.WARNING):
+        assert len(list(source)) == 2
+    assert source.corrupt_frames == 1
+    assert "a.tif is not a picture that can be decoded, or it is damaged" in caplog.text
 
 
 def test_several_pictures_all_broken(tmp_path: Path) -> None:

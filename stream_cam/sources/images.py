@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from pathlib import Path
 
@@ -14,17 +14,22 @@ from stream_cam.errors import SourceError
 from stream_cam.frame import BgrImage, Frame
 from stream_cam.sources.base import SourceInfo
 from stream_cam.sources.paths import check_readable, find_pictures, is_pattern
-from stream_cam.sources.pictures import decode_picture
+from stream_cam.sources.pictures import Page, decode_pages, decode_picture
 from stream_cam.uri import printable
 
 logger = logging.getLogger(__name__)
 
-# Pictures have no time. One a second is what makes a video of them watchable.
 _ONE_SECOND = Fraction(1)
+"""Pictures have no time. One a second makes a video of them watchable."""
+_MILLISECOND = Fraction(1, 1000)
+"""Animations tell how long each picture is shown in these."""
 
 
 class ImagesSource(Closes):
     """A picture, a folder of pictures or a glob, in natural order; `frame.name` is the file's.
+
+    Every page of a file is a frame: `scan.tif#1`, `scan.tif#2`. An animation that is the only file
+    is a video, with its own times.
 
     A picture that cannot be decoded is an error if it is the only one; among several it is
     skipped, logged and counted in `corrupt_frames`.
@@ -32,10 +37,12 @@ class ImagesSource(Closes):
 
     def __init__(self, place: str) -> None:
         self._place = place
-        self._paths = find_pictures(place) if is_pattern(place) or os.path.isdir(place) else [place]
+        several = is_pattern(place) or os.path.isdir(place)
+        self._paths, self._left_out = find_pictures(place) if several else ([place], "")
         self._frames: Iterator[Frame] | None = None
         self._first: Frame | None = None
         self._info: SourceInfo | None = None
+        self._n_pages = 1
         self.corrupt_frames = 0
 
     @property
@@ -45,6 +52,8 @@ class ImagesSource(Closes):
         return self._info
 
     def __enter__(self) -> ImagesSource:
+        if self._left_out:
+            logger.warning("%s: %s", printable(self._place), self._left_out)
         self._frames = self._read()
         self._first = next(self._frames, None)
         if self._first is None:
@@ -56,9 +65,9 @@ class ImagesSource(Closes):
             name=printable(self._place),
             size_hw=self._first.size_hw,
             fps=None,
-            n_frames=len(self._paths),
+            n_frames=len(self._paths) - 1 + self._n_pages,
             live=False,
-            still=True,
+            still=not self._first.duration,
         )
         return self
 
@@ -75,17 +84,43 @@ class ImagesSource(Closes):
     def _read(self) -> Iterator[Frame]:
         index = 0
         for path in self._paths:
+            alone = len(self._paths) == 1
             try:
-                image = read_picture(path)
+                pages = self._counted(decode_pages(_read_file(path), path))
+                for frame in frames_of(pages, Path(path).name, index, timed=alone):
+                    index += 1
+                    yield frame
             except SourceError as exc:
-                if len(self._paths) == 1:
+                if alone and not index:
                     raise
                 self.corrupt_frames += 1
                 logger.warning("skipped: %s", exc)
-                continue
-            captured_ns = time.monotonic_ns()
-            yield Frame(image, index, index, _ONE_SECOND, captured_ns, name=Path(path).name)
-            index += 1
+
+    def _counted(self, pages: Iterator[Page]) -> Iterator[Page]:
+        for page in pages:
+            self._n_pages = page.n_pages
+            yield page
+
+
+def frames_of(
+    pages: Iterable[Page], name: str, index: int = 0, *, timed: bool = True
+) -> Iterator[Frame]:
+    """The pages of a file as frames of a second each.
+
+    Args:
+        index: of the first one, among the frames of all files.
+        timed: those of an animation get its times and durations, and no names, as of a video.
+    """
+    begin = 0
+    for number, page in enumerate(pages, 1):
+        captured_ns, lasts = time.monotonic_ns(), page.milliseconds
+        if timed and lasts:
+            yield Frame(page.image_bgr, index, begin, _MILLISECOND, captured_ns, duration=lasts)
+            begin += lasts
+        else:
+            one_name = name if page.n_pages == 1 else f"{name}#{number}"
+            yield Frame(page.image_bgr, index, index, _ONE_SECOND, captured_ns, name=one_name)
+        index += 1
 
 
 def read_picture(path: str) -> BgrImage:

@@ -8,17 +8,18 @@ import os
 import re
 import shlex
 import stat
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-import cv2
-
 from stream_cam.errors import SourceError, SourceNotFoundError
+from stream_cam.sources.pictures import is_encoded_picture
 
 # fmt: off
 PICTURE_SUFFIXES: Final = frozenset((
-    ".avif", ".bmp", ".dib", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg", ".pbm", ".pgm", ".png",
-    ".ppm", ".tif", ".tiff", ".webp",
+    ".avif", ".bmp", ".dib", ".gif", ".heic", ".heif", ".hif", ".jfif", ".jp2", ".jpe", ".jpeg",
+    ".jpg", ".mpo", ".pbm", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp",
 ))
 VIDEO_SUFFIXES: Final = frozenset((
     ".3gp", ".avi", ".flv", ".gif", ".h264", ".h265", ".hevc", ".m2ts", ".m4v", ".mjpeg", ".mjpg",
@@ -56,11 +57,14 @@ def check_readable(path: str) -> os.stat_result:
 
 
 def is_picture(path: str) -> bool:
-    """Whether a regular file is a picture, by its name, or by its first bytes if that is open."""
+    """Whether a regular file is a picture, by its name, or by its first bytes if that is open.
+
+    A GIF is a video here, which it mostly is; in a folder of pictures it is one of them.
+    """
     suffix = Path(path).suffix.lower()
-    if suffix in PICTURE_SUFFIXES:
-        return True
-    return suffix not in VIDEO_SUFFIXES and bool(cv2.haveImageReader(path))
+    if suffix in VIDEO_SUFFIXES:
+        return False
+    return suffix in PICTURE_SUFFIXES or is_encoded_picture(path)
 
 
 def is_pattern(path: str) -> bool:
@@ -68,25 +72,29 @@ def is_pattern(path: str) -> bool:
     return glob.has_magic(path) and not os.path.exists(path)
 
 
-def find_pictures(place: str) -> list[str]:
+def find_pictures(place: str) -> tuple[list[str], str]:
     """The pictures in a folder or of a glob, in the order in which people count.
+
+    Returns:
+        Their paths, and a sentence about what else there is, empty if there is nothing.
 
     Raises:
         SourceNotFoundError: there are none; the message says what there is instead.
     """
+    folders = 0
     if is_pattern(place):
         found = [path for path in glob.glob(place, recursive=True) if os.path.isfile(path)]
         what = f"{place} matches {len(found)} files, but no picture"
     else:
-        found = [entry.path for entry in os.scandir(place) if entry.is_file()]
+        entries = [entry for entry in os.scandir(place) if not entry.name.startswith(".")]
+        found = [entry.path for entry in entries if entry.is_file()]
+        folders = sum(entry.is_dir() for entry in entries)
         what = f"the folder {place} has no pictures in it"
-    pictures = [
-        path
-        for path in found
-        if Path(path).suffix.lower() in PICTURE_SUFFIXES and not Path(path).name.startswith(".")
-    ]
+    found = [path for path in found if not Path(path).name.startswith(".")]
+    pictures = [path for path in found if _is_picture_of_folder(path)]
     if pictures:
-        return sorted(pictures, key=natural_key)
+        others = sorted(set(found) - set(pictures))
+        return sorted(pictures, key=natural_key), _left_out(place, others, folders)
     videos = sorted(path for path in found if Path(path).suffix.lower() in VIDEO_SUFFIXES)
     if videos:
         what += (
@@ -98,6 +106,27 @@ def find_pictures(place: str) -> list[str]:
     else:
         what += " (" + " ".join(sorted(PICTURE_SUFFIXES)) + ")"
     raise SourceNotFoundError(what)
+
+
+def _is_picture_of_folder(path: str) -> bool:
+    suffix = Path(path).suffix.lower()
+    if suffix in PICTURE_SUFFIXES or suffix in VIDEO_SUFFIXES:
+        return suffix in PICTURE_SUFFIXES
+    return is_encoded_picture(path)
+
+
+def _left_out(place: str, paths: Sequence[str], n_folders: int) -> str:
+    """What is not read of a folder or glob, as a sentence."""
+    said = []
+    if paths:
+        kinds = Counter(Path(path).suffix.lower() or "without a suffix" for path in paths)
+        listed = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common())
+        said.append(f"left out, because they are no pictures: {listed}")
+    if n_folders:
+        folders = "1 folder" if n_folders == 1 else f"{n_folders} folders"
+        everything = os.path.join(place, "**")
+        said.append(f"not entered: {folders}; give '{everything}' for those as well")
+    return "; ".join(said)
 
 
 def natural_key(path: str) -> list[tuple[int, int, str]]:

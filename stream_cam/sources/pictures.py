@@ -14,7 +14,6 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from fractions import Fraction
 from io import BytesIO
 from typing import Any, Final
 
@@ -73,7 +72,7 @@ class Page:
     image_bgr: BgrImage
     """(H, W, 3) uint8, upright."""
     n_pages: int
-    seconds: Fraction | None = None
+    milliseconds: int = 0
     """How long it is shown, in an animation."""
 
 
@@ -217,12 +216,10 @@ def _orientation_of(image: Image.Image) -> int:
 
 
 def _pages_by_pillow(image: Image.Image) -> Iterator[Page]:
-    n_pages = getattr(image, "n_frames", 1) if image.format in _PAGED else 1
-    for index in range(n_pages):
-        if n_pages > 1:  # a HEIF is at its main picture already, and at a tile after that
-            image.seek(index)
-        if index and image.format == "TIFF" and _is_reduced(image):
-            continue
+    places = _places(image)
+    for place in places:
+        if image.format in _PAGED:  # a HEIF is at its main picture already
+            image.seek(place)
         image.load()  # TIFF is upright after that, and says so
         shown = ImageOps.exif_transpose(image)
         if shown.has_transparency_data:
@@ -231,20 +228,32 @@ def _pages_by_pillow(image: Image.Image) -> Iterator[Page]:
             array = np.asarray(shown)
         else:
             array = cv2.cvtColor(np.asarray(shown.convert("RGB")), cv2.COLOR_RGB2BGR)
-        yield Page(to_bgr8(array), n_pages, _seconds_of(image) if n_pages > 1 else None)
+        lasts = _milliseconds_of(image) if len(places) > 1 else 0
+        yield Page(to_bgr8(array), len(places), lasts)
 
 
-def _is_reduced(image: Image.Image) -> bool:
-    """Whether a page of a TIFF is a smaller copy of another one, or its mask."""
-    tags = getattr(image, "tag_v2", {})
-    return bool(tags.get(_SUBFILE_TYPE, 0) & _REDUCED_OR_MASK)
+def _places(image: Image.Image) -> list[int]:
+    """Where the pages are that count."""
+    if image.format not in _PAGED:
+        return [0]
+    places = list(range(getattr(image, "n_frames", 1)))
+    if not isinstance(image, TiffImagePlugin.TiffImageFile):
+        return places
+    wanted = []
+    for place in places:
+        image.seek(place)
+        # The others are smaller copies of a page, or its mask.
+        if not image.tag_v2.get(_SUBFILE_TYPE, 0) & _REDUCED_OR_MASK:
+            wanted.append(place)
+    image.seek(0)
+    return wanted or [0]
 
 
-def _seconds_of(image: Image.Image) -> Fraction | None:
+def _milliseconds_of(image: Image.Image) -> int:
     if image.format == "TIFF":
-        return None
-    milliseconds = round(image.info.get("duration", 0))
-    return Fraction(milliseconds if milliseconds > 10 else 100, 1000)  # as browsers do
+        return 0
+    said = round(image.info.get("duration", 0))
+    return said if said > 10 else 100  # as browsers do
 
 
 def _pages_by_opencv(data: bytes, image: Image.Image | None) -> Iterator[Page]:
@@ -256,14 +265,14 @@ def _pages_by_opencv(data: bytes, image: Image.Image | None) -> Iterator[Page]:
         return
     # OpenCV turns a TIFF whatever it is told.
     buffer = np.frombuffer(data, np.uint8)
-    n_pages = None if image is None else getattr(image, "n_frames", 1)
-    for pages in [(0, 1 << 30)] if n_pages is None else [(at, at + 1) for at in range(n_pages)]:
+    places = [(0, 1 << 30)] if image is None else [(at, at + 1) for at in _places(image)]
+    for place in places:
         with _silence():
-            _, decoded = cv2.imdecodemulti(buffer, cv2.IMREAD_UNCHANGED, range=pages)
+            _, decoded = cv2.imdecodemulti(buffer, cv2.IMREAD_UNCHANGED, range=place)
         if not decoded:
             raise ValueError("OpenCV cannot decode it either")
         for array in decoded:
-            yield Page(to_bgr8(array), n_pages or len(decoded))
+            yield Page(to_bgr8(array), max(len(places), len(decoded)))
 
 
 def _by_opencv(data: bytes, flags: int) -> npt.NDArray[Any]:
