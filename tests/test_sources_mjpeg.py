@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import io
 import struct
-from itertools import pairwise
+from itertools import cycle, pairwise
 
 import cv2
 import numpy as np
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
@@ -16,7 +15,7 @@ from PIL import Image
 from stream_cam.sources.mjpeg import PictureSplitter
 
 
-def drawn(number: int, size: tuple[int, int] = (40, 24)) -> Image.Image:
+def drawn(number: int, size: tuple[int, int] = (24, 16)) -> Image.Image:
     noise = np.random.default_rng(number).integers(0, 256, (size[1], size[0], 3), np.uint8)
     return Image.fromarray(cv2.GaussianBlur(noise, (5, 5), 0))
 
@@ -36,7 +35,7 @@ def with_thumbnail(number: int) -> bytes:
 
 JPEGS = {
     "baseline": saved(drawn(1)),
-    "progressive": saved(drawn(2), progressive=True),
+    "progressive": saved(drawn(2, (40, 24)), progressive=True),
     "restart markers": saved(drawn(3), restart_marker_blocks=1),
     "grey": saved(drawn(4).convert("L")),
     "thumbnail": with_thumbnail(5),
@@ -65,20 +64,18 @@ def split(
 
 
 def test_the_pictures_of_this_test_hold_what_makes_it_hard() -> None:
-    assert b"\xff\x00" in JPEGS["baseline"] or b"\xff\x00" in JPEGS["progressive"]
+    assert any(b"\xff\x00" in jpeg for jpeg in JPEGS.values())
     assert b"\xff\xd0" in JPEGS["restart markers"]
     assert JPEGS["progressive"].count(b"\xff\xda") > 2
     assert JPEGS["thumbnail"].count(b"\xff\xd9") == 2
 
 
-@pytest.mark.parametrize("between", BETWEEN)
-def test_every_picture_is_found_wherever_the_bytes_are_cut(between: bytes) -> None:
-    data = b"".join(between + picture for picture in PICTURES) + between
+def test_every_picture_is_found_wherever_the_bytes_are_cut() -> None:
+    data = b"".join(between + picture for picture, between in zip(PICTURES, cycle(BETWEEN)))
     for cut in range(len(data) + 1):
         pictures, splitter = split(data, cut)
         assert pictures == PICTURES
-        assert not splitter.broken or between.endswith(b"\xff\xd8")
-        assert splitter.skipped_bytes + sum(map(len, pictures)) >= len(data) - 7
+        assert splitter.skipped_bytes + sum(map(len, pictures)) == len(data)
 
 
 def test_byte_by_byte() -> None:
@@ -138,10 +135,7 @@ def test_thumbnail_of_a_damaged_picture_is_not_taken_for_the_next() -> None:
 
 
 def test_jpeg_without_coded_data_is_none() -> None:
-    pictures, splitter = split(
-        b"\xff\xd8\xff\xd9" + b"\xff\xd8\xff\xfe\0\x02\xff\xd9" + PICTURES[0]
-    )
-    assert pictures[-1] == PICTURES[0]
+    assert split(b"\xff\xd8\xff\xd9" + PICTURES[0])[0] == [PICTURES[0]]
 
 
 def test_picture_that_never_ends_is_given_up_within_the_bound() -> None:

@@ -25,10 +25,13 @@ from stream_cam.uri import (
 )
 
 if TYPE_CHECKING:
+    from stream_cam.sources.network import NetworkSource
     from stream_cam.sources.video import VideoSource
 
 _SCHEMES = (*NETWORK_SCHEMES, "demo", "file")
 _RECORDINGS = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".webm")
+"""No one expects a video file to come back when it is not there."""
+_PLAYLISTS = (".m3u8", ".mpd", ".sdp")
 
 __all__ = [
     "CameraSource",
@@ -89,12 +92,10 @@ def open_source(uri: str, config: CaptureConfig | None = None, live: bool | None
         return demo
     if scheme in NETWORK_SCHEMES:
         _check_address(uri)
-        from stream_cam.sources.video import VideoSource
-
-        recording = scheme in ("http", "https") and _names_a_recording(uri)
+        recording = scheme in ("http", "https") and _ends_with(uri, _RECORDINGS)
         if live is False or (recording and not live):
-            return VideoSource(uri, config, live)
-        return HealingSource(uri, lambda: VideoSource(uri, config, live), config)
+            return _open_url(uri, config, live)
+        return HealingSource(uri, lambda: _open_url(uri, config, live), config)
     if scheme == "file":
         return _open_path(str(local_path(uri)), config, live)
     if scheme:
@@ -145,9 +146,21 @@ def _check_address(url: str) -> None:
         raise UsageError(f"{shown} names no host, such as {parts.scheme}://192.168.1.20/stream")
 
 
-def _names_a_recording(url: str) -> bool:
-    """Whether a URL is a video file's, which no one expects to come back when it is not there."""
-    return urlsplit(quoted_url(url)).path.lower().endswith(_RECORDINGS)
+def _open_url(url: str, config: CaptureConfig, live: bool | None) -> NetworkSource | VideoSource:
+    """FFmpeg reads what it alone knows; of the rest the first bytes tell who reads it."""
+    from stream_cam.sources.network import NetworkSource
+    from stream_cam.sources.video import VideoSource
+
+    scheme = scheme_of(url)
+    sniffed = scheme in ("http", "https") and not _ends_with(url, (*_RECORDINGS, *_PLAYLISTS))
+    # With a query, as in tcp://0.0.0.0:8000?listen=1, FFmpeg is told how to connect.
+    if sniffed or (scheme == "tcp" and "?" not in url):
+        return NetworkSource(url, config, live)
+    return VideoSource(url, config, live)
+
+
+def _ends_with(url: str, suffixes: tuple[str, ...]) -> bool:
+    return urlsplit(quoted_url(url)).path.lower().endswith(suffixes)
 
 
 def _open_path(path: str, config: CaptureConfig, live: bool | None) -> Source:

@@ -1,9 +1,11 @@
-"""What FFmpeg's errors mean to the person who typed the URI."""
+"""What the errors of FFmpeg and of sockets mean to the person who typed the URI."""
 
 from __future__ import annotations
 
 import errno
+import http.client
 import socket
+import ssl
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
@@ -13,34 +15,35 @@ import av.error
 from stream_cam.errors import SourceError, SourceErrorKind, SourceNotFoundError
 from stream_cam.uri import quoted_url, redact, redact_uri, scheme_of
 
-_ADVICE: Final[tuple[tuple[type[BaseException], SourceErrorKind, str], ...]] = (
-    (
-        av.error.HTTPUnauthorizedError,
+_STATUS: Final[dict[int, tuple[SourceErrorKind, str]]] = {
+    400: ("other", "the server refused the request (4xx); check the URL"),
+    401: (
         "authentication",
-        "wrong or missing user and password (401); give rtsp://USER:PASSWORD@…, special "
+        "wrong or missing user and password (401); give {scheme}://USER:PASSWORD@…, special "
         "characters as %XX",
     ),
+    403: ("authentication", "the server refuses access (403); check user and rights"),
+    404: ("not found", "the server has nothing under this path (404); check it"),
+    500: ("other", "the server failed (5xx); look at its log"),
+}
+_FFMPEG_STATUS: Final = (
+    (av.error.HTTPUnauthorizedError, 401),
+    (av.error.HTTPForbiddenError, 403),
+    (av.error.HTTPNotFoundError, 404),
+    (av.error.HTTPServerError, 500),
+    (av.error.HTTPError, 400),
+)
+_ADVICE: Final[tuple[tuple[type[BaseException], SourceErrorKind, str], ...]] = (
     (
-        av.error.HTTPForbiddenError,
-        "authentication",
-        "the server refuses access (403); check user and rights",
-    ),
-    (
-        av.error.HTTPNotFoundError,
-        "not found",
-        "the server has nothing under this path (404); check it",
-    ),
-    (av.error.HTTPServerError, "other", "the server failed (5xx); look at its log"),
-    (av.error.HTTPError, "other", "the server refused the request (4xx); check the URL"),
-    (
-        av.error.ConnectionRefusedError,
+        ConnectionRefusedError,
         "refused",
         "nothing listens there; check host, port and server",
     ),
-    (av.error.ConnectionResetError, "lost", "the connection was cut; check the server"),
-    (av.error.BrokenPipeError, "lost", "the connection was cut; check the server"),
-    (av.error.EOFError, "lost", "the connection was cut; check the server"),
-    (av.error.TimeoutError, "timeout", "it does not answer; check host, port and network"),
+    (ConnectionResetError, "lost", "the connection was cut; check the server"),
+    (BrokenPipeError, "lost", "the connection was cut; check the server"),
+    (http.client.IncompleteRead, "lost", "the connection was cut; check the server"),
+    (EOFError, "lost", "the connection was cut; check the server"),
+    (TimeoutError, "timeout", "it does not answer; check host, port and network"),
     (
         av.error.ProtocolNotFoundError,
         "codec",
@@ -51,10 +54,11 @@ _ADVICE: Final[tuple[tuple[type[BaseException], SourceErrorKind, str], ...]] = (
         "codec",
         "there is no decoder for its codec; convert it to H.264",
     ),
-    (av.error.PermissionError, "permission", "permission denied"),
+    (PermissionError, "permission", "permission denied"),
 )
 
 _NO_SUCH_NAME: Final = frozenset({socket.EAI_NONAME, getattr(socket, "EAI_NODATA", None)})
+_NO_TLS: Final = "no TLS connection; check the port, or whether the server speaks TLS at all"
 _UNREACHABLE: Final = frozenset({errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ENETDOWN})
 
 
@@ -73,16 +77,25 @@ def explain_network_error(
     if late or isinstance(exc, av.error.ExitError):
         what = f"no answer within {seconds:g} s; check host, port and network"
         return SourceError(f"{where}: {what}", kind="timeout")
+    for answer, status in _FFMPEG_STATUS:
+        if isinstance(exc, answer):
+            return explain_http_status(uri, status)
     for error_type, kind, what in _ADVICE:
         if isinstance(exc, error_type):
-            error = SourceNotFoundError if kind == "not found" else SourceError
-            return error(f"{where}: {what}", kind=kind)
+            return SourceError(f"{where}: {what}", kind=kind)
+    if isinstance(exc, (socket.gaierror, UnicodeError)):
+        return _explain_name(urlsplit(quoted_url(uri)).hostname or "", where, exc)
+    if isinstance(exc, ssl.SSLError):
+        return SourceError(f"{where}: {_NO_TLS}", kind="tls")
+    if isinstance(exc, http.client.BadStatusLine):
+        what = "what answers there does not speak HTTP; check port and scheme, such as tcp://"
+        return SourceError(f"{where}: {what}", kind="codec")
     number = getattr(exc, "errno", None)
     if isinstance(exc, av.error.InvalidDataError):
         # RTSP says so of a connection that breaks off in the middle of the handshake as well.
-        recorded = scheme in ("http", "https") and doing == "opened"
+        lasting = scheme in ("http", "https", "tcp") and doing == "opened"
         what = "what comes is no video that can be decoded"
-        return SourceError(f"{where}: {what}", kind="codec" if recorded else "lost")
+        return SourceError(f"{where}: {what}", kind="codec" if lasting else "lost")
     if number in _UNREACHABLE:
         return SourceError(f"{where}: no way to that host; check network", kind="unreachable")
     if number == errno.EIO and doing == "opened":
@@ -92,22 +105,35 @@ def explain_network_error(
     return SourceError(f"{where}: {reason}; check host, port and path", kind=kind)
 
 
+def explain_http_status(uri: str, status: int) -> SourceError:
+    """The error for an HTTP answer (or RTSP's, which are the same) that is none of success."""
+    where = f"{redact_uri(uri)} cannot be opened"
+    if 300 <= status < 400:
+        return SourceError(f"{where}: the server sends on and on to other places; check the URL")
+    kind, what = _STATUS.get(status) or _STATUS[500 if status >= 500 else 400]
+    error = SourceNotFoundError if kind == "not found" else SourceError
+    return error(f"{where}: {what.format(scheme=scheme_of(uri))}", kind=kind)
+
+
 def _explain_eio(uri: str, where: str) -> SourceError:
     """FFmpeg's answer to names that do not resolve and to TLS that fails; tell them apart."""
     host = urlsplit(quoted_url(uri)).hostname or ""
     try:
         socket.getaddrinfo(host, None)
     except (OSError, UnicodeError) as exc:
-        if getattr(exc, "errno", None) in _NO_SUCH_NAME or isinstance(exc, UnicodeError):
-            what = f"there is no host named {host}; check the name"
-            return SourceNotFoundError(f"{where}: {what}")
-        reason = getattr(exc, "strerror", None) or exc
-        what = f"the name {host} cannot be looked up now ({reason}); check the network"
-        return SourceError(f"{where}: {what}", kind="unreachable")
+        return _explain_name(host, where, exc)
     if scheme_of(uri) in ("https", "rtsps"):
-        what = "no TLS connection; check the port, or whether the server speaks TLS at all"
-        return SourceError(f"{where}: {what}", kind="tls")
+        return SourceError(f"{where}: {_NO_TLS}", kind="tls")
     return SourceError(f"{where}: the connection breaks off; check the server", kind="lost")
+
+
+def _explain_name(host: str, where: str, exc: BaseException) -> SourceError:
+    if getattr(exc, "errno", None) in _NO_SUCH_NAME or isinstance(exc, UnicodeError):
+        what = f"there is no host named {host}; check the name"
+        return SourceNotFoundError(f"{where}: {what}")
+    reason = getattr(exc, "strerror", None) or exc
+    what = f"the name {host} cannot be looked up now ({reason}); check the network"
+    return SourceError(f"{where}: {what}", kind="unreachable")
 
 
 def explain_file_error(path: str, exc: BaseException, doing: str = "opened") -> SourceError:

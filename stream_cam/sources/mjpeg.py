@@ -112,8 +112,8 @@ class PictureSplitter:
         while at + 2 <= len(data):
             marker = data[at + 1]
             if data[at] != 0xFF or marker == _SOI or (marker == _EOI and at == 2):
-                # The segment that was stepped over last may hold the next picture's beginning; those
-                # before it led on, and a start within one of them is a thumbnail's.
+                # The segment that was stepped over last may hold the next picture's beginning.
+                # Those before it led on; a start within one of them is a thumbnail's.
                 raise _Broken(self._last + 2)
             if marker == _EOI:
                 return True, at + 2

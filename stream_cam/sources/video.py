@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from functools import partial
-from typing import Final
+from typing import Final, Protocol
 
 import av
 import av.error
@@ -38,9 +38,18 @@ _TEXT_FORMATS: Final = frozenset({"tty", "bin", "xbin", "adf", "idf"})
 """FFmpeg draws text files as ANSI art by their suffix (.txt, .nfo, .asc…) and calls it video."""
 _LOW_DELAY: Final = 1 << 19
 """AV_CODEC_FLAG_LOW_DELAY; PyAV's name for it has moved between versions."""
-_RTSP_PROBING: Final = {"fpsprobesize": "1", "analyzeduration": "1000000"}
+_SHORT_PROBING: Final = {"fpsprobesize": "1", "analyzeduration": "1000000"}
 """FFmpeg otherwise watches 20 frames go by for their rate: 0.6 s more to connect at 30 fps, 2 s at
-10 fps (measured)."""
+10 fps. It waits 5 s for the sound of an RTMP or HTTP-FLV stream without any (measured)."""
+
+
+_MAY_BE_FILES: Final = frozenset({"http", "https", "ftp"})
+
+
+class Readable(Protocol):
+    """A connection that is open already."""
+
+    def read(self, most: int, /) -> bytes: ...
 
 
 class VideoSource(Closes):
@@ -53,12 +62,20 @@ class VideoSource(Closes):
         uri: a path, or a URL with one of `NETWORK_SCHEMES`.
         config: time limits, RTSP transport.
         live: whether the newest frame wins; default: streams without a known duration.
+        connection: where the bytes of a URL come from, instead of a connection of FFmpeg's own.
     """
 
-    def __init__(self, uri: str, config: CaptureConfig | None = None, live: bool | None = None):
+    def __init__(
+        self,
+        uri: str,
+        config: CaptureConfig | None = None,
+        live: bool | None = None,
+        connection: Readable | None = None,
+    ) -> None:
         self._uri = uri
         self._config = config or CaptureConfig()
         self._live = live
+        self._connection = connection
         self._network = scheme_of(uri) in NETWORK_SCHEMES
         self._container: InputContainer | None = None
         self._frames: Iterator[Frame] | None = None
@@ -120,13 +137,7 @@ class VideoSource(Closes):
                 check_readable(self._uri)
                 # Without the prefix FFmpeg takes "a:b.mp4" for a protocol named a.
                 return av.open("file:" + self._uri, metadata_errors=TAG_ERRORS)
-            timeout = (self._config.open_timeout_seconds, self._config.read_timeout_seconds)
-            return av.open(
-                quoted_url(self._uri),
-                options=self._options(),
-                timeout=timeout,
-                metadata_errors=TAG_ERRORS,
-            )
+            return self._open_url() if self._connection is None else self._open_connection()
         except (av.error.FFmpegError, ValueError) as exc:
             if not self._network:
                 raise explain_file_error(self._uri, exc) from exc
@@ -137,12 +148,30 @@ class VideoSource(Closes):
         # exception raised inside would carry it along as its context.
         raise problem
 
-    def _options(self) -> dict[str, str]:
+    def _open_connection(self) -> InputContainer:
+        return av.open(
+            self._connection, mode="r", options=_SHORT_PROBING, metadata_errors=TAG_ERRORS
+        )
+
+    def _open_url(self) -> InputContainer:
+        scheme = scheme_of(self._uri)
+        opened = partial(
+            av.open,
+            quoted_url(self._uri),
+            timeout=(self._config.open_timeout_seconds, self._config.read_timeout_seconds),
+            metadata_errors=TAG_ERRORS,
+        )
         # Not fflags=nobuffer: it throws away what was read to recognise the stream, the key frame
         # with it, and the first picture waits for the next one (seconds, or for ever).
-        if scheme_of(self._uri) in ("rtsp", "rtsps"):
-            return {"rtsp_transport": self._config.rtsp_transport, **_RTSP_PROBING}
-        return {}
+        options: dict[str, str] = {}
+        if scheme in ("rtsp", "rtsps"):
+            options["rtsp_transport"] = self._config.rtsp_transport
+        if scheme not in _MAY_BE_FILES:
+            container = opened(options={**options, **_SHORT_PROBING})
+            if container.streams.video:
+                return container
+            container.close()  # its pictures begin late
+        return opened(options=options)
 
     def _start(self, container: InputContainer) -> None:
         stream = self._video_stream(container)

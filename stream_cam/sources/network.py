@@ -1,0 +1,297 @@
+"""What a URL gives: pictures one after the other, one picture, or a video for FFmpeg."""
+
+from __future__ import annotations
+
+import logging
+import re
+import time
+from collections import deque
+from collections.abc import Iterator
+from fractions import Fraction
+from typing import Final
+
+from stream_cam.closing import Closes
+from stream_cam.config import CaptureConfig
+from stream_cam.errors import SourceError
+from stream_cam.frame import Frame
+from stream_cam.sources.base import SourceInfo
+from stream_cam.sources.connection import Connection
+from stream_cam.sources.mjpeg import JPEG_START, MOST_PICTURE_BYTES, PNG_START, PictureSplitter
+from stream_cam.sources.pictures import decode_picture
+from stream_cam.sources.video import VideoSource
+from stream_cam.uri import redact_uri
+
+logger = logging.getLogger(__name__)
+
+_NANOSECOND: Final = Fraction(1, 1_000_000_000)
+_MOST_WITHOUT_PICTURE: Final = 4 << 20
+"""Bytes without a whole picture after which a stream is no motion JPEG."""
+_MOST_UNDECODABLE_IN_A_ROW: Final = 30
+_PART_TYPE: Final = re.compile(rb"content-type:\s*([\w.+/-]+)", re.IGNORECASE)
+_PICTURE_TYPES: Final = frozenset({"video/x-motion-jpeg", "video/x-mjpeg", "video/mjpeg"})
+_OTHER_PICTURES: Final = frozenset({"image/gif", "image/svg+xml"})
+"""Of these FFmpeg reads more than one picture, or none."""
+_TEXT_TYPES: Final = frozenset({"text/html", "text/plain", "application/json", "text/xml"})
+_PLAYLISTS: Final = (b"#EXTM3U", b"<?xml", b"<MPD", b"v=0", b"\xef\xbb\xbf#EXTM3U")
+"""HLS, DASH and SDP: FFmpeg opens further addresses relative to this one."""
+
+
+class NetworkSource(Closes):
+    """A camera or file at http://, https:// or tcp://.
+
+    Looks at the first bytes. Motion JPEG is read here, whatever the server says about it. A server
+    that gives one picture is a still. All else is a video for FFmpeg: what cannot be sought in is
+    read over this same connection, since some servers take only one.
+
+    Args:
+        uri: the URL.
+        config: time limits.
+        live: as of `open_source`.
+    """
+
+    def __init__(self, uri: str, config: CaptureConfig, live: bool | None = None) -> None:
+        self._uri, self._name = uri, redact_uri(uri)
+        self._config = config
+        self._live = live
+        self._connection = Connection(uri, config)
+        self._pictures: PictureSource | None = None
+        self._video: VideoSource | None = None
+
+    @property
+    def info(self) -> SourceInfo:
+        return self._source.info
+
+    @property
+    def corrupt_frames(self) -> int:
+        source = self._pictures or self._video
+        return 0 if source is None else source.corrupt_frames
+
+    @property
+    def awaits_key_frame(self) -> bool:
+        """Packets come, and none of them can be decoded before the next key frame."""
+        return self._video is not None and self._video.awaits_key_frame
+
+    @property
+    def packets_read(self) -> int:
+        return 0 if self._video is None else self._video.packets_read
+
+    @property
+    def _source(self) -> PictureSource | VideoSource:
+        source = self._pictures or self._video
+        if source is None:
+            raise ValueError("the source is not open; use it in a with-statement")
+        return source
+
+    def __enter__(self) -> NetworkSource:
+        try:
+            self._open()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __iter__(self) -> Iterator[Frame]:
+        yield from self._source
+
+    def interrupt(self) -> None:
+        """Ends the iteration soon, from any thread."""
+        self._connection.interrupt()
+        if self._video is not None:
+            self._video.interrupt()
+
+    def close(self) -> None:
+        if self._video is not None:
+            self._video.close()
+        self._connection.close()
+
+    def _open(self) -> None:
+        connection = self._connection.__enter__()
+        head = self._head()
+        if _are_pictures(head, connection):
+            self._pictures = PictureSource(self._name, connection, self._live)
+            self._pictures.__enter__()
+            return
+        if head.lstrip()[:1] == b"<" and connection.content_type in _TEXT_TYPES:
+            raise SourceError(
+                f"{self._name} cannot be opened: what comes is no video that can be decoded, but "
+                f"{connection.content_type}; check the path, or whether a login page answers",
+                kind="codec",
+            )
+        if connection.length is not None or connection.seekable or head.startswith(_PLAYLISTS):
+            connection.close()
+            self._video = VideoSource(self._uri, self._config, self._live)
+        else:
+            self._video = VideoSource(self._uri, self._config, self._live, connection)
+        self._video.__enter__()
+
+    def _head(self) -> bytes:
+        """The first bytes, which stay to be read: some kinds are known by the first eight."""
+        head = b""
+        while len(head) < len(PNG_START) and (data := self._connection.read()):
+            head += data
+        if not head:
+            raise SourceError(
+                f"{self._name} cannot be opened: the server closes the connection without sending "
+                f"anything; check the path and the server's log",
+                kind="lost",
+            )
+        self._connection.unread(head)
+        return head
+
+
+def _are_pictures(head: bytes, connection: Connection) -> bool:
+    """Whether what begins so is one picture or a stream of them."""
+    kind = connection.content_type
+    if kind.startswith("multipart/"):
+        return True
+    if head.startswith((JPEG_START, PNG_START)):
+        # A file with a length may be a whole film of JPEGs.
+        return not (kind.startswith("video/") and connection.length is not None)
+    if kind.startswith("image/"):
+        return kind not in _OTHER_PICTURES
+    multipart = head.lstrip().lower().startswith((b"--", b"content-"))
+    return multipart or (kind in _PICTURE_TYPES and connection.length is None)
+
+
+class PictureSource(Closes):
+    """JPEGs and PNGs that come one after the other; just one is a still.
+
+    A frame's time is when its last byte has come, in ns since the first frame's.
+
+    Args:
+        name: the URI, secrets redacted.
+        connection: open.
+        live: whether the newest frame wins; default: of a stream, not of a still.
+    """
+
+    def __init__(self, name: str, connection: Connection, live: bool | None = None) -> None:
+        self._name = name
+        self._connection = connection
+        self._live = live
+        self._splitter = PictureSplitter()
+        self._waiting: deque[bytes] = deque()
+        self._frames = self._read()
+        self._first: Frame | None = None
+        self._info: SourceInfo | None = None
+        self._undecodable = 0
+
+    @property
+    def info(self) -> SourceInfo:
+        if self._info is None:
+            raise ValueError("the source is not open; use it in a with-statement")
+        return self._info
+
+    @property
+    def corrupt_frames(self) -> int:
+        """Pictures so far that did not end, or could not be decoded."""
+        return self._splitter.broken + self._undecodable
+
+    def __enter__(self) -> PictureSource:
+        self._first = next(self._frames)
+        still = self._is_still()
+        self._info = SourceInfo(
+            name=self._name,
+            size_hw=self._first.size_hw,
+            fps=None,
+            n_frames=1 if still else None,
+            live=not still if self._live is None else self._live,
+            still=still,
+        )
+        return self
+
+    def __iter__(self) -> Iterator[Frame]:
+        first, self._first = self._first, None
+        if first is not None:
+            yield first
+        yield from self._frames
+
+    def _is_still(self) -> bool:
+        """Whether the first picture is the only one; of a stream it waits for the next."""
+        connection = self._connection
+        if connection.content_type.startswith("multipart/"):
+            return False
+        if connection.content_type.startswith("image/") and connection.length is not None:
+            return True  # whatever hides behind the picture, such as a film
+        while not self._waiting and not self._splitter.within:
+            data = connection.read()
+            if not data:
+                return True
+            self._waiting.extend(self._splitter.feed(data))
+        return False
+
+    def _read(self) -> Iterator[Frame]:
+        index = start_ns = failures = 0
+        for picture in self._split():
+            captured_ns = time.monotonic_ns()
+            try:
+                image = decode_picture(picture, self._name)
+            except SourceError as exc:
+                failures += 1
+                self._undecodable += 1
+                logger.debug("damaged picture: %s", exc)
+                if failures >= _MOST_UNDECODABLE_IN_A_ROW:
+                    raise self._failure(f"{failures} pictures in a row cannot be decoded") from None
+                continue
+            failures = 0
+            start_ns = start_ns if index else captured_ns
+            yield Frame(image, index, captured_ns - start_ns, _NANOSECOND, captured_ns)
+            index += 1
+        if not index:
+            raise self._without_picture()
+
+    def _split(self) -> Iterator[bytes]:
+        splitter, waiting = self._splitter, self._waiting
+        if self._is_one_of_another_kind():
+            yield self._whole()
+            return
+        while True:
+            while waiting:
+                yield waiting.popleft()
+            data = self._connection.read()
+            if not data:
+                return
+            waiting.extend(splitter.feed(data))
+            if not splitter.pictures and splitter.skipped_bytes > _MOST_WITHOUT_PICTURE:
+                raise self._failure(f"{splitter.skipped_bytes >> 20} MiB hold no whole picture")
+
+    def _is_one_of_another_kind(self) -> bool:
+        """Whether a still comes that has no marks known here, such as WebP."""
+        head = self._connection.read()
+        self._connection.unread(head)
+        is_image = self._connection.content_type.startswith("image/")
+        return is_image and not head.lstrip().startswith((JPEG_START, PNG_START, b"--"))
+
+    def _whole(self) -> bytes:
+        data = bytearray()
+        while piece := self._connection.read():
+            data += piece
+            if len(data) > MOST_PICTURE_BYTES:
+                raise self._failure("it does not end")
+        return bytes(data)
+
+    def _without_picture(self) -> SourceError:
+        """The stream has ended, and there was none."""
+        splitter = self._splitter
+        part = _PART_TYPE.search(splitter.lead)
+        if self._undecodable:
+            return self._failure("its pictures cannot be decoded")
+        if splitter.broken or (part is not None and not part[1].lower().startswith(b"image/")):
+            return self._failure("it ends without a whole picture")
+        return SourceError(
+            f"{self._name} cannot be read: the connection ends before a picture is whole; check "
+            f"the camera or server",
+            kind="lost",
+        )
+
+    def _failure(self, what: str) -> SourceError:
+        splitter = self._splitter
+        part = _PART_TYPE.search(splitter.lead)
+        if not splitter.pictures and splitter.broken:
+            what += f"; {splitter.broken} begin, but have no end"
+        elif not splitter.pictures and part is not None:
+            what += f"; its parts are {part[1].decode().lower()}"
+        return SourceError(
+            f"{self._name} is no motion JPEG that can be read: {what}; JPEG and PNG are read, of "
+            f"at most {MOST_PICTURE_BYTES >> 20} MiB each",
+            kind="codec",
+        )
