@@ -237,6 +237,14 @@ def test_heic_of_tiles_is_one_picture() -> None:
     assert len(list(decode_pages(data, "it"))) == 1
 
 
+def test_tile_is_not_shown_as_the_picture(tmp_path: Path) -> None:
+    """FFmpeg gives each tile as a video; where Pillow is not asked, none of them is shown."""
+    path = tmp_path / "photo.mov"
+    path.write_bytes(encoded(Image.new("RGB", (256, 256)), "HEIF", tile_size=128))
+    with pytest.raises(SourceError, match="a picture of several tiles"):
+        VideoSource(str(path)).__enter__()
+
+
 def test_heic_without_its_reader_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pillow_heif", None)
     with pytest.raises(SourceError, match=r"pip install 'stream-cam\[heif\]'"):

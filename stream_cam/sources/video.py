@@ -213,11 +213,17 @@ class VideoSource(Closes):
             raise SourceError(
                 f"{redact_uri(self._uri)} is not a video that FFmpeg can read, but text"
             )
+        videos = container.streams.video
         streams = [
             stream
-            for stream in container.streams.video
-            if not stream.disposition & Disposition.attached_pic
+            for stream in videos
+            if not stream.disposition & (Disposition.attached_pic | Disposition.dependent)
         ]
+        if not streams and any(stream.disposition & Disposition.dependent for stream in videos):
+            raise SourceError(
+                f"{redact_uri(self._uri)} is a picture of several tiles, and FFmpeg reads one; "
+                f"give it as a file whose name ends in .heic or .avif"
+            )
         best = container.streams.best("video")
         if best in streams:
             return streams[streams.index(best)]
