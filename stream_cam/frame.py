@@ -60,7 +60,8 @@ class Frame:
     """`time.monotonic_ns()` when the frame reached this process."""
     truth: tuple[Truth, ...] = ()
     name: str | None = None
-    """The file that the picture is from, without its folder, if it is from a file of its own."""
+    """The file that the picture is from, if it is from a file of its own: its path as seen from the
+    folder, or from the fixed part of the pattern, that is read."""
     duration: int = 0
     """How long it is shown, in units of `time_base`, as the source says; 0: it does not."""
 

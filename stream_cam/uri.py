@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import base64
+import glob
 import json
 import os
 import re
+from itertools import takewhile
 from pathlib import Path
 from urllib.parse import parse_qsl, quote, unquote, urlsplit, urlunsplit
 
@@ -76,6 +78,20 @@ def local_path(uri: str) -> Path | None:
     if scheme or (uri.isascii() and uri.isdecimal()):
         return None
     return Path(os.path.expanduser(uri))
+
+
+def folder_of_pattern(pattern: str) -> Path:
+    """The folder below which everything lies that a glob finds."""
+    return Path(*takewhile(lambda part: not glob.has_magic(part), Path(pattern).parts[:-1]))
+
+
+def result_name(source: str, suffix: str) -> str:
+    """What the result of a file is called: its whole name, and a suffix where that is another.
+
+    `cat.png` → `cat.png`, `cat.jpg` → `cat.jpg.png`: known without looking at the files beside it,
+    and no two files of one folder have one result.
+    """
+    return source if source.lower().endswith(suffix) else source + suffix
 
 
 def redact(text: str) -> str:

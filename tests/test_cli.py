@@ -179,7 +179,7 @@ def test_pictures_of_all_kinds_to_a_folder(place: Path, options: list[str]) -> N
         assert cv2.imwrite(str(pictures / name), image)
     assert main(["run", "in", "out/", "--quiet", *options]) == 0
     for name, image in kinds.items():
-        written = cv2.imread(str(place / "out" / name.replace("jpg", "png")))
+        written = cv2.imread(str(place / "out" / name.replace("jpg", "jpg.png")))
         assert written is not None
         assert written.shape == (*image.shape[:2], 3)
     assert main(["run", "in/photo.jpg", "one.jpg", "--quiet", *options]) == 0

@@ -7,6 +7,7 @@ import json
 import re
 import xml.etree.ElementTree as ET
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -109,7 +110,7 @@ def test_predictions_are_a_row_a_frame(tmp_path: Path, suffix: str) -> None:
         assert rows[0]["box"] == pytest.approx([60, 20, 80, 30], abs=1.3)
         assert [best["index"] for best in rows[0]["top"]] == [1, 0, 2]
         assert rows[0]["top"][0] == {"label": LABELS[1], "index": 1, "probability": 0.9}
-        assert [row["v"] for row in rows] == [1, 1]
+        assert [row["v"] for row in rows] == [2, 2]
     else:
         rows = list(csv.DictReader(text.splitlines()))
         assert (rows[0]["peak_x"], rows[0]["peak_y"]) == ("70.0", "25.0")
@@ -227,6 +228,52 @@ def test_maps_come_back_as_they_were(tmp_path: Path) -> None:
     assert kept["time"].tolist() == [1.0, 1.2, 1.4]
     assert kept["region"].tolist() == [[0, -3.5, 140, 73.5]] * 3
     assert kept["frame_size"].tolist() == [list(SIZE_HW)] * 3
+
+
+PICTURES = ("cat.jpg", "cat.png", "sub/cat.jpg")
+
+
+def named(number: int) -> Picture:
+    """The picture of a folder's n-th file."""
+    plain = picture(explained(peaked(2, 3), best=number), number)
+    return replace(plain, frame=replace(plain.frame, name=PICTURES[number]))
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".csv", ".parquet"])
+def test_each_row_names_its_source(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"p{suffix}"
+    with PredictionsSink(path, "clip.mp4") as sink:
+        for number in range(3):
+            sink.write(named(number))
+        sink.write(picture(explained(peaked(2, 3)), 3))
+    if suffix == ".parquet":
+        parquet = pytest.importorskip("pyarrow.parquet")
+        rows = parquet.read_table(path).to_pylist()
+    else:
+        lines = path.read_text(encoding="utf-8").splitlines()
+        rows = list(csv.DictReader(lines)) if suffix == ".csv" else list(map(json.loads, lines))
+    assert [row["source"] for row in rows] == [*PICTURES, "clip.mp4"]
+
+
+def test_each_map_names_its_source(tmp_path: Path) -> None:
+    with MapsSink(tmp_path / "c.npz", "clip.mp4") as sink:
+        for number in (0, 1, 2, 1):
+            sink.write(named(number))
+        sink.write(picture(explained(peaked(2, 3)), 3))
+    kept = np.load(tmp_path / "c.npz")
+    sources = kept["sources"][kept["source_index"]].tolist()
+    assert sources == [*PICTURES, PICTURES[1], "clip.mp4"]
+
+
+def test_timeline_of_pictures_names_them(tmp_path: Path) -> None:
+    path = tmp_path / "t.html"
+    with TimelineSink(path) as sink:
+        for number in range(3):
+            sink.write(named(number))
+    page = path.read_text(encoding="utf-8")
+    for name in PICTURES:
+        assert f"<tr><td>{name}<td>" in page
+    assert f"up to 90% at {PICTURES[2]}" in page
 
 
 def test_maps_of_another_shape_end_the_file_with_those_before(tmp_path: Path) -> None:
@@ -357,6 +404,26 @@ def test_other_types_of_results_are_refused(option: str) -> None:
     name, _, path = option.partition("=")
     with pytest.raises(ValueError, match=rf"--{name} is a file in \..*, got {path}"):
         RecordConfig(**{name: Path(path)})  # type: ignore[arg-type]
+
+
+def test_results_of_a_folder_are_matched_to_its_pictures(
+    tmp_path: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    levels = {"cat.jpg": 40, "cat.png": 120, "sub/cat.jpg": 200}
+    for name, level in levels.items():
+        path = Path("pets", name)
+        path.parent.mkdir(exist_ok=True)
+        cv2.imwrite(str(path), np.full((40, 60, 3), level, np.uint8))
+    options = ["--weights", str(tiny), "--engine", "eager", "--input-size", "64", "--no-hud"]
+    results = ["--predictions", "p.csv", "--alpha", "0"]
+    assert main(["run", "pets/**/*.*g", "out/", *results, *options]) == 0
+    rows = list(csv.DictReader(Path("p.csv").read_text().splitlines()))
+    assert [row["source"] for row in rows] == list(levels)
+    for name, level in levels.items():
+        result = cv2.imread(str(Path("out", name if name == "cat.png" else f"{name}.png")))
+        assert result is not None, name
+        assert abs(float(result.mean()) - level) < 1
 
 
 def test_results_of_a_run(

@@ -141,3 +141,15 @@ def test_nothing_shown_writes_nothing(tmp_path: Path) -> None:
 def test_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(SinkError, match=r"sheet\.png cannot be written"):
         sheet_of(tmp_path / "absent" / "sheet.png", [moment("star", 0.5, 0, 10)])
+
+
+def test_captions_of_pictures_are_their_names(tmp_path: Path) -> None:
+    """Two pictures that differ in nothing but their name have two captions."""
+    sheets = []
+    for name in ("cat.jpg", "dog.jpg", None, None):
+        path = tmp_path / "sheet.png"
+        shown = moment("cat", 0.5, 1, 100)
+        with SheetSink(path) as sink:
+            sink.write(replace(shown, frame=replace(shown.frame, name=name)))
+        sheets.append(path.read_bytes())
+    assert len({*sheets}) == 3

@@ -60,17 +60,21 @@ def test_folder_numbers_frames_of_a_video(tmp_path: Path) -> None:
     assert picture_number(read(folder / "frame_000007.png")) == 7
 
 
-def test_folder_keeps_names_of_pictures_and_both_of_one_name(tmp_path: Path) -> None:
-    with FolderSink(str(tmp_path)) as sink:
-        for name in ("cat.jpg", "dog.png", "cat.png"):
-            sink.write(picture_at(numbered_picture(0, (16, 16)), name=name))
-    assert names(tmp_path) == ["cat.png", "cat_1.png", "dog.png"]
+def test_folder_keeps_whole_names_of_pictures(tmp_path: Path) -> None:
+    """Each result's name follows from its picture's alone, whatever lies beside it."""
+    sources = ("cat.jpg", "dog.PNG", "cat.png", "sub/deeper/cat.jpg", "scan.tif", "scan.tif")
+    with FolderSink(f"{tmp_path}/out") as sink:
+        for number, name in enumerate(sources):
+            sink.write(picture_at(numbered_picture(number, (16, 16)), name=name))
+    results = ("cat.jpg.png", "dog.PNG", "cat.png", "sub/deeper/cat.jpg.png", "scan.tif.png")
+    for number, name in enumerate([*results, "scan.tif.1.png"]):
+        assert picture_number(read(tmp_path / "out" / name)) == number
 
 
 def test_existing_pictures_are_replaced_only_when_asked(tmp_path: Path) -> None:
     path = tmp_path / "a.png"
     path.write_bytes(b"mine")
-    picture = picture_at(numbered_picture(1, (16, 16)), name="a.jpg")
+    picture = picture_at(numbered_picture(1, (16, 16)), name="a.png")
     with pytest.raises(OutputExistsError, match="--overwrite"), PictureSink(str(path)) as one:
         one.write(picture)
     with pytest.raises(OutputExistsError, match="--overwrite"), FolderSink(str(tmp_path)) as many:

@@ -138,6 +138,8 @@ def test_output_must_not_be_the_source(tmp_path: Path) -> None:
         (percent, f"file://{folder}/50%25%20off.mp4"),
         (cat, folder),
         (cat, f"{folder}/*.png"),
+        (f"{folder}/", f"{folder}/**/*.png"),
+        (f"{folder}/", f"{folder}/*/cat.*"),
     ]:
         with pytest.raises(UsageError, match="is where the source is"):
             check_output(str(output), overwrite=True, source=str(source))

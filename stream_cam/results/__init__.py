@@ -24,7 +24,7 @@ def open_results(
     """The sinks of the results that are asked for; they write nothing before their first frame.
 
     Args:
-        title: what is looked at.
+        title: the source's name.
         recording: a video of the same run, or its segments, for links into it.
     """
     from stream_cam.results.maps import MapsSink
@@ -34,9 +34,9 @@ def open_results(
 
     sinks: list[Sink] = []
     if config.predictions is not None:
-        sinks.append(PredictionsSink(config.predictions))
+        sinks.append(PredictionsSink(config.predictions, title))
     if config.cams is not None:
-        sinks.append(MapsSink(config.cams))
+        sinks.append(MapsSink(config.cams, title))
     if config.timeline is not None:
         sinks.append(TimelineSink(config.timeline, title, recording))
     if config.sheet is not None:

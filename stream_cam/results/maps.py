@@ -2,11 +2,14 @@
 
     cams          (n, h, w) float16: the shown class's map M_c of each frame, before any scaling
     class_index   (n,) int32
+    source_index  (n,) int32
     frame         (n,) int64: the frame's position in its source, from 0
     time          (n,) float64: its presentation time in seconds
     region        (n, 4) float32: x0, y0, x1, y1 in frame pixels, where the map lies
     frame_size    (n, 2) int32: height and width of the frame in pixels
     labels        the class names by `class_index`, of those that occur; others are empty
+    sources       by `source_index`, each picture's path as seen from the folder that is read; of a
+                  video its name as it was given
 
 To lay a map back: scale it to 0..1 by its own minimum and maximum, resize it bilinearly to
 `region`'s size, put it at (x0, y0), and cut what lies beyond the frame.
@@ -23,10 +26,12 @@ import numpy.typing as npt
 
 from stream_cam.errors import SinkError
 from stream_cam.sinks.base import Picture, Sink
+from stream_cam.uri import printable
 
 _ROW = np.dtype(
     [
         ("class_index", "<i4"),
+        ("source_index", "<i4"),
         ("frame", "<i8"),
         ("time", "<f8"),
         ("region", "<f4", 4),
@@ -40,10 +45,13 @@ class MapsSink(Sink):
 
     Args:
         path: replaced if it is there.
+        source: its name, for frames that have none of their own.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, source: str = "") -> None:
         self.name = str(path)
+        self._source = source
+        self._sources: dict[str, int] = {}
         self._path = path
         self._waiting = path.with_name(f".{path.name}.maps")
         self._file: BinaryIO | None = None
@@ -70,6 +78,8 @@ class MapsSink(Sink):
         self._labels[shown.index] = shown.label
         row = np.zeros((), _ROW)
         row["class_index"], row["frame"] = shown.index, picture.frame.index
+        source = printable(picture.frame.name or self._source)
+        row["source_index"] = self._sources.setdefault(source, len(self._sources))
         row["time"] = picture.frame.pts_seconds
         row["region"] = region.x0, region.y0, region.x1, region.y1
         row["frame_size"] = explanation.frame_size_hw
@@ -97,4 +107,5 @@ class MapsSink(Sink):
         cams = np.memmap(self._waiting, "<f2", "r", shape=shape) if len(rows) else np.zeros(shape)
         labels = [self._labels.get(n, "") for n in range(max(self._labels, default=-1) + 1)]
         arrays: dict[str, Any] = {name: rows[name] for name in _ROW.names or ()}
-        np.savez(whole, cams=cams, labels=np.array(labels), **arrays)
+        arrays |= {"labels": np.array(labels), "sources": np.array(list(self._sources), str)}
+        np.savez(whole, cams=cams, **arrays)

@@ -1,9 +1,11 @@
 """Predictions as rows: one a frame, in JSON Lines, CSV or Parquet.
 
-Version 1 of the schema; in CSV and Parquet the lists are columns of their own
+Version 2 of the schema; in CSV and Parquet the lists are columns of their own
 (`top1_label`, `box_x0`, …):
 
-    v                 1
+    v                 2
+    source            the picture's path as seen from the folder that is read; of a video its name
+                      as it was given
     frame             position of the frame in its source, from 0
     time              seconds, the frame's presentation time
     explained_frame   the frame that the rest is of: the same one, or an earlier one where live
@@ -35,13 +37,19 @@ from stream_cam.results.paths import part_of
 from stream_cam.sinks.base import Picture, Sink
 from stream_cam.uri import json_text, printable
 
-VERSION: Final = 1
+VERSION: Final = 2
 _N_TOP: Final = 5
 _BOX: Final = ("box_x0", "box_y0", "box_x1", "box_y1")
 _PREDICTION: Final = ("label", "index", "probability")
 _PREDICTION_TYPES: Final = dict(zip(_PREDICTION, ("string", "int32", "double"), strict=True))
 _COLUMN_TYPES: Final[dict[str, str]] = {
-    **{"v": "int32", "frame": "int64", "time": "double", "explained_frame": "int64"},
+    **{
+        "v": "int32",
+        "source": "string",
+        "frame": "int64",
+        "time": "double",
+        "explained_frame": "int64",
+    },
     **_PREDICTION_TYPES,
     **dict.fromkeys(("peak_x", "peak_y", *_BOX), "double"),
     **{
@@ -61,10 +69,12 @@ class PredictionsSink(Sink):
 
     Args:
         path: `.jsonl`, `.csv` or `.parquet`; replaced if it is there.
+        source: its name, for frames that have none of their own.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, source: str = "") -> None:
         self.name = str(path)
+        self._source = source
         self._path = path
         self._rows_path = part_of(path) or path
         self._file: io.RawIOBase | None = None
@@ -72,7 +82,7 @@ class PredictionsSink(Sink):
     def write(self, picture: Picture) -> bool:
         if picture.explanation is None:
             return True
-        row = row_of(picture.frame, picture.explanation)
+        row = row_of(picture.frame, picture.explanation, self._source)
         as_csv = self._path.suffix.lower() == ".csv"
         try:
             if self._file is None:
@@ -110,11 +120,12 @@ class PredictionsSink(Sink):
                 ) from error
 
 
-def row_of(frame: Frame, explanation: Explanation) -> dict[str, Any]:
-    """One row, as it is in JSON."""
+def row_of(frame: Frame, explanation: Explanation, source: str = "") -> dict[str, Any]:
+    """One row, as it is in JSON; `source` is for a frame without a name of its own."""
     box = hot_box(explanation)
     return {
         "v": VERSION,
+        "source": printable(frame.name or source),
         "frame": frame.index,
         "time": round(frame.pts_seconds, 6),
         "explained_frame": explanation.frame_index,

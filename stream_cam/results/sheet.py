@@ -28,6 +28,8 @@ class _Moment:
     label: str
     probability: float
     pts_seconds: float
+    when: str
+    """Its time in a video, or the picture's name."""
     image_bgr: BgrImage
 
 
@@ -40,7 +42,7 @@ class SheetSink(Sink):
     Args:
         path: a picture file; replaced if it is there.
         n_moments: at most so many; a number for which there is a grid: 1 to 4, 6, 8, 9 or 12.
-        captions: write time, label and probability below each.
+        captions: write time or name, label and probability below each.
         only_with_truth: leave out frames of which the source says that nothing is in them.
     """
 
@@ -73,8 +75,9 @@ class SheetSink(Sink):
             size = (_CELL_WIDTH, max(1, round(height * _CELL_WIDTH / width)))
             small = cv2.resize(picture.image_bgr, size, interpolation=cv2.INTER_AREA)
             seconds = picture.frame.pts_seconds
+            when = picture.frame.name or clock(seconds)
             self._current = _Moment(
-                shown.label, shown.probability, seconds, np.asarray(small, np.uint8)
+                shown.label, shown.probability, seconds, when, np.asarray(small, np.uint8)
             )
         return True
 
@@ -106,7 +109,7 @@ class SheetSink(Sink):
         if not self._captions:
             return image
         right = f"{100 * moment.probability:.0f} %"
-        return captioned(image, f"{clock(moment.pts_seconds)}  {moment.label}", right)
+        return captioned(image, f"{moment.when}  {moment.label}", right)
 
 
 def _best_first(moments: list[_Moment]) -> list[_Moment]:

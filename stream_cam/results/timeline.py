@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
 
 from stream_cam.errors import SinkError
+from stream_cam.frame import Frame
 from stream_cam.results.clock import clock
 from stream_cam.sinks.base import Picture, Sink
 from stream_cam.uri import printable
@@ -59,7 +60,10 @@ class Span:
     start_seconds: float
     end_seconds: float
     peak_probability: float
-    peak_seconds: float
+    start: str
+    """Its time in a video, or the picture's name; so are the other two."""
+    end: str
+    peak: str
 
 
 @dataclass
@@ -98,7 +102,7 @@ class TimelineSink(Sink):
             shown = explanation.targets[0]
             best.setdefault(shown.label, shown.probability)
             self._add_to_lines(picture.frame.pts_seconds, best)
-            self._add_to_spans(picture.frame.pts_seconds, shown.label, best[shown.label])
+            self._add_to_spans(picture.frame, shown.label, best[shown.label])
         return True
 
     def _add_to_lines(self, seconds: float, best: dict[str, float]) -> None:
@@ -114,15 +118,17 @@ class TimelineSink(Sink):
             self._frames_a_point *= 2
         self._points.append(frame)
 
-    def _add_to_spans(self, seconds: float, label: str, probability: float) -> None:
+    def _add_to_spans(self, frame: Frame, label: str, probability: float) -> None:
+        seconds = frame.pts_seconds
+        when = frame.name or clock(seconds)
         if self._spans:
             last = self._spans[-1]
-            last.end_seconds = seconds
+            last.end_seconds, last.end = seconds, when
             if last.label == label:
                 if probability > last.peak_probability:
-                    last.peak_probability, last.peak_seconds = probability, seconds
+                    last.peak_probability, last.peak = probability, when
                 return
-        self._spans.append(Span(label, seconds, seconds, probability, seconds))
+        self._spans.append(Span(label, seconds, seconds, probability, when, when, when))
 
     def close(self) -> None:
         if not self._spans:
@@ -203,8 +209,7 @@ class TimelineSink(Sink):
             rect = (
                 f'<rect x="{x(shown.start_seconds):.1f}" y="{ribbon}" width="{width:.1f}" '
                 f'height="{_RIBBON}" fill="{colour.get(shown.label, _OTHER)}"><title>'
-                f"{escape(shown.label)}: {clock(shown.start_seconds)} to "
-                f"{clock(shown.end_seconds)}</title></rect>"
+                f"{escape(f'{shown.label}: {shown.start} to {shown.end}')}</title></rect>"
             )
             link = self._link(shown.start_seconds)
             yield rect if link is None else f'<a href="{link}">{rect}</a>'
@@ -238,13 +243,13 @@ class TimelineSink(Sink):
         spans = self.spans()
         yield f"<h2>Moments at which the class changed: {len(spans)}</h2><table>"
         for shown in spans[:_MOST_MOMENTS]:
-            when = clock(shown.start_seconds)
+            when = escape(shown.start)
             link = self._link(shown.start_seconds)
             if link is not None:
                 when = f'<a href="{link}">{when}</a>'
             yield (
                 f"<tr><td>{when}<td>{escape(shown.label)}<td>up to "
-                f"{shown.peak_probability:.0%} at {clock(shown.peak_seconds)}"
+                f"{shown.peak_probability:.0%} at {escape(shown.peak)}"
             )
         yield "</table>"
         if self._films and self._link(spans[0].start_seconds) is None:

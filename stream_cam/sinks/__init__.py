@@ -22,7 +22,7 @@ from stream_cam.sinks.segment_names import is_segment_of
 from stream_cam.sinks.segments import SegmentSink
 from stream_cam.sinks.video import VideoSink, part_of
 from stream_cam.sinks.window import WindowSink, display_problem
-from stream_cam.uri import local_path, redact_uri, scheme_of
+from stream_cam.uri import folder_of_pattern, local_path, redact_uri, scheme_of
 
 __all__ = [
     "FolderSink",
@@ -221,7 +221,8 @@ def _check_not_source(kind: Kind, path: Path, source: Path) -> None:
     if kind == "folder" and not os.path.isdir(source):
         if os.path.isfile(source) and source.suffix.lower() not in PICTURE_SUFFIXES:
             return  # a video's frames have names of their own
-        place = source.parent  # a picture's result, or a glob's, would have the source's name
+        # A picture's result, or a glob's, could have the source's name.
+        place = source.parent if os.path.exists(source) else folder_of_pattern(str(source))
     if os.path.realpath(place) == os.path.realpath(path) or (
         os.path.exists(path) and os.path.exists(place) and os.path.samefile(path, place)
     ):

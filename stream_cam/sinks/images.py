@@ -11,6 +11,7 @@ import cv2
 from stream_cam.errors import OutputExistsError, SinkError
 from stream_cam.frame import BgrImage
 from stream_cam.sinks.base import Picture, Sink
+from stream_cam.uri import result_name
 from stream_cam.whole import write_whole
 
 PICTURE_SUFFIXES: Final = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
@@ -51,8 +52,9 @@ class PictureSink(Sink):
 class FolderSink(Sink):
     """A folder of pictures, made if it is not there.
 
-    Pictures that come from files of their own keep those files' names (`cat.jpg` → `cat.png`),
-    frames of a video are `frame_000000.png` and on, by their index in the source.
+    Pictures that come from files of their own keep the whole of those files' names, in the same
+    subfolders (`cat.jpg` → `cat.jpg.png`, `cat.png` → `cat.png`). Frames of a video are
+    `frame_000000.png` and on, by their index in the source.
 
     Args:
         folder: where to.
@@ -67,23 +69,22 @@ class FolderSink(Sink):
         self._names: set[str] = set()
 
     def write(self, picture: Picture) -> bool:
-        if not self._names:
-            try:
-                self._folder.mkdir(exist_ok=True)
-            except OSError as exc:
-                raise SinkError(f"the folder {self.name} cannot be made: {exc.strerror}") from exc
         path = self._folder / self._name_of(picture)
+        folder = path.parent
+        try:
+            folder.mkdir(exist_ok=True, parents=folder != self._folder)
+        except OSError as exc:
+            raise SinkError(f"the folder {folder} cannot be made: {exc.strerror}") from exc
         write_picture(path, picture.image_bgr, overwrite=self._overwrite)
         return True
 
     def _name_of(self, picture: Picture) -> str:
         frame = picture.frame
-        stem = Path(frame.name).stem if frame.name else f"frame_{frame.index:06d}"
-        name, count = stem + self._suffix, 0
-        # Two sources can want one name: cat.jpg and cat.png.
+        source = frame.name or f"frame_{frame.index:06d}"
+        name, count = result_name(source, self._suffix), 0
         while name in self._names:
             count += 1
-            name = f"{stem}_{count}{self._suffix}"
+            name = f"{source}.{count}{self._suffix}"
         self._names.add(name)
         return name
 

@@ -13,7 +13,7 @@ from stream_cam.closing import Closes
 from stream_cam.errors import SourceError
 from stream_cam.frame import BgrImage, Frame
 from stream_cam.sources.base import SourceInfo
-from stream_cam.sources.paths import check_readable, find_pictures, is_pattern
+from stream_cam.sources.paths import check_readable, find_pictures, is_pattern, name_in
 from stream_cam.sources.pictures import Page, decode_pages, decode_picture
 from stream_cam.uri import printable
 
@@ -26,7 +26,7 @@ _MILLISECOND = Fraction(1, 1000)
 
 
 class ImagesSource(Closes):
-    """A picture, a folder of pictures or a glob, in natural order; `frame.name` is the file's.
+    """A picture, a folder of pictures or a glob, in natural order; `frame.name` is `name_in`.
 
     Every page of a file is a frame: `scan.tif#1`, `scan.tif#2`. An animation that is the only file
     is a video, with its own times.
@@ -87,7 +87,7 @@ class ImagesSource(Closes):
             alone = len(self._paths) == 1
             try:
                 pages = self._counted(decode_pages(_read_file(path), path))
-                for frame in frames_of(pages, Path(path).name, index, timed=alone):
+                for frame in frames_of(pages, name_in(self._place, path), index, timed=alone):
                     index += 1
                     yield frame
             except SourceError as exc:

@@ -15,6 +15,7 @@ from typing import Final
 
 from stream_cam.errors import SourceError, SourceNotFoundError
 from stream_cam.sources.pictures import is_encoded_picture
+from stream_cam.uri import folder_of_pattern
 
 # fmt: off
 PICTURE_SUFFIXES: Final = frozenset((
@@ -106,6 +107,18 @@ def find_pictures(place: str) -> tuple[list[str], str]:
     else:
         what += " (" + " ".join(sorted(PICTURE_SUFFIXES)) + ")"
     raise SourceNotFoundError(what)
+
+
+def name_in(place: str, path: str) -> str:
+    """A picture's path as seen from the folder or the pattern in which it was found.
+
+    It never leads out of there, so that results can be called by it.
+    """
+    if place == path:
+        return os.path.basename(path)
+    folder = folder_of_pattern(place) if is_pattern(place) else place
+    name = Path(os.path.relpath(path, folder))
+    return name.name if ".." in name.parts else name.as_posix()
 
 
 def _is_picture_of_folder(path: str) -> bool:
