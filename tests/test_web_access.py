@@ -106,7 +106,7 @@ def test_foreign_name_is_turned_away(page: Page) -> None:
 def test_token_is_exchanged_for_a_cookie_that_scripts_cannot_read(public: Page) -> None:
     status, headers, _ = public.ask(f"/?token={public.token}")
     assert status == 303
-    assert headers["location"] == "/"
+    assert headers["location"] == "./"
     cookie = headers["set-cookie"]
     assert "HttpOnly" in cookie
     assert "samesite=lax" in cookie.lower()

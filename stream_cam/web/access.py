@@ -89,6 +89,7 @@ class Access:
         address: where the server listens.
         token: what viewers must have; None: nothing.
         public_name: the host name under which a reverse proxy shows the page.
+        root_path: the path under which it does, such as `/cam`, or "".
         secure: over TLS; the cookie is then sent over TLS only.
         embeddable: pages of this machine, such as notebooks, may show it in a frame.
         throttle: of wrong tokens.
@@ -100,6 +101,7 @@ class Access:
         token: str | None,
         *,
         public_name: str | None = None,
+        root_path: str = "",
         secure: bool = False,
         embeddable: bool = False,
         throttle: Throttle | None = None,
@@ -107,6 +109,7 @@ class Access:
         self._address = address
         self._token = token
         self._public = _name_of(public_name or "") or None
+        self.root_path = root_path
         self._secure = secure
         self._embeddable = embeddable
         self._throttle = throttle or Throttle()
@@ -144,11 +147,13 @@ class Access:
         """For who came with the token in the link: the page without it, and a cookie instead."""
         if self._token is None or "token" not in connection.query_params:
             return None
-        answer = RedirectResponse(connection.url.path, status_code=303)
+        # Relative: a reverse proxy may show the page under any path.
+        answer = RedirectResponse("./", status_code=303)
         answer.set_cookie(
             self._cookie_name,
             self._cookie,
             max_age=_COOKIE_SECONDS,
+            path=f"{self.root_path}/",
             httponly=True,
             samesite="lax",
             secure=self._secure or _name_of(connection.headers.get("host", "")) == self._public,
@@ -214,6 +219,7 @@ class Guard:
         if scope["type"] not in ("http", "websocket"):
             await self._app(scope, receive, send)
             return
+        scope = self._below_root(scope)
         connection = HTTPConnection(scope)
         extra = self._access.headers(connection.headers.get("host", ""))
 
@@ -234,7 +240,19 @@ class Guard:
             extra["connection"] = "close"  # strangers keep no place
         elif not changes and scope["path"] == "/":
             answer = self._access.entrance(connection)
+        elif not changes and scope["path"] == "":
+            # The page's own links are relative, and need the / behind its path.
+            here = self._access.root_path.rpartition("/")[2]
+            query = f"?{connection.url.query}" if connection.url.query else ""
+            answer = RedirectResponse(f"{here}/{query}", status_code=303)
         await (answer or self._app)(scope, receive, send_guarded)
+
+    def _below_root(self, scope: Scope) -> Scope:
+        """The request without the root path, which some proxies strip and others pass on."""
+        root, path = self._access.root_path, scope["path"]
+        if root and (path == root or path.startswith(f"{root}/")):
+            return {**scope, "path": path[len(root) :]}
+        return scope
 
 
 def _given_token(connection: HTTPConnection) -> str | None:

@@ -35,6 +35,9 @@ _STATS_SECONDS: Final = 1.0
 _BODY_SECONDS: Final = 5.0
 """How long a body may take to come."""
 _BOUNDARY: Final = b"frame"
+_END: Final = b"Content-Length: 0\r\nX-About: null\r\n\r\n\r\n--" + _BOUNDARY + b"--\r\n"
+_UNBUFFERED: Final = {"x-accel-buffering": "no"}
+"""nginx then passes each picture on at once."""
 
 
 def make_app(desk: Desk, access: Access) -> Starlette:
@@ -47,6 +50,7 @@ def make_app(desk: Desk, access: Access) -> Starlette:
             Route("/stream.mjpg", answers.stream),
             Route("/snapshot.jpg", answers.snapshot_jpg),
             Route("/snapshot.png", answers.snapshot_png),
+            Route("/hello", answers.hello),
             Route("/labels", answers.labels),
             Route("/stats", answers.stats),
             Route("/settings", answers.settings, methods=["GET", "POST"]),
@@ -122,9 +126,10 @@ class _Answers:
         kind = f"multipart/x-mixed-replace; boundary={_BOUNDARY.decode()}"
         if request.method == "HEAD":
             return Response(media_type=kind)
-        return StreamingResponse(self._pictures(), media_type=kind)
+        pictures = self._pictures(with_about="about" in request.query_params)
+        return StreamingResponse(pictures, media_type=kind, headers=_UNBUFFERED)
 
-    async def _pictures(self) -> AsyncIterator[bytes]:
+    async def _pictures(self, *, with_about: bool) -> AsyncIterator[bytes]:
         viewers = self._desk.viewers
         viewer = viewers.join(1)
         try:
@@ -132,13 +137,17 @@ class _Answers:
             while True:
                 _, picture = await viewer.next()
                 if viewer.ended:
+                    if with_about:
+                        yield _END
                     return
                 if picture is None:
                     continue
                 # The boundary comes with the picture: browsers show it when they see that.
                 header = b"Content-Type: image/jpeg\r\nContent-Length: %d\r\n" % len(picture.jpeg)
-                age = b"X-Age-Ms: %d\r\n\r\n" % picture.age_ms
-                yield header + age + picture.jpeg + b"\r\n--" + _BOUNDARY + b"\r\n"
+                header += b"X-Age-Ms: %d\r\n" % picture.age_ms
+                if with_about:
+                    header += b"X-About: %s\r\n" % json_text(picture.told()).encode()
+                yield header + b"\r\n" + picture.jpeg + b"\r\n--" + _BOUNDARY + b"\r\n"
                 viewer.returned()
         finally:
             viewers.leave(viewer)
@@ -158,6 +167,9 @@ class _Answers:
         name, png = found
         disposition = {"content-disposition": f'attachment; filename="{name}"'}
         return Response(png, media_type="image/png", headers=disposition)
+
+    async def hello(self, request: Request) -> Response:
+        return _json(self._desk.hello())
 
     async def labels(self, request: Request) -> Response:
         return _json(list(self._desk.labels))

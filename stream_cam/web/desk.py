@@ -108,6 +108,7 @@ class Desk:
         viewers = self.viewers
         return {
             **self.stats(),
+            "run": self.run,
             "viewers": len(viewers),
             "encoded": self.encoded,
             "sent": viewers.sent,

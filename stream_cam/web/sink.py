@@ -57,7 +57,7 @@ class WebSink(Sink):
         host, port = address.host, listener.getsockname()[1]
         self.address = WebAddress(host, port)
         self.name = f"web://{self.address}"
-        self.url = _url(self.address, token, secure, config.web_name)
+        self.url = _url(self.address, token, secure, config)
         """The link to open, with its token if one is needed: for people, not for logs."""
         self._desk = Desk(
             settings, labels, source, viewer_only=config.viewer_only, quality=config.web_quality
@@ -66,6 +66,7 @@ class WebSink(Sink):
             self.address,
             token,
             public_name=config.web_name,
+            root_path=config.web_root_path,
             secure=secure,
             embeddable=config.web_embed,
         )
@@ -126,10 +127,10 @@ def _token(address: WebAddress, config: WebConfig) -> str | None:
         raise UsageError(f"{TOKEN_VARIABLE}: {exc}") from exc
 
 
-def _url(address: WebAddress, token: str | None, secure: bool, public_name: str | None) -> str:
-    query = f"?token={token}" if token is not None else ""
-    if public_name is not None:
-        return f"https://{public_name}/{query}"
+def _url(address: WebAddress, token: str | None, secure: bool, config: WebConfig) -> str:
+    tail = f"{config.web_root_path}/" + (f"?token={token}" if token is not None else "")
+    if config.web_name is not None:
+        return f"https://{config.web_name}{tail}"
     host = address_of_this_machine() if address.is_everywhere else address.host
     place = WebAddress(host, address.port)
-    return f"{'https' if secure else 'http'}://{place}/{query}"
+    return f"{'https' if secure else 'http'}://{place}{tail}"

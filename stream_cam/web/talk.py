@@ -104,8 +104,7 @@ class _Conversation:
 
     def _packed(self, picture: Encoded) -> bytes:
         """The length of a header (4 bytes, little end first), the header (JSON), the JPEG."""
-        about: dict[str, object] = {**picture.about, "n": picture.number}
-        about["age_ms"] = round(picture.age_ms, 1)
+        about = picture.told()
         if self._latency_ms is not None:
             about["latency_ms"] = round(self._latency_ms, 1)
         header = json_text(about).encode()

@@ -30,6 +30,10 @@ class Encoded:
         """Since the frame was captured."""
         return (time.monotonic_ns() - self.captured_ns) / 1e6
 
+    def told(self) -> dict[str, object]:
+        """All that is said of it to a page, as it is now."""
+        return {**self.about, "n": self.number, "age_ms": round(self.age_ms, 1)}
+
 
 class Viewer:
     """One viewer's room: one picture, and one message of each kind. The event loop's only.

@@ -1,17 +1,22 @@
 // The connection to the server: comes back by itself, whatever happened to it.
 
+import { Fallback } from "./fallback.js";
+
 const SILENT_MS = 4000; // figures come every second: who hears none is not connected
 const LONGEST_WAIT_MS = 4000;
+const FALLBACK_WAIT_MS = 10000; // between WebSockets that are tried although none was passed on
 const FULL = 1013; // the code with which a server closes that has no place left
 
 export class Link {
-  constructor({ onMessage, onPicture, onUp, onDown }) {
-    Object.assign(this, { onMessage, onPicture, onUp, onDown });
+  constructor({ onMessage, onPicture, onUp, onDown, onFallback }) {
+    Object.assign(this, { onMessage, onPicture, onUp, onDown, onFallback });
+    this.fallback = new Fallback({ onMessage, onPicture, onUp, onDown });
     this.socket = null;
     this.wait = 250;
     this.heard = 0;
     this.timer = 0;
     this.failures = 0;
+    this.refusals = 0;
     setInterval(() => this.#watch(), 1000);
     addEventListener("online", () => this.#now());
     addEventListener("pageshow", () => this.#now());
@@ -24,6 +29,7 @@ export class Link {
   }
 
   send(message) {
+    if (this.fallback.on) return this.fallback.send(message);
     if (this.up) this.socket.send(JSON.stringify(message));
     return this.up;
   }
@@ -37,13 +43,14 @@ export class Link {
     socket.binaryType = "arraybuffer";
     this.socket = socket;
     this.heard = performance.now();
-    socket.onopen = () => this.onUp();
+    socket.onopen = () => this.fallback.on || this.onUp();
     socket.onmessage = (event) => {
       this.heard = performance.now();
       this.wait = 250;
-      this.failures = 0;
+      this.failures = this.refusals = 0;
+      if (this.fallback.on) this.#fallBack(false);
       if (typeof event.data === "string") this.onMessage(JSON.parse(event.data));
-      else this.onPicture(event.data);
+      else this.onPicture(...unpack(event.data));
     };
     socket.onclose = (event) => this.#lost(socket, event.code);
   }
@@ -51,8 +58,9 @@ export class Link {
   #lost(socket, code) {
     if (socket !== this.socket) return;
     this.socket = null;
-    this.onDown(code === FULL ? "TOO MANY VIEWERS, trying again" : "");
-    if (++this.failures === 2) this.#ask();
+    if (this.fallback.on) this.wait = FALLBACK_WAIT_MS;
+    else this.onDown(code === FULL ? "TOO MANY VIEWERS, trying again" : "");
+    if (code !== FULL && ++this.failures >= 2) this.#ask();
     this.timer = setTimeout(() => this.#open(), this.wait * (0.7 + 0.6 * Math.random()));
     this.wait = Math.min(LONGEST_WAIT_MS, this.wait * 1.7);
   }
@@ -66,16 +74,25 @@ export class Link {
     }
   }
 
-  // A WebSocket does not say why it was refused.
-  #ask() {
-    fetch(new URL("settings", document.baseURI)).then(
-      (answer) => answer.status === 401 && this.onDown("THIS LINK IS NO LONGER VALID, open the new one"),
-      () => {},
-    );
+  // A WebSocket does not say why it was refused. Twice, by a server that answers otherwise: it is
+  // not passed on.
+  async #ask() {
+    try {
+      const answer = await fetch(new URL("settings", document.baseURI));
+      if (answer.status === 401) this.fallback.on || this.onDown("THIS LINK IS NO LONGER VALID, open the new one");
+      else if (answer.ok && !this.up && ++this.refusals >= 2 && !this.fallback.on) this.#fallBack(true);
+    } catch { /* it is away */ }
+  }
+
+  #fallBack(on) {
+    if (on) this.fallback.start();
+    else this.fallback.stop();
+    this.onFallback(on);
+    if (!on) this.onUp();
   }
 
   #now() {
-    if (!this.socket) {
+    if (!this.socket && !this.fallback.on) {
       this.wait = 250;
       this.#open();
     }
@@ -83,7 +100,7 @@ export class Link {
 }
 
 // The length of a header (4 bytes, little end first), the header (JSON), the JPEG.
-export function unpack(buffer) {
+function unpack(buffer) {
   const length = new DataView(buffer).getUint32(0, true);
   const header = new TextDecoder().decode(new Uint8Array(buffer, 4, length));
   return [JSON.parse(header), new Blob([new Uint8Array(buffer, 4 + length)], { type: "image/jpeg" })];

@@ -3,7 +3,7 @@
 import { Chart } from "./chart.js";
 import { Classes, Search } from "./classes.js";
 import { Controls } from "./controls.js";
-import { Link, unpack } from "./link.js";
+import { Link } from "./link.js";
 import { Stage } from "./stage.js";
 
 const at = (id) => document.getElementById(id);
@@ -26,13 +26,14 @@ const search = new Search({ onLock: lock });
 const controls = new Controls({ change });
 const link = new Link({
   onMessage: heard,
-  onPicture: (buffer) => stage.show(...unpack(buffer)),
+  onPicture: (about, jpeg) => stage.show(about, jpeg),
   onUp: () => reason({ up: true, why: "", ended: false }),
   onDown: (why) => {
     asked = []; // whether they were heard is told by the next greeting
     reason({ up: false, why });
     show();
   },
+  onFallback: (on) => (at("fallback").hidden = !on),
 });
 
 function reason(changes) {
