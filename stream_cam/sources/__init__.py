@@ -14,6 +14,7 @@ from stream_cam.sources.camera import CameraSource, camera_index, check_camera, 
 from stream_cam.sources.healing import HealingSource
 from stream_cam.sources.images import ImagesSource
 from stream_cam.sources.paths import check_readable, is_pattern, is_picture
+from stream_cam.sources.playout import PlayoutSource, SeenFrames
 from stream_cam.uri import (
     NETWORK_SCHEMES,
     is_ambiguous,
@@ -95,7 +96,11 @@ def open_source(uri: str, config: CaptureConfig | None = None, live: bool | None
         recording = scheme in ("http", "https") and _ends_with(uri, _RECORDINGS)
         if live is False or (recording and not live):
             return _open_url(uri, config, live)
-        return HealingSource(uri, lambda: _open_url(uri, config, live), config)
+        seen = SeenFrames()
+        healing = HealingSource(
+            uri, lambda: PlayoutSource(_open_url(uri, healing.patient_config, live), seen), config
+        )
+        return healing
     if scheme == "file":
         return _open_path(str(local_path(uri)), config, live)
     if scheme:

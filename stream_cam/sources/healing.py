@@ -133,6 +133,12 @@ class HealingSource(Closes):
         reader = self._reader
         return self._corrupt_before + (reader.corrupt_frames if reader is not None else 0)
 
+    @property
+    def patient_config(self) -> CaptureConfig:
+        """The time limits of the next connection, by what was measured of those before."""
+        seconds = self._interval.patience_seconds(self._config.read_timeout_seconds)
+        return replace(self._config, read_timeout_seconds=seconds)
+
     def __enter__(self) -> HealingSource:
         self._heard_at = self._clock.now()
         try:
@@ -200,7 +206,6 @@ class HealingSource(Closes):
                 if self._may_still_come(reader):
                     continue
                 failure: BaseException = self._silence(reader)
-                self._interval.interrupted(silent=True)
                 self._abandon(reader)
             except EndOfStream:
                 if self._stopping or (reader.recorded and reader.error is None):
@@ -212,6 +217,7 @@ class HealingSource(Closes):
             self._overtaken_before += reader.frames.dropped
             if not isinstance(failure, SourceError) or reader.recorded:
                 raise failure
+            self._interval.interrupted(silent=failure.kind == "timeout")
             self._lost(failure)
 
     def _connect(self) -> Reader | None:
@@ -261,10 +267,10 @@ class HealingSource(Closes):
         """How long the next frame may still take."""
         if reader.recorded:
             return None
-        least = reader.read_timeout_seconds or self._config.read_timeout_seconds
-        wait = self._interval.patience_seconds(least)
+        config = self.patient_config
+        wait = max(config.read_timeout_seconds, reader.read_timeout_seconds)
         if reader.info is None:
-            wait = self._config.open_timeout_seconds + least
+            wait = config.open_timeout_seconds + self._config.read_timeout_seconds
             if self._info is not None:
                 short = max(_SHORT_ATTEMPT_SECONDS, 2.0 * self._connecting_took)
                 wait = min(wait, short * 2.0 ** min(self._backoff.failures - 1, 9))
@@ -322,7 +328,6 @@ class HealingSource(Closes):
         if self._info is None and permanent and self._config.give_up_after is None:
             raise failure
         wait = self._backoff.failed(failure.kind)
-        self._interval.interrupted()
         self._next_try_at = self._clock.now() + wait
         self._give_up_if_due()
         self._log.failed(failure, wait, self._backoff.short_connections)

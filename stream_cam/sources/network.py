@@ -76,6 +76,18 @@ class NetworkSource(Closes):
         return 0 if self._video is None else self._video.packets_read
 
     @property
+    def in_segments(self) -> bool:
+        """It comes in bursts, segment by segment: HLS, DASH."""
+        return self._video is not None and self._video.in_segments
+
+    @property
+    def read_timeout_seconds(self) -> float:
+        """How long it may give no frame."""
+        if self._video is not None:
+            return self._video.read_timeout_seconds
+        return self._config.read_timeout_seconds
+
+    @property
     def _source(self) -> PictureSource | VideoSource:
         source = self._pictures or self._video
         if source is None:

@@ -10,9 +10,8 @@ from dataclasses import replace
 from stream_cam.closing import Closes
 from stream_cam.frame import Frame
 from stream_cam.sources.base import Source, SourceInfo, Stops
+from stream_cam.sources.playout import Playout
 
-_LATE_SECONDS = 0.5
-"""Who is so late (a pause, a slow network) does not hurry to make up for it."""
 _PICTURE_SECONDS = 3.0
 """How long a picture stays before the next one comes; the last one stays until the end."""
 _AGAIN_SECONDS = 0.5
@@ -76,12 +75,9 @@ class PacedSource(Closes):
             yield replace(frame, captured_ns=time.monotonic_ns())
 
     def _video(self) -> Iterator[Frame]:
-        begin: float | None = None
+        playout = Playout()
         for frame in self._source:
-            now = self._now()
-            if begin is None or begin + frame.pts_seconds < now - _LATE_SECONDS:
-                begin = now - frame.pts_seconds
-            if self._wait(max(0.0, begin + frame.pts_seconds - now)):
+            if self._wait(playout.wait_seconds(frame.pts_seconds, self._now())):
                 return
             yield frame
 

@@ -68,9 +68,9 @@ class Reader:
         return bool(getattr(self._source, "awaits_key_frame", False))
 
     @property
-    def read_timeout_seconds(self) -> float | None:
-        """How long this source may give no frame; None: as long as any other."""
-        return getattr(self._source, "read_timeout_seconds", None)
+    def read_timeout_seconds(self) -> float:
+        """How long this source may give no frame by its protocol; 0: as long as any other."""
+        return float(getattr(self._source, "read_timeout_seconds", 0.0))
 
     def has_news(self) -> bool:
         """Whether packets have come since the last call."""

@@ -23,6 +23,12 @@ from stream_cam.sources.base import SourceInfo
 from stream_cam.sources.convert import BgrConverter, colour_of
 from stream_cam.sources.ffmpeg_errors import explain_file_error, explain_network_error
 from stream_cam.sources.paths import check_readable
+from stream_cam.sources.playout import (
+    SEGMENTED_FORMATS,
+    SEGMENTED_OPTIONS,
+    SEGMENTED_PATIENCE,
+    names_segments,
+)
 from stream_cam.sources.times import Timed, Times, without_wild_times
 from stream_cam.uri import NETWORK_SCHEMES, TAG_ERRORS, quoted_url, redact_uri, scheme_of
 
@@ -77,6 +83,8 @@ class VideoSource(Closes):
         self._live = live
         self._connection = connection
         self._network = scheme_of(uri) in NETWORK_SCHEMES
+        self.in_segments = self._network and names_segments(quoted_url(uri))
+        """It comes in bursts, segment by segment: HLS, DASH."""
         self._container: InputContainer | None = None
         self._frames: Iterator[Frame] | None = None
         self._first: Frame | None = None
@@ -96,6 +104,11 @@ class VideoSource(Closes):
         if self._info is None:
             raise ValueError("the source is not open; use it in a with-statement")
         return self._info
+
+    @property
+    def read_timeout_seconds(self) -> float:
+        """How long the stream may give no frame."""
+        return self._config.read_timeout_seconds * (SEGMENTED_PATIENCE if self.in_segments else 1)
 
     def __enter__(self) -> VideoSource:
         self._container = self._open()
@@ -137,7 +150,15 @@ class VideoSource(Closes):
                 check_readable(self._uri)
                 # Without the prefix FFmpeg takes "a:b.mp4" for a protocol named a.
                 return av.open("file:" + self._uri, metadata_errors=TAG_ERRORS)
-            return self._open_url() if self._connection is None else self._open_connection()
+            if self._connection is not None:
+                return self._open_connection()
+            container = self._open_url()
+            if container.format.name in SEGMENTED_FORMATS and not self.in_segments:
+                # Its name did not say so, and a container's time limits cannot be changed.
+                self.in_segments = True
+                container.close()
+                container = self._open_url()
+            return container
         except (av.error.FFmpegError, ValueError) as exc:
             if not self._network:
                 raise explain_file_error(self._uri, exc) from exc
@@ -158,12 +179,12 @@ class VideoSource(Closes):
         opened = partial(
             av.open,
             quoted_url(self._uri),
-            timeout=(self._config.open_timeout_seconds, self._config.read_timeout_seconds),
+            timeout=(self._config.open_timeout_seconds, self.read_timeout_seconds),
             metadata_errors=TAG_ERRORS,
         )
         # Not fflags=nobuffer: it throws away what was read to recognise the stream, the key frame
         # with it, and the first picture waits for the next one (seconds, or for ever).
-        options: dict[str, str] = {}
+        options: dict[str, str] = {**(SEGMENTED_OPTIONS if self.in_segments else {})}
         if scheme in ("rtsp", "rtsps"):
             options["rtsp_transport"] = self._config.rtsp_transport
         if scheme not in _MAY_BE_FILES:
@@ -365,9 +386,7 @@ class VideoSource(Closes):
             except av.error.FFmpegError as exc:
                 if not self._network:
                     raise explain_file_error(self._uri, exc, "read") from exc
-                problem = explain_network_error(
-                    self._uri, exc, "read", self._config.read_timeout_seconds
-                )
+                problem = explain_network_error(self._uri, exc, "read", self.read_timeout_seconds)
                 break
         raise problem  # outside the handler, for the password's sake: see _open
 
