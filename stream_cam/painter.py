@@ -102,7 +102,9 @@ class Painter:
     def _fresh(self) -> HudStatus:
         """Of an explanation that belongs to its frame."""
         info = self._explainer.engine_info
-        return HudStatus(f"{info.name} {info.precision}" if info else "", self.fps or None)
+        # Of a file the same input is to give the same pictures, however fast this machine is.
+        fps = self.fps if self._live else 0.0
+        return HudStatus(f"{info.name} {info.precision}" if info else "", fps or None)
 
     def _status(self, frame: Frame, explanation: Explanation) -> HudStatus:
         fresh = self._fresh()

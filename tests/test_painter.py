@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from pipeline_parts import TinyExplainer, Watched, make_explainer, tiny_network
 
-from stream_cam.frame import Frame
+from stream_cam.frame import BgrImage, Frame
 from stream_cam.painter import Painter, map_opacity
+from stream_cam.render import Renderer
 from stream_cam.sources.base import Away
 
 AWAY = Away(True, 3.2, 1, 0.5, "lost", "the connection was cut")
@@ -77,3 +78,23 @@ def test_away_picture_repeats_the_last_one(explainer: TinyExplainer) -> None:
     assert away.frame.pts_seconds == pytest.approx(last.frame.pts_seconds + 3)  # ticks of 1 s
     assert not np.array_equal(away.image_bgr, last.image_bgr)
     assert not np.array_equal(away.image_bgr, silent.image_bgr)
+
+
+@pytest.mark.parametrize("live", [False, True])
+def test_pictures_of_files_do_not_depend_on_the_speed_of_the_machine(
+    explainer: TinyExplainer, live: bool
+) -> None:
+    frame = replace(frame_at(0.0), image_bgr=np.full((480, 640, 3), 128, np.uint8))
+    explanation = explainer.explain(frame)
+
+    def pictures(fps: float) -> list[BgrImage]:
+        painter = Painter(explainer, Renderer(explainer), live=live)
+        painter.fps = fps
+        drawn = painter.paint(frame, explanation)
+        painter.fps = fps
+        paused = painter.paint_paused(explanation)
+        assert paused is not None
+        return [drawn.image_bgr, paused.image_bgr]
+
+    slow, fast = pictures(3.0), pictures(120.0)
+    assert [np.array_equal(*pair) for pair in zip(slow, fast, strict=True)] == [not live] * 2
