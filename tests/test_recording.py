@@ -24,7 +24,7 @@ from stream_cam.config import CodecName, RecordConfig
 from stream_cam.errors import OutputExistsError, SinkError, SourceError, UsageError
 from stream_cam.frame import Colour
 from stream_cam.recover import recover
-from stream_cam.sinks import Picture, StreamInfo, VideoSink, encoders
+from stream_cam.sinks import Picture, StreamInfo, VideoSink, encoders, sound
 from stream_cam.sinks.encoders import check_codec, check_settings, encodes
 from stream_cam.sinks.finish import sound_of_part
 from stream_cam.sinks.sound import Sound
@@ -654,3 +654,68 @@ def test_encoder_holds_little_back(
                 shutil.copy(part_of(out), seen)  # as a kill would leave it
                 given = Fraction(number, fps)
     assert times_in(seen)[-1] >= given - 2
+
+
+def write_clip_of_unknown_sound(path: Path) -> None:
+    write_clip(path, seconds=1, codec="pcm_s16le")
+    path.write_bytes(path.read_bytes().replace(b"sowt", b"apac"))
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".webm"])
+def test_sound_of_an_unknown_codec_is_left_out(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, suffix: str
+) -> None:
+    odd, out = tmp_path / "odd.mov", tmp_path / f"out{suffix}"
+    write_clip_of_unknown_sound(odd)
+    assert len(annotate(odd, out)) == FPS
+    with av.open(str(out)) as container:
+        assert [stream.type for stream in container.streams] == ["video"]
+        assert {k.lower(): v for k, v in container.metadata.items()}["title"] == "numbers"
+    assert [record.message for record in caplog.records] == [
+        f"{odd}: the recording has no sound: FFmpeg does not know its codec"
+    ]
+
+
+def test_recovery_with_sound_of_an_unknown_codec_goes_without(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    odd, part = tmp_path / "odd.mov", tmp_path / "out.part.mp4"
+    write_clip_of_unknown_sound(odd)
+    write_video(part, n_frames=5)
+    path, n_pictures, _ = recover(part, sound_of=odd)
+    assert n_pictures == n_pictures_in(path) == 5
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+
+
+def test_the_known_one_of_two_sounds_is_kept(tmp_path: Path) -> None:
+    clip, both, out = tmp_path / "clip.mov", tmp_path / "both.mov", tmp_path / "out.mkv"
+    write_clip(clip, seconds=1, codec="pcm_s16le")
+    with av.open(str(clip)) as source, av.open(str(both), "w") as made:
+        video = made.add_stream_from_template(source.streams.video[0])
+        sounds = [made.add_stream_from_template(source.streams.audio[0]) for _ in range(2)]
+        for packet in source.demux():
+            if packet.dts is None:
+                continue
+            for stream in [video] if packet.stream.type == "video" else sounds:
+                packet.stream = stream
+                made.mux(packet)
+    both.write_bytes(both.read_bytes().replace(b"sowt", b"apac", 1))
+    with av.open(str(both)) as container:
+        assert [each.codec_context is None for each in container.streams.audio] == [True, False]
+    annotate(both, out)
+    assert heard_seconds(out)[1] == pytest.approx(1.5, abs=0.1)
+
+
+def test_sound_that_no_container_takes_is_left_out(
+    clip: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setitem(sound._AUDIO_COPIED, ".webm", frozenset({"aac"}))
+    out = tmp_path / "out.webm"
+    annotate(clip, out)
+    with av.open(str(out)) as container:
+        assert [stream.type for stream in container.streams] == ["video"]
+        assert {k.lower(): v for k, v in container.metadata.items()}["title"] == "numbers"
+    assert "the recording has no sound" in caplog.text

@@ -191,3 +191,10 @@ def test_failing_to_open_leaks_no_descriptor(make_video: VideoMaker, tmp_path: P
             with open_source(str(video), CONFIG) as source:
                 next(iter(source))
     assert opened() <= before
+
+
+def test_video_of_a_codec_that_ffmpeg_does_not_know(make_video: VideoMaker) -> None:
+    path = make_video("odd.mp4")
+    path.write_bytes(path.read_bytes().replace(b"avc1", b"zzz1"))
+    with pytest.raises(SourceError, match="of a codec that FFmpeg does not know"):
+        VideoSource(str(path)).__enter__()

@@ -51,6 +51,8 @@ def finish(
 ) -> None:
     """Copy a closed part file's pictures, and the sound, into an ordinary file.
 
+    Sound that cannot be copied is left out, with a warning.
+
     Args:
         part: what was recorded.
         whole: the new file.
@@ -62,6 +64,22 @@ def finish(
     Raises:
         CANNOT_FINISH: it cannot be done; `part` is as it was.
     """
+    tags = _kept_of(tags_of) | dict(metadata)
+    if sound is not None:
+        try:
+            _copy(part, whole, suffix, sound, tags)
+        except OSError:
+            raise  # a full disk is no fault of the sound
+        except CANNOT_FINISH as exc:
+            logger.warning("%s: the recording has no sound: %s", sound.source, exc)
+        else:
+            return
+    _copy(part, whole, suffix, None, tags)
+
+
+def _copy(
+    part: Path, whole: Path, suffix: str, sound: Sound | None, tags: Mapping[str, str]
+) -> None:
     options = {"movflags": "+faststart+use_metadata_tags"} if suffix in (".mp4", ".mov") else {}
     with (
         av.open(f"file:{part}") as pictures,
@@ -75,7 +93,7 @@ def finish(
         if video_in.codec_context.name == "hevc" and suffix in (".mp4", ".mov"):
             video_out.codec_context.codec_tag = APPLES_HEVC
         rows: list[Iterator[av.Packet[Any]]] = [_copied(pictures, video_in, video_out)]
-        out.metadata.update(_kept_of(tags_of) | dict(metadata))
+        out.metadata.update(tags)
         if sound is None:
             _mux(out, rows, [])
             return

@@ -56,7 +56,7 @@ def sound_rows(
     Args:
         damage: gets a word for each part that could not be read.
     """
-    best: Any = source.streams.best("audio")
+    best = _audible(source, sound.source)
     if best is None:
         return []
     # Of the codec, not of the decoder: MP3 is decoded by `mp3float`.
@@ -81,6 +81,16 @@ def sound_rows(
     earliest = sound.start_seconds - _LEAD_IN_SECONDS
     packets = _packets(source, best, sound, earliest, damage)
     return [_transcoded(packets, stream, sound, damage)]
+
+
+def _audible(source: InputContainer, name: str) -> Any:
+    """The best stream of sound whose codec FFmpeg knows; None: there is none."""
+    streams: list[Any] = list(source.streams.audio)
+    known = [stream for stream in streams if stream.codec_context is not None]
+    if streams and not known:
+        logger.warning("%s: the recording has no sound: FFmpeg does not know its codec", name)
+    best: Any = source.streams.best("audio")
+    return best if best in known else next(iter(known), None)
 
 
 def _keep_language(source: Any, out_stream: Any) -> None:

@@ -245,6 +245,13 @@ class VideoSource(Closes):
                 f"{redact_uri(self._uri)} is a picture of several tiles, and FFmpeg reads one; "
                 f"give it as a file whose name ends in .heic or .avif"
             )
+        known = [stream for stream in streams if stream.codec_context is not None]
+        if streams and not known:
+            raise SourceError(
+                f"{redact_uri(self._uri)} holds a video of a codec that FFmpeg does not know; "
+                f"convert it with the program that made it"
+            )
+        streams = known
         best = container.streams.best("video")
         if best in streams:
             return streams[streams.index(best)]
