@@ -20,6 +20,9 @@ JUMP_SECONDS = 5
 """A time in a file, of a picture or of sound, that lies further ahead of the last one may be a
 damaged header's: it is believed when those after it agree."""
 
+LEAD_IN_SECONDS = Fraction(1, 4)
+"""Sound that begins so little before the first picture may be an encoder's, and not to be heard."""
+
 
 def softmax(logits: FloatArray) -> FloatArray:
     """Probabilities, float32, of logits (n_classes,)."""

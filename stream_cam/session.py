@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -165,6 +166,7 @@ def _pipeline(
         live=live,
         colour=info.colour,
         pixel_aspect=info.pixel_aspect,
+        sound_lead_seconds=info.sound_lead_seconds if config.record.audio else Fraction(0),
         file=None if live else info.file,
         duration_seconds=info.duration_seconds,
         description=_description(explainer, [explainer.labels[index] for index in targets]),
@@ -180,7 +182,8 @@ def _pipeline(
     sinks = _sinks(uris, make)
     if any(sink.watched for sink in sinks):  # who watches may want to keep it
         sinks.append(RecorderSink(settings, Path.cwd(), stream, config.record))
-    results = open_results(config.record, info.name, _linked(sinks, videos))
+    recording = _linked(sinks, videos)
+    results = open_results(config.record, info.name, recording, stream.sound_lead_seconds)
     pipeline = Pipeline(
         source,
         [*sinks, *results, *extra_sinks],

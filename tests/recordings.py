@@ -73,6 +73,7 @@ def annotate(clip: Path, out: Path, **options: Any) -> list[Fraction]:
             file=info.file,
             duration_seconds=info.duration_seconds,
             pixel_aspect=info.pixel_aspect,
+            sound_lead_seconds=info.sound_lead_seconds,
         )
         with VideoSink(str(out), stream, config) as sink:
             for frame in source:

@@ -359,6 +359,14 @@ def test_jump_at_the_end_is_believed_of_a_file_without_damage() -> None:
     assert believed([0, 40, 60_000, 60_040], is_damaged=True) == [0, 40, None, None]
 
 
+def test_times_of_a_damaged_time_lapse_are_believed() -> None:
+    picture = av.VideoFrame(16, 16, "yuv420p")
+    stamps = [0, 10_000, 17_000, 40_000, 50_000]
+    timed = [(picture, pts) for pts in stamps]
+    found = without_wild_times(timed, Fraction(1, 10), Fraction(1, 1000), lambda: True)
+    assert [pts for _, pts in found] == stamps
+
+
 @given(st.lists(st.none() | st.integers(-(10**9), 10**9), max_size=40), st.booleans())
 def test_no_picture_is_lost_for_its_time(stamps: list[int | None], is_damaged: bool) -> None:
     given_out = believed(stamps, is_damaged=is_damaged)

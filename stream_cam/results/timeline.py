@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from fractions import Fraction
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -77,11 +78,13 @@ class TimelineSink(Sink):
         title: what was looked at.
         recording: a video of the same run, or its segments once they are known; moments are links
             into them.
+        sound_lead_seconds: how much earlier than the first picture the recording begins.
     """
 
     path: Path
     title: str = ""
     recording: Path | Future[list[Segment]] | None = None
+    sound_lead_seconds: Fraction = Fraction(0)
     _begin_seconds: float | None = None
     _films: list[tuple[float, str]] = field(default_factory=list)
     """When each video begins, and its address as seen from the page."""
@@ -95,7 +98,8 @@ class TimelineSink(Sink):
 
     def write(self, picture: Picture) -> bool:
         if self._begin_seconds is None:
-            self._begin_seconds = picture.frame.pts_seconds
+            lead = self.sound_lead_seconds if picture.frame.index == 0 else 0
+            self._begin_seconds = picture.frame.pts_seconds - float(lead)
         explanation = picture.explanation
         if explanation is not None:
             best = {one.label: one.probability for one in explanation.predictions}

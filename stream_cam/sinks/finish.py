@@ -23,21 +23,24 @@ APPLES_HEVC: Final = "hvc1"
 """The tag of HEVC in MP4 and MOV without which Apple's players show nothing."""
 CANNOT_FINISH: Final = (av.error.FFmpegError, OSError, ValueError)
 """What `finish` raises; PyAV calls a codec it does not know a wrong value."""
-_START_TAG, _CUT_TAG = "stream_cam_start", "stream_cam_cut"
+_START_TAG, _CUT_TAG, _LEAD_TAG = "stream_cam_start", "stream_cam_cut", "stream_cam_lead"
 _KEPT_METADATA: Final = ("title", "artist", "album", "date", "creation_time", "location", "genre")
 
 
-def start_tags(start_seconds: Fraction, *, cut: bool) -> dict[str, str]:
+def start_tags(
+    start_seconds: Fraction, *, cut: bool, lead_seconds: Fraction = Fraction(0)
+) -> dict[str, str]:
     """What a part file says of its place in the source, for the case that its run is killed."""
-    return {_START_TAG: str(start_seconds)} | ({_CUT_TAG: "yes"} if cut else {})
+    tags = {_START_TAG: str(start_seconds)} | ({_CUT_TAG: "yes"} if cut else {})
+    return tags | ({_LEAD_TAG: str(lead_seconds)} if lead_seconds else {})
 
 
 def sound_of_part(part: Path, source: str, length_seconds: Fraction) -> Sound:
     """The sound that belongs to a part file's first `length_seconds`."""
     with av.open(f"file:{part}") as container:
         tags = {key.lower(): value for key, value in container.metadata.items()}
-    start = Fraction(tags.get(_START_TAG, "0"))
-    return Sound(source, start, start + length_seconds, cut=_CUT_TAG in tags)
+    first, lead = Fraction(tags.get(_START_TAG, "0")), Fraction(tags.get(_LEAD_TAG, "0"))
+    return Sound(source, first - lead, first + length_seconds, _CUT_TAG in tags, lead)
 
 
 def finish(
@@ -92,7 +95,8 @@ def _copy(
         video_out.time_base = video_in.time_base
         if video_in.codec_context.name == "hevc" and suffix in (".mp4", ".mov"):
             video_out.codec_context.codec_tag = APPLES_HEVC
-        rows: list[Iterator[av.Packet[Any]]] = [_copied(pictures, video_in, video_out)]
+        lead = Fraction(0) if sound is None else sound.lead_seconds
+        rows: list[Iterator[av.Packet[Any]]] = [_copied(pictures, video_in, video_out, lead)]
         out.metadata.update(tags)
         if sound is None:
             _mux(out, rows, [])
@@ -131,9 +135,13 @@ def _when(packet: av.Packet[Any]) -> Fraction:
     return at * Fraction(packet.time_base or 0)
 
 
-def _copied(container: InputContainer, stream: Any, out_stream: Any) -> Iterator[av.Packet[Any]]:
+def _copied(
+    container: InputContainer, stream: Any, out_stream: Any, lead_seconds: Fraction
+) -> Iterator[av.Packet[Any]]:
+    lead = round(lead_seconds / Fraction(stream.time_base))
     for packet in container.demux(stream):
         if packet.dts is None or packet.is_corrupt:
             continue  # the empty packet at the end, one that was cut off
+        packet.pts, packet.dts = (packet.pts or 0) + lead, packet.dts + lead
         packet.stream = out_stream
         yield packet

@@ -30,7 +30,7 @@ class Segment(NamedTuple):
     """A finished one."""
 
     begin_seconds: Fraction
-    """Its first picture's time in the source."""
+    """The time in the source at which it begins."""
     path: Path
 
 
@@ -201,6 +201,7 @@ class SegmentSink(Sink):
     def _add(self, segment: VideoSink) -> None:
         with self._removing:
             self.segments.append(segment.name)
+            self._begins[Path(segment.name)] = segment.start_seconds
             self._forget(self._keep.finished(Path(segment.name)))
 
     def _make_room(self, n_bytes: int) -> bool:

@@ -16,7 +16,7 @@ import numpy as np
 from av.audio.resampler import AudioResampler
 from av.container import InputContainer, OutputContainer
 
-from stream_cam.frame import JUMP_SECONDS
+from stream_cam.frame import JUMP_SECONDS, LEAD_IN_SECONDS
 
 logger = logging.getLogger(__name__)
 
@@ -28,7 +28,6 @@ _AUDIO_COPIED: Final[Mapping[str, frozenset[str]]] = {
 """What players expect to hear from them; Matroska holds everything."""
 _AUDIO_ENCODERS: Final = {".webm": ("libopus", 48_000)}
 _AUDIO_ENCODER: Final = ("aac", None)
-_LEAD_IN_SECONDS: Final = Fraction(1, 4)
 _MOST_UNREADABLE_IN_A_ROW: Final = 100
 _MOST_AHEAD: Final = 100
 """Packets, of about 20 ms each: after so many a jump in time is the source's own."""
@@ -46,6 +45,8 @@ class Sound:
     """None: to the sound's own end."""
     cut: bool = False
     """Whether the recording begins later than the source."""
+    lead_seconds: Fraction = Fraction(0)
+    """How long the recording has sound before its first picture."""
 
 
 def sound_rows(
@@ -67,7 +68,7 @@ def sound_rows(
         # MP4 says in an edit list that sound before 0 is an encoder's lead-in and not to be heard;
         # Matroska would begin with it, and show the first picture late.
         edits = suffix in (".mp4", ".mov")
-        lead_in = _LEAD_IN_SECONDS if edits and not sound.cut else Fraction(0)
+        lead_in = LEAD_IN_SECONDS if edits and not sound.cut else Fraction(0)
         earliest = sound.start_seconds - lead_in
         packets = _packets(source, best, sound, earliest, damage, whole=not edits)
         return [_moved(packets, best, stream, sound)]
@@ -78,7 +79,7 @@ def sound_rows(
     _keep_language(best, stream)
     stream.codec_context.layout = "stereo" if best.codec_context.channels > 1 else "mono"
     # A decoder needs what comes before, to begin without a click.
-    earliest = sound.start_seconds - _LEAD_IN_SECONDS
+    earliest = sound.start_seconds - LEAD_IN_SECONDS
     packets = _packets(source, best, sound, earliest, damage)
     return [_transcoded(packets, stream, sound, damage)]
 

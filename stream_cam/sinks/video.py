@@ -60,11 +60,12 @@ _CRASH_SAFE_MATROSKA: Final = {"cluster_time_limit": "1000"}
 class VideoSink(Sink):
     """Writes an MP4, MKV, MOV or WebM.
 
-    Times are the source's, variable rate included, shifted so that the recording begins at 0;
-    MKV and WebM round them to 1 ms, and sources that count finer than 1 µs are rounded to
-    1/90000 s, live ones to 0.1 ms. What lasts longer than MP4 can say is written once more. There
-    are no B-frames, so that every player starts at the first picture. Odd sides grow by a repeated
-    row or column, since 4:2:0 has none; a size that changes midway is letterboxed into the first.
+    Times are the source's, variable rate included, shifted so that the recording begins at 0, with
+    its first picture, or with sound that begins well before. MKV and WebM round them to 1 ms, and
+    sources that count finer than 1 µs are rounded to 1/90000 s, live ones to 0.1 ms. What lasts
+    longer than MP4 can say is written once more. There are no B-frames, so that every player starts
+    at the first picture. Odd sides grow by a repeated row or column, since 4:2:0 has none; a size
+    that changes midway is letterboxed into the first.
     Matrix, range and the shape of its pixels are the source's; where it is not tagged, BT.709 from
     720 lines on and BT.601 below, in limited range.
 
@@ -124,6 +125,8 @@ class VideoSink(Sink):
         """Whether the file has its name."""
         self.written = 0
         """Pictures given to the encoder so far."""
+        self._first_seconds = self._lead_seconds = Fraction(0)
+        """The first picture's time in the source, and how much earlier the sound begins."""
         self._ticks: Ticks | None = None
         self._last_yuv: npt.NDArray[np.uint8] = np.empty((0, 0), np.uint8)
 
@@ -131,6 +134,11 @@ class VideoSink(Sink):
     def repaired_times(self) -> int:
         """Pictures whose time did not increase, so far."""
         return 0 if self._ticks is None else self._ticks.repaired
+
+    @property
+    def start_seconds(self) -> Fraction:
+        """The time in the source that is 0 in the recording, once it has a picture."""
+        return self._first_seconds - self._lead_seconds
 
     def close(self) -> None:
         if self._container is None:
@@ -183,9 +191,11 @@ class VideoSink(Sink):
         self._refuse_to_replace()
         height, width = self._size_hw = image.shape[:2]
         frame = picture.frame
-        self._start_seconds = frame.pts * frame.time_base
+        self._first_seconds = frame.pts * frame.time_base
+        if frame.index == 0 and self._has_sound():
+            self._lead_seconds = self._info.sound_lead_seconds
         self._ticks = Ticks(
-            self._start_seconds,
+            self._first_seconds,
             frame.time_base,
             matroska=self._is_matroska(),
             live=self._info.live,
@@ -205,7 +215,8 @@ class VideoSink(Sink):
             },
         )
         self._container.metadata.update(
-            self._metadata() | start_tags(self._start_seconds, cut=self._is_cut())
+            self._metadata()
+            | start_tags(self._first_seconds, cut=self._is_cut(), lead_seconds=self._lead_seconds)
         )
         stream = self._container.add_stream(
             encoding.encoder, rate=rate, options=dict(encoding.options)
@@ -366,18 +377,21 @@ class VideoSink(Sink):
         if lacking > 0 and not self._make_room(lacking):
             raise OSError(errno.ENOSPC, "its disk has no room for a second copy of it")
 
+    def _has_sound(self) -> bool:
+        return self._info.file is not None and self._config.audio
+
     def _sound(self) -> Sound | None:
-        if self._info.file is None or not self._config.audio:
+        if self._info.file is None or not self._has_sound():
             return None
-        start, ended = self._start_seconds, self._last_second()
-        begun = start if self._begun_seconds is None else self._begun_seconds
+        start, ended = self.start_seconds, self._last_second()
+        begun = self._first_seconds if self._begun_seconds is None else self._begun_seconds
         part = self._config.start_seconds is not None or self._config.end_seconds is not None
         length = self._info.duration_seconds
         near_end = length is not None and ended - begun >= length - _EARLY_SECONDS
         if (self._source_ended or near_end) and not (part or self._until_seconds is not None):
             # It may go on after the last picture.
-            return Sound(self._info.file, start, None, cut=self._is_cut())
-        return Sound(self._info.file, start, ended, cut=self._is_cut())
+            return Sound(self._info.file, start, None, self._is_cut(), self._lead_seconds)
+        return Sound(self._info.file, start, ended, self._is_cut(), self._lead_seconds)
 
     def _last_second(self) -> Fraction:
         """When the last picture ends, in the source's time."""

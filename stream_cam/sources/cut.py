@@ -61,6 +61,8 @@ class CutSource(Closes):
             end = duration if self._end is None else min(duration, float(self._end))
             part = max(0.0, end - float(self._start))
             n_frames = None if info.fps is None else max(1, round(part * info.fps))
+        if self._start:
+            info = replace(info, sound_lead_seconds=Fraction(0))
         if n_frames is not None:
             n_frames = -(-n_frames // self._every)
         return replace(info, n_frames=n_frames)

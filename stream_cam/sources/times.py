@@ -22,8 +22,8 @@ def without_wild_times(
 ) -> Iterator[Timed]:
     """Takes their times from pictures whose damaged headers say any.
 
-    A time that goes back, or ahead by more than five seconds, is believed when those after it go on
-    from there, and not when they go on from where it was before.
+    A time that goes back, or ahead by more than five seconds and three pictures, is believed when
+    those after it go on from there, and not when they go on from where it was before.
 
     Args:
         pictures: of a file, in their order.
@@ -31,7 +31,8 @@ def without_wild_times(
         time_base: of the ticks, s.
         is_damaged: whether the file has shown damage so far; then a jump at its very end is none.
     """
-    step, most = max(1, round(1 / (fps * time_base))), round(JUMP_SECONDS / time_base)
+    step = max(1, round(1 / (fps * time_base)))
+    most = max(round(JUMP_SECONDS / time_base), 3 * step)  # a time-lapse makes no jumps
     last: int | None = None
     doubted: list[Timed] = []
     for picture, pts in pictures:

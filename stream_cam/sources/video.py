@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from functools import partial
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 import av
 import av.error
@@ -18,9 +18,10 @@ from av.stream import Disposition
 from stream_cam.closing import Closes
 from stream_cam.config import CaptureConfig
 from stream_cam.errors import SourceError
-from stream_cam.frame import Colour, Frame
+from stream_cam.frame import LEAD_IN_SECONDS, Colour, Frame
 from stream_cam.sources.base import SourceInfo
 from stream_cam.sources.convert import BgrConverter, colour_of
+from stream_cam.sources.extent import Extent, duration_seconds
 from stream_cam.sources.ffmpeg_errors import explain_file_error, explain_network_error
 from stream_cam.sources.paths import check_readable
 from stream_cam.sources.playout import (
@@ -196,13 +197,13 @@ class VideoSource(Closes):
 
     def _start(self, container: InputContainer) -> None:
         stream = self._video_stream(container)
-        duration_seconds = _duration_seconds(container, stream)
+        length_seconds = duration_seconds(container, stream)
         picture = container.format.name.endswith("_pipe") or container.format.name == "image2"
         live = self._live
         if live is None:
             # A URL that says how long it is, is a file that happens to be far away.
             recorded = scheme_of(self._uri) in ("http", "https") and (
-                duration_seconds is not None or picture
+                length_seconds is not None or picture
             )
             live = self._network and not recorded
         # Decoding frames on several threads at once holds as many frames back as there are
@@ -222,9 +223,10 @@ class VideoSource(Closes):
             fps=fps,
             n_frames=stream.frames or None,
             live=live,
-            duration_seconds=duration_seconds,
+            duration_seconds=length_seconds,
             still=picture,
             colour=self._colour,
+            sound_lead_seconds=_sound_lead(container, self._first),
             pixel_aspect=_pixel_aspect(stream, self._first.size_hw),
             file=None if self._network or live else self._uri,
         )
@@ -269,12 +271,13 @@ class VideoSource(Closes):
         to_bgr = BgrConverter()
         times = Times(fps)
         base = stream.time_base or 1 / fps
+        extent = Extent(container, stream)
+        packets = self._packets(container, stream, extent, live)
         pictures: Iterable[Timed] = (
-            (picture, picture.pts) for picture in self._pictures(container, stream, live)
+            (picture, picture.pts) for picture in self._pictures(packets, live)
         )
         if not live:
             pictures = without_wild_times(pictures, fps, base, lambda: self.corrupt_frames > 0)
-        ended = longest = Fraction(0)
         for index, (picture, said_pts) in enumerate(pictures):
             captured_ns = time.monotonic_ns()
             time_base = picture.time_base or base
@@ -290,42 +293,18 @@ class VideoSource(Closes):
                 captured_ns,
                 duration=picture.duration or 0,
             )
-            if index:
-                longest = max(longest, pts * time_base - ended)
-            ended = (pts + (picture.duration or 0)) * time_base
-        if not live and not self._interrupted.is_set():
-            self._tell_of_missing_end(container, stream, float(ended), float(longest))
-
-    def _tell_of_missing_end(
-        self, container: InputContainer, stream: av.VideoStream, ended: float, longest: float
-    ) -> None:
-        """Tells of a file that says that it is longer than its pictures are, and counts it.
-
-        Args:
-            ended: when its last picture ends, s, as far as it says how long that lasts.
-            longest: that any picture lasted longer than it said, s: the last one may as well.
-        """
-        seconds = _duration_seconds(container, stream)
-        if seconds is None:
-            return
-        missing = seconds - (ended - float((stream.start_time or 0) * (stream.time_base or 0)))
-        if missing <= max(1.0, 0.05 * seconds, 2 * longest):
-            return
-        unless = ""
-        if stream.duration or not container.streams.audio:
+            extent.add_picture(pts * time_base, (picture.duration or 0) * time_base)
+        if extent.lacks_its_end and not live and not self._interrupted.is_set():
             self.corrupt_frames += 1
-        else:  # only the whole file says how long it is
-            unless = "unless only its sound goes on, "
-        logger.warning(
-            "%s: its pictures end after %.1f of %.1f s: %sit was cut off or is damaged",
-            redact_uri(self._uri),
-            seconds - missing,
-            seconds,
-            unless,
-        )
+            logger.warning(
+                "%s: its pictures end after %.1f of %.1f s: it was cut off or is damaged",
+                redact_uri(self._uri),
+                extent.pictures_seconds,
+                extent.said_seconds,
+            )
 
     def _pictures(
-        self, container: InputContainer, stream: av.VideoStream, live: bool
+        self, packets: Iterable[av.Packet[av.VideoStream]], live: bool
     ) -> Iterator[av.VideoFrame]:
         """Decoded pictures; what is damaged is counted and left out.
 
@@ -336,7 +315,7 @@ class VideoSource(Closes):
         """
         damaged_at: float | None = None
         joined = not live
-        for packet in self._packets(container, stream):
+        for packet in packets:
             joined = joined or packet.is_keyframe
             self.awaits_key_frame = not joined or (live and damaged_at is not None)
             # Of a file, what its container knows to be damaged may be missing without an error.
@@ -365,24 +344,28 @@ class VideoSource(Closes):
                 yield picture
 
     def _packets(
-        self, container: InputContainer, stream: av.VideoStream
+        self, container: InputContainer, stream: av.VideoStream, extent: Extent, live: bool
     ) -> Iterator[av.Packet[av.VideoStream]]:
         """Packets to the end, past places that cannot be demuxed.
 
         Such a place counts once, however often FFmpeg fails at it. At the end of a network stream
         it is no damage, but the end.
         """
+        streams: list[Any] = [stream] if live else list(container.streams)
         problem: SourceError
         unreadable = 0
+        packet: av.Packet[Any]
         while True:
             try:
-                for packet in container.demux(stream):
+                for packet in container.demux(*streams):
                     if self._interrupted.is_set():
                         return
                     self.corrupt_frames += unreadable > 0
                     unreadable = 0
-                    self.packets_read += 1
-                    yield packet
+                    extent.add_packet(packet)
+                    if packet.stream is stream:
+                        self.packets_read += 1
+                        yield packet
                 self.corrupt_frames += unreadable > 0 and not self._network
                 return
             except av.error.InvalidDataError:  # noqa: PERF203
@@ -416,17 +399,18 @@ def _rate_of(stream: av.VideoStream) -> Fraction | None:
     return None
 
 
+def _sound_lead(container: InputContainer, first: Frame) -> Fraction:
+    """How much earlier than the first picture the sound begins, unless it is hardly any."""
+    for stream in container.streams.audio:
+        if stream.codec_context is not None and stream.start_time is not None and stream.time_base:
+            lead = first.pts * first.time_base - stream.start_time * stream.time_base
+            return lead if lead > LEAD_IN_SECONDS else Fraction(0)
+    return Fraction(0)
+
+
 def _pixel_aspect(stream: av.VideoStream, upright_hw: tuple[int, int]) -> Fraction | None:
     codec = stream.codec_context
     aspect = stream.sample_aspect_ratio or codec.sample_aspect_ratio
     if not aspect or aspect == 1:
         return None
     return Fraction(aspect) if upright_hw == (codec.height, codec.width) else 1 / Fraction(aspect)
-
-
-def _duration_seconds(container: InputContainer, stream: av.VideoStream) -> float | None:
-    if stream.duration and stream.time_base:
-        return float(stream.duration * stream.time_base)
-    if container.duration:
-        return float(container.duration / av.time_base)
-    return None
