@@ -33,6 +33,7 @@ Sinks = Annotated[
 ]
 # One class a --target: of `--target star clip.mp4` the second word is the source.
 Model = tyro.conf.OmitArgPrefixes[tyro.conf.UseAppendAction[ModelConfig]]
+Capture = tyro.conf.OmitArgPrefixes[tyro.conf.UseAppendAction[CaptureConfig]]
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ class Run:
     model: Model = field(default_factory=ModelConfig)
     look: tyro.conf.OmitArgPrefixes[LookConfig] = field(default_factory=LookConfig)
     run: tyro.conf.OmitArgPrefixes[RunConfig] = field(default_factory=RunConfig)
-    capture: tyro.conf.OmitArgPrefixes[CaptureConfig] = field(default_factory=CaptureConfig)
+    capture: Capture = field(default_factory=CaptureConfig)
     record: tyro.conf.OmitArgPrefixes[RecordConfig] = field(default_factory=RecordConfig)
     web: tyro.conf.OmitArgPrefixes[WebConfig] = field(default_factory=WebConfig)
 

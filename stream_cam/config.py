@@ -251,13 +251,20 @@ class CaptureConfig:
     """Width x height to ask of a webcam in pixels, such as 1280x720; default: its own."""
     camera_fps: float | None = None
     """Frames per second to ask of a webcam; MJPG is chosen where it takes that."""
+    poll: float | None = None
+    """Fetch the picture at an http(s):// URL every so often, in seconds; one that has not changed
+    is no new frame."""
+    ffmpeg_option: tuple[str, ...] = ()
+    """An option of FFmpeg's demuxer or protocol as NAME=VALUE, such as user_agent=me; may be given
+    several times. FFmpeg then opens the source itself."""
 
     def __post_init__(self) -> None:
         if self.queue_frames < 1:
             raise ValueError(
                 f"--queue-frames is a number of frames from 1, got {self.queue_frames}"
             )
-        for name in ("open_timeout_seconds", "read_timeout_seconds", "give_up_after", "camera_fps"):
+        limits = ("open_timeout_seconds", "read_timeout_seconds", "give_up_after")
+        for name in (*limits, "camera_fps", "poll"):
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise ValueError(f"--{name.replace('_', '-')} must be above 0, got {value:g}")
@@ -265,6 +272,16 @@ class CaptureConfig:
             r"[1-9]\d{1,4}x[1-9]\d{1,4}", self.camera_size
         ):
             raise ValueError(f"--camera-size is WIDTHxHEIGHT in pixels, got {self.camera_size!r}")
+        for option in self.ffmpeg_option:
+            name, equals, _ = option.partition("=")
+            if not (name and equals):
+                raise ValueError(f"--ffmpeg-option is NAME=VALUE, got {name!r}")
+
+    @property
+    def ffmpeg_options(self) -> dict[str, str]:
+        """Value by name; the last one wins."""
+        parts = (option.partition("=") for option in self.ffmpeg_option)
+        return {name: value for name, _, value in parts}
 
 
 _MOST_PIXELS = 16_384

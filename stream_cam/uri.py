@@ -37,7 +37,11 @@ Python reads a byte of a name that is not UTF-8 as U+DC80 to U+DCFF."""
 TAG_ERRORS = "backslashreplace"
 """For PyAV: titles and other tags that are not UTF-8 are read as `printable` writes names."""
 
-NETWORK_SCHEMES = ("rtsp", "rtsps", "http", "https", "rtmp", "udp", "srt", "tcp")
+NETWORK_SCHEMES = (
+    *("rtsp", "rtsps", "http", "https", "ftp", "rtmp", "rtmps", "rtmpt", "rtmpts"),
+    *("rtp", "srtp", "srt", "udp", "tcp", "tls"),
+)
+"""All but srt are spoken by the FFmpeg in PyAV's wheels; a build of one's own may have that."""
 
 
 def printable(text: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
 _SCHEMES = (*NETWORK_SCHEMES, "demo", "file")
 _RECORDINGS = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".webm")
 """No one expects a video file to come back when it is not there."""
+_MAY_LISTEN = ("udp", "rtp", "srtp", "tcp", "tls", "srt")
+"""A host may be left out: the other side connects, or sends, to this machine."""
 _PLAYLISTS = (".m3u8", ".mpd", ".sdp")
 
 __all__ = [
@@ -82,6 +85,7 @@ def open_source(uri: str, config: CaptureConfig | None = None, live: bool | None
     config = config or CaptureConfig()
     scheme = scheme_of(uri)
     remember_secrets(uri)
+    _check_options(uri, config, live)
     if scheme == "demo":
         from stream_cam.sources.demo import DemoSource
 
@@ -93,7 +97,9 @@ def open_source(uri: str, config: CaptureConfig | None = None, live: bool | None
         return demo
     if scheme in NETWORK_SCHEMES:
         _check_address(uri)
-        recording = scheme in ("http", "https") and _ends_with(uri, _RECORDINGS)
+        if config.poll is not None:
+            return _polled(uri, config.poll, config)
+        recording = scheme in ("http", "https", "ftp") and _ends_with(uri, _RECORDINGS)
         if live is False or (recording and not live):
             return _open_url(uri, config, live)
         seen = SeenFrames()
@@ -106,7 +112,7 @@ def open_source(uri: str, config: CaptureConfig | None = None, live: bool | None
     if scheme:
         known = [f"{name}://" for name in _SCHEMES]
         raise unknown_name("kind of source", f"{scheme}://", known)
-    if (uri.isascii() and uri.isdecimal()) or uri.startswith("/dev/video"):
+    if _is_camera(uri):
         camera_index(uri)  # what names none is a mistake to be told now
         if live is False:
             raise UsageError(
@@ -131,6 +137,35 @@ def check_source(uri: str) -> None:
         check_readable(str(path))
 
 
+def _check_options(uri: str, config: CaptureConfig, live: bool | None) -> None:
+    """Options that this kind of source has no use for are mistakes to be told now."""
+    scheme, shown = scheme_of(uri), redact_uri(uri)
+    if config.poll is not None and scheme not in ("http", "https"):
+        raise UsageError(f"--poll fetches a picture at http:// or https://, got {shown}")
+    if config.poll is not None and live is False:
+        raise UsageError("--poll is live: leave out --no-live")
+    if not config.ffmpeg_option:
+        return
+    if config.poll is not None or scheme == "demo" or _is_camera(uri):
+        raise UsageError(f"--ffmpeg-option is for what FFmpeg reads, and it does not read {shown}")
+    from stream_cam.sources.ffmpeg_options import check_option_names
+
+    check_option_names(config.ffmpeg_options)
+
+
+def _is_camera(uri: str) -> bool:
+    return (uri.isascii() and uri.isdecimal()) or uri.startswith("/dev/video")
+
+
+def _polled(url: str, seconds: float, config: CaptureConfig) -> HealingSource:
+    from stream_cam.sources.poll import PollSource, Seen
+
+    seen = Seen()
+    between = seconds + config.open_timeout_seconds + config.read_timeout_seconds
+    patient = replace(config, read_timeout_seconds=between)
+    return HealingSource(url, lambda: PollSource(url, seconds, config, seen), patient)
+
+
 def _check_address(url: str) -> None:
     """A host that is missing, or a port that is none, is a mistake to be told now."""
     shown = redact_uri(url)
@@ -147,7 +182,7 @@ def _check_address(url: str) -> None:
         raise UsageError(f"{shown} has no port from 1 to 65535 after its host") from exc
     if port == 0:
         raise UsageError(f"{shown} has no port from 1 to 65535 after its host")
-    if not parts.hostname and parts.scheme in ("rtsp", "rtsps", "http", "https", "rtmp", "srt"):
+    if not parts.hostname and parts.scheme not in _MAY_LISTEN:
         raise UsageError(f"{shown} names no host, such as {parts.scheme}://192.168.1.20/stream")
 
 
@@ -157,6 +192,8 @@ def _open_url(url: str, config: CaptureConfig, live: bool | None) -> NetworkSour
     from stream_cam.sources.video import VideoSource
 
     scheme = scheme_of(url)
+    if config.ffmpeg_option:
+        return VideoSource(url, config, live)
     sniffed = scheme in ("http", "https") and not _ends_with(url, (*_RECORDINGS, *_PLAYLISTS))
     # With a query, as in tcp://0.0.0.0:8000?listen=1, FFmpeg is told how to connect.
     if sniffed or (scheme == "tcp" and "?" not in url):
@@ -177,4 +214,6 @@ def _open_path(path: str, config: CaptureConfig, live: bool | None) -> Source:
         return ImagesSource(path)
     from stream_cam.sources.video import VideoSource
 
+    if path.lower().endswith(".sdp"):
+        return HealingSource(path, lambda: VideoSource(path, config, live), config)
     return VideoSource(path, config, live)

@@ -47,7 +47,8 @@ _ADVICE: Final[tuple[tuple[type[BaseException], SourceErrorKind, str], ...]] = (
     (
         av.error.ProtocolNotFoundError,
         "codec",
-        "this build of FFmpeg does not speak that protocol",
+        "this build of FFmpeg does not speak that protocol; let the ffmpeg program pass it on, "
+        "such as `ffmpeg -i srt://… -c copy -f mpegts udp://127.0.0.1:5000`",
     ),
     (
         av.error.DecoderNotFoundError,

@@ -108,6 +108,8 @@ class HealingSource(Closes):
         self._abandoned: list[Reader] = []
         self._info: SourceInfo | None = None
         self._first: Frame | None = None
+        self._latest: Frame | None = None
+        """As the source gave it. The same one again means that it is there and has nothing new."""
         self._given = 0
         self._origin_ns = self._last_ns = 0
         self._failure: SourceError | None = None
@@ -154,14 +156,18 @@ class HealingSource(Closes):
         first, self._first = self._first, None
         self._alive_at = self._clock.now()
         if first is not None:
-            if self._is_recorded() or self._clock.now() - self._heard_at < _FRESH_SECONDS:
+            if self._is_recorded() or self._clock.now() - self._heard_at < self._fresh_seconds():
                 yield first
             else:
                 # It has become old while the models were loaded.
-                self._given = 0
+                self._given, self._latest = 0, None
                 self._interval.interrupted()
         while (frame := self._next()) is not None:
             yield frame
+
+    def _fresh_seconds(self) -> float:
+        fps = self.info.fps
+        return max(_FRESH_SECONDS, float(1 / fps) if fps else 0.0)
 
     def stop(self) -> None:
         """Ends the iteration at once, whatever the reader does; from any thread or signal."""
@@ -201,7 +207,12 @@ class HealingSource(Closes):
             if reader is None or self._stopping:
                 return None
             try:
-                return self._received(reader, reader.frames.take(self._patience(reader)))
+                frame = reader.frames.take(self._patience(reader))
+                self._received(reader, frame)
+                if frame is self._latest:
+                    continue
+                self._latest = frame
+                return frame if reader.recorded else self._numbered(frame)
             except TimeoutError:
                 if self._may_still_come(reader):
                     continue
@@ -291,7 +302,8 @@ class HealingSource(Closes):
         self._log.awaits_key_frame()
         return True
 
-    def _received(self, reader: Reader, frame: Frame) -> Frame:
+    def _received(self, reader: Reader, frame: Frame) -> None:
+        """Takes note of a frame, or of the same one again, that the source is there."""
         now = self._clock.now()
         self.health.overtaken = self._overtaken_before + reader.frames.dropped
         if self._info is None or self._failure is not None:
@@ -315,8 +327,8 @@ class HealingSource(Closes):
         self._backoff.received(now)
         if not self._backoff.failures:
             self._log.proved()
-        if reader.recorded:
-            return frame
+
+    def _numbered(self, frame: Frame) -> Frame:
         self._last_ns = max(self._last_ns + bool(self._given), frame.captured_ns - self._origin_ns)
         self._given += 1
         return replace(frame, index=self._given - 1, pts=self._last_ns, time_base=_NANOSECOND)

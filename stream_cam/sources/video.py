@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import threading
 import time
@@ -48,8 +49,8 @@ _LOW_DELAY: Final = 1 << 19
 _SHORT_PROBING: Final = {"fpsprobesize": "1", "analyzeduration": "1000000"}
 """FFmpeg otherwise watches 20 frames go by for their rate: 0.6 s more to connect at 30 fps, 2 s at
 10 fps. It waits 5 s for the sound of an RTMP or HTTP-FLV stream without any (measured)."""
-
-
+_SDP_PROTOCOLS: Final = "file,udp,rtp,srtp,tcp,crypto,data"
+"""An SDP file names addresses, which FFmpeg follows only if it may."""
 _MAY_BE_FILES: Final = frozenset({"http", "https", "ftp"})
 
 
@@ -83,7 +84,8 @@ class VideoSource(Closes):
         self._config = config or CaptureConfig()
         self._live = live
         self._connection = connection
-        self._network = scheme_of(uri) in NETWORK_SCHEMES
+        self._is_sdp = not scheme_of(uri) and uri.lower().endswith(".sdp")
+        self._network = scheme_of(uri) in NETWORK_SCHEMES or self._is_sdp
         self.in_segments = self._network and names_segments(quoted_url(uri))
         """It comes in bursts, segment by segment: HLS, DASH."""
         self._container: InputContainer | None = None
@@ -149,8 +151,12 @@ class VideoSource(Closes):
         try:
             if not self._network:
                 check_readable(self._uri)
-                # Without the prefix FFmpeg takes "a:b.mp4" for a protocol named a.
-                return av.open("file:" + self._uri, metadata_errors=TAG_ERRORS)
+                return av.open(
+                    # Without the prefix FFmpeg takes "a:b.mp4" for a protocol named a.
+                    "file:" + self._uri,
+                    options=self._config.ffmpeg_options,
+                    metadata_errors=TAG_ERRORS,
+                )
             if self._connection is not None:
                 return self._open_connection()
             container = self._open_url()
@@ -161,11 +167,17 @@ class VideoSource(Closes):
                 container = self._open_url()
             return container
         except (av.error.FFmpegError, ValueError) as exc:
-            if not self._network:
-                raise explain_file_error(self._uri, exc) from exc
+            names = ", ".join(self._config.ffmpeg_options)
             seconds = self._config.open_timeout_seconds
             late = time.monotonic() - start >= seconds
-            problem = explain_network_error(self._uri, exc, "opened", seconds, late=late)
+            if names and getattr(exc, "errno", None) == errno.EINVAL:
+                what = f"FFmpeg does not take a value that --ffmpeg-option gives ({names})"
+                shown = redact_uri(self._uri)
+                problem = SourceError(f"{shown} cannot be opened: {what}", kind="codec")
+            elif not self._network:
+                raise explain_file_error(self._uri, exc) from exc
+            else:
+                problem = explain_network_error(self._uri, exc, "opened", seconds, late=late)
         # Outside the handler: FFmpeg's own error holds the URL with its password, and an
         # exception raised inside would carry it along as its context.
         raise problem
@@ -179,7 +191,7 @@ class VideoSource(Closes):
         scheme = scheme_of(self._uri)
         opened = partial(
             av.open,
-            quoted_url(self._uri),
+            "file:" + self._uri if self._is_sdp else quoted_url(self._uri),
             timeout=(self._config.open_timeout_seconds, self.read_timeout_seconds),
             metadata_errors=TAG_ERRORS,
         )
@@ -188,12 +200,15 @@ class VideoSource(Closes):
         options: dict[str, str] = {**(SEGMENTED_OPTIONS if self.in_segments else {})}
         if scheme in ("rtsp", "rtsps"):
             options["rtsp_transport"] = self._config.rtsp_transport
+        if self._is_sdp:
+            options["protocol_whitelist"] = _SDP_PROTOCOLS
+        asked = self._config.ffmpeg_options
         if scheme not in _MAY_BE_FILES:
-            container = opened(options={**options, **_SHORT_PROBING})
+            container = opened(options={**options, **_SHORT_PROBING, **asked})
             if container.streams.video:
                 return container
             container.close()  # its pictures begin late
-        return opened(options=options)
+        return opened(options={**options, **asked})
 
     def _start(self, container: InputContainer) -> None:
         stream = self._video_stream(container)
@@ -202,7 +217,7 @@ class VideoSource(Closes):
         live = self._live
         if live is None:
             # A URL that says how long it is, is a file that happens to be far away.
-            recorded = scheme_of(self._uri) in ("http", "https") and (
+            recorded = scheme_of(self._uri) in _MAY_BE_FILES and (
                 length_seconds is not None or picture
             )
             live = self._network and not recorded
