@@ -41,7 +41,7 @@ class Run:
     """Explain a camera, a stream, a video or pictures.
 
     Sources: 0 or /dev/video0 (camera), a video file, a picture, a folder or glob of pictures,
-    rtsp://…, http(s)://…, demo://shapes.
+    rtsp://…, http(s)://…, rtmp://…, udp://…, an .sdp file, demo://shapes.
 
     Outputs: window, a video file (.mp4, .mkv, .mov, .webm), a picture file, a folder of pictures
     (frames/), web://HOST:PORT (a page in the browser), null.
