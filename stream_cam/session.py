@@ -34,7 +34,7 @@ from stream_cam.sinks.segments import Segment, SegmentSink, check_segments
 from stream_cam.sinks.video import finished_of
 from stream_cam.sinks.window import display_problem
 from stream_cam.sources import check_source, open_source
-from stream_cam.sources.base import Heals, Source, SourceInfo
+from stream_cam.sources.base import Source, SourceInfo
 from stream_cam.sources.cut import cut_out
 from stream_cam.sources.pace import PacedSource
 from stream_cam.terminal import progress_on_terminal
@@ -83,8 +83,9 @@ def run_session(
             source = closing.enter_context(source)
             info = source.info
             live = info.live if config.run.live is None else config.run.live
-            if _only_watched(uris) and not live and not isinstance(source, Heals):
-                counted = config.run.limit is not None or any(result_paths(config.record))
+            if not info.live and (live or _only_watched(uris)):
+                limited = config.run.limit is not None
+                counted = live or limited or any(result_paths(config.record))
                 source = PacedSource(source, once=counted)
             pipeline = _pipeline(source, uris, config, extra_sinks)
         except (StreamCamError, KeyboardInterrupt) as error:

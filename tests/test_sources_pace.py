@@ -7,11 +7,15 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from fractions import Fraction
+from pathlib import Path
 
 import pytest
+from conftest import VideoMaker
 from pipeline_parts import Frames
 
+from stream_cam.config import ModelConfig, PipelineConfig, RunConfig
 from stream_cam.frame import Frame
+from stream_cam.session import run_session
 from stream_cam.sources.pace import PacedSource
 
 
@@ -117,3 +121,15 @@ def test_pictures_that_are_counted_come_once_and_stay_as_long(clock: Clock) -> N
         assert source.info.n_frames == 3
     assert seen == [(0, 100.0), (1, 103.0), (2, 106.0)]
     assert clock.now == 109.0
+
+
+def test_a_live_file_plays_at_its_own_speed(make_video: VideoMaker, tiny: Path) -> None:
+    """Also where nobody watches: else 1.9 s of video are over as soon as they are decoded."""
+    path = make_video("clip.mp4", n_frames=20)
+    config = PipelineConfig(
+        ModelConfig(weights=str(tiny), engine="eager"), run=RunConfig(live=True, quiet=True)
+    )
+    report = run_session(str(path), ["null"], config)
+    assert report.live
+    assert report.captured == 20
+    assert 1.85 < report.seconds < 20

@@ -72,7 +72,8 @@ def open_source(uri: str, config: CaptureConfig | None = None, live: bool | None
         uri: a camera (`0`, `/dev/video0`), `demo://…`, a URL, a picture, a folder of pictures,
             a glob, or a video file.
         config: how streams are read; default: CaptureConfig's defaults.
-        live: whether the newest frame wins; default: as `info.live`. Of cameras it always does.
+        live: whether the newest frame wins; default: as `info.live`. Of cameras it always does. Of
+            a file it does not here: who wants it live paces it (PacedSource).
 
     Raises:
         UsageError: a kind of URI that is not known, no host or port, a camera that is to wait.
@@ -104,7 +105,7 @@ def open_source(uri: str, config: CaptureConfig | None = None, live: bool | None
             return _open_url(uri, config, live)
         seen = SeenFrames()
         healing = HealingSource(
-            uri, lambda: PlayoutSource(_open_url(uri, healing.patient_config, live), seen), config
+            uri, lambda: PlayoutSource(_open_url(uri, healing.patient_config), seen), config
         )
         return healing
     if scheme == "file":
@@ -186,7 +187,9 @@ def _check_address(url: str) -> None:
         raise UsageError(f"{shown} names no host, such as {parts.scheme}://192.168.1.20/stream")
 
 
-def _open_url(url: str, config: CaptureConfig, live: bool | None) -> NetworkSource | VideoSource:
+def _open_url(
+    url: str, config: CaptureConfig, live: bool | None = None
+) -> NetworkSource | VideoSource:
     """FFmpeg reads what it alone knows; of the rest the first bytes tell who reads it."""
     from stream_cam.sources.network import NetworkSource
     from stream_cam.sources.video import VideoSource
@@ -216,4 +219,4 @@ def _open_path(path: str, config: CaptureConfig, live: bool | None) -> Source:
 
     if path.lower().endswith(".sdp"):
         return HealingSource(path, lambda: VideoSource(path, config, live), config)
-    return VideoSource(path, config, live)
+    return VideoSource(path, config, live=False if stat.S_ISREG(mode) else live)

@@ -1,4 +1,4 @@
-"""A file at its own speed and pictures one after the other, for people who watch them."""
+"""A file at its own speed and pictures one after the other: watched, or as if they were live."""
 
 from __future__ import annotations
 
