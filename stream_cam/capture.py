@@ -21,9 +21,9 @@ class Handoff(Generic[T]):
     """Passes items from one thread to another, with bounded memory.
 
     Lossless: `put` waits while `capacity` items wait. With `drop_oldest`, `put` never waits: the
-    oldest waiting item makes room and is counted. Capacity 1 with `drop_oldest` is the slot of
-    live video, in which the newest frame wins. The giver may change `drop_oldest` before its first
-    `put`.
+    oldest waiting item makes room and is counted; an object that waits already changes nothing.
+    Capacity 1 with `drop_oldest` is the slot of live video, in which the newest frame wins. The
+    giver may change `drop_oldest` before its first `put`.
 
     No item is lost uncounted: offered = taken + dropped + left + those that wait.
 
@@ -63,6 +63,8 @@ class Handoff(Generic[T]):
             if not self.drop_oldest:
                 self._changed.wait_for(lambda: len(self._items) < self._capacity or self._aborted)
             elif len(self._items) >= self._capacity:
+                if self._items[-1] is item:
+                    return not self._aborted  # it waits already
                 self.dropped += self._counts(self._items.popleft())
             self.offered += self._counts(item)
             if self._aborted:

@@ -115,6 +115,15 @@ def test_pictures_over_tcp(data: bytes) -> None:
         assert read(f"tcp://127.0.0.1:{server.port}") == pytest.approx(GREYS, abs=1)
 
 
+@pytest.mark.parametrize("garbage", [JPEGS[0][300:], b"\r\n\r\n", bytes(64), b"\xff" * 999])
+@pytest.mark.parametrize("over_http", [True, False])
+def test_stream_that_is_joined_within_a_picture(garbage: bytes, over_http: bool) -> None:
+    data = garbage + b"".join(JPEGS)
+    with QuirkyServer((OK + b"\r\n") * over_http + data, asks=over_http) as server:
+        url = server.url if over_http else f"tcp://127.0.0.1:{server.port}"
+        assert read(url) == pytest.approx(GREYS, abs=1)
+
+
 @pytest.mark.parametrize("kind", ["JPEG", "PNG"])
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_orientation_is_applied_once(kind: str, orientation: int) -> None:

@@ -32,6 +32,14 @@ _PICTURE_TYPES: Final = frozenset({"video/x-motion-jpeg", "video/x-mjpeg", "vide
 _OTHER_PICTURES: Final = frozenset({"image/gif", "image/svg+xml"})
 """Of these FFmpeg reads more than one picture, or none."""
 _TEXT_TYPES: Final = frozenset({"text/html", "text/plain", "application/json", "text/xml"})
+_VIDEOS: Final = (
+    *(b"\0\0\1", b"\0\0\0\1", b"G", b"FLV", b"\x1a\x45\xdf\xa3", b"RIFF", b"OggS", b"0&\xb2u"),
+    *(b"YUV4", b"DKIF", b"NUT", b"#EXT", b"<", b"v=0"),
+)
+"""How H.264, HEVC, MPEG, transport streams, FLV, Matroska, AVI, Ogg, ASF, y4m, IVF and NUT begin,
+and playlists. FFmpeg knows more; they are looked at for longer."""
+_MOST_LOOKED_AT: Final = 1 << 20
+_LONGEST_LOOK_SECONDS: Final = 2.0
 _PLAYLISTS: Final = (b"#EXTM3U", b"<?xml", b"<MPD", b"v=0", b"\xef\xbb\xbf#EXTM3U")
 """HLS, DASH and SDP: FFmpeg opens further addresses relative to this one."""
 
@@ -119,7 +127,7 @@ class NetworkSource(Closes):
     def _open(self) -> None:
         connection = self._connection.__enter__()
         head = self._head()
-        if _are_pictures(head, connection):
+        if _are_pictures(head, connection) or self._joined_pictures(head):
             self._pictures = PictureSource(self._name, connection, self._live)
             self._pictures.__enter__()
             return
@@ -149,6 +157,21 @@ class NetworkSource(Closes):
             )
         self._connection.unread(head)
         return head
+
+    def _joined_pictures(self, head: bytes) -> bool:
+        """Whether a stream that was joined within a picture, or begins with garbage, has more."""
+        connection = self._connection
+        if connection.length is not None or head.startswith(_VIDEOS) or head[4:8] == b"ftyp":
+            return False
+        splitter, seen = PictureSplitter(_MOST_LOOKED_AT), bytearray()
+        late_at = time.monotonic() + _LONGEST_LOOK_SECONDS
+        while len(seen) < _MOST_LOOKED_AT and time.monotonic() < late_at:
+            data = connection.read()
+            seen += data
+            if not data or any(splitter.feed(data)):
+                break
+        connection.unread(bytes(seen))
+        return splitter.pictures > 0
 
 
 def _are_pictures(head: bytes, connection: Connection) -> bool:
