@@ -130,7 +130,7 @@ def run(
 ) -> None:
     """One run with a page; `watch` gets it while it runs."""
     settings = Settings(LookConfig(hud=False), explainer.labels)
-    page = WebSink(WebAddress(port=0), settings, explainer.labels, "clock", web or WebConfig())
+    page = WebSink(WebAddress(port=0), settings, "clock", web or WebConfig())
     renderer = Renderer(explainer, hud=False)
     pipeline = Pipeline(
         ClockSource(seconds), [page, *extra], explainer, renderer, settings=settings

@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 import threading
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 from stream_cam.closing import Closes
 from stream_cam.config import LookConfig, ModelConfig, PipelineConfig
@@ -14,7 +14,7 @@ from stream_cam.pipeline import Pipeline
 from stream_cam.report import Report
 from stream_cam.session import run_session
 from stream_cam.settings import Settings
-from stream_cam.sinks.base import Sink
+from stream_cam.sinks.base import Sink, Waiting
 
 _STOP_SECONDS = 15.0
 """A stop takes two seconds, and files are finished."""
@@ -40,6 +40,9 @@ class Served(Closes):
         extra_sinks: Sequence[Sink] = (),
     ) -> None:
         self._pipeline: Pipeline | None = None
+        self._report: Report | None = None
+        self._waiting: Waiting | None = None
+        self._leaves = False
         self._failure: BaseException | None = None
         self._begun = threading.Event()
         self._thread = threading.Thread(
@@ -47,31 +50,39 @@ class Served(Closes):
         )
         self._thread.start()
         self._begun.wait()
-        if self._pipeline is None:
+        if self._pipeline is None and self._waiting is None:
             raise self._failure or StreamCamError("the run ended before it began")
 
     @property
     def pipeline(self) -> Pipeline:
-        """The run itself."""
-        assert self._pipeline is not None
+        """The run itself.
+
+        Raises:
+            StreamCamError: the source has given no picture yet.
+        """
+        if self._pipeline is None:
+            waiting = self._waiting.lines if self._waiting is not None else []
+            raise StreamCamError(f"there is no picture yet: {'; '.join(waiting)}")
         return self._pipeline
 
     @property
     def url(self) -> str:
         """The page's link."""
-        return self.pipeline.urls[0]
+        return self._urls[0]
 
     @property
     def settings(self) -> Settings:
         """What can be changed while it runs: `served.settings.alpha = 0.6`."""
-        return self.pipeline.settings
+        return self._settings
 
     @property
     def running(self) -> bool:
         return self._thread.is_alive()
 
     def stats(self) -> dict[str, object]:
-        """How far it is."""
+        """How far it is; before the first picture why there is none."""
+        if self._pipeline is None and self._waiting is not None:
+            return {"waiting": asdict(self._waiting)}
         return self.pipeline.stats()
 
     def wait(self, seconds: float | None = None) -> Report | None:
@@ -85,11 +96,13 @@ class Served(Closes):
             return None
         if self._failure is not None:
             raise self._failure
-        return self.pipeline.report
+        return self._report
 
     def stop(self) -> Report | None:
         """Ends the run and the page; gives the report."""
-        self.pipeline.stop()
+        self._leaves = True
+        if self._pipeline is not None:
+            self._pipeline.stop()
         return self.wait(_STOP_SECONDS)
 
     def close(self) -> None:
@@ -113,14 +126,33 @@ class Served(Closes):
         extra_sinks: Sequence[Sink],
     ) -> None:
         try:
-            run_session(source, outputs, config, extra_sinks=extra_sinks, on_start=self._begin)
+            self._report = run_session(
+                source,
+                outputs,
+                config,
+                extra_sinks=extra_sinks,
+                on_open=self._open,
+                on_wait=self._wait,
+                on_start=self._begin,
+            )
         except BaseException as error:
             self._failure = error
         finally:
             self._begun.set()
 
+    def _open(self, urls: Sequence[str], settings: Settings) -> None:
+        self._urls, self._settings = urls, settings
+
+    def _wait(self, waiting: Waiting) -> bool:
+        if waiting.reason:
+            self._waiting = waiting
+            self._begun.set()
+        return not self._leaves
+
     def _begin(self, pipeline: Pipeline) -> None:
         self._pipeline = pipeline
+        if self._leaves:
+            pipeline.stop()
         self._begun.set()
 
 
@@ -134,7 +166,9 @@ def serve(
     outputs: Sequence[str] = (),
     config: PipelineConfig | None = None,
 ) -> Served:
-    """Explains a source and serves the page; returns at once when it has begun.
+    """Explains a source and serves the page; returns when it has begun, or waits for the source.
+
+    A live source that is away is waited for: the page says why, and so does `stats()`.
 
         stream_cam.serve(0, weights="demo")     # in a notebook: shows the page below the cell
 

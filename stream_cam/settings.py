@@ -104,6 +104,20 @@ class Settings:
         self._now = Shown(look or LookConfig(), self._resolved(targets))
 
     @property
+    def labels(self) -> Sequence[str]:
+        """The classes' names; none before the network is loaded."""
+        return self._labels
+
+    def begin(self, labels: Sequence[str], targets: Sequence[Target] = ()) -> None:
+        """The network is loaded: from now on its classes can be chosen."""
+        with self._lock:
+            self._labels = labels
+            self._now = replace(self._now, targets=self._resolved(targets))
+            listeners = list(self._listeners)
+        for listener in listeners:
+            listener(self._now)
+
+    @property
     def now(self) -> Shown:
         """All of them, at one moment."""
         return self._now

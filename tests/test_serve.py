@@ -59,9 +59,9 @@ def test_run_without_display_opens_a_page(tmp_path: Path, monkeypatch: pytest.Mo
     running = process("run", SCENE, "--weights", "demo")
     try:
         assert running.stdout is not None
-        lines = [running.stdout.readline() for _ in range(2)]
-        url = re.search(r"watch at (http://127\.0\.0\.1:\d+/)", lines[1])
-        assert url is not None, lines
+        line = running.stdout.readline()
+        url = re.search(r"watch at (http://127\.0\.0\.1:\d+/)", line)
+        assert url is not None, line
         assert fetched(f"{url[1]}healthz") == b"ok\n"
         running.send_signal(signal.SIGINT)
         assert running.wait(DEADLINE_SECONDS) == 130

@@ -66,7 +66,7 @@ class Page:
         source: str = SOURCE,
     ) -> None:
         self.settings = Settings(labels=labels)
-        self.sink = WebSink(WebAddress(host, 0), self.settings, labels, source, config)
+        self.sink = WebSink(WebAddress(host, 0), self.settings, source, config)
         self.port = self.sink.address.port
 
     @property

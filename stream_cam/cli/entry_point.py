@@ -25,6 +25,7 @@ from stream_cam.uri import hide, json_text, printable, remember_secrets
 if TYPE_CHECKING:
     from stream_cam.pipeline import Pipeline
     from stream_cam.report import Report, SinkCount
+    from stream_cam.settings import Settings
 
 _LISTED = 4
 """So many segments are told by name."""
@@ -178,12 +179,12 @@ def _run(command: Run, signals: Signals) -> None:
             if pipeline.info.note:
                 _say(pipeline.info.note)
             _say(_mode(pipeline.report, command.look))
-        _say_where(pipeline)
 
     run_session(
         command.source,
         outputs,
         config,
+        on_open=_say_where,
         on_start=begin,
         on_end=None if quiet else _summarise,
     )
@@ -201,17 +202,14 @@ def _demo(command: Demo, signals: Signals) -> None:
 
     quiet = command.run.quiet
 
-    def begin(pipeline: Pipeline) -> None:
-        signals.watch(pipeline.stop)
-        _say_where(pipeline)
-
     report, score = run_demo(
         command.demo,
         command.sink,
         command.look,
         command.run,
         command.web,
-        on_start=begin,
+        on_open=_say_where,
+        on_start=lambda pipeline: signals.watch(pipeline.stop),
         on_end=None if quiet else _summarise,
     )
     if quiet or report.live:
@@ -277,9 +275,9 @@ def _mode(report: Report, look: LookConfig) -> str:
     )
 
 
-def _say_where(pipeline: Pipeline) -> None:
+def _say_where(urls: Sequence[str], _: Settings) -> None:
     """The links of pages, also with --quiet: without the token in it nobody could watch."""
-    for url in pipeline.urls:
+    for url in urls:
         _say(f"watch at {url}   (Ctrl-C ends it)")
 
 

@@ -50,6 +50,29 @@ class StreamInfo:
     """Width by height of a pixel of the source's; recordings keep it. None: square."""
 
 
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """Why there is no picture yet, in words, secrets redacted."""
+
+    what: str
+    """Such as "waiting for rtsp://***@cam/stream"."""
+    reason: str = ""
+    """Why the last attempt failed."""
+    attempt: int = 0
+    """Attempts so far."""
+    next_try_seconds: float = 0.0
+    """Until the next attempt; 0 while one is being made."""
+
+    @property
+    def lines(self) -> list[str]:
+        """The whole of it, to be shown."""
+        if not self.reason:
+            return [self.what]
+        attempts = f"{self.attempt} attempt{'s' * (self.attempt > 1)} failed"
+        again = f"next in {self.next_try_seconds:.0f} s" if self.next_try_seconds else "trying now"
+        return [self.what, self.reason, f"{attempts}, {again}"]
+
+
 class Sink(Protocol):
     """Opens in a `with`; `write` takes pictures in order; `close` finishes what was written.
 
@@ -97,6 +120,13 @@ class Sink(Protocol):
     def attend(self, stats: Callable[[], dict[str, object]]) -> None:
         """Gets to know, before it is opened, what tells how far the run is."""
         return
+
+    def wait(self, waiting: Waiting) -> bool:
+        """Told again and again, once it is open, until there is a source; where `write` is.
+
+        False asks for the end of the run (the window was closed).
+        """
+        return True
 
     def write(self, picture: Picture) -> bool:
         """Takes one picture; False asks the pipeline to stop (the window was closed)."""

@@ -8,15 +8,17 @@ import os
 import re
 import sys
 from pathlib import Path
+from textwrap import wrap
 from typing import Final
 
 import cv2
+import numpy as np
 
 from stream_cam.errors import SinkError
 from stream_cam.hud import noted
 from stream_cam.import_order import pyav_came_first
 from stream_cam.settings import Settings
-from stream_cam.sinks.base import Picture, Sink
+from stream_cam.sinks.base import Picture, Sink, Waiting
 from stream_cam.sinks.keys import Keys
 
 _LARGEST_WH: Final = (1280, 800)
@@ -24,6 +26,9 @@ _LARGEST_WH: Final = (1280, 800)
 _WITHOUT_WINDOW: Final = (
     "or watch in the browser with -o web://, or write to a file with -o out.mp4"
 )
+_WAITING_HW: Final = (360, 640)
+"""Size in pixels of the picture that is shown before the first one."""
+_WAITING_COLUMNS: Final = 80
 _PLUGINS: Final = Path(cv2.__file__).parent / "qt" / "plugins" / "platforms"
 
 
@@ -54,6 +59,8 @@ class WindowSink(Sink):
         self._last: Picture | None = None
         self._lines: tuple[str, ...] = ()
         self._shown = False
+        self._waits = False
+        """What is shown is no picture of the source's."""
 
     def __enter__(self) -> WindowSink:
         problem = display_problem()
@@ -69,11 +76,24 @@ class WindowSink(Sink):
             cv2.destroyAllWindows()
             cv2.waitKey(1)  # Qt takes a window away only when events run
 
+    def wait(self, waiting: Waiting) -> bool:
+        if not self._shown:
+            self._open(*_WAITING_HW)
+            self._waits = True
+        elif self._is_closed():
+            return False
+        lines = [part for line in waiting.lines for part in wrap(line, _WAITING_COLUMNS)]
+        cv2.imshow(self._title, noted(np.full((*_WAITING_HW, 3), 40, np.uint8), lines))
+        return self._wants_more()
+
     def write(self, picture: Picture) -> bool:
         if not self._shown:
             self._open(picture.image_bgr.shape[0], picture.image_bgr.shape[1])
         elif self._is_closed():
             return False
+        elif self._waits:
+            self._resize(picture.image_bgr.shape[0], picture.image_bgr.shape[1])
+        self._waits = False
         self._last = picture
         self._draw(picture)
         return self._wants_more()
@@ -102,9 +122,12 @@ class WindowSink(Sink):
 
     def _open(self, height: int, width: int) -> None:
         cv2.namedWindow(self._title, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO)
+        self._resize(height, width)
+        self._shown = True
+
+    def _resize(self, height: int, width: int) -> None:
         scale = min(1.0, _LARGEST_WH[0] / width, _LARGEST_WH[1] / height)
         cv2.resizeWindow(self._title, max(1, round(width * scale)), max(1, round(height * scale)))
-        self._shown = True
 
 
 def display_problem() -> str | None:

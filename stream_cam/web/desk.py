@@ -13,7 +13,7 @@ from stream_cam._version import __version__
 from stream_cam.frame import BgrImage
 from stream_cam.hud import noted
 from stream_cam.settings import CHOICES, Settings, Shown
-from stream_cam.sinks.base import Picture
+from stream_cam.sinks.base import Picture, Waiting
 from stream_cam.web.viewers import Encoded, Viewers
 
 Stats = Callable[[], dict[str, object]]
@@ -29,19 +29,25 @@ class Desk:
     """Shared by the sink, which fills it, and the server, which reads it; every thread."""
 
     settings: Settings
-    labels: Sequence[str]
     source: str
     """The source's name, without secrets."""
     viewer_only: bool = False
     quality: int = 80
     """Of the JPEG pictures, 1..100."""
     stats: Stats = no_stats
+    waiting: Waiting | None = None
+    """Why there is no picture yet, before the run has begun."""
     viewers: Viewers = field(default_factory=Viewers)
     newest: Picture | None = None
     encoded: int = 0
     """Pictures so far."""
     run: str = field(default_factory=lambda: f"{time.time_ns():x}")
     """Another one for each run, so that a page that comes back knows."""
+
+    @property
+    def labels(self) -> Sequence[str]:
+        """Of the classes; none before the network is loaded."""
+        return self.settings.labels
 
     def show(self, picture: Picture) -> None:
         """Takes the newest picture; encodes it, once for all, if anybody can take it."""
@@ -105,9 +111,10 @@ class Desk:
 
     def figures(self) -> dict[str, object]:
         """How the run and the server do."""
-        viewers = self.viewers
+        viewers, waiting = self.viewers, self.waiting
         return {
             **self.stats(),
+            "waiting": None if waiting is None else {**asdict(waiting), "lines": waiting.lines},
             "run": self.run,
             "viewers": len(viewers),
             "encoded": self.encoded,

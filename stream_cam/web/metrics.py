@@ -53,7 +53,7 @@ class Metrics(Collector):
         yield GaugeMetricFamily(
             "stream_cam_source_up",
             "1 while the source gives frames, 0 while it is away.",
-            value=float(figures.get("away") is None),
+            value=float(figures.get("away") is None and figures["waiting"] is None),
         )
         yield CounterMetricFamily(
             "stream_cam_refused",

@@ -87,12 +87,13 @@ class WebServer:
         return self._failure
 
     def start(self) -> None:
-        """Returns when it answers.
+        """Returns when it answers; at once if it does already.
 
         Raises:
             SinkError: it does not.
         """
-        self._thread.start()
+        if not self._thread.ident:
+            self._thread.start()
         deadline = time.monotonic() + _START_SECONDS
         while not self._server.started:
             if not self._thread.is_alive() or time.monotonic() > deadline:

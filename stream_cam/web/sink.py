@@ -6,13 +6,12 @@ import json
 import os
 import socket
 import time
-from collections.abc import Sequence
 from typing import Final
 
 from stream_cam.config import WebConfig
 from stream_cam.errors import SinkError, UsageError
 from stream_cam.settings import Settings
-from stream_cam.sinks.base import Picture, Sink
+from stream_cam.sinks.base import Picture, Sink, Waiting
 from stream_cam.web.access import Access, check_token, new_token
 from stream_cam.web.address import WebAddress, address_of_this_machine, listen
 from stream_cam.web.app import make_app
@@ -29,7 +28,6 @@ class WebSink(Sink):
     Args:
         address: where to listen.
         settings: what the page's controls change.
-        labels: of the classes.
         source: its name, without secrets.
         config: how it is served.
 
@@ -45,7 +43,6 @@ class WebSink(Sink):
         self,
         address: WebAddress,
         settings: Settings,
-        labels: Sequence[str],
         source: str,
         config: WebConfig | None = None,
     ) -> None:
@@ -60,7 +57,7 @@ class WebSink(Sink):
         self.url = _url(self.address, token, secure, config)
         """The link to open, with its token if one is needed: for people, not for logs."""
         self._desk = Desk(
-            settings, labels, source, viewer_only=config.viewer_only, quality=config.web_quality
+            settings, source, viewer_only=config.viewer_only, quality=config.web_quality
         )
         access = Access(
             self.address,
@@ -79,11 +76,15 @@ class WebSink(Sink):
         )
 
     def attend(self, stats: Stats) -> None:
-        self._desk.stats = stats
+        self._desk.stats, self._desk.waiting = stats, None
 
     def __enter__(self) -> WebSink:
         self._server.start()
         return self
+
+    def wait(self, waiting: Waiting) -> bool:
+        self._desk.waiting = waiting
+        return True
 
     def write(self, picture: Picture) -> bool:
         failure = self._server.failure

@@ -58,6 +58,7 @@ async def talk(socket: WebSocket, desk: Desk) -> None:
     sending = asyncio.create_task(conversation.send())
     try:
         viewer.tell("hello", json_text(desk.hello()))
+        viewer.tell("stats", json_text({"type": "stats", **desk.figures()}))
         await conversation.receive()
     finally:
         desk.viewers.leave(viewer)

@@ -113,6 +113,10 @@ function greet(hello) {
   document.body.dataset.run = hello.run;
   controls.offer(hello.choices);
   apply(hello.settings);
+  askLabels();
+}
+
+function askLabels() {
   fetch(new URL("labels", document.baseURI)).then((answer) => answer.json()).then((labels) => (search.labels = labels)).catch(() => {});
 }
 
@@ -142,7 +146,8 @@ function show() {
 function figures(stats) {
   at("fps").textContent = stats.fps === undefined ? "–" : stats.fps.toFixed(1);
   at("viewers").textContent = String(stats.viewers);
-  reason({ away: stats.away ?? null });
+  reason({ away: stats.away ?? null, waiting: stats.waiting ?? null });
+  if (!stats.waiting && !search.labels.length) askLabels(); // there were none before the network was loaded
 }
 
 function complain(text) {

@@ -14,7 +14,7 @@ export class Stage {
     this.turn = Promise.resolve();
     this.freshAt = 0;
     this.everDrawn = false;
-    this.reason = { up: false, why: "", ended: false, paused: false, away: null };
+    this.reason = { up: false, why: "", ended: false, paused: false, away: null, waiting: null };
     this.dragging = false;
     this.#dividerEvents(onDivide);
     setInterval(() => this.judge(), 200);
@@ -46,12 +46,13 @@ export class Stage {
 
   // What is shown is live, or it says why not: in words, in colour and by losing its colours.
   judge() {
-    const { up, why, ended, paused, away } = this.reason;
+    const { up, why, ended, paused, away, waiting } = this.reason;
     const age = (performance.now() - this.freshAt) / 1000;
     const last = this.everDrawn ? `, last picture ${age.toFixed(0)} s ago` : "";
     let state = "live", text = "";
     if (ended) [state, text] = ["ended", "THE RUN HAS ENDED"];
     else if (!up) [state, text] = ["away", `${why || "NOT CONNECTED, trying again"}${last}`];
+    else if (waiting) [state, text] = ["waiting", waiting.lines.join(" · ")];
     else if (paused) [state, text] = ["paused", "PAUSED"];
     else if (away) [state, text] = ["away", `THE CAMERA IS AWAY${last}`];
     else if (!this.everDrawn) [state, text] = ["waiting", "WAITING FOR THE FIRST PICTURE"];

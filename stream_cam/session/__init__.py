@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -20,27 +20,28 @@ from stream_cam.config import (
     RunConfig,
     WebConfig,
 )
-from stream_cam.errors import OutputExistsError, SinkError, StreamCamError, UsageError
+from stream_cam.errors import SinkError, StreamCamError
 from stream_cam.processor import usable_cores
 from stream_cam.report import Report, versions
 from stream_cam.results import open_results, result_paths
 from stream_cam.results.sheet import SheetSink
+from stream_cam.session.checks import check_run
+from stream_cam.session.watching import Watching
 from stream_cam.settings import Settings
 from stream_cam.sinks import check_outputs, kind_of, open_sink
-from stream_cam.sinks.base import Sink, StreamInfo
+from stream_cam.sinks.base import Sink, StreamInfo, Waiting
 from stream_cam.sinks.recorder import RecorderSink
 from stream_cam.sinks.score import TruthScore
 from stream_cam.sinks.segments import Segment, SegmentSink, check_segments
 from stream_cam.sinks.video import finished_of
 from stream_cam.sinks.window import display_problem
-from stream_cam.sources import check_source, open_source
+from stream_cam.sources import open_source
 from stream_cam.sources.base import Source, SourceInfo
 from stream_cam.sources.cut import cut_out
 from stream_cam.sources.pace import PacedSource
 from stream_cam.terminal import progress_on_terminal
-from stream_cam.uri import hide, redact_uri, scheme_of
-from stream_cam.web.address import WebAddress, listen, parse_web_uri
-from stream_cam.whole import unwritable
+from stream_cam.uri import hide, redact_uri
+from stream_cam.web.address import WebAddress, listen
 
 if TYPE_CHECKING:
     from stream_cam.explain import Explainer
@@ -57,15 +58,19 @@ def run_session(
     config: PipelineConfig,
     *,
     extra_sinks: Sequence[Sink] = (),
+    on_open: Callable[[Sequence[str], Settings], None] | None = None,
+    on_wait: Callable[[Waiting], bool] | None = None,
     on_start: Callable[[Pipeline], None] | None = None,
     on_end: Callable[[Report], None] | None = None,
 ) -> Report:
-    """Opens everything, runs the pipeline, closes everything.
+    """Opens what people watch, then the source, runs the pipeline, closes everything.
 
     Args:
         source_uri, outputs: as on the command line; no output: a window, or where there is no
             display a page.
         extra_sinks: further sinks, already made.
+        on_open: gets the links of the pages and the settings, before the source is opened.
+        on_wait: told why there is no picture yet; False ends the run.
         on_start: gets the pipeline before it runs.
         on_end: gets the report, also that of a run that failed.
 
@@ -74,27 +79,19 @@ def run_session(
     """
     uris = list(outputs) or [_default_output()]
     config = replace(config, model=config.model.for_source(source_uri))
-    _check(uris, source_uri, config)
+    check_run(uris, source_uri, config)
     with ExitStack() as closing:
         try:
-            source = cut_out(
-                open_source(source_uri, config.capture, config.run.live), config.record
-            )
-            source = closing.enter_context(source)
-            info = source.info
-            live = info.live if config.run.live is None else config.run.live
-            if not info.live and (live or _only_watched(uris)):
-                limited = config.run.limit is not None
-                counted = live or limited or any(result_paths(config.record))
-                source = PacedSource(source, once=counted)
-            pipeline = _pipeline(source, uris, config, extra_sinks)
+            pipeline = _opened(closing, source_uri, uris, config, extra_sinks, on_open, on_wait)
         except (StreamCamError, KeyboardInterrupt) as error:
             _write_report(_report_of_nothing(source_uri, config, error), config.run.report)
             raise
+        if pipeline is None:
+            return _ended_before(source_uri, config, on_end)
         if on_start is not None:
             on_start(pipeline)
         try:
-            with progress_on_terminal(source.info, config.run, pipeline.report.live) as on_tick:
+            with progress_on_terminal(pipeline.info, config.run, pipeline.report.live) as on_tick:
                 report = pipeline.run(on_tick)
         except Exception:
             _write_report(pipeline.report, config.run.report)
@@ -111,40 +108,57 @@ def run_session(
         return report
 
 
-def _check(uris: Sequence[str], source_uri: str, config: PipelineConfig) -> None:
-    """Finds out before anything slow whether outputs, pages and results can be written."""
-    there: list[str] = []
-    with _noted(there):
-        _check_outputs(uris, source_uri, config)
-    _check_pages(uris, config.web)
-    with _noted(there):
-        _check_files(config, [source_uri, *uris])
-    if there:  # all are told at once
-        raise OutputExistsError.of(*there)
+def _opened(
+    closing: ExitStack,
+    source_uri: str,
+    uris: Sequence[str],
+    config: PipelineConfig,
+    extra_sinks: Sequence[Sink],
+    on_open: Callable[[Sequence[str], Settings], None] | None,
+    on_wait: Callable[[Waiting], bool] | None,
+) -> Pipeline | None:
+    """Opens pages and windows, the source, the network; None if a viewer left meanwhile."""
+    settings = Settings(config.look)
+    whole = open_source(source_uri, config.capture, config.run.live)
+    watching = Watching(uris, settings, redact_uri(source_uri), config.web, on_wait)
+    closing.enter_context(watching)
+    if on_open is not None:
+        on_open(watching.urls, settings)
+    source = watching.open(cut_out(whole, config.record), whole)
+    if source is None:
+        return None
+    closing.push(source)
+    info = source.info
+    live = info.live if config.run.live is None else config.run.live
+    if not info.live and (live or _only_watched(uris)):
+        limited = config.run.limit is not None
+        counted = live or limited or any(result_paths(config.record))
+        source = PacedSource(source, once=counted)
+    watching.tell(Waiting("loading the network"))
+    pipeline = _pipeline(source, uris, config, extra_sinks, settings, watching.sinks)
+    watching.release()
+    return pipeline
 
 
-@contextmanager
-def _noted(there: list[str]) -> Iterator[None]:
-    """Adds what --overwrite would replace, for one error at the end."""
-    try:
-        yield
-    except OutputExistsError as error:
-        if not error.names:
-            raise
-        there += error.names
-
-
-def _check_outputs(uris: Sequence[str], source_uri: str, config: PipelineConfig) -> None:
-    try:
-        check_outputs(uris, source=source_uri, overwrite=config.run.overwrite, record=config.record)
-    except OutputExistsError:
-        # Whoever has given the two the wrong way round must not be told of --overwrite.
-        check_source(source_uri)
-        raise
+def _ended_before(
+    source_uri: str, config: PipelineConfig, on_end: Callable[[Report], None] | None
+) -> Report:
+    """The report of a run whose viewer left before the first picture."""
+    report = _report_of_nothing(source_uri, config, "stopped before the first picture")
+    if config.run.report is not None:
+        report.write(config.run.report)
+    if on_end is not None:
+        on_end(report)
+    return report
 
 
 def _pipeline(
-    source: Source, uris: Sequence[str], config: PipelineConfig, extra_sinks: Sequence[Sink]
+    source: Source,
+    uris: Sequence[str],
+    config: PipelineConfig,
+    extra_sinks: Sequence[Sink],
+    settings: Settings,
+    watched: Mapping[str, Sink],
 ) -> Pipeline:
     """Loads the model, once the source is known to work, and puts the stages together."""
     # Not before: whoever mistypes a name need not wait for torch.
@@ -172,11 +186,14 @@ def _pipeline(
         duration_seconds=info.duration_seconds,
         description=_description(explainer, [explainer.labels[index] for index in targets]),
     )
-    settings = Settings(look, explainer.labels, targets)
+    settings.begin(explainer.labels, targets)
+    now = settings.now
+    renderer = Renderer(explainer, look.layout, hud=look.hud)
+    renderer.show(now.look, cam=now.cam, n_targets=len(now.targets), divider=now.divider)
 
     def make(uri: str) -> Sink:
-        if kind_of(uri) == "web":
-            return _page(uri, settings, explainer.labels, info.name, config.web)
+        if uri in watched:
+            return watched[uri]
         record, overwrite = config.record, run.overwrite
         return open_sink(uri, stream, overwrite=overwrite, record=record, settings=settings)
 
@@ -189,12 +206,12 @@ def _pipeline(
         source,
         [*sinks, *results, *extra_sinks],
         explainer,
-        Renderer(explainer, look.layout, hud=look.hud, n_targets=max(1, len(targets))),
+        renderer,
         targets=targets,
         live=live,
         limit=run.limit,
         queue_frames=config.capture.queue_frames,
-        steady=SteadyMaps(smooth_seconds=look.smooth, hold_seconds=look.hold),
+        steady=SteadyMaps(smooth_seconds=now.look.smooth, hold_seconds=now.look.hold),
         strict=run.strict,
         settings=settings,
     )
@@ -211,31 +228,10 @@ def _sinks(uris: Sequence[str], make: Callable[[str], Sink]) -> list[Sink]:
     return sinks
 
 
-def _page(
-    uri: str, settings: Settings, labels: Sequence[str], source: str, config: WebConfig
-) -> Sink:
-    # Not before: whoever wants no page need not wait for a server.
-    from stream_cam.web.sink import WebSink
-
-    return WebSink(parse_web_uri(uri), settings, labels, source, config)
-
-
 def _only_watched(uris: Sequence[str]) -> bool:
     """Whether the run is for people's eyes, and not for files."""
     kinds = {kind_of(uri) for uri in uris}
     return bool(kinds & {"window", "web"}) and not kinds - {"window", "web", "null"}
-
-
-def _check_pages(uris: Sequence[str], config: WebConfig) -> None:
-    """Finds out before anything slow is loaded whether pages can be served."""
-    pages = [parse_web_uri(uri) for uri in uris if kind_of(uri) == "web"]
-    if not pages:
-        return
-    from stream_cam.web.sink import check_page
-
-    with ExitStack() as places:  # held together: two pages are not to have one place
-        for address in pages:
-            places.enter_context(closing(check_page(address, config)))
 
 
 def _linked(sinks: Sequence[Sink], videos: Sequence[Path]) -> Path | Future[list[Segment]] | None:
@@ -262,6 +258,7 @@ def run_demo(
     run: RunConfig,
     web: WebConfig | None = None,
     *,
+    on_open: Callable[[Sequence[str], Settings], None] | None = None,
     on_start: Callable[[Pipeline], None] | None = None,
     on_end: Callable[[Report], None] | None = None,
 ) -> tuple[Report, TruthScore]:
@@ -287,38 +284,20 @@ def run_demo(
         extra.append(SheetSink(sheet, 6, captions=False, only_with_truth=True))
     model = ModelConfig(weights="demo", engine=demo.engine)
     config = PipelineConfig(model, look, run, web=web or WebConfig())
-    report = run_session(uri, outputs, config, extra_sinks=extra, on_start=on_start, on_end=on_end)
+    report = run_session(
+        uri,
+        outputs,
+        config,
+        extra_sinks=extra,
+        on_open=on_open,
+        on_start=on_start,
+        on_end=on_end,
+    )
     return report, score
 
 
-def _check_files(config: PipelineConfig, taken: Sequence[str]) -> None:
-    """Finds out before the run whether the report and the results can be written after it."""
-    report = config.run.report
-    named = [*result_paths(config.record), *([("--report", report)] if report else [])]
-    used = [uri for uri in taken if not scheme_of(uri)]
-    there: list[str] = []
-    for option, path in named:
-        _check_file(option, path, used)
-        used.append(str(path))
-        if os.path.isfile(path) and not config.run.overwrite:
-            there.append(str(path))
-    if there:
-        raise OutputExistsError.of(*there)
-
-
-def _check_file(option: str, path: Path, taken: Sequence[str]) -> None:
-    if os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path):
-        return  # /dev/stdout
-    what = "the report" if option == "--report" else f"the {option.removeprefix('--')}"
-    if any(os.path.realpath(uri) == os.path.realpath(path) for uri in taken):
-        raise UsageError(f"{option} {path} is a source or an output already; give another name")
-    problem = unwritable(path)
-    if problem:
-        raise SinkError(f"{what} cannot be written to {path}: {problem}")
-
-
 def _report_of_nothing(
-    source_uri: str, config: PipelineConfig, error: StreamCamError | KeyboardInterrupt
+    source_uri: str, config: PipelineConfig, error: StreamCamError | KeyboardInterrupt | str
 ) -> Report:
     """Of a run whose source never came, or whose network cannot be had."""
     why = "interrupted" if isinstance(error, KeyboardInterrupt) else hide(str(error))
