@@ -109,7 +109,7 @@ def _backends(
     check_engine(model.engine, model.device, model.precision, batch, quantizing=quantizing)
     if calibrate is not None:
         source = open_source(calibrate)
-    loaded = load_weights(model.weights, model.model, model.labels)
+    loaded = load_weights(model.weights, model.model, model.labels, model.checkpoint_key)
     size = loaded.input_size if model.input_size is None else model.input_size
     check_input_size(size)
     module = build_network(model.model, loaded.n_classes)

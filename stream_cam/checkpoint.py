@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import os
 import pickle
 import re
@@ -23,13 +24,18 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, Trans
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from stream_cam import pickled_data
 from stream_cam.errors import WeightsError
+from stream_cam.labels import LABEL_KEYS
 from stream_cam.uri import printable
 
-SUFFIXES = (".pth", ".pt", ".safetensors")
+SUFFIXES = (".pth", ".pt", ".ckpt", ".th", ".bin", ".pth.tar", ".safetensors")
 
-_WRAPPERS = ("state_dict", "model_state_dict", "model", "model_ema", "ema", "ema_state_dict")
-_PREFIXES = ("module.", "_orig_mod.", "model.")
+_OPTIMIZER = re.compile(
+    r"(?i)(?:.*_)?(?:opt|optim|optimizers?|schedulers?|scaler)(?:_states?)?(?:_dict)?"
+)
+"""Keys whose tensors are no network's."""
+_DEPTH = 8
 _NO_CODE = "only tensors are read: save `model.state_dict()` instead"
 _CHUNK_BYTES = 1 << 18
 _TIMEOUT_SECONDS = 20.0
@@ -37,12 +43,15 @@ _TIMEOUT_SECONDS = 20.0
 
 @dataclass(frozen=True, eq=False)
 class Checkpoint:
-    """What a checkpoint file holds."""
+    """The tensors of a file and what it says of them."""
 
-    state_dict: dict[str, Tensor]
-    """Strided tensors on the CPU; the floating ones are float32."""
+    groups: dict[str, dict[str, Tensor]]
+    """By the place in the file, such as `state_dict`, "" at its top: tensors by key, as they are
+    in the file."""
     metadata: dict[str, str] = field(default_factory=dict)
-    """What the file says of itself: safetensors' header, or `arch` beside a state dict."""
+    """The safetensors header, or `arch` beside a state dict."""
+    labels: dict[str, object] = field(default_factory=dict)
+    """Data under keys that class names have, such as `class_to_idx`, by the place in the file."""
 
 
 class Response(Protocol):
@@ -59,10 +68,7 @@ OpenUrl = Callable[[str], Response]
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
-    """The state dict in a .pth, .pt or .safetensors file.
-
-    Wrappers such as `{"state_dict": …}` are taken off, and the prefixes that DataParallel,
-    `torch.compile` and Lightning put before every key.
+    """All tensors in a checkpoint file, whatever they are wrapped in.
 
     Raises:
         WeightsError: there is no such file, it is damaged, or it holds something else.
@@ -71,14 +77,23 @@ def read_checkpoint(path: Path) -> Checkpoint:
         _refuse_other_files(path)
         if path.suffix.lower() == ".safetensors":
             tensors, metadata = _read_safetensors(path)
+            found = _Found({"": tensors} if tensors else {}, metadata, _labels_of_header(metadata))
         else:
-            tensors, metadata = _unwrapped(_read_torch(path), path)
+            found = _collected(_read_torch(path), path)
     except OSError as exc:
         raise WeightsError(f"cannot read weights {path}: {reason_of(exc)}") from exc
-    plain = {key: _plain(key, tensor, path) for key, tensor in tensors.items()}
-    if not plain:
+    if not found.groups:
         raise WeightsError(f"{path} holds no tensors; save `model.state_dict()` into it")
-    return Checkpoint(_without_prefixes(plain), metadata)
+    return Checkpoint(found.groups, found.metadata, found.labels)
+
+
+def plain_tensors(tensors: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
+    """The tensors detached, the floating ones float32.
+
+    Raises:
+        WeightsError: one is no plain strided tensor.
+    """
+    return {key: _plain(key, tensor, path) for key, tensor in tensors.items()}
 
 
 def _refuse_other_files(path: Path) -> None:
@@ -89,7 +104,7 @@ def _refuse_other_files(path: Path) -> None:
         raise WeightsError(
             f"no weights at {path}; --weights is imagenet, demo or a {', '.join(SUFFIXES)} file"
         )
-    if path.suffix.lower() not in SUFFIXES:
+    if not path.name.lower().endswith(SUFFIXES):
         raise WeightsError(f"weights {path} is none of {', '.join(SUFFIXES)}; rename what is one")
     if path.suffix.lower() == ".safetensors" and printable(str(path)) != str(path):
         raise WeightsError(f"{path}: safetensors reads no name that is not UTF-8; rename the file")
@@ -119,7 +134,7 @@ def _read_torch(path: Path) -> object:
         if _is_torchscript(path):
             raise WeightsError(f"{path} is a TorchScript archive; {_NO_CODE}")
         # torch warns of pickle protocols before it refuses them.
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), pickled_data.allowed():
             warnings.simplefilter("ignore")
             loaded: object = torch.load(path, map_location="cpu", weights_only=True)
     except WeightsError:
@@ -150,19 +165,53 @@ def _unreadable(path: Path, exc: Exception) -> WeightsError:
     )
 
 
-def _unwrapped(loaded: object, path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    metadata: dict[str, str] = {}
-    while isinstance(loaded, Mapping):
-        arch = loaded.get("arch")
-        if isinstance(arch, str):
-            metadata["arch"] = arch
-        inner = [loaded[key] for key in _WRAPPERS if isinstance(loaded.get(key), Mapping)]
-        if not inner:
-            # Counters and such beside the tensors are no business of the network.
-            tensors = {str(k): v for k, v in loaded.items() if isinstance(v, Tensor)}
-            return tensors, metadata
-        loaded = inner[0]
-    raise WeightsError(f"{path} holds a {type(loaded).__name__}; {_NO_CODE}")
+@dataclass
+class _Found:
+    """What a walk through a file meets."""
+
+    groups: dict[str, dict[str, Tensor]] = field(default_factory=dict)
+    metadata: dict[str, str] = field(default_factory=dict)
+    labels: dict[str, object] = field(default_factory=dict)
+
+    def walk(self, value: object, place: str = "", depth: int = 0) -> None:
+        """Collects from a mapping or a list and from all that these hold."""
+        if isinstance(value, list | tuple):
+            value = dict(enumerate(value))
+        if not isinstance(value, Mapping) or depth > _DEPTH:
+            return
+        tensors = {str(key): each for key, each in value.items() if isinstance(each, Tensor)}
+        if tensors:
+            self.groups[place] = tensors
+        for key, each in value.items():
+            there = f"{place}.{key}" if place else str(key)
+            if key == "arch" and isinstance(each, str):
+                self.metadata.setdefault("arch", each)
+            elif key in LABEL_KEYS:
+                self.labels[there] = (
+                    each.values if isinstance(each, pickled_data.NumpyArray) else each
+                )
+            elif not _OPTIMIZER.fullmatch(str(key)):
+                self.walk(each, there, depth + 1)
+
+
+def _collected(loaded: object, path: Path) -> _Found:
+    found = _Found()
+    if not isinstance(loaded, Mapping):
+        unread = isinstance(loaded, pickled_data.Unread)
+        kind = "single setting" if unread else type(loaded).__name__
+        raise WeightsError(f"{path} holds a {kind}; {_NO_CODE}")
+    found.walk(loaded)
+    return found
+
+
+def _labels_of_header(metadata: Mapping[str, str]) -> dict[str, object]:
+    """Class names in a safetensors header, whose values are text."""
+    labels: dict[str, object] = {}
+    for key in LABEL_KEYS:
+        with contextlib.suppress(ValueError, RecursionError):
+            if key in metadata:
+                labels[key] = json.loads(metadata[key])
+    return labels
 
 
 def _plain(key: str, tensor: Tensor, path: Path) -> Tensor:
@@ -172,16 +221,6 @@ def _plain(key: str, tensor: Tensor, path: Path) -> Tensor:
             f"{path}: {key} is sparse, quantised, complex or empty; save the float network"
         )
     return tensor.detach().float() if tensor.is_floating_point() else tensor.detach()
-
-
-def _without_prefixes(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    # torch's AveragedModel counts beside the network that it holds as `module`.
-    tensors = {key: tensor for key, tensor in tensors.items() if key != "n_averaged"}
-    while True:
-        prefix = next((p for p in _PREFIXES if all(key.startswith(p) for key in tensors)), None)
-        if prefix is None or not tensors:
-            return tensors
-        tensors = {key.removeprefix(prefix): tensor for key, tensor in tensors.items()}
 
 
 def open_url(url: str) -> Response:

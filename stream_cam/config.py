@@ -30,10 +30,14 @@ class ModelConfig:
     model: str = "resnet18"
     """A torchvision classifier that ends in global average pooling and one linear layer."""
     weights: str = "auto"
-    """imagenet (downloaded once), demo (shipped: ten drawn shapes), or a .pth/.pt/.safetensors
-    file; auto: demo for demo://shapes, imagenet for all else."""
+    """imagenet (downloaded once), demo (shipped: ten drawn shapes), or a checkpoint: a .pth, .pt,
+    .ckpt, .th, .bin, .pth.tar or .safetensors file; auto: demo for demo://shapes, imagenet for all
+    else."""
+    checkpoint_key: str | None = None
+    """Which network of a checkpoint that holds several, such as state_dict_ema."""
     labels: Path | None = None
-    """A text file with one class name a line, or a JSON list; for weights from a file."""
+    """A file with the class names: one a line, numbered, CSV, JSON or YAML; default: those in the
+    checkpoint."""
     target: tuple[str, ...] = ()
     """The number or label of a class whose map is shown; may be given several times. None: the
     class with the highest logit."""
@@ -189,7 +193,9 @@ class BenchConfig:
     model: str = "resnet18"
     """A torchvision classifier that ends in global average pooling and one linear layer."""
     weights: str = "demo"
-    """imagenet (downloaded once), demo (shipped, resnet18), or a .pth/.pt/.safetensors file."""
+    """imagenet (downloaded once), demo (shipped, resnet18), or a checkpoint file."""
+    checkpoint_key: str | None = None
+    """Which network of a checkpoint that holds several, such as state_dict_ema."""
     device: Device = "auto"
     """Where engines run; auto lets each take the fastest place that it knows."""
     frame: str = "1280x720"

@@ -106,7 +106,8 @@ class Explainer:
         model: str = "resnet18",
         *,
         weights: str = "imagenet",
-        labels: Path | str | None = None,
+        labels: Path | str | Sequence[str] | None = None,
+        checkpoint_key: str | None = None,
         engine: EngineName = "auto",
         device: Device = "auto",
         precision: Precision = "auto",
@@ -119,8 +120,9 @@ class Explainer:
 
         Args:
             model: a torchvision classifier's name, e.g. `resnet18`.
-            weights: `imagenet`, `demo`, or a path to a state dict.
-            labels: a file with the class names, for weights from a file.
+            weights: `imagenet`, `demo`, or the path of a checkpoint.
+            labels: the class names, or a file with them.
+            checkpoint_key: which network of a checkpoint that holds several.
             engine: `auto`, `tensorrt`, `inductor`, `openvino` or `eager`.
             device: `auto`, `cpu` or `cuda`.
             precision: `auto` is fp32 on CPUs, fp16 on GPUs; `bf16` on CPUs that have it; `int8` on
@@ -134,7 +136,8 @@ class Explainer:
             UsageError: an unknown name.
             WeightsError, NoCamError, EngineError: as their messages say.
         """
-        loaded = load_weights(weights, model, Path(labels) if labels is not None else None)
+        names = Path(labels) if isinstance(labels, str) else labels
+        loaded = load_weights(weights, model, names, checkpoint_key)
         network = build_network(model, loaded.n_classes)
         load_parameters(network, loaded.state_dict, loaded.name)
         return cls(
@@ -156,6 +159,7 @@ class Explainer:
             model.model,
             weights=model.weights,
             labels=model.labels,
+            checkpoint_key=model.checkpoint_key,
             engine=model.engine,
             device=model.device,
             precision=model.precision,
@@ -191,7 +195,7 @@ class Explainer:
         net = CamNet.from_module(module, name=type(module).__name__, probe_hw=(input_size,) * 2)
         return cls(
             net,
-            Weights.of_module(module, net.n_classes, labels, mean, std, input_size),
+            Weights.of_module(module, net.n_logits, labels, mean, std, input_size),
             engine=engine,
             device=device,
             precision=precision,

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
 
+from stream_cam import label_lines
 from stream_cam.errors import UsageError, WeightsError, unknown_name
 
 Target: TypeAlias = int | str
 """A class, by its index or its label."""
+
+_FORMS = (
+    'not a list of names, nor {"0": name, …} or {name: 0, …} with the numbers from 0 on without '
+    "gaps; save the names one a line"
+)
 
 
 def resolve_target(labels: Sequence[str], target: Target) -> int:
@@ -43,11 +50,19 @@ def resolve_target(labels: Sequence[str], target: Target) -> int:
     return target
 
 
-def read_labels(path: Path, n_classes: int) -> tuple[str, ...]:
-    """Class names from a text file, one a line, or from JSON as `parse_labels` takes it.
+LABEL_KEYS = (
+    *("id2label", "idx_to_class", "idx_to_label", "idx2label", "class_to_idx", "label2id"),
+    *("class_names", "classes", "names", "labels"),
+)
+"""Under which tools keep class names, those with the classes' numbers first."""
+
+
+def read_labels(path: Path, n_outputs: int) -> tuple[str, ...]:
+    """Class names from a file: one a line, numbered lines, CSV, JSON, YAML or a Python literal.
 
     Raises:
-        WeightsError: the file cannot be read or does not name `n_classes` classes.
+        WeightsError: the file cannot be read, is in another form, or names other than `n_outputs`
+            classes.
     """
     where = f"labels {path}"
     try:
@@ -56,45 +71,118 @@ def read_labels(path: Path, n_classes: int) -> tuple[str, ...]:
         raise WeightsError(f"{where} is not UTF-8 text; save it as such") from exc
     except OSError as exc:
         raise WeightsError(f"cannot read {where}: {exc.strerror or exc}") from exc
-    if path.suffix.lower() == ".json" or _is_json(text):
-        return parse_labels(text, n_classes, where)
-    lines = tuple(line.strip() for line in text.splitlines() if line.strip())
-    return _counted(lines, n_classes, where)
+    names = _names_in_data(text, path.suffix.lower(), where)
+    if names is None:
+        lines = [line.strip() for line in text.splitlines() if line.strip()]
+        names = label_lines.names_in(lines, path.suffix.lower(), where)
+    return labels_of(names, n_outputs, where)
 
 
-def _is_json(text: str) -> bool:
-    """Whether a file is JSON whatever it is called; a name may begin with a bracket as well."""
-    if text.lstrip()[:1] not in ("[", "{"):
-        return False
+_YAML = re.compile(
+    rf"(?m)^(?:{'|'.join(LABEL_KEYS)})[ \t]*:[ \t]*(?:$|[\[{{])"
+    r"|\A\s*- \S.*$(?:\s+- \S.*$)*\s*\Z"
+)
+"""A key of that name with a list or mapping, or nothing but a list."""
+
+
+def _names_in_data(text: str, suffix: str, where: str) -> Sequence[str] | None:
+    """Names from JSON, YAML or a Python literal; None if the text is neither."""
+    begins = text.lstrip()[:1]
+    if suffix in (".yaml", ".yml") or _YAML.search(text):
+        parse: Callable[[str], object] = _parsed_yaml
+    elif suffix == ".json" or begins in ("{", "[", "("):
+        parse = _parsed
+    else:
+        return None
     try:
-        json.loads(text)
-    except (ValueError, RecursionError):
-        return False
-    return True
+        data = parse(text)
+    except (ValueError, SyntaxError, RecursionError, MemoryError) as exc:
+        if begins in ("[", "(") and suffix not in (".json", ".yaml", ".yml"):
+            return None  # a name may begin with a bracket: [background]
+        raise WeightsError(f"{where}: {_FORMS}") from exc
+    names = names_of(data)
+    if names is None:
+        raise WeightsError(f"{where}: {_FORMS}")
+    return names
 
 
-def parse_labels(text: str, n_classes: int, where: str) -> tuple[str, ...]:
-    """A JSON list of names, or {"0": name, …}; a name may be [id, name], as Keras writes."""
+def _parsed(text: str) -> object:
     try:
-        parsed = json.loads(text)
-        if isinstance(parsed, dict):
-            parsed = [parsed[str(index)] for index in range(len(parsed))]
-        if not isinstance(parsed, list):
-            raise TypeError
-        names = [entry[-1] if isinstance(entry, list) else entry for entry in parsed]
-        if not all(isinstance(name, str) for name in names):
-            raise TypeError
-    except (ValueError, TypeError, KeyError, IndexError, RecursionError) as exc:
-        raise WeightsError(
-            f'{where}: not a JSON list of names, nor {{"0": name, "1": name, …}} without gaps'
-        ) from exc
-    return _counted(tuple(names), n_classes, where)
+        return json.loads(text)
+    except ValueError:
+        return ast.literal_eval(text.strip())
 
 
-def _counted(labels: tuple[str, ...], n_classes: int, where: str) -> tuple[str, ...]:
-    if len(labels) != n_classes:
-        raise WeightsError(
-            f"{where}: {len(labels)} labels, but the network has {n_classes} classes; give one a "
-            "class, in the classes' order"
-        )
-    return labels
+def _parsed_yaml(text: str) -> object:
+    import yaml
+
+    try:
+        # Everything is text: `no` and `1e3` are names here.
+        return yaml.load(text, yaml.BaseLoader)
+    except yaml.YAMLError as exc:
+        raise ValueError(str(exc)) from exc
+
+
+def names_of(data: object) -> tuple[str, ...] | None:
+    """Class names in order, of what other tools write; None if they are not clear.
+
+    These are a list of names, {number: name}, {name: number}, or a mapping that has one of them
+    under a key of `LABEL_KEYS`. A name may be [id, name], as Keras writes.
+    """
+    if isinstance(data, Mapping):
+        inner = [names_of(data[key]) for key in LABEL_KEYS if isinstance(data.get(key), _HOLDERS)]
+        if inner:
+            return next((names for names in inner if names is not None), None)
+        return _in_order(data)
+    if not isinstance(data, list | tuple):
+        return None
+    names = [each[-1] if isinstance(each, list | tuple) and each else each for each in data]
+    return tuple(names) if all(isinstance(name, str) for name in names) else None
+
+
+_HOLDERS = (Mapping, list, tuple)
+
+
+def _in_order(data: Mapping[object, object]) -> tuple[str, ...] | None:
+    """Names by the numbers 0 to n − 1 that are the keys or the values."""
+    for pairs in (data.items(), [(value, key) for key, value in data.items()]):
+        numbered = {_number(number): name for number, name in pairs}
+        if numbered.keys() == set(range(len(data))):
+            return names_of([numbered[index] for index in range(len(data))])
+    return None
+
+
+def _number(value: object) -> int | None:
+    if isinstance(value, bool):
+        return None
+    if isinstance(value, str) and re.fullmatch(r"\d{1,6}", value):
+        return int(value)
+    return value if isinstance(value, int) else None
+
+
+def parse_labels(text: str, n_outputs: int, where: str) -> tuple[str, ...]:
+    """Class names in JSON, in the forms of `names_of`.
+
+    Raises:
+        WeightsError: it is not JSON, or names other than `n_outputs` classes.
+    """
+    names = _names_in_data(text, ".json", where)
+    assert names is not None
+    return labels_of(names, n_outputs, where)
+
+
+def labels_of(names: Sequence[str], n_outputs: int, where: str) -> tuple[str, ...]:
+    """One label for each class; a single output is a class and its opposite.
+
+    Raises:
+        WeightsError: there are more or fewer.
+    """
+    if n_outputs == 1 and len(names) == 1:
+        return f"not {names[0]}", names[0]
+    n_classes = max(n_outputs, 2)
+    if len(names) != n_classes:
+        has = f"has {n_outputs} classes; give one a class, in the classes' order"
+        if n_outputs == 1:
+            has = "has one output; give the name of its class, or the negative and the positive one"
+        raise WeightsError(f"{where}: {len(names)} labels, but the network {has}")
+    return tuple(names)

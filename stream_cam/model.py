@@ -11,7 +11,9 @@ from torch import Tensor, fx, nn
 from stream_cam.errors import ModelError, first_line
 from stream_cam.fingerprint import fingerprint
 from stream_cam.head import HeadFinder, ShapeRecorder, no_cam
-from stream_cam.torchvision_models import build_network, load_parameters, require_finite
+from stream_cam.state_dicts import load_parameters, require_finite
+from stream_cam.torch_settings import loading
+from stream_cam.torchvision_models import build_network
 from stream_cam.tracing import running, tracing
 
 __all__ = ["CamNet", "build_network", "load_parameters"]
@@ -29,14 +31,17 @@ torchvision's networks was 7e-8 of that sum. A layer in the way moves logits by 
 class CamNet(nn.Module):
     """A network whose single forward returns the logits and the last convolution's features.
 
+    A network with one logit z becomes one with the two logits −z/2 and z/2: their softmax is
+    sigmoid(−z) and sigmoid(z), and the second class's map is half of z's.
+
     With f the features and w, b the linear layer, the map of class c is M_c = Σ_k w[c, k] · f_k
     and mean(M_c) + b[c] is the logit (Zhou et al., CVPR 2016, eq. 1-2). Always in eval mode,
     without gradients for its parameters; exports and compiles as any module does.
 
     Args:
         backbone: (N, 3, H, W) normalised RGB → features (N, C, h, w).
-        weight: (n_classes, C).
-        bias: (n_classes,); zeros for a layer without one.
+        weight: (n_logits, C).
+        bias: (n_logits,); zeros for a layer without one.
         name: what messages call the network.
     """
 
@@ -47,6 +52,10 @@ class CamNet(nn.Module):
 
     def __init__(self, backbone: nn.Module, weight: Tensor, bias: Tensor, name: str) -> None:
         super().__init__()
+        self.n_logits = len(weight)
+        """Of the network itself; 1: the probability of the second class is its sigmoid."""
+        if self.n_logits == 1:
+            weight, bias = _halved(weight), _halved(bias)
         self.backbone = backbone
         self.weight = nn.Parameter(weight, requires_grad=False)
         self.bias = nn.Parameter(bias, requires_grad=False)
@@ -87,6 +96,7 @@ class CamNet(nn.Module):
         return logits, features
 
     @classmethod
+    @loading()
     def from_module(
         cls, module: nn.Module, name: str | None = None, probe_hw: tuple[int, int] = (224, 224)
     ) -> CamNet:
@@ -124,6 +134,11 @@ class CamNet(nn.Module):
         net = cls(_cut_after(head.features, traced), weight, bias, name)
         _check_invariant(net, probe, own_logits)
         return net
+
+
+def _halved(logit: Tensor) -> Tensor:
+    """(1, …) → (2, …): −z/2 and z/2, whose softmax is the sigmoid of −z and z."""
+    return torch.cat([-logit / 2, logit / 2])
 
 
 def _settings(backbone: nn.Module) -> str:
@@ -220,6 +235,8 @@ def _check_invariant(net: CamNet, probe: Tensor, own_logits: object) -> None:
     if not bool(torch.isfinite(magnitude).all()):
         raise ModelError(f"{net.name} gives infinite or NaN features; these weights are damaged")
     bound = _RELATIVE_TOLERANCE * magnitude.double().clamp_min(torch.finfo(torch.float32).tiny)
+    if net.n_logits == 1 and isinstance(own_logits, Tensor) and own_logits.shape == (1, 1):
+        own_logits = _halved(own_logits).T
     for what, got in (("CamNet's logits", logits), ("its own logits", own_logits)):
         if not isinstance(got, Tensor) or got.shape != logits.shape:
             raise no_cam(net.name, "its forward returns something else than (N, n_classes)")

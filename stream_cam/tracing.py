@@ -11,6 +11,8 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from stream_cam.torch_settings import own_settings
+
 _changed = threading.Condition()
 _tracer: int | None = None
 """The thread that traces."""
@@ -22,7 +24,10 @@ _n_running = 0
 
 @contextmanager
 def tracing() -> Iterator[None]:
-    """Waits until no other thread traces, nor runs a network; they wait until this is over."""
+    """Waits until no other thread traces, nor runs a network; they wait until this is over.
+
+    PyTorch's global settings are put aside meanwhile, here and in `running`.
+    """
     global _tracer, _n_waiting
     with _changed:
         _n_waiting += 1
@@ -33,7 +38,8 @@ def tracing() -> Iterator[None]:
             _n_waiting -= 1
             _changed.notify_all()
     try:
-        yield
+        with own_settings():
+            yield
     finally:
         with _changed:
             _tracer = None
@@ -54,7 +60,8 @@ def running() -> Iterator[None]:
         _changed.wait_for(lambda: _tracer is None and not _n_waiting)
         _n_running += 1
     try:
-        yield
+        with own_settings():
+            yield
     finally:
         with _changed:
             _n_running -= 1

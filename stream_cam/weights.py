@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import logging
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -21,10 +22,13 @@ from stream_cam.checkpoint import Checkpoint, OpenUrl, reason_of
 from stream_cam.config import Fit
 from stream_cam.errors import UsageError, WeightsError
 from stream_cam.fingerprint import fingerprint
-from stream_cam.labels import parse_labels, read_labels, resolve_target
+from stream_cam.labels import labels_of, names_of, parse_labels, read_labels, resolve_target
+from stream_cam.state_dicts import find_parameters
 from stream_cam.torchvision_models import check_model_name
 
 __all__ = ["Preprocessing", "Weights", "load_weights", "resolve_target"]
+
+logger = logging.getLogger(__name__)
 
 Triple = tuple[float, float, float]
 Interpolation = Literal["bilinear", "bicubic"]
@@ -60,7 +64,7 @@ class Weights:
     state_dict: dict[str, Tensor]
     """Keys as torchvision writes them; on the CPU, the floating ones float32."""
     labels: tuple[str, ...]
-    """One for each class."""
+    """One for each class; `not X` and `X` for a network with one logit."""
     mean: Triple
     """Of red, green and blue in 0..1."""
     std: Triple
@@ -72,6 +76,7 @@ class Weights:
     input size."""
     interpolation: Interpolation
     n_classes: int
+    """Rows of the linear layer. 1: the probability of `X` is the sigmoid of the only logit."""
     name: str
     """`imagenet (ResNet18_Weights.IMAGENET1K_V1)`, `demo`, or the file's name."""
     sha256: str
@@ -101,9 +106,10 @@ class Weights:
         Raises:
             UsageError: `labels` are not one a class.
         """
-        names = tuple(str(index) for index in range(n_classes)) if labels is None else tuple(labels)
-        if len(names) != n_classes:
-            raise UsageError(f"{len(names)} labels, but the network has {n_classes} classes")
+        try:
+            names = labels_of(labels or _numbers(n_classes), n_classes, "labels")
+        except WeightsError as exc:
+            raise UsageError(str(exc)) from exc
         state_dict = {
             key: (value.float() if value.is_floating_point() else value).detach().cpu()
             for key, value in module.state_dict().items()
@@ -127,7 +133,8 @@ class Weights:
 def load_weights(
     spec: str,
     model_name: str,
-    labels_path: Path | None = None,
+    labels: Path | Sequence[str] | None = None,
+    checkpoint_key: str | None = None,
     *,
     progress: bool = True,
     opener: OpenUrl = checkpoint.open_url,
@@ -136,9 +143,10 @@ def load_weights(
 
     Args:
         spec: `imagenet` or `auto` (torchvision's `DEFAULT` for the model; for resnet18 the only
-            ones), `demo`, or the path of a .pth, .pt or .safetensors file.
+            ones), `demo`, or the path of a checkpoint (`checkpoint.SUFFIXES`).
         model_name: the torchvision classifier they are for.
-        labels_path: class names in place of those that come with the weights.
+        labels: class names, or a file with them, in place of those that come with the weights.
+        checkpoint_key: which of several networks in a file.
         progress: show a bar while downloading.
         opener: how URLs are opened.
 
@@ -153,11 +161,13 @@ def load_weights(
         weights = _demo(model_name)
     else:
         path = Path(os.path.expanduser(spec))
-        read = checkpoint.read_checkpoint(path)
-        weights = _assembled(read, path, path.name, _preprocessing(model_name))
-    if labels_path is None:
+        weights = _from_file(path, path.name, model_name, checkpoint_key)
+    if labels is None:
         return weights
-    return replace(weights, labels=read_labels(labels_path, weights.n_classes))
+    n_classes = weights.n_classes
+    if isinstance(labels, Path):
+        return replace(weights, labels=read_labels(labels, n_classes))
+    return replace(weights, labels=labels_of(labels, n_classes, "labels"))
 
 
 def _imagenet(model_name: str, progress: bool, opener: OpenUrl) -> Weights:
@@ -180,8 +190,9 @@ def _imagenet(model_name: str, progress: bool, opener: OpenUrl) -> Weights:
             f"cannot download {model_name}'s ImageNet weights from {url} ({reason_of(exc)}); use "
             f"--weights demo or --weights FILE.pth, or put {path.name} into {path.parent}"
         ) from exc
-    read = checkpoint.read_checkpoint(path)
-    weights = _assembled(read, path, f"imagenet ({chosen})", _preprocessing_of(chosen))
+    weights = _from_file(
+        path, f"imagenet ({chosen})", model_name, preprocessing=_preprocessing_of(chosen)
+    )
     return replace(weights, labels=tuple(chosen.meta["categories"]), arch=model_name)
 
 
@@ -193,19 +204,26 @@ def _demo(model_name: str) -> Weights:
         )
     if not DEMO_PATH.exists():
         raise WeightsError(f"the demo weights are not at {DEMO_PATH}; install stream-cam again")
-    read = checkpoint.read_checkpoint(DEMO_PATH)
-    return _assembled(read, DEMO_PATH, "demo", Preprocessing())
+    return _from_file(DEMO_PATH, "demo", model_name, preprocessing=Preprocessing())
 
 
-def _assembled(read: Checkpoint, path: Path, name: str, preprocessing: Preprocessing) -> Weights:
-    n_classes = _count_classes(read.state_dict, path)
-    said = _from_metadata(read.metadata, preprocessing, path)
-    labels = tuple(str(index) for index in range(n_classes))
-    if "labels" in read.metadata:
-        labels = parse_labels(read.metadata["labels"], n_classes, str(path))
+def _from_file(
+    path: Path,
+    name: str,
+    model_name: str,
+    key: str | None = None,
+    preprocessing: Preprocessing | None = None,
+) -> Weights:
+    read = checkpoint.read_checkpoint(path)
+    found = find_parameters(read.groups, model_name, str(path), key)
+    state_dict = checkpoint.plain_tensors(found.state_dict, path)
+    n_classes = _count_classes(state_dict, path)
+    said = _from_metadata(read.metadata, preprocessing or _preprocessing(model_name), path)
+    if found.is_average or key is not None:
+        name = f"{name} ({found})"
     return Weights(
-        state_dict=read.state_dict,
-        labels=labels,
+        state_dict=state_dict,
+        labels=_stored_labels(read, n_classes, path),
         mean=said.mean,
         std=said.std,
         input_size=said.input_size,
@@ -213,9 +231,37 @@ def _assembled(read: Checkpoint, path: Path, name: str, preprocessing: Preproces
         interpolation=said.interpolation,
         n_classes=n_classes,
         name=name,
-        sha256=fingerprint(read.state_dict),
+        sha256=fingerprint(state_dict),
         arch=read.metadata.get("arch"),
     )
+
+
+def _stored_labels(read: Checkpoint, n_classes: int, path: Path) -> tuple[str, ...]:
+    """The class names in a file, or else numbers.
+
+    Raises:
+        WeightsError: the file contradicts itself, or `labels` in a safetensors header are wrong.
+    """
+    if "labels" in read.metadata:
+        return parse_labels(read.metadata["labels"], n_classes, str(path))
+    stored = {place: names_of(data) for place, data in read.labels.items()}
+    labels: dict[tuple[str, ...], str] = {}
+    for place, names in stored.items():
+        if names is None:
+            continue
+        try:
+            labels.setdefault(labels_of(names, n_classes, place), place)
+        except WeightsError as exc:
+            logger.warning("%s: the labels in it are not used: %s", path, exc)
+    if len(labels) > 1:
+        raise WeightsError(
+            f"{path} has different labels at {' and '.join(labels.values())}; give --labels"
+        )
+    return next(iter(labels), None) or labels_of(_numbers(n_classes), n_classes, str(path))
+
+
+def _numbers(n_classes: int) -> tuple[str, ...]:
+    return tuple(str(index) for index in range(n_classes))
 
 
 def _torchvision_weights(model_name: str) -> list[Any]:

@@ -14,11 +14,12 @@ import stream_cam
 PACKAGE = Path(stream_cam.__file__).parent
 
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("_version", "errors", "config", "uri", "closing", "whole", "processor", "tracing"),
-    ("import_order",),
-    ("frame", "fingerprint", "labels", "head", "capture", "lettering"),
+    ("_version", "errors", "config", "uri", "closing", "whole", "processor"),
+    ("import_order", "torch_settings", "label_lines", "pickled_data", "key_names"),
+    ("tracing", "frame", "fingerprint", "labels", "head", "capture", "lettering"),
     ("settings", "hud"),
     ("report", "checkpoint", "torchvision_models", "sources", "sinks", "cam"),
+    ("state_dicts",),
     ("model", "weights", "web"),
     ("engine",),
     ("gpu",),

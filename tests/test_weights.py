@@ -235,7 +235,8 @@ class Own(nn.Module):
         ({"state_dict": {"fc.weight": Code()}}, "mkdir"),
         (Own(), "Own"),
         (nn.Linear(2, 2), "torch.nn.modules.linear.Linear"),
-        ({"state_dict": small_state(), "args": argparse.Namespace(lr=1)}, "argparse.Namespace"),
+        ({"state_dict": small_state(), "hook": Code()}, "mkdir"),
+        ({"state_dict": small_state(), "hook": argparse.ArgumentParser}, "argparse.ArgumentParser"),
     ],
 )
 def test_code_is_named_and_not_run(

@@ -103,7 +103,9 @@ class _Bench:
         self._longest_seconds = 0.0
         self._peers: list[str] = []
         self._frames = _frames(config)
-        self._weights = load_weights(config.weights, config.model)
+        self._weights = load_weights(
+            config.weights, config.model, checkpoint_key=config.checkpoint_key
+        )
         self._net = CamNet.from_module(self._module(), name=config.model)
         self._fingerprint = self._net.fingerprint()
         side = self._weights.input_size
