@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import time
 from collections import OrderedDict
@@ -10,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import numpy as np
 from torch import nn
@@ -20,7 +21,7 @@ from stream_cam.cam.geometry import FitPlan, check_input_size, scale_region
 from stream_cam.cam.steady import SteadyMaps
 from stream_cam.config import Device, EngineName, Fit, LookConfig, ModelConfig, Precision
 from stream_cam.engine import Engine, EngineInfo, load_engine
-from stream_cam.errors import unknown_name
+from stream_cam.errors import WeightsError, unknown_name
 from stream_cam.frame import (
     BgrImage,
     Drawn,
@@ -36,6 +37,7 @@ from stream_cam.gpu.plan import Order
 from stream_cam.labels import Target, resolve_target
 from stream_cam.lanes import LanePool, remember
 from stream_cam.model import CamNet, build_network, load_parameters
+from stream_cam.torch_settings import loading, own_settings
 from stream_cam.weights import Weights, load_weights
 
 if TYPE_CHECKING:
@@ -96,11 +98,18 @@ class Explainer:
         """Explains and draws frames in one pass; None: nothing here does, or not yet."""
         self._graphs_lost = False
         self._told: set[str] = set()
+        self._reloading: dict[str, object] | None = None
         self._local = threading.local()
+        if weights.n_classes == 1:
+            self._tell(
+                f"{weights.name} has one logit: its sigmoid is shown as the probability of "
+                f"{self.labels[1]!r}, the rest as that of {self.labels[0]!r}"
+            )
         if fit != "native":
             self._pool((self._input_size, self._input_size))
 
     @classmethod
+    @loading()
     def load(
         cls,
         model: str = "resnet18",
@@ -140,7 +149,7 @@ class Explainer:
         loaded = load_weights(weights, model, names, checkpoint_key)
         network = build_network(model, loaded.n_classes)
         load_parameters(network, loaded.state_dict, loaded.name)
-        return cls(
+        explainer = cls(
             CamNet.from_module(network, name=model),
             loaded,
             engine=engine,
@@ -151,6 +160,29 @@ class Explainer:
             look=look,
             parallel=parallel,
         )
+        path = Path(os.path.expanduser(weights))
+        explainer._reloading = {
+            "model": model,
+            "weights": str(path.resolve()) if path.exists() else weights,
+            "labels": explainer.labels,
+            "checkpoint_key": checkpoint_key,
+        }
+        return explainer
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Where it was loaded from, or the network itself; each process opens its own engine."""
+        options = {
+            "engine": self._engine_name,
+            "device": self._device,
+            "precision": self._precision,
+            "fit": self._fit,
+            "input_size": self._input_size,
+            "look": self.look,
+            "parallel": self._parallel,
+        }
+        if self._reloading is not None:
+            return _reloaded, (type(self), self._reloading | options, self.weights.sha256)
+        return _made_again, (type(self), self._net, self.weights, options)
 
     @classmethod
     def from_config(cls, model: ModelConfig, look: LookConfig, *, parallel: int = 1) -> Explainer:
@@ -170,6 +202,7 @@ class Explainer:
         )
 
     @classmethod
+    @loading()
     def from_module(
         cls,
         module: nn.Module,
@@ -224,6 +257,7 @@ class Explainer:
         """The class index of an index or a label."""
         return resolve_target(self.labels, target)
 
+    @own_settings()
     def explain(
         self,
         frame: BgrImage | Frame,
@@ -276,6 +310,7 @@ class Explainer:
             features=kept,
         )
 
+    @own_settings()
     def explain_drawn(
         self,
         frame: BgrImage | Frame,
@@ -471,6 +506,7 @@ class Explainer:
                 remember(self._plans, frame_hw, plan, _MAX_PLANS)
             return plan
 
+    @loading()
     def _pool(self, input_hw: tuple[int, int]) -> LanePool:
         with self._lock:
             pool = self._lanes.get(input_hw)
@@ -509,6 +545,26 @@ class Explainer:
             overlay = CpuOverlay(size_hw, cam_hw, region, look)
             remember(kept, key, overlay, _MAX_PLANS)
         return overlay
+
+
+def _reloaded(kind: type[Explainer], options: dict[str, Any], sha256: str) -> Explainer:
+    """A pickled explainer.
+
+    Raises:
+        WeightsError: its weights are gone, or others by now.
+    """
+    explainer = kind.load(**options)
+    if explainer.weights.sha256 != sha256:
+        raise WeightsError(
+            f"{options['weights']} has changed since the explainer was pickled; make another one"
+        )
+    return explainer
+
+
+def _made_again(
+    kind: type[Explainer], net: CamNet, weights: Weights, options: dict[str, Any]
+) -> Explainer:
+    return kind(net, weights, **options)
 
 
 def _scaled(explanation: Explanation, target: int, look: LookConfig) -> FloatArray:
@@ -565,4 +621,6 @@ def _as_targets(target: Target | Sequence[Target] | None) -> list[Target]:
 
 
 def _is_single(target: Target | Sequence[Target] | None) -> bool:
-    return not isinstance(target, Iterable) or isinstance(target, str)
+    # NumPy's and PyTorch's single values look as if they could be iterated over.
+    single = isinstance(target, str | bytes) or getattr(target, "ndim", 1) == 0
+    return single or not isinstance(target, Iterable)

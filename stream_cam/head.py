@@ -31,6 +31,10 @@ _TRANSPARENT_CALLS = (
     *(torch.squeeze, torch.unsqueeze, operator.getitem, F.dropout),
     *("squeeze", "unsqueeze", "contiguous", "clone", "float"),
 )
+_AXIS_SWAPS = (
+    *(torch.permute, torch.transpose, torch.movedim, torch.moveaxis, torch.swapaxes),
+    *("permute", "transpose", "movedim", "moveaxis", "swapaxes"),
+)
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose2d)
 _CONVOLUTION_CALLS = (F.conv2d, F.conv_transpose2d)
 _NUMBER_WORDS = {2: "two", 3: "three", 4: "four"}
@@ -105,9 +109,12 @@ class HeadFinder:
         averaged = False
         for node in self._backwards(last):
             kind = self._kind(node)
+            if averaged and self._calls(node, _AXIS_SWAPS):
+                continue  # whether the right axes are averaged is checked with numbers
             if head is not None and averaged and self._is_spatial(node):
                 self._require_convolution(node)
                 weight, bias = self._parameters(head)
+                self._require_channels(node, weight)
                 return Head(node, weight.flatten(1), bias)
             if kind == "average":
                 averaged = True
@@ -181,6 +188,15 @@ class HeadFinder:
             waiting.extend(fresh)
         source = blockers[0] if blockers else self._label(features)
         raise no_cam(self._name, f"its last features come from {source}, not from a convolution")
+
+    def _require_channels(self, features: fx.Node, weight: Tensor) -> None:
+        _, channels, height, width = self._shapes[features]
+        if weight.shape[1] != channels:
+            raise no_cam(
+                self._name,
+                f"its linear layer takes {weight.shape[1]} values, and the mean of "
+                f"{channels}×{height}×{width} features over a plane has {channels}",
+            )
 
     def _is_convolution(self, node: fx.Node) -> bool:
         module = self._module(node)

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import ast
 import json
+import operator
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeAlias
-
-import numpy as np
 
 from stream_cam import label_lines
 from stream_cam.errors import UsageError, WeightsError, unknown_name
@@ -42,9 +41,14 @@ def resolve_target(labels: Sequence[str], target: Target) -> int:
         if not re.fullmatch(r"[+-]?\d+", text):
             raise unknown_name("class", text, labels)
         target = int(text)
-    if isinstance(target, bool | np.bool_) or not isinstance(target, int | np.integer):
+    try:  # NumPy's and PyTorch's integers are indices too
+        is_truth = str(getattr(target, "dtype", type(target).__name__)).endswith("bool")
+        index = None if is_truth else operator.index(target)
+    except TypeError:
+        index = None
+    if index is None:
         raise UsageError(f"a class is an index or a label, got {target!r}")
-    target = int(target)
+    target = index
     if not 0 <= target < len(labels):
         raise UsageError(f"class {target} does not exist; classes are 0 to {len(labels) - 1}")
     return target

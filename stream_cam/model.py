@@ -7,6 +7,10 @@ import copy
 import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
+from torch.nn.parameter import is_lazy
+from torch.nn.utils import remove_spectral_norm, remove_weight_norm
+from torch.nn.utils.spectral_norm import SpectralNorm
+from torch.nn.utils.weight_norm import WeightNorm
 
 from stream_cam.errors import ModelError, first_line
 from stream_cam.fingerprint import fingerprint
@@ -184,11 +188,33 @@ def _copied(module: nn.Module, name: str) -> nn.Module:
         isinstance(module, nn.DataParallel) and isinstance(inner := module.module, nn.Module)
     ):
         module = inner
+    if any(map(is_lazy, [*module.parameters(), *module.buffers()])):
+        raise ModelError(
+            f"{name} has lazy layers that have no parameters yet; run it once on a batch before"
+        )
+    # Such as the weight that weight_norm computes before each pass, which nobody may copy.
+    computed = {
+        id(value): value.detach().clone()
+        for part in module.modules()
+        for value in vars(part).values()
+        if isinstance(value, Tensor) and not value.is_leaf
+    }
     try:
-        network = copy.deepcopy(module)
+        network = copy.deepcopy(module, computed)
     except Exception as exc:
         raise ModelError(f"{name} cannot be copied: {first_line(exc)}") from exc
+    _remove_norms(network.eval())
     return network.to(device="cpu", dtype=torch.float32).eval()
+
+
+def _remove_norms(network: nn.Module) -> None:
+    """Makes plain parameters of what the old weight_norm and spectral_norm compute in hooks."""
+    for part in network.modules():
+        for hook in list(part._forward_pre_hooks.values()):
+            if isinstance(hook, WeightNorm):
+                remove_weight_norm(part, hook.name)
+            elif isinstance(hook, SpectralNorm):
+                remove_spectral_norm(part, hook.name)
 
 
 def _own_logits(network: nn.Module, probe: Tensor, name: str) -> object:

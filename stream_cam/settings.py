@@ -103,6 +103,11 @@ class Settings:
         self._listeners: list[Callable[[Shown], None]] = []
         self._now = Shown(look or LookConfig(), self._resolved(targets))
 
+    def __setattr__(self, name: str, value: object) -> None:
+        if not name.startswith("_") and name not in NAMES:
+            raise unknown_name("setting", name, NAMES)
+        super().__setattr__(name, value)
+
     @property
     def labels(self) -> Sequence[str]:
         """The classes' names; none before the network is loaded."""

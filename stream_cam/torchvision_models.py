@@ -11,7 +11,7 @@ import torchvision
 from torch import nn
 
 from stream_cam.errors import unknown_name
-from stream_cam.torch_settings import own_settings
+from stream_cam.torch_settings import loading
 
 Shape = tuple[int, ...]
 
@@ -59,7 +59,7 @@ def build_network(name: str, n_classes: int = 1000) -> nn.Module:
     check_model_name(name)
     if n_classes < 1:
         raise ValueError(f"n_classes is a number from 1, got {n_classes}")
-    with own_settings():
+    with loading():
         return _build(name.lower(), n_classes).eval()
 
 
@@ -78,7 +78,7 @@ def shapes_of(name: str) -> Mapping[str, Shape]:
     The number of classes is `ANY` in them.
     """
     try:
-        with own_settings(), torch.device("meta"):
+        with loading(), torch.device("meta"):
             tensors = _build(name.lower(), _N_CLASSES).state_dict()
     except NotImplementedError:  # RegNet computes its widths with tensors
         tensors = build_network(name, _N_CLASSES).state_dict()
