@@ -11,12 +11,12 @@ from stream_cam.errors import WeightsError
 _SIGN = r"\s*(?P<sign>[,:;=|\t]|\s)\s*"
 _NUMBERED = (
     re.compile(rf"(?P<number>\d{{1,6}}){_SIGN}(?P<name>\S.*)"),
-    re.compile(rf"(?P<name>.*\S){_SIGN}(?P<number>\d{{1,6}})"),
+    re.compile(rf"(?P<name>.*?\S){_SIGN}(?P<number>\d{{1,6}})"),
 )
 _WORDNET = re.compile(r"n\d{8}[\s,:]+(?P<name>\S.*)")
 _QUOTED = re.compile(r"(?P<quote>['\"])(?P<name>.*)(?P=quote),?")
 _NAME_HEADING = re.compile(r"(?i)(?:(?:class|label|display|category)[ _-]?)?name|class|label")
-_OTHER_SYNTAX = re.compile(r"[<{}\]]|[\[(]$|.*\{$|\w+\s*=\s*[\[({]")
+_OTHER_SYNTAX = re.compile(r"[<{}\]]|[\[(](?:$|['\"])|.*\{$|\w+\s*=\s*[\[({]")
 _SAVE = "save the names one a line, in the classes' order"
 
 
