@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
+import pickle
+import shutil
 import threading
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -14,6 +18,7 @@ import pytest
 import torch
 from networks import LABELS, small_network
 from pipeline_parts import DEADLINE_SECONDS, wait
+from safetensors.torch import save_file
 from torch import nn
 
 from stream_cam.cam import reference
@@ -21,14 +26,16 @@ from stream_cam.cam.colormaps import color_table
 from stream_cam.cam.geometry import plan_fit
 from stream_cam.config import Fit, LookConfig
 from stream_cam.engine import Engine, load_engine
-from stream_cam.errors import NoCamError, UsageError
+from stream_cam.errors import NoCamError, UsageError, WeightsError
 from stream_cam.explain import Explainer
 from stream_cam.frame import BgrImage, Frame
+from stream_cam.model import build_network
 
 
 def small_explainer(**options: object) -> Explainer:
-    options = {"engine": "eager", "device": "cpu", "input_size": 64, **options}
-    return Explainer.from_module(small_network(), labels=LABELS, **options)  # type: ignore[arg-type]
+    standard = {"engine": "eager", "device": "cpu", "input_size": 64, "labels": LABELS}
+    options = {**standard, **options}
+    return Explainer.from_module(small_network(), **options)  # type: ignore[arg-type]
 
 
 def random_frame(size_hw: tuple[int, int] = (90, 160), seed: int = 0) -> BgrImage:
@@ -203,7 +210,30 @@ def test_a_frame_that_may_not_be_written_to_is_as_good() -> None:
     np.testing.assert_array_equal(explainer.explain(frame).cam, expected)
 
 
-@pytest.mark.parametrize("target", [True, 2.0, [None], [1.5], np.True_])
+@pytest.mark.parametrize(
+    ("target", "labels"),
+    [
+        (torch.tensor(1), ["cat"]),
+        (np.array(1), ["cat"]),
+        (torch.tensor([1, 2]), ["cat", "dog"]),
+        (np.array([1, 2]), ["cat", "dog"]),
+        ([torch.tensor(1), np.int64(2)], ["cat", "dog"]),
+        (range(1, 3), ["cat", "dog"]),
+    ],
+)
+def test_targets_of_numpy_and_pytorch(target: Any, labels: list[str]) -> None:
+    explanation = small_explainer().explain(random_frame(), target)
+    assert [one.label for one in explanation.targets] == labels
+    assert explanation.cam.ndim == (2 if getattr(target, "ndim", 1) == 0 else 3)
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        *(True, 2.0, [None], [1.5], np.True_, b"cat", [[1, 2]]),
+        *(torch.tensor(1.0), torch.tensor(True), np.array(2.0), torch.tensor([[1, 2]])),
+    ],
+)
 def test_what_is_no_class_is_refused(target: Any) -> None:
     with pytest.raises(UsageError, match="a class is an index or a label, got"):
         small_explainer().explain(random_frame(), target)
@@ -258,3 +288,93 @@ def test_engine_info_does_not_wait_for_another_engine(monkeypatch: pytest.Monkey
         other.result(DEADLINE_SECONDS)
     assert explainer.engine_info is not None
     assert explainer.engine_info.input_shape == (1, 3, 64, 128)
+
+
+def logit_of(network: nn.Module, explainer: Explainer, frame: BgrImage) -> float:
+    """The only one, of the network itself."""
+    batch = reference.preprocess(
+        torch.from_numpy(frame),
+        explainer.plan((frame.shape[0], frame.shape[1])),
+        explainer.weights.mean,
+        explainer.weights.std,
+    )
+    with torch.inference_mode():
+        return float(network(batch)[0, 0])
+
+
+@pytest.mark.parametrize("offset", [-3.0, 3.0])
+def test_one_logit_is_a_class_and_its_opposite(
+    offset: float, caplog: pytest.LogCaptureFixture
+) -> None:
+    network = small_network().eval()
+    network[6] = nn.Linear(16, 1)
+    torch.nn.init.constant_(network[6].bias, offset)
+    explainer = Explainer.from_module(
+        network, labels=["ant"], engine="eager", device="cpu", input_size=64
+    )
+    assert "has one logit: its sigmoid is shown as the probability of 'ant'" in caplog.text
+    frame = random_frame()
+    explanation = explainer.explain(frame, ["ant", "not ant"])
+    expected = 1 / (1 + np.exp(-logit_of(network, explainer, frame)))
+    ant, opposite = explanation.targets
+    assert (ant.index, opposite.index) == (1, 0)
+    assert ant.probability == pytest.approx(expected, abs=1e-3)
+    assert ant.probability + opposite.probability == pytest.approx(1)
+    assert explanation.predictions[0].label == ("ant" if offset > 0 else "not ant")
+    np.testing.assert_allclose(explanation.cams[0], -explanation.cams[1])
+    assert explanation.cams[0].std() > 0
+    unnamed = Explainer.from_module(network, engine="eager", device="cpu", input_size=64)
+    assert unnamed.labels == ("not 0", "0")
+
+
+def test_labels_may_be_given_as_names(tiny: Path) -> None:
+    names = ["a", "b", "c", "d"]
+    options: dict[str, Any] = {"engine": "eager", "device": "cpu", "input_size": 64}
+    assert Explainer.load(weights=str(tiny), labels=names, **options).labels == tuple(names)
+    with pytest.raises(WeightsError, match="3 labels, but the network has 4 classes"):
+        Explainer.load(weights=str(tiny), labels=names[1:], **options)
+    with pytest.raises(UsageError, match="3 labels, but the network has 7 classes"):
+        small_explainer(labels=names[1:])
+
+
+def test_an_explainer_of_a_module_is_pickled_with_its_network() -> None:
+    explainer = small_explainer(fit="letterbox", look=LookConfig(alpha=0.7))
+    again = pickle.loads(pickle.dumps(explainer))
+    frame = random_frame()
+    np.testing.assert_array_equal(again.explain(frame).cam, explainer.explain(frame).cam)
+    assert (again.labels, again.look) == (explainer.labels, explainer.look)
+    assert again.plan((90, 160)) == explainer.plan((90, 160))
+
+
+def test_a_loaded_explainer_is_pickled_as_where_it_is_from(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = shutil.copy(tiny, tmp_path / "own.safetensors")
+    monkeypatch.chdir(tmp_path)
+    explainer = Explainer.load(
+        weights="own.safetensors", labels=list("abcd"), engine="eager", device="cpu", input_size=64
+    )
+    pickled = pickle.dumps(explainer)
+    assert len(pickled) < 2000
+    monkeypatch.chdir("/")
+    again = pickle.loads(pickled)
+    frame = random_frame()
+    np.testing.assert_array_equal(again.explain(frame, "b").cam, explainer.explain(frame, "b").cam)
+    torch.manual_seed(1)
+    save_file(build_network("resnet18", 4).state_dict(), own)
+    with pytest.raises(WeightsError, match="has changed since the explainer was pickled"):
+        pickle.loads(pickled)
+
+
+def explain_in_worker(explainer: Explainer, frame: BgrImage) -> tuple[int, Any]:
+    """Runs in a process of its own."""
+    return os.getpid(), explainer.explain(frame).cam
+
+
+def test_an_explainer_goes_to_spawned_workers() -> None:
+    """As docs/networks.md says it."""
+    explainer, frame = small_explainer(), random_frame()
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        pid, cam = pool.submit(explain_in_worker, explainer, frame).result(120)
+    assert pid != os.getpid()
+    np.testing.assert_allclose(cam, explainer.explain(frame).cam, rtol=1e-4, atol=1e-5)

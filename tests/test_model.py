@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
@@ -277,6 +277,84 @@ class WrongAxes(Small):
 
     def head(self, f: Tensor) -> Tensor:
         return self.classified(f.mean((1, 2)))
+
+
+class Swapped(Small):
+    """Averages in another order of axes."""
+
+    def __init__(self, average: Callable[[Tensor], Tensor], n_inputs: int = 16) -> None:
+        super().__init__()
+        self.average = average
+        self.fc = nn.Linear(n_inputs, 5)
+
+    def head(self, f: Tensor) -> Tensor:
+        return self.classified(self.average(f))
+
+
+@pytest.mark.parametrize(
+    "average",
+    [
+        lambda f: f.permute(0, 2, 3, 1).mean((1, 2)),
+        lambda f: torch.permute(f, (0, 3, 2, 1)).mean(dim=(1, 2)),
+        lambda f: f.permute(0, 2, 3, 1).flatten(1, 2).mean(1),
+        lambda f: f.flatten(2).transpose(1, 2).mean(1),
+        lambda f: f.movedim(1, -1).mean((1, 2)),
+        lambda f: f.swapaxes(2, 3).mean((2, 3)),
+    ],
+)
+def test_axes_may_be_swapped_before_the_mean(average: Callable[[Tensor], Tensor]) -> None:
+    module = Swapped(average).eval()
+    net = CamNet.from_module(module, probe_hw=(32, 64))
+    batch = torch.randn(2, 3, 32, 64, generator=torch.Generator().manual_seed(1))
+    logits, features = assert_invariant(net, batch)
+    torch.testing.assert_close(logits, module(batch))
+    assert features.shape == (2, 16, 8, 16)
+
+
+def test_a_mean_over_other_axes_is_refused() -> None:
+    module = Swapped(lambda f: f.permute(0, 2, 3, 1).mean((2, 3)), n_inputs=8)
+    with pytest.raises(NoCamError, match=r"takes 8 values, .* 16×8×8 features .* has 16"):
+        CamNet.from_module(module, probe_hw=(32, 32))
+    module = Swapped(lambda f: f.permute(0, 2, 3, 1).mean((2, 3)), n_inputs=16)
+    with pytest.raises(NoCamError, match="not simply averaged"):
+        CamNet.from_module(module, probe_hw=(64, 64))
+
+
+def test_lazy_layers_are_named() -> None:
+    module = Headed(nn.Sequential(*GAP, nn.LazyLinear(5)))
+    with pytest.raises(ModelError, match="has lazy layers that have no parameters yet; run it"):
+        CamNet.from_module(module, probe_hw=(32, 32))
+    module(torch.zeros(2, 3, 32, 32))
+    assert CamNet.from_module(module, probe_hw=(32, 32)).n_classes == 5
+
+
+@pytest.mark.parametrize("place", ["features.3", "fc"])
+@pytest.mark.parametrize("norm", ["weight_norm", "spectral_norm"])
+@pytest.mark.parametrize("parametrized", [True, False])
+@pytest.mark.filterwarnings("ignore:.*weight_norm.*is deprecated:FutureWarning")
+def test_normalised_weights_are_taken_as_they_are(
+    place: str, norm: str, parametrized: bool
+) -> None:
+    module = Small()
+    home = nn.utils.parametrizations if parametrized else nn.utils
+    getattr(home, norm)(module.get_submodule(place))
+    batch = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+    module(batch)  # what is computed before a pass is computed by now
+    module.eval()
+    logits, _ = CamNet.from_module(module, probe_hw=(32, 32))(batch)
+    torch.testing.assert_close(logits, module(batch))
+
+
+def test_one_logit_becomes_a_class_and_its_opposite() -> None:
+    module = Small(n_classes=1).eval()
+    net = CamNet.from_module(module, probe_hw=(32, 32))
+    assert (net.n_logits, net.n_classes) == (1, 2)
+    batch = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+    logits, _ = assert_invariant(net, batch)
+    probabilities = logits.softmax(1)
+    torch.testing.assert_close(probabilities[:, 1:], module(batch).sigmoid())
+    torch.testing.assert_close(net.weight[1:], module.fc.weight / 2)
+    torch.testing.assert_close(net.weight[0], -net.weight[1])
 
 
 class Noisy(Small):

@@ -61,6 +61,24 @@ def test_settings_are_attributes_of_one_value() -> None:
 
 
 @pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("colour", "unknown setting 'colour'; did you mean colormap"),
+        ("alfa", "unknown setting 'alfa'; did you mean alpha"),
+        ("targets", "unknown setting 'targets'; did you mean target"),
+        ("look", "unknown setting 'look'"),
+        ("now", "unknown setting 'now'"),
+    ],
+)
+def test_a_setting_that_does_not_exist_cannot_be_set(name: str, said: str) -> None:
+    settings = Settings(LookConfig(), LABELS)
+    before = settings.now
+    with pytest.raises(UsageError, match=said):
+        setattr(settings, name, "x")
+    assert settings.now is before
+
+
+@pytest.mark.parametrize(
     ("change", "said"),
     [
         ({"alpha": 1.5}, "alpha is a weight from 0 to 1, got 1.5"),

@@ -284,8 +284,8 @@ def test_torchscript_archive_is_named(tmp_path: Path) -> None:
         ("a.pth", b"hello there", "damaged, truncated or not a PyTorch file"),
         ("a.pth", bytes(range(256)) * 8, "damaged, truncated or not a PyTorch file"),
         ("a.safetensors", b"hello there", "damaged, truncated or not safetensors"),
-        ("a.onnx", b"\x08\x07", "none of .pth, .pt, .safetensors"),
-        ("a", b"\x08\x07", "none of .pth, .pt, .safetensors"),
+        ("a.onnx", b"\x08\x07", "none of .pth, .pt, .ckpt"),
+        ("a", b"\x08\x07", "none of .pth, .pt, .ckpt"),
     ],
 )
 def test_other_files_are_named(tmp_path: Path, name: str, content: bytes, named: str) -> None:
@@ -417,12 +417,12 @@ def test_labels_file_in_each_form(tmp_path: Path, name: str, content: str) -> No
         ("a.json", b'["a", "b", "c", "d"]', "4 labels, but the network has 3 classes"),
         ("a.txt", "grün\n".encode("utf-16"), "not UTF-8"),
         ("a.json", b'{"0": "a", "1": "b", "3": "c"}', "without gaps"),
-        ("a.json", b'{"a": 0}', "without gaps"),
-        ("a.json", b"[1, 2, 3]", "not a JSON list of names"),
-        ("a.json", b'"abc"', "not a JSON list of names"),
-        ("a.json", b'["a", "b"', "not a JSON list of names"),
-        ("a.json", b"[[], [], []]", "not a JSON list of names"),
-        ("a.json", b"[" * 100_000, "not a JSON list of names"),
+        ("a.json", b'{"a": 1}', "without gaps"),
+        ("a.json", b"[1, 2, 3]", "not a list of names"),
+        ("a.json", b'"abc"', "not a list of names"),
+        ("a.json", b'["a", "b"', "not a list of names"),
+        ("a.json", b"[[], [], []]", "not a list of names"),
+        ("a.json", b"[" * 100_000, "not a list of names"),
     ],
 )
 def test_labels_file_that_does_not_fit(
