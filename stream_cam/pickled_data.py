@@ -123,6 +123,7 @@ _STAND_INS: dict[Callable[..., object], tuple[str, ...]] = {
 
 def allowed() -> AbstractContextManager[None]:
     """`torch.load(…, weights_only=True)` inside takes the names above as well."""
-    by_name = [(stand_in, name) for stand_in, names in _STAND_INS.items() for name in names]
-    context: AbstractContextManager[None] = torch.serialization.safe_globals(by_name)  # type: ignore[no-untyped-call]
-    return context
+    by_name: list[Callable[..., object] | tuple[Callable[..., object], str]] = [
+        (stand_in, name) for stand_in, names in _STAND_INS.items() for name in names
+    ]
+    return torch.serialization.safe_globals(by_name)

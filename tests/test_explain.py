@@ -308,7 +308,8 @@ def test_one_logit_is_a_class_and_its_opposite(
 ) -> None:
     network = small_network().eval()
     network[6] = nn.Linear(16, 1)
-    torch.nn.init.constant_(network[6].bias, offset)
+    with torch.no_grad():
+        network[6].get_parameter("bias").fill_(offset)
     explainer = Explainer.from_module(
         network, labels=["ant"], engine="eager", device="cpu", input_size=64
     )
