@@ -160,10 +160,10 @@ class Explainer:
             look=look,
             parallel=parallel,
         )
-        path = Path(os.path.expanduser(weights))
+        is_file = weights not in ("auto", "imagenet", "demo")
         explainer._reloading = {
             "model": model,
-            "weights": str(path.resolve()) if path.exists() else weights,
+            "weights": os.path.abspath(os.path.expanduser(weights)) if is_file else weights,
             "labels": explainer.labels,
             "checkpoint_key": checkpoint_key,
         }
