@@ -7,11 +7,11 @@ from typing import Any
 import cv2
 import numpy as np
 import numpy.typing as npt
-import pillow_heif
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from stills import pages
 
 from stream_cam.config import CaptureConfig
 from stream_cam.errors import SourceError
@@ -21,8 +21,6 @@ from stream_cam.sources.images import read_picture
 from stream_cam.sources.orient import upright
 from stream_cam.sources.paths import natural_key
 from stream_cam.sources.pictures import to_bgr8
-
-pillow_heif.register_heif_opener()
 
 
 def save(path: Path, image: npt.NDArray[Any]) -> Path:
@@ -194,19 +192,13 @@ def test_broken_picture_among_several_is_skipped(
     assert "d.png" in caplog.text
 
 
-def pages(path: Path, **options: Any) -> Path:
-    """Red, green and blue, each a page."""
-    red, green, blue = (Image.new("RGB", (6, 4), colour) for colour in ("red", "lime", "blue"))
-    red.save(path, save_all=True, append_images=[green, blue], **options)
-    return path
-
-
 def assert_red_green_blue(frames: list[Frame]) -> None:
     assert [int(frame.image_bgr[2, 2].argmax()) for frame in frames] == [2, 1, 0]
 
 
 def test_every_page_of_a_tiff_is_a_picture(tmp_path: Path) -> None:
-    path = pages(tmp_path / "scan.tif")
+    path = tmp_path / "scan.tif"
+    path.write_bytes(pages("TIFF"))
     with ImagesSource(str(path)) as source:
         assert (source.info.n_frames, source.info.still) == (3, True)
         frames = list(source)
@@ -235,7 +227,8 @@ def test_smaller_copies_in_a_tiff_are_no_pages(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("suffix", [".png", ".webp", ".avif", ".gif"])
 def test_animation_has_its_own_times(tmp_path: Path, suffix: str) -> None:
-    path = pages(tmp_path / f"a{suffix}", duration=[100, 300, 200])
+    path = tmp_path / f"a{suffix}"
+    path.write_bytes(pages(suffix[1:].upper(), duration=[100, 300, 200]))
     with open_source(str(path)) as source:
         assert (source.info.n_frames, source.info.still) == (3, False)
         frames = list(source)
@@ -252,7 +245,7 @@ def test_folder_gives_every_picture_that_can_be_read(
     red = Image.new("RGB", (6, 4), "red")
     for name in ("a.heic", "b.avif", "d.jpg"):
         red.save(tmp_path / name)
-    pages(tmp_path / "c.gif", duration=100)
+    (tmp_path / "c.gif").write_bytes(pages("GIF", duration=100))
     (tmp_path / "d.jpg").rename(tmp_path / "d")
     (tmp_path / "b.avif").rename(tmp_path / "b.orig")
     with caplog.at_level(logging.WARNING):
@@ -272,13 +265,14 @@ def test_folder_says_what_it_leaves_out(tmp_path: Path, caplog: pytest.LogCaptur
     assert "no pictures: 2 .txt, 1 .mp4, 1 without a suffix; not entered: 1 folder" in caplog.text
     everything = tmp_path / "**"
     assert f"give '{everything}'" in caplog.text
-    assert [frame.name for frame in read(everything)] == ["a.png", "b.png"]
+    assert [frame.name for frame in read(everything)] == ["a.png", "sub/b.png"]
 
 
 def test_damaged_page_is_left_out_and_counted(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    path = pages(tmp_path / "a.tif", compression="tiff_lzw")
+    path = tmp_path / "a.tif"
+    path.write_bytes(pages("TIFF", compression="tiff_lzw"))
     data = bytearray(path.read_bytes())
     with Image.open(path) as image:
         image.seek(2)

@@ -180,7 +180,7 @@ REFUSED: dict[str, tuple[bytes, SourceErrorKind]] = {
     "3 begin, but have no end": (MULTIPART + parts(TYPED, [each[:-2] for each in JPEGS]), "codec"),
     "ends before a picture is whole": (MULTIPART + JPEG_PART + JPEGS[0][:99], "lost"),
     "without sending anything": (MULTIPART, "lost"),
-    "cannot be decoded": (OK + b"Content-Type: image/jpeg\r\n\r\nthis is none", "codec"),
+    "not a picture that can be": (OK + b"Content-Type: image/jpeg\r\n\r\nthis is none", "codec"),
     "does not speak HTTP": (b"nothing of HTTP\r\n\r\n" * 9, "codec"),
     "5xx": (b"HTTP/1.0 503 Busy\r\n\r\n", "other"),
     "on and on": (b"HTTP/1.0 302 Found\r\nLocation: /live?cam=1\r\n\r\n", "other"),

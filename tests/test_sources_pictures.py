@@ -12,45 +12,19 @@ import av
 import cv2
 import numpy as np
 import numpy.typing as npt
-import pillow_heif
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
+from stills import encoded, quadrants, with_orientation
 
 from stream_cam.errors import SourceError
 from stream_cam.frame import BgrImage
 from stream_cam.sources.pictures import decode_pages, decode_picture, to_bgr8
 from stream_cam.sources.video import VideoSource
 
-pillow_heif.register_heif_opener()
-
 ORIENTATIONS = range(1, 9)
 LOSSY = 6  # levels that JPEG, AVIF and HEIC change a plain colour by, at most
-RED, GREEN, BLUE, YELLOW = (0, 0, 255), (0, 255, 0), (255, 0, 0), (0, 255, 255)
-
-
-def quadrants(size_hw: tuple[int, int] = (32, 48)) -> BgrImage:
-    """Red and green over blue and yellow: no two orientations of it are alike."""
-    (height, width), image = size_hw, np.zeros((*size_hw, 3), np.uint8)
-    image[: height // 2, : width // 2], image[: height // 2, width // 2 :] = RED, GREEN
-    image[height // 2 :, : width // 2], image[height // 2 :, width // 2 :] = BLUE, YELLOW
-    return image
-
-
-def encoded(image: Image.Image, form: str, **options: Any) -> bytes:
-    file = io.BytesIO()
-    image.save(file, form, **options)
-    return file.getvalue()
-
-
-def with_orientation(form: str, orientation: int, **options: Any) -> bytes:
-    exif = Image.Exif()
-    exif[0x0112] = orientation
-    image = Image.fromarray(quadrants()[:, :, ::-1])
-    # pillow-heif looks into bytes alone, and then writes `irot` and `imir` as telephones do.
-    said = exif.tobytes() if form == "HEIF" else exif
-    return encoded(image, form, exif=said, **options)
 
 
 def as_pillow_shows(data: bytes) -> BgrImage:

@@ -33,11 +33,15 @@ class ImagesSource(Closes):
 
     A picture that cannot be decoded is an error if it is the only one; among several it is
     skipped, logged and counted in `corrupt_frames`.
+
+    Args:
+        place: a path or glob.
+        data: the file, where it is not one of this machine; `place` then is its name.
     """
 
-    def __init__(self, place: str) -> None:
-        self._place = place
-        several = is_pattern(place) or os.path.isdir(place)
+    def __init__(self, place: str, data: bytes | None = None) -> None:
+        self._place, self._data = place, data
+        several = data is None and (is_pattern(place) or os.path.isdir(place))
         self._paths, self._left_out = find_pictures(place) if several else ([place], "")
         self._frames: Iterator[Frame] | None = None
         self._first: Frame | None = None
@@ -86,7 +90,8 @@ class ImagesSource(Closes):
         for path in self._paths:
             alone = len(self._paths) == 1
             try:
-                pages = self._counted(decode_pages(_read_file(path), path))
+                data = _read_file(path) if self._data is None else self._data
+                pages = self._counted(decode_pages(data, path))
                 for frame in frames_of(pages, name_in(self._place, path), index, timed=alone):
                     index += 1
                     yield frame

@@ -16,8 +16,9 @@ from stream_cam.errors import SourceError
 from stream_cam.frame import Frame
 from stream_cam.sources.base import SourceInfo
 from stream_cam.sources.connection import Connection
+from stream_cam.sources.images import ImagesSource
 from stream_cam.sources.mjpeg import JPEG_START, MOST_PICTURE_BYTES, PNG_START, PictureSplitter
-from stream_cam.sources.pictures import decode_picture
+from stream_cam.sources.pictures import begins_like_picture, decode_picture
 from stream_cam.sources.video import VideoSource
 from stream_cam.uri import redact_uri
 
@@ -26,11 +27,11 @@ logger = logging.getLogger(__name__)
 _NANOSECOND: Final = Fraction(1, 1_000_000_000)
 _MOST_WITHOUT_PICTURE: Final = 4 << 20
 """Bytes without a whole picture after which a stream is no motion JPEG."""
+_MOST_FILE_BYTES: Final = 256 << 20
+_HEAD_BYTES: Final = 12
 _MOST_UNDECODABLE_IN_A_ROW: Final = 30
 _PART_TYPE: Final = re.compile(rb"content-type:\s*([\w.+/-]+)", re.IGNORECASE)
 _PICTURE_TYPES: Final = frozenset({"video/x-motion-jpeg", "video/x-mjpeg", "video/mjpeg"})
-_OTHER_PICTURES: Final = frozenset({"image/gif", "image/svg+xml"})
-"""Of these FFmpeg reads more than one picture, or none."""
 _TEXT_TYPES: Final = frozenset({"text/html", "text/plain", "application/json", "text/xml"})
 _VIDEOS: Final = (
     *(b"\0\0\1", b"\0\0\0\1", b"G", b"FLV", b"\x1a\x45\xdf\xa3", b"RIFF", b"OggS", b"0&\xb2u"),
@@ -62,7 +63,7 @@ class NetworkSource(Closes):
         self._config = config
         self._live = live
         self._connection = Connection(uri, config)
-        self._pictures: PictureSource | None = None
+        self._pictures: PictureSource | ImagesSource | None = None
         self._video: VideoSource | None = None
 
     @property
@@ -96,7 +97,7 @@ class NetworkSource(Closes):
         return self._config.read_timeout_seconds
 
     @property
-    def _source(self) -> PictureSource | VideoSource:
+    def _source(self) -> PictureSource | ImagesSource | VideoSource:
         source = self._pictures or self._video
         if source is None:
             raise ValueError("the source is not open; use it in a with-statement")
@@ -127,6 +128,10 @@ class NetworkSource(Closes):
     def _open(self) -> None:
         connection = self._connection.__enter__()
         head = self._head()
+        if _is_picture_file(head, connection):
+            self._pictures = ImagesSource(self._name, self._whole())
+            self._pictures.__enter__()
+            return
         if _are_pictures(head, connection) or self._joined_pictures(head):
             self._pictures = PictureSource(self._name, connection, self._live)
             self._pictures.__enter__()
@@ -145,9 +150,9 @@ class NetworkSource(Closes):
         self._video.__enter__()
 
     def _head(self) -> bytes:
-        """The first bytes, which stay to be read: some kinds are known by the first eight."""
+        """The first bytes, which stay to be read: some kinds are known by the first twelve."""
         head = b""
-        while len(head) < len(PNG_START) and (data := self._connection.read()):
+        while len(head) < _HEAD_BYTES and (data := self._connection.read()):
             head += data
         if not head:
             raise SourceError(
@@ -173,6 +178,30 @@ class NetworkSource(Closes):
         connection.unread(bytes(seen))
         return splitter.pictures > 0
 
+    def _whole(self) -> bytes:
+        data = bytearray()
+        while piece := self._connection.read():
+            data += piece
+            if len(data) > _MOST_FILE_BYTES:
+                raise SourceError(
+                    f"{self._name} is a picture of more than {_MOST_FILE_BYTES >> 20} MiB; "
+                    f"download it and give the file"
+                )
+        return bytes(data)
+
+
+def _is_picture_file(head: bytes, connection: Connection) -> bool:
+    """Whether one file of pictures comes: of a kind that is no stream, or a PNG with a length.
+
+    A PNG may be an animation. A JPEG is left to the splitter, whatever hides behind it.
+    """
+    kind = connection.content_type
+    if kind.startswith(("multipart/", "video/")) or head.lstrip().startswith((JPEG_START, b"--")):
+        return False
+    if head.startswith(PNG_START):
+        return connection.length is not None
+    return kind.startswith("image/") or begins_like_picture(head)
+
 
 def _are_pictures(head: bytes, connection: Connection) -> bool:
     """Whether what begins so is one picture or a stream of them."""
@@ -182,8 +211,6 @@ def _are_pictures(head: bytes, connection: Connection) -> bool:
     if head.startswith((JPEG_START, PNG_START)):
         # A file with a length may be a whole film of JPEGs.
         return not (kind.startswith("video/") and connection.length is not None)
-    if kind.startswith("image/"):
-        return kind not in _OTHER_PICTURES
     multipart = head.lstrip().lower().startswith((b"--", b"content-"))
     return multipart or (kind in _PICTURE_TYPES and connection.length is None)
 
@@ -276,9 +303,6 @@ class PictureSource(Closes):
 
     def _split(self) -> Iterator[bytes]:
         splitter, waiting = self._splitter, self._waiting
-        if self._is_one_of_another_kind():
-            yield self._whole()
-            return
         while True:
             while waiting:
                 yield waiting.popleft()
@@ -288,21 +312,6 @@ class PictureSource(Closes):
             waiting.extend(splitter.feed(data))
             if not splitter.pictures and splitter.skipped_bytes > _MOST_WITHOUT_PICTURE:
                 raise self._failure(f"{splitter.skipped_bytes >> 20} MiB hold no whole picture")
-
-    def _is_one_of_another_kind(self) -> bool:
-        """Whether a still comes that has no marks known here, such as WebP."""
-        head = self._connection.read()
-        self._connection.unread(head)
-        is_image = self._connection.content_type.startswith("image/")
-        return is_image and not head.lstrip().startswith((JPEG_START, PNG_START, b"--"))
-
-    def _whole(self) -> bytes:
-        data = bytearray()
-        while piece := self._connection.read():
-            data += piece
-            if len(data) > MOST_PICTURE_BYTES:
-                raise self._failure("it does not end")
-        return bytes(data)
 
     def _without_picture(self) -> SourceError:
         """The stream has ended, and there was none."""

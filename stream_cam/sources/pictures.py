@@ -50,6 +50,8 @@ _FORMATS: Final = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF
 _PAGED: Final = frozenset({"AVIF", "GIF", "PNG", "TIFF", "WEBP"})
 """Not MPO and HEIF: beside a photo they hold previews, depths and the tiles it is made of."""
 _HEIF_BRANDS: Final = frozenset((b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1", b"msf1"))
+_TIFF_STARTS: Final = (b"II*\0", b"MM\0*")
+_JPEG2000_START: Final = b"\0\0\0\x0cjP  \r\n\x87\n"
 _ORIENTATION: Final = 0x0112
 _BITS_PER_SAMPLE: Final = 0x0102
 _SUBFILE_TYPE: Final = 0x00FE
@@ -95,16 +97,20 @@ def decode_pages(data: bytes, name: str) -> Iterator[Page]:
         raise _truncated(data, name)
     try:
         yield from _pages(data, name)
+        return
     except (SourceError, MemoryError):
         raise
     # Pillow's readers raise nearly anything on damaged bytes.
     except Exception as exc:
-        if "truncated" in str(exc).lower():
-            raise _truncated(data, name) from exc
-        raise SourceError(
-            f"{name} is not a picture that can be decoded, or it is damaged; "
-            f"open it in a viewer and save it again as PNG or JPEG"
-        ) from exc
+        logger.debug("%s: %s: %s", name, type(exc).__name__, exc)
+        cut = "truncated" in str(exc).lower()
+    if cut:
+        raise _truncated(data, name)
+    raise SourceError(
+        f"{name} is not a picture that can be decoded, or it is damaged; "
+        f"open it in a viewer and save it again as PNG or JPEG",
+        kind="codec",
+    )
 
 
 def is_encoded_picture(path: str) -> bool:
@@ -118,6 +124,14 @@ def is_encoded_picture(path: str) -> bool:
                 return True
     except Exception:  # Pillow's readers raise nearly anything on what is no picture
         return False
+
+
+def begins_like_picture(head: bytes) -> bool:
+    """Whether a file of twelve bytes or more is a picture that is read whole, not JPEG or PNG."""
+    if head[4:8] == b"ftyp":
+        return head[8:12] in (*_HEIF_BRANDS, b"avif", b"avis")
+    webp = head[:4] == b"RIFF" and head[8:12] == b"WEBP"
+    return webp or head[:4] in (*_TIFF_STARTS, b"GIF8") or head[:12] == _JPEG2000_START
 
 
 def to_bgr8(image: npt.NDArray[Any]) -> BgrImage:
@@ -186,7 +200,8 @@ def _opened(data: bytes, name: str) -> Image.Image | None:
             if data[8:12] != b"mif1":  # AVIF's as well
                 raise SourceError(
                     f"{name} is a HEIC picture, which needs pillow-heif; "
-                    f"pip install 'stream-cam[heif]'"
+                    f"pip install 'stream-cam[heif]'",
+                    kind="codec",
                 ) from exc
         else:
             pillow_heif.register_heif_opener()
@@ -257,7 +272,7 @@ def _milliseconds_of(image: Image.Image) -> int:
 
 
 def _pages_by_opencv(data: bytes, image: Image.Image | None) -> Iterator[Page]:
-    if data[:4] not in (b"II*\0", b"MM\0*"):
+    if data[:4] not in _TIFF_STARTS:
         turn = 1 if image is None else _orientation_of(image)
         # Without a header read by Pillow, OpenCV turns it.
         flags = cv2.IMREAD_ANYDEPTH | cv2.IMREAD_COLOR if image is None else cv2.IMREAD_UNCHANGED
