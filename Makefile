@@ -51,7 +51,7 @@ $(VENV)/.peers: $(VENV)/.dev
 
 $(VENV)-tensorrt/.installed: pyproject.toml
 	@test -x $(VENV)-tensorrt/bin/python || $(PYTHON) -m venv $(VENV)-tensorrt
-	$(VENV)-tensorrt/bin/python -m pip --disable-pip-version-check -q install -e ".[tensorrt-rtx]" pytest
+	$(VENV)-tensorrt/bin/python -m pip --disable-pip-version-check -q install -e ".[tensorrt-rtx]" "pytest>=9" pytest-timeout
 	@touch $@
 
 clean:

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 from kernel_runner import RunKernel, interpreter, run_on_gpu
+from leftovers import adopt_orphans, nothing_left
 from required import pytest_configure, pytest_runtest_makereport
 
 __all__ = ["pytest_configure", "pytest_runtest_makereport"]
@@ -29,9 +30,29 @@ with suppress(ImportError):  # where only TensorRT's conversion is tested there 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
+adopt_orphans()
+
 ROOT = Path(__file__).resolve().parent.parent
 
 VideoMaker = Callable[..., Path]
+
+
+def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginManager) -> None:
+    """Where pytest-timeout is missing (a lent GPU machine) its ini options mean nothing."""
+    if not pluginmanager.hasplugin("timeout"):
+        parser.addini("timeout", "seconds that a test may take; pytest-timeout is not installed")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _session_leaves_nothing() -> Iterator[None]:
+    with nothing_left():
+        yield
+
+
+@pytest.fixture(autouse=True)
+def _test_leaves_nothing() -> Iterator[None]:
+    with nothing_left():
+        yield
 
 
 @pytest.fixture(scope="session")
