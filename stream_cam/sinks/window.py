@@ -121,7 +121,9 @@ class WindowSink(Sink):
         return cv2.getWindowProperty(self._title, cv2.WND_PROP_VISIBLE) < 1
 
     def _open(self, height: int, width: int) -> None:
-        cv2.namedWindow(self._title, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO)
+        # Without Qt's toolbar, which takes room from the picture.
+        flags = cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO | cv2.WINDOW_GUI_NORMAL
+        cv2.namedWindow(self._title, flags)
         self._resize(height, width)
         self._shown = True
 
