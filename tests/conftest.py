@@ -17,6 +17,8 @@ from kernel_runner import RunKernel, interpreter, run_on_gpu
 from leftovers import adopt_orphans, nothing_left
 from required import pytest_configure, pytest_runtest_makereport
 
+import stream_cam  # noqa: F401  (before any test module imports PyAV: import_order.py)
+
 __all__ = ["pytest_configure", "pytest_runtest_makereport"]
 
 with suppress(ImportError):  # where only TensorRT's conversion is tested there is none

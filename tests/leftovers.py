@@ -18,8 +18,18 @@ from pathlib import Path
 
 _GRACE_SECONDS = 5.0
 """A process that was told to end, or a thread that closes its socket, may take so long."""
+_OF_PYTHON = "multiprocessing.resource_tracker"
+"""Started once by Python itself, for as long as this process lives."""
 _LOOK_SECONDS = 0.01
 _PR_SET_CHILD_SUBREAPER = 36
+
+
+_of_the_session: set[int] = set()
+
+
+def belongs_to_the_session(pid: int) -> None:
+    """Names a child that a fixture of the session starts in the middle of a test."""
+    _of_the_session.add(pid)
 
 
 def adopt_orphans() -> None:
@@ -55,7 +65,8 @@ def _children() -> dict[int, str]:
     for task in Path("/proc/self/task").glob("*/children"):
         with suppress(OSError):
             for pid in map(int, task.read_text().split()):
-                if words := _command_of(pid):
+                words = _command_of(pid)
+                if words and _OF_PYTHON not in words and pid not in _of_the_session:
                     found[pid] = words
     return found
 

@@ -285,7 +285,6 @@ class TestSources:
             pytest.skip(problem)
         with ExitStack() as stack:
             server = stack.enter_context(RtspServer(fps=10))
-            server.start()
             command = stack.enter_context(
                 Command(tmp_path, "run", server.url, "out.mp4", "--weights", "demo")
             )

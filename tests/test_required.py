@@ -33,6 +33,8 @@ def run(folder: Path, required: str) -> tuple[int, str]:
         str(folder),
         "-p",
         "no:cacheprovider",
+        "-p",
+        "pytest_timeout",  # pyproject.toml has options of it
     ]
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "required", *options, str(folder)],
