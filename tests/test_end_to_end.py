@@ -77,7 +77,7 @@ def window_seen(command: Command, display: str) -> BgrImage:
     def colourful() -> bool:
         assert command.process.poll() is None, command.process.poll()
         shots[:] = [screenshot(display)]
-        return np.ptp(shots[0].astype(int), axis=2).max() > 100
+        return bool(np.ptp(shots[0].astype(int), axis=2).max() > 100)
 
     wait_until(colourful, START_SECONDS)
     return shots[0]
@@ -271,10 +271,12 @@ class TestSources:
 
     @pytest.mark.parametrize("ending", _SIGNALS)
     def test_camera_over_http(self, tmp_path: Path, ending: str) -> None:
-        with mjpeg_camera() as url:
-            with Command(tmp_path, "run", url, "out.mp4", "--weights", "demo") as command:
-                command.wrote("out*.mp4", 5_000)
-                finish(command, ending)
+        with (
+            mjpeg_camera() as url,
+            Command(tmp_path, "run", url, "out.mp4", "--weights", "demo") as command,
+        ):
+            command.wrote("out*.mp4", 5_000)
+            finish(command, ending)
         assert n_pictures(tmp_path / "out.mp4") > 5
 
     @pytest.mark.needs_rtsp_server
