@@ -300,7 +300,13 @@ def test_camera_with_a_certificate_of_its_own(tmp_path: Path) -> None:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(tmp_path / "cert.pem", tmp_path / "key.pem")
     with QuirkyServer(MULTIPART + parts(TYPED), tls=context) as server:
-        assert len(read(server.url)) == 4
+        with NetworkSource(server.url, CONFIG) as source:
+            frames = iter(source)
+            assert len(list(islice(frames, 4))) == 4
+            threading.Timer(0.1, source.interrupt).start()
+            start = time.monotonic()
+            assert list(frames) == []
+            assert time.monotonic() - start < 3
         plain = server.url.replace("https", "http")
         with pytest.raises(SourceError):
             NetworkSource(plain, IMPATIENT).__enter__()

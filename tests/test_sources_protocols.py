@@ -1,4 +1,4 @@
-"""What FFmpeg reads over the network, from FFmpeg itself as the server: opened soon, and live."""
+"""Network streams that FFmpeg reads, from FFmpeg itself as the server: opened soon, and live."""
 
 from __future__ import annotations
 

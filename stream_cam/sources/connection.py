@@ -29,7 +29,7 @@ _IN_PATHS: Final = "/%:@!$&'()*+,;=~?"
 
 
 class Connection(Closes):
-    """What a server sends; opened by entering, under time limits.
+    """The bytes that a server sends; opened by entering, under time limits.
 
     Read by one thread; `interrupt` may be called by any. As FFmpeg does, it takes any TLS
     certificate: cameras sign their own. A password is sent when the server asks for one, once.

@@ -1,4 +1,4 @@
-"""What the errors of FFmpeg and of sockets mean to the person who typed the URI."""
+"""Errors of FFmpeg and of sockets, and what they mean to the person who typed the URI."""
 
 from __future__ import annotations
 

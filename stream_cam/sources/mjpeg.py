@@ -52,7 +52,7 @@ class PictureSplitter:
         self.skipped_bytes = 0
         """Bytes so far that belong to no whole picture."""
         self.lead = b""
-        """What stands before the first picture, up to 512 bytes."""
+        """Up to 512 bytes of those before the first picture."""
 
     @property
     def within(self) -> bool:

@@ -1,4 +1,4 @@
-"""What a URL gives: pictures one after the other, one picture, or a video for FFmpeg."""
+"""Sources at a URL: pictures one after the other, one picture, or a video for FFmpeg."""
 
 from __future__ import annotations
 
