@@ -65,7 +65,8 @@ class Run:
 class Batch:
     """Annotate many videos into a folder; those that are there already are left as they are.
 
-    In --predictions, --cams, --timeline, --sheet and --report, {name} stands for each video's name.
+    In --predictions, --cams, --timeline, --sheet and --report, {name} stands for each recording's
+    name without .mp4: clip.mp4 becomes clip.mp4, clip.mkv becomes clip.mkv.mp4.
     """
 
     source: Annotated[

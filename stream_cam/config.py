@@ -466,6 +466,8 @@ class BatchConfig:
 
     container: Literal["mp4", "mkv", "mov", "webm"] = "mp4"
     """The recordings' type."""
+    recursive: bool = False
+    """Take the videos in folders of folders too; recordings and results keep these folders."""
     jobs: int = 1
     """So many videos at once."""
     dry_run: bool = False

@@ -33,13 +33,17 @@ class Claim(Closes):
         if sys.platform == "win32":  # there an open file cannot be given another name
             return
         flags = os.O_RDWR | os.O_CREAT if create else os.O_RDONLY
-        self._handle = os.open(path, flags, 0o666)
-        if not _lock(self._handle):
-            self.close()
-            raise OutputExistsError(
-                f"{path} is being written at this moment, by another recording; wait for its end, "
-                "or give another name"
-            )
+        while True:
+            self._handle = os.open(path, flags, 0o666)
+            if not _lock(self._handle):
+                self.close()
+                raise OutputExistsError(
+                    f"{path} is being written at this moment, by another recording; wait for its "
+                    "end, or give another name"
+                )
+            if not create or _is_named(self._handle, path):
+                return
+            self.close()  # its last holder removed it before it was locked
 
     def close(self) -> None:
         """Let others have it."""
@@ -66,6 +70,13 @@ def is_claimed(path: Path) -> bool:
     except OutputExistsError:
         return True
     return False
+
+
+def _is_named(handle: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(handle), os.stat(path))
+    except FileNotFoundError:
+        return False
 
 
 def _lock(handle: int) -> bool:
