@@ -41,10 +41,10 @@ class Run:
     """Explain a camera, a stream, a video or pictures.
 
     Sources: 0 or /dev/video0 (camera), a video file, a picture, a folder or glob of pictures,
-    rtsp://…, http(s)://…, rtmp://…, udp://…, an .sdp file, demo://shapes.
+    rtsp://…, http(s)://…, rtmp://…, udp://…, an .sdp file, demo://shapes, a FIFO, - (stdin).
 
     Outputs: window, a video file (.mp4, .mkv, .mov, .webm), a picture file, a folder of pictures
-    (frames/), web://HOST:PORT (a page in the browser), null.
+    (frames/), web://HOST:PORT (a page in the browser), - or a FIFO with --format, null.
     """
 
     source: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="SOURCE")]

@@ -21,6 +21,7 @@ CodecName = Literal["h264", "hevc", "av1", "vp9"]
 _HOST_NAME = re.compile(r"[A-Za-z0-9.-]+(:\d{1,5})?")
 _ROOT_PATH = re.compile(r"(/[A-Za-z0-9._~-]+)+")
 OnGap = Literal["gap", "hold"]
+StreamFormat = Literal["mpegts", "matroska", "nut", "webm", "mp4"]
 
 
 @dataclass(frozen=True)
@@ -306,6 +307,8 @@ RESULT_SUFFIXES = {
 class RecordConfig:
     """How recordings are written, and of which part of a file."""
 
+    format: StreamFormat | None = None
+    """What is written into - (stdout), /dev/stdout or a FIFO, for another program to read."""
     codec: CodecName | None = None
     """What video files are compressed with; default: h264, in .webm vp9."""
     crf: int | None = None

@@ -464,6 +464,7 @@ class Pipeline:
         self._abort()
         for outlet in self._outlets:
             outlet.waiting.abort()
+            outlet.sink.interrupt()
 
     def _lose(self, outlet: Outlet, error: Exception) -> None:
         """A sink failed: the others go on, unless there are none or the user wants it strict."""

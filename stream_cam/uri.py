@@ -74,9 +74,17 @@ def scheme_of(uri: str) -> str:
     return match.group(1).lower() if match else ""
 
 
+def pipe_number(uri: str, standard: int) -> int | None:
+    """The file descriptor that a URI names: `-` and `pipe:` are the standard one, `pipe:3` is 3."""
+    match = re.fullmatch(r"-|pipe:(\d*)", uri)
+    return None if match is None else int(match[1] or standard)
+
+
 def local_path(uri: str) -> Path | None:
-    """The path that a source's URI names; None for cameras, streams and `demo://`."""
+    """The path that a source's URI names; None for cameras, streams, stdin and `demo://`."""
     scheme = scheme_of(uri)
+    if pipe_number(uri, 0) is not None:
+        return None
     if scheme == "file":
         return Path(unquote(urlsplit(uri).path))
     if scheme or (uri.isascii() and uri.isdecimal()):

@@ -18,6 +18,7 @@ from stream_cam.sinks.claim import refuse_claimed
 from stream_cam.sinks.encoders import CONTAINERS, check_codec, check_settings
 from stream_cam.sinks.images import PICTURE_SUFFIXES, FolderSink, PictureSink
 from stream_cam.sinks.null import NullSink
+from stream_cam.sinks.pipe import STREAM_SUFFIXES, PipeSink, is_pipe, is_terminal
 from stream_cam.sinks.segment_names import is_segment_of
 from stream_cam.sinks.segments import SegmentSink
 from stream_cam.sinks.video import VideoSink, part_of
@@ -29,6 +30,7 @@ __all__ = [
     "NullSink",
     "Picture",
     "PictureSink",
+    "PipeSink",
     "SegmentSink",
     "Sink",
     "StreamInfo",
@@ -40,7 +42,7 @@ __all__ = [
     "open_sink",
 ]
 
-Kind = Literal["window", "web", "null", "video", "picture", "folder"]
+Kind = Literal["window", "web", "null", "video", "picture", "folder", "pipe"]
 
 _PLANNED: Final = ("rtsp", "rtsps")
 _STILLS_A_SECOND: Final = 1
@@ -61,8 +63,8 @@ def open_sink(
     """Make the sink that a URI names; it writes nothing before its first picture.
 
     Args:
-        uri: `window`, `null`, a video (`out.mp4`), a picture (`out.png`) or a folder
-            (`frames/`, or one that exists).
+        uri: `window`, `null`, a video (`out.mp4`), a picture (`out.png`), a folder (`frames/`, or
+            one that exists), or `-` for the standard output.
         stream: what is known of the source.
         overwrite: replace what is there.
         record: how videos are written.
@@ -82,6 +84,8 @@ def open_sink(
         return NullSink()
     if kind == "web":
         raise UsageError(f"{uri} belongs to a run: `stream-cam run`, or stream_cam.serve()")
+    if kind == "pipe":
+        return PipeSink(uri, stream, record or RecordConfig(format="matroska"))
     if kind == "picture":
         return PictureSink(path, overwrite=overwrite)
     if kind == "folder":
@@ -109,6 +113,8 @@ def kind_of(uri: str) -> Kind:
         raise UsageError(f"{scheme}:// outputs are not in this version yet; give {there_is}")
     if scheme:
         raise UsageError(f"{redact_uri(uri)} cannot be written to; give {there_is}")
+    if is_pipe(uri):
+        return "pipe"
     if uri in ("window", "null"):
         return "window" if uri == "window" else "null"
     path = Path(os.path.expanduser(uri))
@@ -146,6 +152,8 @@ def check_outputs(
         if record is not None and video:
             check_settings(check_codec(Path(uri).suffix.lower(), record.codec), record)
             segmented = record.segment is not None
+        if record is not None and kind_of(uri) == "pipe":
+            _check_pipe(uri, record)
         try:
             check_output(uri, overwrite=overwrite, source=source, segmented=segmented)
         except OutputExistsError as error:
@@ -156,11 +164,23 @@ def check_outputs(
         if place in seen and kind_of(uri) != "null":
             raise UsageError(f"{uri} is given twice as an output; give each a name of its own")
         seen.add(place)
+    if record is not None and record.format is not None and "pipe" not in map(kind_of, uris):
+        raise UsageError("--format is for what is piped: give - as output; files have suffixes")
     segmented = record is not None and record.segment is not None
     if segmented and "video" not in map(kind_of, uris):
         raise UsageError("--segment is for recordings: give a video as output, such as out.mp4")
     if there:
         raise OutputExistsError.of(*there)
+
+
+def _check_pipe(uri: str, record: RecordConfig) -> None:
+    if record.format is None:
+        raise UsageError(
+            f"{uri} is read while it is written: give its --format, {', '.join(STREAM_SUFFIXES)}"
+        )
+    if is_terminal(uri):
+        raise UsageError(f"{uri} is the terminal: pipe it into a program, or give out.mp4")
+    check_settings(check_codec(STREAM_SUFFIXES[record.format], record.codec), record)
 
 
 def check_output(
@@ -180,7 +200,7 @@ def check_output(
         SinkError: no display, no such folder, no permission.
     """
     kind = kind_of(uri)
-    if kind in ("null", "web"):
+    if kind in ("null", "web", "pipe"):
         return
     if kind == "window":
         problem = display_problem()

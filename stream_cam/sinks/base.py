@@ -136,6 +136,10 @@ class Sink(Protocol):
         """Told before `close`: the source has ended by itself, and all of it was given."""
         return
 
+    def interrupt(self) -> None:
+        """Told, by any thread, when the time after a stop is over: no write is to wait longer."""
+        return
+
     def close(self) -> None:
         """Finishes what was written."""
         return

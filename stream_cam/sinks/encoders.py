@@ -27,6 +27,9 @@ _CODECS_IN: Final[Mapping[str, tuple[CodecName, ...]]] = {
     ".mov": ("h264", "hevc"),
     ".mkv": ("h264", "hevc", "av1", "vp9"),
     ".webm": ("vp9", "av1"),
+    # Only into pipes.
+    ".ts": ("h264", "hevc"),
+    ".nut": ("h264", "hevc", "vp9"),
 }
 """What players expect to find in them; the first one is the default."""
 
@@ -139,7 +142,7 @@ def check_codec(suffix: str, codec: CodecName | None) -> CodecName:
     if codec is None:
         return default_codec(suffix)
     if codec not in _CODECS_IN[suffix]:
-        homes = ", ".join(f"*{home}" for home, codecs in _CODECS_IN.items() if codec in codecs)
+        homes = ", ".join(f"*{home}" for home in CONTAINERS if codec in _CODECS_IN[home])
         raise UsageError(f"--codec {codec} does not go into *{suffix}; it goes into {homes}")
     return codec
 

@@ -204,16 +204,7 @@ class VideoSink(Sink):
         # libvpx takes no picture that lasts less than a tick, as it would if a rate was assumed.
         rate = min(self._fps, 1 / self._ticks.tick)
         encoding = choose(self._codec, self._config, fps=rate, threads=self._threads)
-        self._claim = Claim(self._part, create=True)
-        self._container = av.open(
-            f"file:{self._part}",  # or FFmpeg takes "a:b.mp4" for a protocol named a
-            "w",
-            format=CONTAINERS[self._suffix],
-            container_options={
-                "flush_packets": "1",
-                **(_CRASH_SAFE_MATROSKA if self._is_matroska() else _CRASH_SAFE),
-            },
-        )
+        self._container = self._open_container()
         self._container.metadata.update(
             self._metadata()
             | start_tags(self._first_seconds, cut=self._is_cut(), lead_seconds=self._lead_seconds)
@@ -223,7 +214,7 @@ class VideoSink(Sink):
         )
         assert isinstance(stream, av.VideoStream)
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
-        if self._codec == "hevc" and not self._is_matroska():
+        if self._codec == "hevc" and self._suffix in (".mp4", ".mov"):
             stream.codec_context.codec_tag = APPLES_HEVC
         codec = stream.codec_context
         codec.time_base = self._ticks.tick
@@ -239,6 +230,18 @@ class VideoSink(Sink):
         self._tag(codec, self._colour_of(height))
         self._stream = stream
         self._container.start_encoding()  # what cannot be written shows at the first picture
+
+    def _open_container(self) -> OutputContainer:
+        self._claim = Claim(self._part, create=True)
+        return av.open(
+            f"file:{self._part}",  # or FFmpeg takes "a:b.mp4" for a protocol named a
+            "w",
+            format=CONTAINERS[self._suffix],
+            container_options={
+                "flush_packets": "1",
+                **(_CRASH_SAFE_MATROSKA if self._is_matroska() else _CRASH_SAFE),
+            },
+        )
 
     def _colour_of(self, height: int) -> Colour:
         """The source's, or what players expect of untagged pictures of that height.
@@ -329,13 +332,16 @@ class VideoSink(Sink):
         except OutputExistsError as exc:
             return exc
         except (av.error.FFmpegError, OSError, SinkError) as exc:
-            with suppress(OSError):
-                self._part.unlink()
+            self._remove_part()
             return problem or exc
         finally:
             self._release()
         logger.debug("%s: %d pictures", self.name, self.written)
         return problem
+
+    def _remove_part(self) -> None:
+        with suppress(OSError):
+            self._part.unlink()
 
     def _release(self) -> None:
         if self._claim is not None:
@@ -412,14 +418,18 @@ class VideoSink(Sink):
     def _error(self, exc: Exception) -> SinkError:
         if isinstance(exc, SinkError) and not isinstance(exc, _DiskNearlyFullError):
             return exc
-        n_kept = n_pictures_in(self._path) if self.published else 0
-        kept = f"the first {n_kept} pictures are in it" if n_kept else "nothing was kept"
+        kept = self._kept()
         if isinstance(exc, _DiskNearlyFullError):
             return SinkError(f"{self.name}: the recording was ended: {exc}; {kept}")
         if isinstance(exc, OSError) and exc.errno == errno.ENOSPC:
             return SinkError(f"{self.name}: the disk is full; {kept}; free some space")
         reason = getattr(exc, "strerror", None) or type(exc).__name__
         return SinkError(f"{self.name} cannot be written: {reason}; {kept}")
+
+    def _kept(self) -> str:
+        """What is left of a recording that failed."""
+        n_kept = n_pictures_in(self._path) if self.published else 0
+        return f"the first {n_kept} pictures are in it" if n_kept else "nothing was kept"
 
 
 class _DiskNearlyFullError(SinkError):

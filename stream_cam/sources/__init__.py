@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -20,6 +21,7 @@ from stream_cam.uri import (
     NETWORK_SCHEMES,
     is_ambiguous,
     local_path,
+    pipe_number,
     quoted_url,
     redact_uri,
     remember_secrets,
@@ -70,7 +72,7 @@ def open_source(uri: str, config: CaptureConfig | None = None, live: bool | None
 
     Args:
         uri: a camera (`0`, `/dev/video0`), `demo://…`, a URL, a picture, a folder of pictures,
-            a glob, or a video file.
+            a glob, a video file, a FIFO, or `-` for the standard input.
         config: how streams are read; default: CaptureConfig's defaults.
         live: whether the newest frame wins; default: as `info.live`. Of cameras it always does. Of
             a file it does not here: who wants it live paces it (PacedSource).
@@ -120,6 +122,9 @@ def open_source(uri: str, config: CaptureConfig | None = None, live: bool | None
                 f"camera {uri} is live and its frames do not wait: leave out --no-live"
             )
         return HealingSource(uri, lambda: CameraSource(uri, config), config)
+    number = pipe_number(uri, 0)
+    if number is not None:
+        return _open_descriptor(uri, number, config, live)
     kind, colon, _ = uri.partition(":")
     if colon and kind.lower() in _SCHEMES and not os.path.exists(uri):
         # Without what follows: there may be a password in it.
@@ -215,8 +220,31 @@ def _open_path(path: str, config: CaptureConfig, live: bool | None) -> Source:
     mode = check_readable(path).st_mode
     if stat.S_ISDIR(mode) or (stat.S_ISREG(mode) and is_picture(path)):
         return ImagesSource(path)
+    if not stat.S_ISREG(mode):
+        from stream_cam.sources.pipe import PipeSource
+
+        return PipeSource(path, path, config, live)
     from stream_cam.sources.video import VideoSource
 
     if path.lower().endswith(".sdp"):
         return HealingSource(path, lambda: VideoSource(path, config, live), config)
-    return VideoSource(path, config, live=False if stat.S_ISREG(mode) else live)
+    return VideoSource(path, config, live=False)
+
+
+def _open_descriptor(uri: str, number: int, config: CaptureConfig, live: bool | None) -> Source:
+    from stream_cam.sources.pipe import PipeSource
+
+    try:
+        mode = os.fstat(number).st_mode
+    except OSError as exc:
+        raise UsageError(f"{uri} is not open: nothing is piped into stream-cam") from exc
+    if os.isatty(number):
+        raise UsageError(
+            f"{uri} is the terminal: pipe a video into it, as in "
+            "`ffmpeg … -f mpegts - | stream-cam run -`"
+        )
+    path = f"/dev/fd/{number}"
+    # Linux opens the file anew from its beginning, with the sound that is in it.
+    if sys.platform == "linux" and stat.S_ISREG(mode) and os.path.exists(path):
+        return _open_path(path, config, live)
+    return PipeSource("stdin" if number == 0 else uri, number, config, live)

@@ -12,7 +12,7 @@ from stream_cam.closing import Closes
 from stream_cam.config import RecordConfig
 from stream_cam.errors import SourceError, UsageError
 from stream_cam.frame import Frame
-from stream_cam.sources.base import Source, SourceInfo
+from stream_cam.sources.base import Source, SourceInfo, Stops
 
 logger = logging.getLogger(__name__)
 
@@ -90,6 +90,11 @@ class CutSource(Closes):
             raise SourceError(
                 f"{info.name} lasts {duration:.1f} s, and --start is {float(self._start):g} s"
             )
+
+    def stop(self) -> None:
+        """Ends the iteration at once, if the source can do that."""
+        if isinstance(self._source, Stops):
+            self._source.stop()
 
     def close(self) -> None:
         self._source.__exit__(None, None, None)

@@ -70,7 +70,7 @@ class VideoSource(Closes):
         uri: a path, or a URL with one of `NETWORK_SCHEMES`.
         config: time limits, RTSP transport.
         live: whether the newest frame wins; default: streams without a known duration.
-        connection: where the bytes of a URL come from, instead of a connection of FFmpeg's own.
+        connection: where the bytes come from, instead of FFmpeg's opening the path or URL.
     """
 
     def __init__(
@@ -149,6 +149,8 @@ class VideoSource(Closes):
         problem: SourceError
         start = time.monotonic()
         try:
+            if self._connection is not None:
+                return self._open_connection()
             if not self._network:
                 check_readable(self._uri)
                 return av.open(
@@ -157,8 +159,6 @@ class VideoSource(Closes):
                     options=self._config.ffmpeg_options,
                     metadata_errors=TAG_ERRORS,
                 )
-            if self._connection is not None:
-                return self._open_connection()
             container = self._open_url()
             if container.format.name in SEGMENTED_FORMATS and not self.in_segments:
                 # Its name did not say so, and a container's time limits cannot be changed.
@@ -183,9 +183,8 @@ class VideoSource(Closes):
         raise problem
 
     def _open_connection(self) -> InputContainer:
-        return av.open(
-            self._connection, mode="r", options=_SHORT_PROBING, metadata_errors=TAG_ERRORS
-        )
+        options = _SHORT_PROBING if self._network else self._config.ffmpeg_options
+        return av.open(self._connection, mode="r", options=options, metadata_errors=TAG_ERRORS)
 
     def _open_url(self) -> InputContainer:
         scheme = scheme_of(self._uri)
@@ -243,7 +242,7 @@ class VideoSource(Closes):
             colour=self._colour,
             sound_lead_seconds=_sound_lead(container, self._first),
             pixel_aspect=_pixel_aspect(stream, self._first.size_hw),
-            file=None if self._network or live else self._uri,
+            file=None if self._network or self._connection is not None or live else self._uri,
         )
 
     def _video_stream(self, container: InputContainer) -> av.VideoStream:

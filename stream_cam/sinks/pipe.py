@@ -1,0 +1,202 @@
+"""A video into a pipe: for another program to read while it is made."""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+import stat
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Final
+
+import av
+import av.error
+from av.container import OutputContainer
+
+from stream_cam.config import RecordConfig
+from stream_cam.errors import SinkError
+from stream_cam.sinks.base import Picture, StreamInfo
+from stream_cam.sinks.video import VideoSink
+from stream_cam.uri import pipe_number
+
+STREAM_SUFFIXES: Final = {
+    "mpegts": ".ts",
+    "matroska": ".mkv",
+    "nut": ".nut",
+    "webm": ".webm",
+    "mp4": ".mp4",
+}
+"""Formats that can be written without going back, and the suffix of a file of theirs."""
+_OPTIONS: Final = {"mp4": {"movflags": "+frag_keyframe+empty_moov+default_base_moof"}}
+_LOOK_MS: Final = 100
+"""How soon an interrupt ends a write that waits."""
+_PIECE_BYTES: Final = 4096
+"""POSIX' PIPE_BUF on Linux: so many can be written without waiting once a pipe is ready."""
+_STDOUT: Final = 1
+_stdout = _STDOUT
+"""The file descriptor that `-` writes to."""
+
+
+def is_pipe(uri: str) -> bool:
+    """Whether an output is written as it comes: `-`, `pipe:3`, /dev/stdout, a FIFO, a device."""
+    if pipe_number(uri, _STDOUT) is not None or uri == "/dev/stdout":
+        return True
+    try:
+        mode = os.stat(os.path.expanduser(uri)).st_mode
+    except (OSError, ValueError):
+        return False
+    return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
+
+
+def is_terminal(uri: str) -> bool:
+    place = _place(uri)
+    return isinstance(place, int) and os.isatty(_stdout if place == _STDOUT else place)
+
+
+@contextmanager
+def words_to_stderr(uris: Sequence[str]) -> Iterator[None]:
+    """While stdout is an output, all that is printed goes to stderr, by libraries as well."""
+    global _stdout
+    if not any(_place(uri) == _STDOUT for uri in uris):
+        yield
+        return
+    sys.stdout.flush()
+    _stdout = os.dup(_STDOUT)
+    os.dup2(2, _STDOUT)
+    try:
+        yield
+    finally:
+        sys.stdout.flush()
+        os.dup2(_stdout, _STDOUT)
+        os.close(_stdout)
+        _stdout = _STDOUT
+
+
+def _place(uri: str) -> str | int:
+    """A file descriptor, or a path."""
+    number = _STDOUT if uri == "/dev/stdout" else pipe_number(uri, _STDOUT)
+    return os.path.expanduser(uri) if number is None else number
+
+
+class _Pipe:
+    """A file for PyAV that can only be written to; waits for a reader until it is interrupted."""
+
+    def __init__(self, place: str | int) -> None:
+        self._place = place
+        self._handle: int | None = None
+        self._interrupted = threading.Event()
+        self.has_reader = True
+        """False once nobody reads it any more."""
+
+    def open(self) -> None:
+        """Raises OSError where it cannot be, or where it is interrupted before somebody reads."""
+        if isinstance(self._place, int):
+            self._handle = os.dup(_stdout if self._place == _STDOUT else self._place)
+            return
+        while not self._interrupted.is_set():
+            try:
+                # Without O_NONBLOCK this waits for a reader, and no signal ends that.
+                self._handle = os.open(self._place, os.O_WRONLY | getattr(os, "O_NONBLOCK", 0))
+                return
+            except OSError as exc:
+                if exc.errno != errno.ENXIO:
+                    raise
+            self._interrupted.wait(_LOOK_MS / 1000)
+        self._lose()
+
+    def write(self, data: bytes | memoryview) -> int:
+        left = memoryview(data)
+        while left:
+            left = left[self._write_some(left[:_PIECE_BYTES]) :]
+        return len(data)
+
+    def _write_some(self, data: memoryview) -> int:
+        while self._handle is not None and not self._interrupted.is_set():
+            if os.name != "nt":
+                ready = select.poll()
+                ready.register(self._handle, select.POLLOUT)
+                if not ready.poll(_LOOK_MS):
+                    continue
+            try:
+                return os.write(self._handle, data)
+            except BlockingIOError:
+                continue
+            except BrokenPipeError:
+                break
+        self._lose()
+        return 0
+
+    def _lose(self) -> None:
+        self.has_reader = False
+        raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
+
+    def interrupt(self) -> None:
+        self._interrupted.set()
+
+    def close(self) -> None:
+        handle, self._handle = self._handle, None
+        if handle is not None:
+            os.close(handle)
+
+
+class PipeSink(VideoSink):
+    """Writes a video as it comes, without sound; asks for the end when its reader has left.
+
+    Args:
+        uri: as of `is_pipe`.
+        stream: what is known of the source.
+        record: with the `format`.
+    """
+
+    def __init__(self, uri: str, stream: StreamInfo, record: RecordConfig) -> None:
+        assert record.format is not None
+        super().__init__(f"stdout{STREAM_SUFFIXES[record.format]}", stream, record)
+        self.name = uri
+        self._format = record.format
+        self._pipe = _Pipe(_place(uri))
+
+    def write(self, picture: Picture) -> bool:
+        try:
+            return super().write(picture)
+        except SinkError:
+            if self._pipe.has_reader:
+                raise
+            return False
+
+    def interrupt(self) -> None:
+        self._pipe.interrupt()
+
+    def close(self) -> None:
+        try:
+            super().close()
+        except SinkError:
+            if self._pipe.has_reader:
+                raise
+        finally:
+            self._pipe.close()
+
+    def _check_space(self) -> None:
+        """It takes none."""
+
+    def _refuse_to_replace(self) -> None:
+        """There is nothing to be replaced."""
+
+    def _open_container(self) -> OutputContainer:
+        self._pipe.open()
+        options = {"flush_packets": "1", **_OPTIONS.get(self._format, {})}
+        return av.open(self._pipe, "w", format=self._format, container_options=options)
+
+    def _is_matroska(self) -> bool:
+        return self._format in ("matroska", "webm")
+
+    def _remove_part(self) -> None:
+        """There is none."""
+
+    def _kept(self) -> str:
+        return f"{self.written} pictures were written before"
+
+    def _publish(self, *, complete: bool) -> None:
+        """It has been read by now."""
