@@ -113,6 +113,8 @@ class Pipeline:
         self._pool = ThreadPoolExecutor(explainer.parallel, thread_name_prefix="explain")
         self._line = Line()
         self._newest: Explanation | None = None
+        self._drawn_ns: int | None = None
+        """Live: when the frame was captured that was drawn last."""
         self._explained = threading.Condition()
         self._explains = True
         """Live: more explanations may come."""
@@ -333,20 +335,27 @@ class Pipeline:
     def _wait_for_own(self, frame: Frame) -> None:
         """Live: if a GPU draws frames as it explains them, and soon enough, each gets its own.
 
-        The last one of `limit` is not drawn without any map: of one frame it would be the only one.
+        So does a frame of a slow camera, which holds up no other one: its last map is too old to be
+        shown. The last one of `limit` is not drawn without any map: of one frame it would be the
+        only one.
         """
-        last = self._newest
+        last, before_ns = self._newest, self._drawn_ns
+        self._drawn_ns = frame.captured_ns
         if last is None and self._limit is not None and self.report.captured >= self._limit:
             with self._explained:
                 self._explained.wait_for(lambda: self._newest is not None or not self._explains)
-        if last is None or last.drawn is None:
-            return
-        if last.explained_ns - last.captured_ns > _OWN_SECONDS * 1e9:
+        seconds, max_age = _OWN_SECONDS, self._renderer.look.max_age
+        if before_ns is not None and frame.captured_ns - before_ns > max_age * 1e9:
+            seconds = max_age
+        elif last is None or not last.drawn or last.explained_ns > last.captured_ns + seconds * 1e9:
             return
         with self._explained:
             self._explained.wait_for(
-                lambda: self._newest is not None and self._newest.captured_ns >= frame.captured_ns,
-                _OWN_SECONDS,
+                lambda: (
+                    not self._explains
+                    or (self._newest is not None and self._newest.captured_ns >= frame.captured_ns)
+                ),
+                seconds,
             )
 
     def _steadied(self, newest: Explanation) -> Explanation:

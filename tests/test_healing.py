@@ -397,6 +397,23 @@ def test_old_first_frame_is_not_given_out_as_new() -> None:
         line.items.put(None)
 
 
+def test_time_that_the_models_take_is_no_interval() -> None:
+    """Else a frame that waited is followed by the next one at once, and a slow camera is quiet."""
+    line = Line().give()
+    clock = HeldClock()
+    with HealingSource(URI, lambda: line, clock=clock) as source:
+        frames = iter(source)
+        for seconds in (8.0, 0.1, 2.5):
+            clock.advance(seconds)
+            line.give()
+            next(frames)
+        clock.advance(2.4)
+        assert source.status() is None
+        clock.advance(5.2)
+        assert source.status() is not None
+        line.items.put(None)
+
+
 def test_interrupt_reaches_a_source_that_can_be_told() -> None:
     told = threading.Event()
     line = Line().give()

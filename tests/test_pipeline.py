@@ -6,6 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -585,6 +586,29 @@ def test_live_counts_and_fades_what_is_too_old(explainer: TinyExplainer) -> None
     assert shift[3] == 0.0
     assert report.stale == 2
     assert_adds_up(report, source, explainer)
+
+
+def test_pictures_of_a_slow_camera_wait_for_their_own_maps(explainer: TinyExplainer) -> None:
+    """A frame every 2.5 s: the map of the last one is always too old to be shown."""
+
+    class Slow(Frames):
+        def __iter__(self) -> Iterator[Frame]:
+            for frame in super().__iter__():
+                yield replace(frame, captured_ns=10**9 + frame.index * 2_500_000_000)
+
+    shown = [threading.Event() for _ in range(5)]
+
+    def before(index: int) -> None:
+        if index:
+            wait(shown[index - 1])
+
+    source = Slow(5, live=True, before=before)
+    kept = Kept(on_write=lambda picture: shown[picture.frame.index].set())
+    report = make_pipeline(source, [kept], explainer).run()
+    assert report.stale == 0
+    for picture in kept.pictures[1:]:
+        assert picture.explanation is not None
+        assert picture.explanation.frame_index == picture.frame.index
 
 
 # Stopping.

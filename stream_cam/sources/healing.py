@@ -162,6 +162,10 @@ class HealingSource(Closes):
                 # It has become old while the models were loaded.
                 self._given, self._latest = 0, None
                 self._interval.interrupted()
+                if (frame := self._next()) is None:
+                    return
+                self._interval.interrupted()  # this one has waited for them too
+                yield frame
         while (frame := self._next()) is not None:
             yield frame
 
