@@ -5,13 +5,20 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 
-.PHONY: demo test test-tensorrt lint format peers bench clean
+# Two processes share the tests, file by file. "TESTS=" alone runs them in one.
+TESTS ?= -n 2 --dist loadfile
+
+.PHONY: demo test test-fast test-tensorrt lint format peers bench clean
 
 demo: $(VENV)/.installed
 	$(BIN)/stream-cam demo --overwrite
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(TESTS)
+
+# Without browsers, RTSP servers, whole commands and real engine builds.
+test-fast: $(VENV)/.dev
+	$(BIN)/python -m pytest $(TESTS) -m "not slow"
 
 # Torch-tensorrt wants an older PyTorch, hence its own environment: 6 GB, no GPU needed.
 test-tensorrt: $(VENV)-tensorrt/.installed

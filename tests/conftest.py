@@ -3,6 +3,12 @@
 from __future__ import annotations
 
 import os
+
+# Before torch is imported: where workers share the processor (pytest -n), its threads would spin
+# for cores that other workers have.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ["OMP_NUM_THREADS"] = "1"
+
 import shutil
 import signal
 import subprocess
@@ -37,6 +43,18 @@ adopt_orphans()
 ROOT = Path(__file__).resolve().parent.parent
 
 VideoMaker = Callable[..., Path]
+
+
+_SLOW = frozenset(
+    f"needs_{kind}"
+    for kind in ("chromium", "firefox", "webkit", "rtsp_server", "display", "strace", "nginx")
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if any(mark.name in _SLOW for mark in item.iter_markers()):
+            item.add_marker("slow")
 
 
 def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginManager) -> None:
