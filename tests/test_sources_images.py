@@ -17,10 +17,9 @@ from stream_cam.config import CaptureConfig
 from stream_cam.errors import SourceError
 from stream_cam.frame import BgrImage, Frame
 from stream_cam.sources import ImagesSource, open_source
-from stream_cam.sources.images import read_picture
 from stream_cam.sources.orient import upright
 from stream_cam.sources.paths import natural_key
-from stream_cam.sources.pictures import to_bgr8
+from stream_cam.sources.pictures import decode_picture, to_bgr8
 
 
 def save(path: Path, image: npt.NDArray[Any]) -> Path:
@@ -151,18 +150,18 @@ def test_a_film_behind_a_picture_and_a_thumbnail_in_it_are_not_looked_into(tmp_p
     jpeg = with_exif(path.read_bytes(), 1, "<")
     for film in (b"\xff\xda and no end", b"\xff\xd9\xff\xda"):
         path.write_bytes(jpeg + film)
-        assert read_picture(str(path)).shape == (16, 32, 3)
+        assert decode_picture(path.read_bytes(), str(path)).shape == (16, 32, 3)
     thumbnail = b"\xff\xd8\xff\xda\xff\xd9"
     block = b"\xff\xe2" + struct.pack(">H", len(thumbnail) + 2) + thumbnail
     whole = jpeg[:2] + block + jpeg[2:]
     path.write_bytes(whole)
-    assert read_picture(str(path)).shape == (16, 32, 3)
+    assert decode_picture(path.read_bytes(), str(path)).shape == (16, 32, 3)
     path.write_bytes(whole[:-20])
     with pytest.raises(SourceError, match="is truncated"):
-        read_picture(str(path))
+        decode_picture(path.read_bytes(), str(path))
     path.write_bytes(whole[:200])  # before its coded picture begins
     with pytest.raises(SourceError, match="is truncated"):
-        read_picture(str(path))
+        decode_picture(path.read_bytes(), str(path))
 
 
 @pytest.mark.parametrize("start", [b"", b"\xff\xd8\xff\xe0", b"\x89PNG\r\n\x1a\n", b"BM", b"II*\0"])
@@ -300,7 +299,7 @@ def test_sizes_may_differ(tmp_path: Path) -> None:
 
 def test_real_photographs_are_read_as_opencv_does(shared_data: Path) -> None:
     for path in sorted(shared_data.glob("*.jpg")):
-        assert (read_picture(str(path)) == cv2.imread(str(path))).all()
+        assert (decode_picture(path.read_bytes(), str(path)) == cv2.imread(str(path))).all()
 
 
 def test_natural_key() -> None:

@@ -20,6 +20,7 @@ from stills import encoded, quadrants, with_orientation
 
 from stream_cam.errors import SourceError
 from stream_cam.frame import BgrImage
+from stream_cam.sources.paths import is_picture
 from stream_cam.sources.pictures import decode_pages, decode_picture, to_bgr8
 from stream_cam.sources.video import VideoSource
 
@@ -93,6 +94,18 @@ def tiff_with_orientation(data: bytes, orientation: int) -> bytes:
     data += b"\0" * (len(data) % 2)
     directory = struct.pack("<H", len(entries)) + b"".join(entries) + b"\0\0\0\0"
     return data[:4] + struct.pack("<I", len(data)) + data[8:] + directory
+
+
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP", "TIFF"])
+def test_pictures_beyond_pillows_limit_are_read(
+    monkeypatch: pytest.MonkeyPatch, form: str, tmp_path: Path
+) -> None:
+    """Cameras of 200 megapixels: Pillow takes them for an attack, and OpenCV reads them."""
+    data = with_orientation(form, 6, quality=95)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    assert_alike(decode_picture(data, "it"), turned(6))
+    (tmp_path / "it").write_bytes(data)
+    assert is_picture(str(tmp_path / "it"))
 
 
 def test_exif_that_lies_late() -> None:

@@ -11,10 +11,10 @@ from pathlib import Path
 
 from stream_cam.closing import Closes
 from stream_cam.errors import SourceError
-from stream_cam.frame import BgrImage, Frame
+from stream_cam.frame import Frame
 from stream_cam.sources.base import SourceInfo
 from stream_cam.sources.paths import check_readable, find_pictures, is_pattern, name_in
-from stream_cam.sources.pictures import Page, decode_pages, decode_picture
+from stream_cam.sources.pictures import Page, decode_pages
 from stream_cam.uri import printable
 
 logger = logging.getLogger(__name__)
@@ -126,15 +126,6 @@ def frames_of(
             one_name = name if page.n_pages == 1 else f"{name}#{number}"
             yield Frame(page.image_bgr, index, index, _ONE_SECOND, captured_ns, name=one_name)
         index += 1
-
-
-def read_picture(path: str) -> BgrImage:
-    """The first page of a picture file as (H, W, 3) uint8 BGR; see `decode_picture`.
-
-    Raises:
-        SourceError: it is missing, may not be read, or is no picture or a damaged one.
-    """
-    return decode_picture(_read_file(path), path)
 
 
 def _read_file(path: str) -> bytes:

@@ -63,8 +63,8 @@ _WHITES: Final = (255, 1023, 4095, 16383, 65535)
 _WITHOUT_LENGTH: Final = frozenset({0x01, *range(0xD0, 0xD8)})
 """JPEG's marks that stand alone: ITU T.81, table B.1."""
 
-# Of 90 megapixels on, which telephones take.
-warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+# They tell of damaged EXIF and of more than 90 megapixels, which telephones take.
+warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +122,8 @@ def is_encoded_picture(path: str) -> bool:
             file.seek(0)
             with Image.open(file, formats=_FORMATS):
                 return True
+    except Image.DecompressionBombError:
+        return True
     except Exception:  # Pillow's readers raise nearly anything on what is no picture
         return False
 
