@@ -47,8 +47,8 @@ with WindowSink() as sink:
     assert sink.wait(Waiting("loading the network"))
     cv2.waitKey(50)
     _, _, width, height = cv2.getWindowImageRect(title)
-    assert (width, height) <= (640, 360), (width, height)
-    assert sink.write(picture_at(np.zeros((600, 900, 3), np.uint8)))
+    assert width <= 960 and height <= 540, (width, height)
+    assert sink.write(picture_at(np.zeros((800, 1200, 3), np.uint8)))
     cv2.waitKey(50)
     _, _, wider, higher = cv2.getWindowImageRect(title)
     assert wider > width and higher > height, (wider, higher)
@@ -165,7 +165,7 @@ def test_picture_appears_when_the_camera_does() -> None:
             until(page, "document.body.dataset.state === 'waiting'")
             until(page, "/attempts? failed/.test(document.getElementById('banner').innerText)")
             said = page.locator("#banner").inner_text()
-            assert f"waiting for http://***@127.0.0.1:{port}/live" in said
+            assert f"Waiting for http://***@127.0.0.1:{port}/live" in said
             assert "nothing listens there" in said
             served.settings.colormap = "jet"  # before there is a network
             with pytest.raises(UsageError):

@@ -26,9 +26,9 @@ _LARGEST_WH: Final = (1280, 800)
 _WITHOUT_WINDOW: Final = (
     "or watch in the browser with -o web://, or write to a file with -o out.mp4"
 )
-_WAITING_HW: Final = (360, 640)
-"""Size in pixels of the picture that is shown before the first one."""
-_WAITING_COLUMNS: Final = 80
+_WAITING_HW: Final = (270, 480)
+"""Size in pixels of the picture before the first one; shown twice as large, for large type."""
+_WAITING_COLUMNS: Final = 60
 _PLUGINS: Final = Path(cv2.__file__).parent / "qt" / "plugins" / "platforms"
 
 
@@ -78,7 +78,7 @@ class WindowSink(Sink):
 
     def wait(self, waiting: Waiting) -> bool:
         if not self._shown:
-            self._open(*_WAITING_HW)
+            self._open(2 * _WAITING_HW[0], 2 * _WAITING_HW[1])
             self._waits = True
         elif self._is_closed():
             return False
