@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from stream_cam.sources.video import VideoSource
 
 _SCHEMES = (*NETWORK_SCHEMES, "demo", "file")
+_VARIANTS = ("rtsps", "rtmps", "rtmpt", "rtmpts", "srtp", "tls")
+"""Nobody who mistypes a scheme means one of these first."""
 _RECORDINGS = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".webm")
 """No one expects a video file to come back when it is not there."""
 _MAY_LISTEN = ("udp", "rtp", "srtp", "tcp", "tls", "srt")
@@ -113,7 +115,7 @@ def open_source(uri: str, config: CaptureConfig | None = None, live: bool | None
     if scheme == "file":
         return _open_path(str(local_path(uri)), config, live)
     if scheme:
-        known = [f"{name}://" for name in _SCHEMES]
+        known = [f"{name}://" for name in _SCHEMES if name not in _VARIANTS]
         raise unknown_name("kind of source", f"{scheme}://", known)
     if _is_camera(uri):
         camera_index(uri)  # what names none is a mistake to be told now
