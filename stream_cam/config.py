@@ -22,6 +22,7 @@ _HOST_NAME = re.compile(r"[A-Za-z0-9.-]+(:\d{1,5})?")
 _ROOT_PATH = re.compile(r"(/[A-Za-z0-9._~-]+)+")
 OnGap = Literal["gap", "hold"]
 StreamFormat = Literal["mpegts", "matroska", "nut", "webm", "mp4"]
+Deinterlace = Literal["auto", "on", "off"]
 
 
 @dataclass(frozen=True)
@@ -250,6 +251,9 @@ class CaptureConfig:
     """How long opening a network source may take, in seconds."""
     read_timeout_seconds: float = 5.0
     """How long a camera or stream may give no frame, in seconds, before it is opened anew."""
+    deinterlace: Deinterlace = "auto"
+    """Interlaced video without its combs, one frame for each; auto: what is flagged as
+    interlaced."""
     give_up_after: float | None = None
     """End the run when a camera or stream has been away so long, in seconds; default: never, except
     that a first connection which fails for a lasting reason (wrong password, wrong path) ends it

@@ -72,7 +72,6 @@ def annotate(clip: Path, out: Path, **options: Any) -> list[Fraction]:
             colour=info.colour,
             file=info.file,
             duration_seconds=info.duration_seconds,
-            pixel_aspect=info.pixel_aspect,
             sound_lead_seconds=info.sound_lead_seconds,
         )
         with VideoSink(str(out), stream, config) as sink:

@@ -187,6 +187,25 @@ def test_alpha_goes_over_white(make_video: VideoMaker) -> None:
     assert shown[0, 12].tolist() == [127, 127, 255]
 
 
+@pytest.mark.parametrize("codec", ["libvpx", "libvpx-vp9"])
+def test_alpha_of_webm_goes_over_white(make_video: VideoMaker, codec: str) -> None:
+    image = np.zeros((64, 64, 4), np.uint8)
+    image[32:] = (0, 0, 255, 255)
+    options = {"auto-alt-ref": "0"}  # an encoder of alpha takes nothing else
+    path = make_video(
+        "alpha.webm", images=[image] * 12, codec=codec, pix_fmt="yuva420p", options=options
+    )
+    with VideoSource(str(path)) as source:
+        first, *rest = source
+        source.seek(Fraction(1, 2))
+        sought = list(source)
+    assert [frame.pts_seconds for frame in (first, *rest)] == [n / 10 for n in range(12)]
+    assert sought[-1].pts == rest[-1].pts
+    for frame in (first, rest[-1], sought[0], sought[-1]):
+        assert (frame.image_bgr[:28].astype(int) > 250).all()
+        assert np.abs(frame.image_bgr[40:].astype(int) - (0, 0, 255)).max() < 16
+
+
 @pytest.mark.parametrize("size_hw", [(49, 65), (1, 1), (2, 3)])
 def test_odd_sizes(make_video: VideoMaker, size_hw: tuple[int, int]) -> None:
     path = make_video("odd.mkv", size_hw=size_hw, codec="ffv1", pix_fmt="yuv444p", n_frames=2)

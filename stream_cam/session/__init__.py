@@ -181,7 +181,6 @@ def _pipeline(
         still=info.still,
         live=live,
         colour=info.colour,
-        pixel_aspect=info.pixel_aspect,
         sound_lead_seconds=info.sound_lead_seconds if config.record.audio else Fraction(0),
         file=None if live else info.file,
         duration_seconds=info.duration_seconds,

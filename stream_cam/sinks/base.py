@@ -46,8 +46,6 @@ class StreamInfo:
     """What makes the pictures: the model, its weights, the class. For a recording's comment."""
     sound_lead_seconds: Fraction = Fraction(0)
     """How much earlier than its first picture a recording of the whole file begins, with sound."""
-    pixel_aspect: Fraction | None = None
-    """Width by height of a pixel of the source's; recordings keep it. None: square."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -65,9 +65,9 @@ class VideoSink(Sink):
     sources that count finer than 1 µs are rounded to 1/90000 s, live ones to 0.1 ms. What lasts
     longer than MP4 can say is written once more. There are no B-frames, so that every player starts
     at the first picture. Odd sides grow by a repeated row or column, since 4:2:0 has none; a size
-    that changes midway is letterboxed into the first.
-    Matrix, range and the shape of its pixels are the source's; where it is not tagged, BT.709 from
-    720 lines on and BT.601 below, in limited range.
+    that changes midway is letterboxed into the first. Its pixels are square. Matrix and range are
+    the source's; where it is not tagged, BT.709 from 720 lines on and BT.601 below, in limited
+    range.
 
     The file is written as `name.part.mp4` beside its place: in fragments, so that whatever ends
     the process, all but the last two seconds play (`stream-cam recover` makes a recording of it);
@@ -220,8 +220,6 @@ class VideoSink(Sink):
         codec.time_base = self._ticks.tick
         codec.gop_size = max(1, round(_KEYFRAME_SECONDS * self._fps))
         codec.thread_count = encoding.threads
-        if self._info.pixel_aspect is not None:
-            codec.sample_aspect_ratio = self._info.pixel_aspect
         if encoding.bit_rate is not None:
             codec.bit_rate = encoding.bit_rate
         if encoding.encoder == "libx264":

@@ -37,8 +37,6 @@ class SourceInfo:
     """What the user should know at the start: a camera's mode, as asked for and as it is."""
     sound_lead_seconds: Fraction = Fraction(0)
     """How much earlier than the first picture a file's sound begins; 0: hardly, or no sound."""
-    pixel_aspect: Fraction | None = None
-    """Width by height of a pixel of a video; None: square, or not known."""
 
 
 class Source(Protocol):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from typing import Any, Final
 
 import av
@@ -21,6 +22,8 @@ _MATRICES: Final = {1: _BT709, 4: 4, 5: _BT601, 6: _BT601, 7: 7, 9: 9, 10: 9}
 _FULL_RANGE: Final = 2
 _HD_HEIGHT: Final = 720
 _HD_WIDTH: Final = 1280
+_MOST_ASPECT: Final = 8
+"""Of a pixel's sides; anamorphic films have 2."""
 
 
 def _unknown_side_data(cls: type[SideDataType], value: Any) -> SideDataType:
@@ -35,10 +38,20 @@ SideDataType._missing_ = classmethod(_unknown_side_data)  # type: ignore[assignm
 
 
 class BgrConverter:
-    """Converts decoded pictures of any format; keeps swscale's tables from one to the next."""
+    """Converts decoded pictures of any format; keeps swscale's tables from one to the next.
 
-    def __init__(self) -> None:
+    Args:
+        stream: that they are from; it says which shape their pixels have.
+    """
+
+    def __init__(self, stream: av.VideoStream) -> None:
         self._reformatter = VideoReformatter()
+        self._stream = stream
+        codec = stream.codec_context
+        said = stream.sample_aspect_ratio
+        # A container's word counts more than the codec's, which may change on the way.
+        self._said = said if said and said != codec.sample_aspect_ratio else None
+        self._aspect: Fraction | None = None
         self._formats: dict[str, tuple[bool, bool]] = {}
 
     def __call__(self, picture: av.VideoFrame) -> BgrImage:
@@ -46,12 +59,19 @@ class BgrConverter:
 
         The matrix is the one the stream is tagged with. Untagged streams are BT.709 from 720
         lines or 1280 columns on and BT.601 below, as players guess; swscale by itself takes
-        BT.601 for all of them, which makes untagged HD too green. Alpha goes over white.
+        BT.601 for all of them, which makes untagged HD too green. Alpha goes over white. Pixels
+        that are not square are made so, by more columns or more rows.
         """
         is_rgb, has_alpha = self._format_of(picture)
         matrix = None if is_rgb else _matrix_of(picture)
+        if picture.key_frame or not self._aspect:
+            # The decoder is ahead of its pictures; another shape begins with a key frame.
+            self._aspect = self._said or self._stream.codec_context.sample_aspect_ratio
+        width, height = _square(picture.width, picture.height, self._aspect)
         converted = self._reformatter.reformat(
             picture,
+            width,
+            height,
             format="bgra" if has_alpha else "bgr24",
             src_colorspace=matrix,
             # BGR has no matrix, but PyAV before 17 takes no notice of the source's where it
@@ -81,6 +101,17 @@ class BgrConverter:
                 has_alpha or picture.format.has_palette,
             )
         return known
+
+
+def _square(width: int, height: int, aspect: Fraction | None) -> tuple[int, int]:
+    """The size with square pixels, in even numbers where it is another."""
+    if not aspect or not 1 / _MOST_ASPECT <= aspect <= _MOST_ASPECT:
+        return width, height  # nobody said it, or a damaged header did
+    if aspect > 1:
+        wide = 2 * round(width * aspect / 2)
+        return (wide if abs(wide - width) > 1 else width), height
+    high = 2 * round(height / aspect / 2)
+    return width, (high if abs(high - height) > 1 else height)
 
 
 def colour_of(picture: av.VideoFrame) -> Colour | None:

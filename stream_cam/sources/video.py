@@ -14,16 +14,16 @@ from typing import Any, Final, Protocol
 import av
 import av.error
 from av.container import InputContainer
-from av.stream import Disposition
 
 from stream_cam.closing import Closes
 from stream_cam.config import CaptureConfig
 from stream_cam.errors import SourceError
 from stream_cam.frame import LEAD_IN_SECONDS, Colour, Frame
 from stream_cam.sources.base import SourceInfo
-from stream_cam.sources.convert import BgrConverter, colour_of
+from stream_cam.sources.convert import BgrConverter
 from stream_cam.sources.extent import Extent, duration_seconds
 from stream_cam.sources.ffmpeg_errors import explain_file_error, explain_network_error
+from stream_cam.sources.filters import Filters
 from stream_cam.sources.paths import check_readable
 from stream_cam.sources.playout import (
     SEGMENTED_FORMATS,
@@ -31,6 +31,7 @@ from stream_cam.sources.playout import (
     SEGMENTED_PATIENCE,
     names_segments,
 )
+from stream_cam.sources.streams import decoder_of, video_stream
 from stream_cam.sources.times import Timed, Times, without_wild_times
 from stream_cam.uri import NETWORK_SCHEMES, TAG_ERRORS, quoted_url, redact_uri, scheme_of
 
@@ -42,8 +43,6 @@ _REPAIR_SECONDS: Final = 2.0
 """Pictures of a live stream without key frames are shown again so long after damage."""
 _MAX_UNREADABLE_IN_A_ROW: Final = 100
 _ASSUMED_RATE: Final = Fraction(25)
-_TEXT_FORMATS: Final = frozenset({"tty", "bin", "xbin", "adf", "idf"})
-"""FFmpeg draws text files as ANSI art by their suffix (.txt, .nfo, .asc…) and calls it video."""
 _LOW_DELAY: Final = 1 << 19
 """AV_CODEC_FLAG_LOW_DELAY; PyAV's name for it has moved between versions."""
 _SHORT_PROBING: Final = {"fpsprobesize": "1", "analyzeduration": "1000000"}
@@ -210,7 +209,7 @@ class VideoSource(Closes):
         return opened(options={**options, **asked})
 
     def _start(self, container: InputContainer) -> None:
-        stream = self._video_stream(container)
+        stream = video_stream(container, redact_uri(self._uri))
         length_seconds = duration_seconds(container, stream)
         picture = container.format.name.endswith("_pipe") or container.format.name == "image2"
         live = self._live
@@ -241,64 +240,29 @@ class VideoSource(Closes):
             still=picture,
             colour=self._colour,
             sound_lead_seconds=_sound_lead(container, self._first),
-            pixel_aspect=_pixel_aspect(stream, self._first.size_hw),
             file=None if self._network or self._connection is not None or live else self._uri,
-        )
-
-    def _video_stream(self, container: InputContainer) -> av.VideoStream:
-        if container.format.name in _TEXT_FORMATS:
-            raise SourceError(
-                f"{redact_uri(self._uri)} is not a video that FFmpeg can read, but text"
-            )
-        videos = container.streams.video
-        streams = [
-            stream
-            for stream in videos
-            if not stream.disposition & (Disposition.attached_pic | Disposition.dependent)
-        ]
-        if not streams and any(stream.disposition & Disposition.dependent for stream in videos):
-            raise SourceError(
-                f"{redact_uri(self._uri)} is a picture of several tiles, and FFmpeg reads one; "
-                f"give it as a file whose name ends in .heic or .avif"
-            )
-        known = [stream for stream in streams if stream.codec_context is not None]
-        if streams and not known:
-            raise SourceError(
-                f"{redact_uri(self._uri)} holds a video of a codec that FFmpeg does not know; "
-                f"convert it with the program that made it"
-            )
-        streams = known
-        best = container.streams.best("video")
-        if best in streams:
-            return streams[streams.index(best)]
-        if streams:
-            return streams[0]
-        kinds = sorted({str(stream.type) for stream in container.streams}) or ["nothing"]
-        raise SourceError(
-            f"{redact_uri(self._uri)} has no video in it, only {' and '.join(kinds)}; "
-            f"give a file or stream with pictures"
         )
 
     def _decode(
         self, container: InputContainer, stream: av.VideoStream, fps: Fraction, live: bool
     ) -> Iterator[Frame]:
-        to_bgr = BgrConverter()
+        to_bgr, filters = BgrConverter(stream), Filters(self._config.deinterlace)
         times = Times(fps)
         base = stream.time_base or 1 / fps
         extent = Extent(container, stream)
         packets = self._packets(container, stream, extent, live)
         pictures: Iterable[Timed] = (
-            (picture, picture.pts) for picture in self._pictures(packets, live)
+            (picture, picture.pts) for picture in self._pictures(packets, decoder_of(stream), live)
         )
         if not live:
             pictures = without_wild_times(pictures, fps, base, lambda: self.corrupt_frames > 0)
-        for index, (picture, said_pts) in enumerate(pictures):
+        for index, (picture, said_pts) in enumerate(filters(pictures)):
             captured_ns = time.monotonic_ns()
             time_base = picture.time_base or base
             pts = times.next(said_pts, time_base)
             self.repaired_times = times.repaired
             if index == 0:
-                self._colour = colour_of(picture)
+                self._colour = filters.colour
             yield Frame(
                 to_bgr(picture),
                 index,
@@ -318,7 +282,7 @@ class VideoSource(Closes):
             )
 
     def _pictures(
-        self, packets: Iterable[av.Packet[av.VideoStream]], live: bool
+        self, packets: Iterable[av.Packet[Any]], decoder: av.VideoCodecContext, live: bool
     ) -> Iterator[av.VideoFrame]:
         """Decoded pictures; what is damaged is counted and left out.
 
@@ -336,7 +300,7 @@ class VideoSource(Closes):
             known = packet.is_corrupt and not live
             self.corrupt_frames += known
             try:
-                pictures = packet.decode()
+                pictures = decoder.decode(packet)
             except av.error.FFmpegError as exc:
                 self.corrupt_frames += joined and not known
                 damaged_at = time.monotonic()
@@ -420,11 +384,3 @@ def _sound_lead(container: InputContainer, first: Frame) -> Fraction:
             lead = first.pts * first.time_base - stream.start_time * stream.time_base
             return lead if lead > LEAD_IN_SECONDS else Fraction(0)
     return Fraction(0)
-
-
-def _pixel_aspect(stream: av.VideoStream, upright_hw: tuple[int, int]) -> Fraction | None:
-    codec = stream.codec_context
-    aspect = stream.sample_aspect_ratio or codec.sample_aspect_ratio
-    if not aspect or aspect == 1:
-        return None
-    return Fraction(aspect) if upright_hw == (codec.height, codec.width) else 1 / Fraction(aspect)
