@@ -230,6 +230,7 @@ class VideoSource(Closes):
         self._first = next(self._frames, None)
         if self._first is None:
             raise SourceError(f"{redact_uri(self._uri)} holds a video, but no frame can be decoded")
+        file = None if self._network or self._connection is not None or live else self._uri
         self._info = SourceInfo(
             name=redact_uri(self._uri),
             size_hw=self._first.size_hw,
@@ -239,8 +240,8 @@ class VideoSource(Closes):
             duration_seconds=length_seconds,
             still=picture,
             colour=self._colour,
-            sound_lead_seconds=_sound_lead(container, self._first),
-            file=None if self._network or self._connection is not None or live else self._uri,
+            sound_lead_seconds=_sound_lead(container, self._first) if file else Fraction(0),
+            file=file,
         )
 
     def _decode(
