@@ -506,21 +506,21 @@ class Explainer:
                 remember(self._plans, frame_hw, plan, _MAX_PLANS)
             return plan
 
-    @loading()
     def _pool(self, input_hw: tuple[int, int]) -> LanePool:
         with self._lock:
             pool = self._lanes.get(input_hw)
             if pool is None:
-                engine = load_engine(
-                    self._net,
-                    self._fingerprint,
-                    input_hw,
-                    name=self._engine_name,
-                    device=self._device,
-                    precision=self._precision,
-                    parallel=self._parallel,
-                )
-                pool = LanePool(engine, self.weights)
+                with loading():
+                    engine = load_engine(
+                        self._net,
+                        self._fingerprint,
+                        input_hw,
+                        name=self._engine_name,
+                        device=self._device,
+                        precision=self._precision,
+                        parallel=self._parallel,
+                    )
+                    pool = LanePool(engine, self.weights)
                 remember(self._lanes, input_hw, pool, _MAX_ENGINES)
                 self._engine_info = engine.info
             return pool

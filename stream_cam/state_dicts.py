@@ -43,7 +43,7 @@ class Parameters:
 
     def __str__(self) -> str:
         place = self.place or "the top level"
-        return f"{place} (EMA, a moving average)" if self.is_average else place
+        return f"{place} (EMA)" if self.is_average else place
 
 
 def find_parameters(
@@ -79,7 +79,7 @@ def find_parameters(
             f"{source_name} holds {len(found)} networks that fit {name}: {choices}; choose one, "
             f"such as --checkpoint-key {example}"
         )
-    _tell_what_is_left(everything, found[0], source_name)
+    _tell_what_is_left(everything, found[0], source_name, chosen=key is not None)
     return found[0]
 
 
@@ -205,15 +205,19 @@ def _same(one: StateDict, other: StateDict) -> bool:
 
 
 def _tell_what_is_left(
-    groups: Mapping[str, StateDict], found: Parameters, source_name: str
+    groups: Mapping[str, StateDict], found: Parameters, source_name: str, *, chosen: bool
 ) -> None:
     """Names an average that is used or is not used, and layers beside the network."""
+    if chosen:
+        return
     if found.is_average:
-        logger.warning("%s: the weights are those of %s", source_name, found)
+        logger.warning(
+            "%s: the weights are a moving average (EMA), from %s", source_name, found.place
+        )
     inside = f"{found.place}." if found.place else ""
     for place, tensors in groups.items():
         if _EMA.search(place) and not f"{place}.".startswith(inside):
-            logger.warning("%s: %s (EMA, a moving average) is not used", source_name, place)
+            logger.warning("%s: the moving average (EMA) at %s is not used", source_name, place)
         elif inside.startswith(f"{place}." if place else ""):
             layers = [
                 name

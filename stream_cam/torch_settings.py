@@ -13,6 +13,7 @@ from contextlib import ExitStack, contextmanager
 import torch
 
 _CPU = torch.device("cpu")
+_thread = threading.local()
 _lock = threading.Lock()
 _n_inside = 0
 _dtype: torch.dtype | None = None
@@ -26,9 +27,14 @@ def own_settings() -> Iterator[None]:
     """Float32, the CPU, no autocast, any algorithm; afterwards everything is as it was.
 
     The default type and deterministic algorithms are settings of the whole process: the first
-    thread in puts them aside, the last one out restores them.
+    thread in puts them aside, the last one out restores them. Inside of itself it does nothing.
     """
+    if getattr(_thread, "inside", False):
+        yield
+        return
     with ExitStack() as stack:
+        _thread.inside = True
+        stack.callback(setattr, _thread, "inside", False)
         for kind in ("cpu", "cuda"):
             if torch.is_autocast_enabled(kind):
                 stack.enter_context(torch.autocast(kind, enabled=False))

@@ -220,7 +220,7 @@ def _from_file(
     n_classes = _count_classes(state_dict, path)
     said = _from_metadata(read.metadata, preprocessing or _preprocessing(model_name), path)
     if found.is_average or key is not None:
-        name = f"{name} ({found})"
+        name = f"{name}, {found}"
     return Weights(
         state_dict=state_dict,
         labels=_stored_labels(read, n_classes, path),

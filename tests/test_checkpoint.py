@@ -233,8 +233,8 @@ def test_a_lone_moving_average_is_named(
 ) -> None:
     weights = load(saved(tmp_path, {"model_ema": {"n_averaged": torch.tensor(5), **state}}))
     assert_whole(weights, state)
-    assert weights.name == "mine.pth (model_ema (EMA, a moving average))"
-    assert "the weights are those of model_ema (EMA, a moving average)" in caplog.text
+    assert weights.name == "mine.pth, model_ema (EMA)"
+    assert "the weights are a moving average (EMA), from model_ema" in caplog.text
 
 
 def test_a_moving_average_in_another_form_is_named(
@@ -242,7 +242,7 @@ def test_a_moving_average_in_another_form_is_named(
 ) -> None:
     content = {"model": state, "ema": {"decay": 0.99, "shadow_params": list(state.values())}}
     assert_whole(load(saved(tmp_path, content)), state)
-    assert "ema.shadow_params (EMA, a moving average) is not used" in caplog.text
+    assert "the moving average (EMA) at ema.shadow_params is not used" in caplog.text
 
 
 def test_a_key_that_is_not_there_names_those_that_are(tmp_path: Path, state: State) -> None:
