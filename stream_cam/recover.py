@@ -22,7 +22,7 @@ from stream_cam.sinks.finish import CANNOT_FINISH, finish, sound_of_part
 from stream_cam.sinks.segment_names import segments_of
 from stream_cam.sinks.video import n_pictures_in, part_of
 from stream_cam.sources.ffmpeg_errors import explain_file_error
-from stream_cam.sources.paths import check_readable
+from stream_cam.sources.paths import check_readable, refuse_pipe
 from stream_cam.uri import TAG_ERRORS
 from stream_cam.whole import replace_for_good
 
@@ -124,6 +124,7 @@ def _recovered(part: Path, path: Path, sound_of: Path | None) -> tuple[int, Frac
 
 def _check_sound(source: Path) -> None:
     try:
+        refuse_pipe(str(source), "--sound-of")
         check_readable(str(source))
         with av.open(f"file:{source}", metadata_errors=TAG_ERRORS) as container:
             n_tracks = len(container.streams.audio)

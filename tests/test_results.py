@@ -442,6 +442,8 @@ def test_results_of_a_run(
     assert cv2.imread("s.png") is not None
     capsys.readouterr()
     assert main(command) == 1
-    assert "p.jsonl exists; give --overwrite" in capsys.readouterr().err
+    assert (
+        "p.jsonl and c.npz and t.html and s.png exist; give --overwrite" in capsys.readouterr().err
+    )
     assert main([*command, "--overwrite", "--report", "p.jsonl"]) == 2
     assert "is a source or an output already" in capsys.readouterr().err

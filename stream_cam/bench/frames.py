@@ -15,6 +15,7 @@ from stream_cam.errors import BenchError, UsageError
 from stream_cam.frame import BgrImage, Frame
 from stream_cam.sources import open_source
 from stream_cam.sources.demo import DemoSource
+from stream_cam.sources.paths import refuse_pipe
 from stream_cam.uri import redact_uri
 
 N_FRAMES = 24
@@ -45,6 +46,7 @@ def source_frames(uri: str, n_frames: int = N_FRAMES) -> list[BgrImage]:
         UsageError: it is a camera or a stream.
         StreamCamError: it cannot be read, or has none.
     """
+    refuse_pipe(uri, "--source")
     with open_source(uri, CaptureConfig()) as source:
         if source.info.live:
             raise UsageError(
@@ -68,6 +70,7 @@ def coded_file(source: str | None, size: str) -> Iterator[str]:
     except ImportError as error:
         raise BenchError(f"PyAV cannot be imported ({error}): pip install av") from error
     if source is not None:
+        refuse_pipe(source, "--source")
         yield source
         return
     with TemporaryDirectory() as folder:

@@ -13,9 +13,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from stream_cam.errors import SourceError, SourceNotFoundError
+from stream_cam.errors import SourceError, SourceNotFoundError, UsageError
 from stream_cam.sources.pictures import is_encoded_picture
-from stream_cam.uri import folder_of_pattern
+from stream_cam.uri import folder_of_pattern, local_path, pipe_number
 
 # fmt: off
 PICTURE_SUFFIXES: Final = frozenset((
@@ -66,6 +66,20 @@ def is_picture(path: str) -> bool:
     if suffix in VIDEO_SUFFIXES:
         return False
     return suffix in PICTURE_SUFFIXES or is_encoded_picture(path)
+
+
+def refuse_pipe(uri: str, option: str) -> None:
+    """Find out whether what is to be read several times can be read so.
+
+    Raises:
+        UsageError: it is a FIFO, stdin or a device.
+    """
+    path = local_path(uri)
+    is_pipe = pipe_number(uri, 0) is not None
+    if path is not None and os.path.exists(path) and not uri.startswith("/dev/video"):
+        is_pipe = not (os.path.isfile(path) or os.path.isdir(path))
+    if is_pipe:
+        raise UsageError(f"{option} {uri} is read several times, which a pipe is not; give a file")
 
 
 def is_pattern(path: str) -> bool:
