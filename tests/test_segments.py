@@ -22,6 +22,7 @@ import pytest
 from held_clock import DEADLINE_SECONDS, NOON, HeldTime
 from material import numbered_picture, picture_at, picture_number
 from pipeline_parts import Frames, Kept, make_explainer, make_pipeline, run, tiny_network, wait
+from recordings import write_clip, write_late_clip
 from waiting import wait_until
 
 from stream_cam.cli import main
@@ -587,3 +588,33 @@ def test_run_tells_of_its_segments(
     assert links
     assert set(links) <= set(made)
     assert sum(n_pictures_in(Path(name)) for name in made) == 6
+
+
+def test_segments_tell_once_that_there_is_no_sound(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    odd = tmp_path / "odd.mov"
+    write_clip(odd, seconds=3, codec="pcm_s16le")
+    odd.write_bytes(odd.read_bytes().replace(b"sowt", b"apac"))
+    annotate(odd, tmp_path / "out.mp4", segment="1")
+    assert len([name for name in names(tmp_path) if name.startswith("out-")]) == 3
+    assert caplog.text.count("the recording has no sound") == 1
+
+
+def test_first_segment_begins_with_sound_before_the_pictures(tmp_path: Path) -> None:
+    late = write_late_clip(tmp_path / "late.mkv", n_pictures=20)
+    config = RecordConfig(segment="1")
+    with VideoSource(str(late)) as source:
+        info = source.info
+        lead = info.sound_lead_seconds
+        stream = StreamInfo(info.fps, False, False, file=info.file, sound_lead_seconds=lead)
+        with SegmentSink(str(tmp_path / "out.mp4"), stream, config) as sink:
+            for frame in source:
+                sink.write(Picture(frame.image_bgr, frame, None))
+        first, second = sink.there.result()
+    assert float(first.begin_seconds) == pytest.approx(0.0, abs=0.03)
+    assert float(second.begin_seconds) == pytest.approx(3.0, abs=0.03)
+    assert float(times_in(first.path)[0]) == pytest.approx(2.0, abs=0.03)
+    assert times_in(second.path)[0] == 0
+    with av.open(str(first.path)) as container:
+        assert container.streams.audio[0].frames > 40

@@ -12,8 +12,7 @@ import av
 import numpy as np
 import pytest
 from conftest import VideoMaker
-from material import numbered_picture
-from recordings import RATE, annotate, times_in, write_clip
+from recordings import annotate, times_in, write_clip, write_late_clip
 
 from stream_cam.frame import Explanation, Frame, Prediction, Region
 from stream_cam.recover import recover
@@ -38,28 +37,6 @@ def read(path: Path, caplog: pytest.LogCaptureFixture) -> tuple[list[Frame], lis
     with caplog.at_level(logging.WARNING), VideoSource(str(path)) as source:
         frames = list(source)
     return frames, [record.message for record in caplog.records], source.corrupt_frames
-
-
-def write_late_clip(path: Path, *, late: Fraction = Fraction(2), n_pictures: int = 5) -> Path:
-    """A second of a tone from 0 on, and pictures from `late` seconds on, ten a second."""
-    with av.open(str(path), "w") as out:
-        video = out.add_stream("libx264", rate=10, options={"bf": "2"})
-        video.width, video.height, video.pix_fmt = 64, 48, "yuv420p"
-        sound: Any = out.add_stream("aac", rate=RATE, layout="mono")
-        tone = np.sin(np.arange(RATE) / RATE * 2 * np.pi * 440).astype(np.float32)
-        packets: list[Any] = []
-        for begin in range(0, RATE, 1024):
-            piece = av.AudioFrame.from_ndarray(tone[None, begin : begin + 1024], "fltp", "mono")
-            piece.sample_rate, piece.pts, piece.time_base = RATE, begin, Fraction(1, RATE)
-            packets += sound.encode(piece)
-        packets += sound.encode(None)
-        for number in range(n_pictures):
-            picture = av.VideoFrame.from_ndarray(numbered_picture(number, (48, 64)), "bgr24")
-            picture.pts, picture.time_base = round(late * 1000) + 100 * number, Fraction(1, 1000)
-            packets += video.encode(picture)
-        for packet in [*packets, *video.encode(None)]:
-            out.mux(packet)
-    return path
 
 
 def begins(path: Path) -> tuple[float, float]:

@@ -74,7 +74,8 @@ def finish(
         except OSError:
             raise  # a full disk is no fault of the sound
         except CANNOT_FINISH as exc:
-            logger.warning("%s: the recording has no sound: %s", sound.source, exc)
+            if not sound.later:
+                logger.warning("%s: the recording has no sound: %s", sound.source, exc)
         else:
             return
     _copy(part, whole, suffix, None, tags)

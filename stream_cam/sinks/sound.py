@@ -47,6 +47,8 @@ class Sound:
     """Whether the recording begins later than the source."""
     lead_seconds: Fraction = Fraction(0)
     """How long the recording has sound before its first picture."""
+    later: bool = False
+    """Whether it is a later segment's: an earlier one has told of sound that cannot be kept."""
 
 
 def sound_rows(
@@ -57,7 +59,7 @@ def sound_rows(
     Args:
         damage: gets a word for each part that could not be read.
     """
-    best = _audible(source, sound.source)
+    best = _audible(source, sound)
     if best is None:
         return []
     # Of the codec, not of the decoder: MP3 is decoded by `mp3float`.
@@ -84,12 +86,14 @@ def sound_rows(
     return [_transcoded(packets, stream, sound, damage)]
 
 
-def _audible(source: InputContainer, name: str) -> Any:
+def _audible(source: InputContainer, sound: Sound) -> Any:
     """The best stream of sound whose codec FFmpeg knows; None: there is none."""
     streams: list[Any] = list(source.streams.audio)
     known = [stream for stream in streams if stream.codec_context is not None]
-    if streams and not known:
-        logger.warning("%s: the recording has no sound: FFmpeg does not know its codec", name)
+    if streams and not known and not sound.later:
+        logger.warning(
+            "%s: the recording has no sound: FFmpeg does not know its codec", sound.source
+        )
     best: Any = source.streams.best("audio")
     return best if best in known else next(iter(known), None)
 

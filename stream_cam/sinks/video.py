@@ -392,10 +392,16 @@ class VideoSink(Sink):
         part = self._config.start_seconds is not None or self._config.end_seconds is not None
         length = self._info.duration_seconds
         near_end = length is not None and ended - begun >= length - _EARLY_SECONDS
-        if (self._source_ended or near_end) and not (part or self._until_seconds is not None):
-            # It may go on after the last picture.
-            return Sound(self._info.file, start, None, self._is_cut(), self._lead_seconds)
-        return Sound(self._info.file, start, ended, self._is_cut(), self._lead_seconds)
+        # It may go on after the last picture.
+        goes_on = (self._source_ended or near_end) and not (part or self._until_seconds is not None)
+        return Sound(
+            self._info.file,
+            start,
+            None if goes_on else ended,
+            cut=self._is_cut(),
+            lead_seconds=self._lead_seconds,
+            later=self._begun_seconds is not None,
+        )
 
     def _last_second(self) -> Fraction:
         """When the last picture ends, in the source's time."""

@@ -1,7 +1,8 @@
-"""Which stream of a container is the video, and what decodes it."""
+"""Streams of a container: which one is the video, its decoder and rate, when the sound begins."""
 
 from __future__ import annotations
 
+from fractions import Fraction
 from typing import Final
 
 import av
@@ -10,9 +11,12 @@ from av.container import InputContainer
 from av.stream import Disposition
 
 from stream_cam.errors import SourceError
+from stream_cam.frame import LEAD_IN_SECONDS, Frame
 
 _TEXT_FORMATS: Final = frozenset({"tty", "bin", "xbin", "adf", "idf"})
 """FFmpeg draws text files as ANSI art by their suffix (.txt, .nfo, .asc…) and calls it video."""
+_HIGHEST_RATE: Final = Fraction(1000)
+"""FFmpeg takes Matroska's ticks for pictures where there are few pictures a second."""
 _WITH_ALPHA: Final = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
 """FFmpeg's own decoders of these codecs leave the alpha out."""
 
@@ -66,3 +70,20 @@ def decoder_of(stream: av.VideoStream) -> av.VideoCodecContext:
     assert isinstance(decoder, av.VideoCodecContext)
     decoder.extradata = own.extradata
     return decoder
+
+
+def rate_of(stream: av.VideoStream) -> Fraction | None:
+    """Pictures a second on average; None: that is not known."""
+    for rate in (stream.average_rate, stream.guessed_rate, stream.base_rate):
+        if rate and 0 < rate < _HIGHEST_RATE:
+            return Fraction(rate)
+    return None
+
+
+def sound_lead(container: InputContainer, first: Frame) -> Fraction:
+    """How much earlier than the first picture the sound begins, unless it is hardly any."""
+    for stream in container.streams.audio:
+        if stream.codec_context is not None and stream.start_time is not None and stream.time_base:
+            lead = first.pts * first.time_base - stream.start_time * stream.time_base
+            return lead if lead > LEAD_IN_SECONDS else Fraction(0)
+    return Fraction(0)

@@ -18,7 +18,7 @@ from av.container import InputContainer
 from stream_cam.closing import Closes
 from stream_cam.config import CaptureConfig
 from stream_cam.errors import SourceError
-from stream_cam.frame import LEAD_IN_SECONDS, Colour, Frame
+from stream_cam.frame import Colour, Frame
 from stream_cam.sources.base import SourceInfo
 from stream_cam.sources.convert import BgrConverter
 from stream_cam.sources.extent import Extent, duration_seconds
@@ -31,14 +31,12 @@ from stream_cam.sources.playout import (
     SEGMENTED_PATIENCE,
     names_segments,
 )
-from stream_cam.sources.streams import decoder_of, video_stream
+from stream_cam.sources.streams import decoder_of, rate_of, sound_lead, video_stream
 from stream_cam.sources.times import Timed, Times, without_wild_times
 from stream_cam.uri import NETWORK_SCHEMES, TAG_ERRORS, quoted_url, redact_uri, scheme_of
 
 logger = logging.getLogger(__name__)
 
-_HIGHEST_RATE: Final = Fraction(1000)
-"""FFmpeg takes Matroska's ticks for pictures where there are few pictures a second."""
 _REPAIR_SECONDS: Final = 2.0
 """Pictures of a live stream without key frames are shown again so long after damage."""
 _MAX_UNREADABLE_IN_A_ROW: Final = 100
@@ -224,7 +222,7 @@ class VideoSource(Closes):
         stream.codec_context.thread_type = "SLICE" if live else "AUTO"
         if live:
             stream.codec_context.flags |= _LOW_DELAY
-        fps = _rate_of(stream)
+        fps = rate_of(stream)
         self._restart = partial(self._decode, container, stream, fps or _ASSUMED_RATE, live)
         self._frames = self._restart()
         self._first = next(self._frames, None)
@@ -240,7 +238,7 @@ class VideoSource(Closes):
             duration_seconds=length_seconds,
             still=picture,
             colour=self._colour,
-            sound_lead_seconds=_sound_lead(container, self._first) if file else Fraction(0),
+            sound_lead_seconds=sound_lead(container, self._first) if file else Fraction(0),
             file=file,
         )
 
@@ -369,19 +367,3 @@ class VideoSource(Closes):
             info = self._info
             if self.corrupt_frames and info is not None and not info.live:
                 logger.warning("%s: %d damaged parts", info.name, self.corrupt_frames)
-
-
-def _rate_of(stream: av.VideoStream) -> Fraction | None:
-    for rate in (stream.average_rate, stream.guessed_rate, stream.base_rate):
-        if rate and 0 < rate < _HIGHEST_RATE:
-            return Fraction(rate)
-    return None
-
-
-def _sound_lead(container: InputContainer, first: Frame) -> Fraction:
-    """How much earlier than the first picture the sound begins, unless it is hardly any."""
-    for stream in container.streams.audio:
-        if stream.codec_context is not None and stream.start_time is not None and stream.time_base:
-            lead = first.pts * first.time_base - stream.start_time * stream.time_base
-            return lead if lead > LEAD_IN_SECONDS else Fraction(0)
-    return Fraction(0)
