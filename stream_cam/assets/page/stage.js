@@ -1,6 +1,7 @@
 // The picture, what is wrong with it, and the divider between before and after.
 
-const STALE_MS = 1500;
+// Three pictures that did not come at the usual interval: a slow camera is not stale.
+const STALE_MS = 1500, UNMEASURED_MS = 5000, MISSED = 3, RECENT = 5;
 
 export class Stage {
   constructor({ onDivide, drawn }) {
@@ -13,6 +14,7 @@ export class Stage {
     this.drawn = drawn;
     this.turn = Promise.resolve();
     this.freshAt = 0;
+    this.intervals = [];
     this.everDrawn = false;
     this.reason = { up: false, why: "", ended: false, paused: false, away: null, waiting: null };
     this.dragging = false;
@@ -38,8 +40,12 @@ export class Stage {
     canvas.dataset.n = about.n;
     canvas.dataset.frame = about.frame;
     canvas.dataset.explained = about.explained ?? "";
+    if (!about.repeated) {
+      const now = performance.now();
+      if (this.freshAt) this.intervals = [...this.intervals, now - this.freshAt].slice(-RECENT);
+      this.freshAt = now;
+    }
     this.everDrawn = true;
-    if (!about.repeated) this.freshAt = performance.now();
     this.judge();
     this.drawn(about);
   }
@@ -54,15 +60,22 @@ export class Stage {
     else if (!up) [state, text] = ["away", `${why || "NOT CONNECTED, trying again"}${last}`];
     else if (waiting) [state, text] = ["waiting", waiting.lines.join(" · ")];
     else if (paused) [state, text] = ["paused", "PAUSED"];
+    else if (away?.awaits_key_frame) [state, text] = ["away", `WAITING FOR A KEY FRAME${last}`];
     else if (away) [state, text] = ["away", `THE CAMERA IS AWAY${last}`];
     else if (!this.everDrawn) [state, text] = ["waiting", "WAITING FOR THE FIRST PICTURE"];
-    else if (age * 1000 > STALE_MS) [state, text] = ["stale", `NO NEW PICTURE${last}`];
+    else if (age * 1000 > this.#staleMs()) [state, text] = ["stale", `NO NEW PICTURE${last}`];
     if (document.body.dataset.state !== state) {
       document.body.dataset.state = state;
       this.badge.textContent = { live: "live", ended: "ended", paused: "paused" }[state] ?? "not live";
     }
     this.banner.hidden = !text;
     if (this.banner.textContent !== text) this.banner.textContent = text;
+  }
+
+  #staleMs() {
+    if (!this.intervals.length) return UNMEASURED_MS;
+    const usual = [...this.intervals].sort((a, b) => a - b)[this.intervals.length >> 1];
+    return Math.max(STALE_MS, MISSED * usual);
   }
 
   // Settings decide where the divider stands, except while it is being dragged here.
