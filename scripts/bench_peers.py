@@ -1,10 +1,10 @@
-"""stream-cam beside pytorch-grad-cam and torch-cam, and whole files through `stream-cam run`.
+"""stream-cam beside pytorch-grad-cam and torch-cam, and further files through `stream-cam run`.
 
-The first is `stream-cam bench --peers`; the second compares a run's throughput with what its
-slowest stage alone allows, and with what the cores allow that all stages share. Both are measured
-by stream_cam.bench; docs/bench.md says how.
+The first is `stream-cam bench --peers`, which runs a file of drawn scenes as well: it compares a
+run's throughput with what its slowest stage alone allows, and with what the cores allow that all
+stages share. docs/bench.md says how.
 
-    python scripts/bench_peers.py [--samples 60] [--frame 1280x720] [--device cpu] [--video F …]
+    python scripts/bench_peers.py [--samples 200] [--frame 1280x720] [--device cpu] [--video F …]
                                   [--json F]
 """
 
@@ -16,44 +16,44 @@ import sys
 from pathlib import Path
 
 from stream_cam.bench.command import check_writable, save
-from stream_cam.bench.files import file_throughput, print_file
+from stream_cam.bench.files import file_throughput
 from stream_cam.bench.run import run_bench
-from stream_cam.bench.table import print_result
-from stream_cam.config import BenchConfig
+from stream_cam.bench.table import print_file, print_result
+from stream_cam.config import BenchConfig, ModelConfig
 from stream_cam.errors import StreamCamError
 
 
 def main() -> int:
     options = _options()
-    config = BenchConfig(
-        batch=(1,),
-        shape=("224x224",),  # what people use ResNet18 with
-        device=options.device,
-        frame=options.frame,
-        peers=True,
-        samples=options.samples,
-        seconds=options.seconds,
-    )
     try:
+        config = BenchConfig(
+            batch=(1,),
+            shape=("224x224",),  # what people use ResNet18 with
+            device=options.device,
+            frame=options.frame,
+            peers=True,
+            samples=options.samples,
+            seconds=options.seconds,
+            plot=options.plot,
+        )
         for path in filter(None, (options.json, options.plot)):
             check_writable(path)
         result = run_bench(config, shlex.join(["python", *sys.argv]))
         print_result(result)
-        for video in (None, *options.video):
-            file = file_throughput(video, options.frame, config.weights)
-            print_file(file, result.machine["cpu_cores"])
-            result.files.append(file)
+        for video in options.video:
+            result.files.append(file_throughput(video, ModelConfig(weights=config.weights), None))
+            print_file(result.files[-1])
         save(result, options.json, options.plot)
-    except StreamCamError as error:
+    except (StreamCamError, ValueError) as error:
         print(f"bench_peers: {error}", file=sys.stderr)
-        return error.exit_code
+        return getattr(error, "exit_code", 2)
     return 0
 
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--samples", type=int, default=60, help="timed calls for one figure")
-    parser.add_argument("--seconds", type=float, default=2.0, help="that these may take together")
+    parser.add_argument("--samples", type=int, default=200, help="timed calls for one row")
+    parser.add_argument("--seconds", type=float, default=10.0, help="that these may take together")
     parser.add_argument(
         "--device",
         choices=("auto", "cpu", "cuda"),

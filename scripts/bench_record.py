@@ -25,9 +25,10 @@ from pathlib import Path
 from typing import Any
 
 from stream_cam.bench.command import check_writable
-from stream_cam.bench.files import file_throughput, print_file, write_scenes
+from stream_cam.bench.files import file_throughput, write_scenes
 from stream_cam.bench.machine import examined
-from stream_cam.config import RecordConfig
+from stream_cam.bench.table import print_file
+from stream_cam.config import ModelConfig, RecordConfig
 from stream_cam.errors import BenchError, StreamCamError
 from stream_cam.sinks.encoders import choose
 from stream_cam.whole import write_whole
@@ -68,8 +69,8 @@ def compare(frames: list[str], videos: list[Path]) -> dict[str, Any]:
             write_scenes(made, size, seconds=10)
             videos = [*videos, made]
         for video in videos:
-            file = file_throughput(video, "", WEIGHTS)
-            print_file(file, len(os.sched_getaffinity(0)))
+            file = file_throughput(video, ModelConfig(weights=WEIGHTS), None)
+            print_file(file)
             transcoded = file["frames"] / _transcode_seconds(video, folder / "transcoded.mp4")
             network = file["alone"]["explain"]["fps"]
             print(

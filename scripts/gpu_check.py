@@ -5,7 +5,7 @@
 Runs the tests that are marked `needs_gpu` or `needs_tensorrt`, then measures the kernels at three
 sizes beside a copy and plain torch, the stages of a 1920×1080 frame and the whole frame as one
 graph beside torch-cam and pytorch-grad-cam where they are installed, and each engine that the
-machine can run at batch 1 and 8, 224×224 and 224×384, as launched and as a CUDA graph; last, as far
+machine can run at batch 1 and 8, 224×224 and 384×224, as launched and as a CUDA graph; last, as far
 as the time allows, the fastest engine at other powers of two up to 128.
 FOLDER gets tests.txt, bench.json, bench.svg and bench.md, complete after each part: whatever stops
 the rest, they hold what was done. The first time on a machine compiling alone takes minutes: run it
@@ -243,7 +243,7 @@ def _options() -> argparse.Namespace:
         default=[32, 64, 128, 16, 4, 2],
         help="for the fastest engine, if there is time enough",
     )
-    parser.add_argument("--shape", nargs="*", default=["224x224", "224x384"])
+    parser.add_argument("--shape", nargs="*", default=["224x224", "384x224"])
     parser.add_argument("--frame", default="1920x1080", help="width x height of the frames")
     parser.add_argument(
         "--peers",

@@ -159,6 +159,8 @@ def _told(result: Result) -> str:
     key = manifest.key
     options = " ".join(f"{name}={value}" for name, value in key.options.items())
     what_ms = "frame" if key.input_shape[0] == 1 else f"call of {key.input_shape[0]} frames"
+    if streams := key.options.get("NUM_STREAMS"):
+        what_ms += f" alone on one of {streams} streams"
     return (
         f"{result.what}: {key.model} {key.input_text}, {key.backend} {key.precision} ({options})\n"
         f"  {manifest.verification}\n"

@@ -171,7 +171,7 @@ class Bench:
 
     bench: tyro.conf.OmitArgPrefixes[BenchConfig] = field(default_factory=BenchConfig)
     verbose: bool = False
-    """Log what happens, for bug reports."""
+    """Say of each engine that is left out why, and log what happens, for bug reports."""
 
 
 AnyCommand: TypeAlias = "Run | Batch | Demo | Recover | Build | Engines | Bench | Doctor"

@@ -190,7 +190,7 @@ class BenchConfig:
     batch: tuple[int, ...] = (1, 8)
     """Images in one call of the network."""
     shape: tuple[str, ...] = ()
-    """Height x width of the network's input in pixels, such as 224x384; none: what the weights were
+    """Width x height of the network's input in pixels, such as 384x224; none: what the weights were
     made for."""
     model: str = "resnet18"
     """A torchvision classifier that ends in global average pooling and one linear layer."""
@@ -207,28 +207,33 @@ class BenchConfig:
     peers: bool = False
     """Also time torch-cam and pytorch-grad-cam on the same frames (pip install
     'stream-cam[bench]')."""
+    file: bool = True
+    """Also run a whole file as `stream-cam run` does, several frames at once."""
     samples: int = 200
-    """Timed calls for one figure, at most."""
-    seconds: float = 2.0
-    """Time that these calls may take together, in seconds."""
+    """Timed calls for one row, at most; p99 is shown from 200 on."""
+    seconds: float = 10.0
+    """Time that the calls of one row may take together, in seconds; slow ones are then fewer."""
     budget: float | None = None
     """Begin nothing new after so many seconds; what is left out is said. Engines are then timed one
-    after the other instead of in turns."""
+    after the other instead of in turns, and no file is run."""
     json: Path | None = None
     """Write all figures and samples to this JSON file."""
     plot: Path | None = None
-    """Draw the distributions into this SVG file."""
+    """Draw the distributions into this .svg file."""
     compare: tuple[Path, Path] | None = None
     """Measure nothing: say what became slower from the first JSON file to the second."""
     tolerance: float = 0.1
-    """With --compare: end with 1 if a median grew by more than this share of it, 0 or more."""
+    """With --compare: end with 1 if a median grew by more than this share of it, 0 or more, and the
+    files can tell it from their noise."""
 
     def __post_init__(self) -> None:
         if not self.batch or min(self.batch) < 1:
             raise ValueError(f"--batch is a number of images from 1, got {list(self.batch)}")
         for shape in self.shape:
-            if not re.fullmatch(r"[1-9]\d{1,3}x[1-9]\d{1,3}", shape):
-                raise ValueError(f"--shape is HEIGHTxWIDTH in pixels from 10, got {shape!r}")
+            size_hw(shape, "--shape", 10, 9999)
+        size_hw(self.frame, "--frame", 64, 7680)
+        if self.plot is not None and self.plot.suffix.lower() != ".svg":
+            raise ValueError(f"--plot is a file in .svg, got {self.plot}")
         if self.samples < 1:
             raise ValueError(f"--samples is a number of calls from 1, got {self.samples}")
         for name in ("seconds", "budget"):
@@ -279,10 +284,8 @@ class CaptureConfig:
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise ValueError(f"--{name.replace('_', '-')} must be above 0, got {value:g}")
-        if self.camera_size is not None and not re.fullmatch(
-            r"[1-9]\d{1,4}x[1-9]\d{1,4}", self.camera_size
-        ):
-            raise ValueError(f"--camera-size is WIDTHxHEIGHT in pixels, got {self.camera_size!r}")
+        if self.camera_size is not None:
+            size_hw(self.camera_size, "--camera-size", 10, 99_999)
         for option in self.ffmpeg_option:
             name, equals, _ = option.partition("=")
             if not (name and equals):
@@ -358,10 +361,8 @@ class RecordConfig:
             raise ValueError("--crf and --bitrate are two ways to say the same: give one")
         if self.every < 1:
             raise ValueError(f"--every is a number of frames from 1, got {self.every}")
-        if self.size is not None and not re.fullmatch(r"[1-9]\d{0,4}x[1-9]\d{0,4}", self.size):
-            raise ValueError(f"--size is WIDTHxHEIGHT in pixels, got {self.size!r}")
-        if max(self.size_hw or (0,)) > _MOST_PIXELS:
-            raise ValueError(f"--size is at most {_MOST_PIXELS} pixels a side, got {self.size}")
+        if self.size is not None:
+            size_hw(self.size, "--size", 1, _MOST_PIXELS)
         _amount("--min-free", self.min_free)
         if self.bits_a_second is not None and self.bits_a_second < 1000:
             raise ValueError(f"--bitrate is bits a second from 1k on, got {self.bitrate!r}")
@@ -423,10 +424,7 @@ class RecordConfig:
 
     @property
     def size_hw(self) -> tuple[int, int] | None:
-        if self.size is None:
-            return None
-        width, height = self.size.split("x")
-        return int(height), int(width)
+        return None if self.size is None else size_hw(self.size)
 
     @property
     def start_seconds(self) -> Fraction | None:
@@ -435,6 +433,23 @@ class RecordConfig:
     @property
     def end_seconds(self) -> Fraction | None:
         return _moment("--end", self.end)
+
+
+def size_hw(
+    text: str, option: str = "a size", least: int = 1, most: int = _MOST_PIXELS
+) -> tuple[int, int]:
+    """Height and width in pixels of a size as every option takes it: width x height.
+
+    Raises:
+        ValueError: it is none, or a side is out of its bounds.
+    """
+    found = re.fullmatch(r"(\d{1,6})[xX×](\d{1,6})", text)
+    if found is None:
+        raise ValueError(f"{option} is WIDTHxHEIGHT in pixels, such as 1280x720, got {text!r}")
+    width, height = int(found[1]), int(found[2])
+    if not least <= min(width, height) <= max(width, height) <= most:
+        raise ValueError(f"{option} has sides of {least} to {most} pixels, got {text!r}")
+    return height, width
 
 
 def _amount(option: str, text: str) -> int:

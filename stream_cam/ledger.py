@@ -80,6 +80,7 @@ class Ledger:
             model=explainer.model_name,
             weights=explainer.weights.name,
             weights_sha256=explainer.weights.sha256,
+            parallel=explainer.parallel,
             versions=versions(),
         )
 

@@ -13,6 +13,12 @@ def usable_cores() -> int:
     return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
+def parallel_choices() -> tuple[int, ...]:
+    """What `stream_cam.session.parallel_frames` may say on this machine, 1 first."""
+    n_cores = usable_cores()
+    return (1, min(4, n_cores)) if n_cores > 1 else (1,)
+
+
 def cpuinfo(field: str) -> list[str]:
     """A field of Linux's /proc/cpuinfo for each core; empty elsewhere."""
     try:

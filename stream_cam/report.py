@@ -110,6 +110,8 @@ class Report:
     abandoned_readers."""
     stale: int = 0
     """Live pictures whose map was older than --max-age: faded, or gone."""
+    parallel: int = 1
+    """Frames that are explained at once; the latency of `explain` is that of one among them."""
     seconds: float = 0.0
     ended_by: str = "end of source"
     engine: dict[str, object] = field(default_factory=dict)

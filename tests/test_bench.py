@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +17,9 @@ from networks import untrained
 from toy_engine import ToyEngine, toy_net
 
 from stream_cam.bench import engines, stages
-from stream_cam.bench.clock import Budget, measure
+from stream_cam.bench.clock import Budget
 from stream_cam.bench.engines import Bound, Spec, open_engine, parse_specs
+from stream_cam.bench.plan import timed_rows
 from stream_cam.bench.result import BenchResult
 from stream_cam.bench.run import run_bench
 from stream_cam.cli import main
@@ -27,9 +28,10 @@ from stream_cam.engine import load_engine
 from stream_cam.engine.base import Engine
 from stream_cam.errors import BenchError, EngineError
 from stream_cam.model import CamNet
+from stream_cam.processor import parallel_choices
 
 SMALL = ["bench", "--weights", "tiny.safetensors", "--device", "cpu", "--frame", "96x64"]
-SMALL += ["--shape", "64x64", "--samples", "4", "--seconds", "60"]
+SMALL += ["--shape", "64x64", "--samples", "5", "--seconds", "60", "--no-file"]
 
 
 @pytest.fixture(autouse=True)
@@ -46,6 +48,15 @@ def place(
     return tmp_path
 
 
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Frames of 64 pixels: threads that wait for one another on a busy machine only cost time."""
+    n_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(n_threads)
+
+
 def small(**changes: Any) -> BenchConfig:
     options: dict[str, Any] = {
         "engines": ("eager",),
@@ -56,6 +67,7 @@ def small(**changes: Any) -> BenchConfig:
         "frame": "96x64",
         "samples": 2,
         "seconds": 60.0,
+        "file": False,
     }
     return BenchConfig(**{**options, **changes})
 
@@ -93,15 +105,26 @@ def test_engines_batches_and_stages_are_measured(
     }
     printed = capsys.readouterr().out
     for r in found.rows:
-        assert r.n == len(r.samples_ms) == 4
-        assert 0 < r.min_ms <= r.p50_ms <= r.p90_ms <= r.p99_ms <= r.max_ms
-        assert r.images_per_second == pytest.approx(4e3 * r.subject.batch / sum(r.samples_ms), 1e-3)
+        assert r.p50_ms is not None
+        assert r.n == len(r.samples_ms)
+        assert 0 < r.min_ms <= r.p50_ms <= r.max_ms
+        assert (r.p90_ms, r.p99_ms) == (None, None)  # of five calls
         assert "host clock" in r.region
+        if r.subject.mode != "launch":
+            continue
+        assert r.n == 5
+        assert r.images_per_second == pytest.approx(5e3 * r.subject.batch / sum(r.samples_ms), 1e-3)
         assert r.region in " ".join(printed.split())
         if r.subject.name in ("network", "frame"):
             assert r.verification is not None
             assert r.verification.cam_difference <= 1e-3
-    assert re.search(r"openvino:fp32, batch 2, 64×64.*: .* takes (1 image|one frame)", printed)
+    modes = {each.mode for each in about if each.engine == "openvino"}
+    assert modes == {"launch", *(f"{n} streams" for n in parallel_choices()[1:])}
+    assert "(eager:fp16, eager:bf16, eager:int8, openvino:fp32 batch 2); --verbose" in printed
+    assert printed.count("left out: ") == 1
+    assert found.left_out[-1]["why"].startswith("the openvino engine takes one frame at a time")
+    assert "openvino fp32" in found.method["threads"]
+    assert f"threads: torch {torch.get_num_threads()}, OpenCV " in printed
     assert found.command.startswith("stream-cam bench --weights tiny.safetensors")
     assert found.command in printed
     assert found.machine["cpu_cores"] >= 1
@@ -224,7 +247,9 @@ def test_engine_that_has_no_memory_left_is_left_out(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(Bound, "fill", full)
     found = run_bench(small(engines=("eager:fp32",), batch=(2, 1)), "c")
     assert [r.subject.batch for r in found.rows if r.subject.group == "engine"] == [1]
-    assert [one["why"] for one in found.left_out] == ["out of memory"]
+    assert found.left_out == [
+        {"what": "eager:fp32, batch 2, 64×64, launch", "why": "out of memory"}
+    ]
 
 
 def test_engine_that_cannot_be_opened_for_lack_of_memory_is_left_out(
@@ -244,18 +269,45 @@ def test_engine_that_cannot_be_opened_for_lack_of_memory_is_left_out(
 
 
 def test_engine_that_fails_while_it_is_timed_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fails(cases: Any, effort: Any) -> Any:
-        if any(subject.batch == 2 for subject in cases):
-            raise RuntimeError("CUDA error: an illegal memory access was encountered\nmore")
-        return measure(cases, effort)
+    fill = Bound.fill
 
-    monkeypatch.setattr("stream_cam.bench.run.measure", lambda cases, effort: fails(cases, effort))
-    monkeypatch.setattr("stream_cam.bench.run._Bench._decode_row", lambda bench: row(DECODE))
+    def filled(made: Bound, images: torch.Tensor) -> None:
+        fill(made, images)
+        if made.info.input_shape[0] == 2:  # verified by now
+
+            def fails() -> None:
+                raise RuntimeError("CUDA error: an illegal memory access was encountered\nmore")
+
+            made.call = fails
+
+    monkeypatch.setattr(Bound, "fill", filled)
     found = run_bench(small(engines=("eager:fp32",), batch=(2, 1)), "c")
     assert [r.subject.batch for r in found.rows if r.subject.group == "engine"] == [1]
-    (left_out,) = found.left_out
-    assert left_out["what"] == "eager:fp32, batch 2, 64×64"
-    assert "illegal memory access" in left_out["why"]
+    assert found.left_out == [
+        {
+            "what": "eager:fp32, network, batch 2, 64×64",
+            "why": "CUDA error: an illegal memory access was encountered",
+        }
+    ]
+
+
+def test_engines_of_all_tables_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever else the machine does meets all rows, those of two tables too."""
+    asked: list[set[tuple[str, str, int]]] = []
+
+    def timed(plan: Any, *arguments: Any, **options: Any) -> Any:
+        asked.append({(one.group, one.name, one.batch) for one in plan})
+        return timed_rows(plan, *arguments, **options)
+
+    monkeypatch.setattr("stream_cam.bench.run.timed_rows", timed)
+    run_bench(small(engines=("eager:fp32",), batch=(1, 2)), "c")
+    per_frame = ("decode", "preprocess", "network", "cam+overlay", "frame")
+    assert asked == [
+        {
+            *(("stage", name, 1) for name in per_frame),
+            *(("engine", "network", batch) for batch in (1, 2)),
+        }
+    ]
 
 
 def test_stages_that_do_not_add_up_to_a_frame_are_not_timed(
@@ -270,15 +322,22 @@ def test_stages_that_do_not_add_up_to_a_frame_are_not_timed(
 def test_stages_that_fail_while_they_are_timed_leave_the_engines(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def fails(made: Any, effort: Any) -> Any:
-        raise RuntimeError("CUDA error: an illegal memory access was encountered\nmore")
+    n_calls = 0
+    right = stages.FrameStages.preprocess
 
-    monkeypatch.setattr(stages.FrameStages, "rows", fails)
+    def fails(made: stages.FrameStages) -> None:
+        nonlocal n_calls
+        n_calls += 1
+        if n_calls > 3:  # verified by now
+            raise RuntimeError("CUDA error: an illegal memory access was encountered\nmore")
+        right(made)
+
+    monkeypatch.setattr(stages.FrameStages, "preprocess", fails)
     found = run_bench(small(engines=("eager:fp32",)), "c")
-    assert {r.subject.name for r in found.rows} == {"network", "decode"}
+    assert {r.subject.name for r in found.rows} == {"network", "cam+overlay", "frame", "decode"}
     assert found.left_out == [
         {
-            "what": "eager:fp32, a frame's stages",
+            "what": "eager:fp32, preprocess, 64×64",
             "why": "CUDA error: an illegal memory access was encountered",
         }
     ]
@@ -299,11 +358,13 @@ def test_time_that_is_over_leaves_out_the_rest_and_says_so() -> None:
         budget=Budget(10.0, lambda: seconds),
         on_result=at_first_figures,
     )
-    # Frames come before engines, which may take minutes to build.
-    assert parts[0] == {"decode", "preprocess", "network", "cam+overlay", "frame"}
+    # Frames come before engines, which may take minutes to build; each is told when it is measured.
+    assert parts[0] == {"decode"}
     assert {row.subject.name for row in found.rows} == parts[0]
     left_out = {one["what"]: one["why"] for one in found.left_out}
-    assert left_out.keys() == {"batch 1, 64×64", "batch 2, 64×64"}
+    assert left_out.keys() == {
+        *("eager:fp32, a frame's stages", "batch 1, 64×64", "batch 2, 64×64"),
+    }
     assert set(left_out.values()) == {"no time left of 10 s"}
 
 
@@ -345,7 +406,7 @@ def test_what_was_measured_is_kept_whatever_stops_the_rest(
         assert (place / "a.json").exists()  # complete after each part
         raise error
 
-    monkeypatch.setattr("stream_cam.bench.run._Bench._measure_engines", stops)
+    monkeypatch.setattr("stream_cam.bench.run._Bench._measure_file", stops)
     asked = ["--engines", "eager:fp32", "--batch", "1", "--json", "a.json", "--plot", "a.svg"]
     assert main([*SMALL, *asked]) == code
     found = BenchResult.read(place / "a.json")
@@ -392,20 +453,26 @@ def test_specs_are_engines_in_their_precisions() -> None:
     ("options", "code", "word"),
     [
         (["--engines", "openvin"], 2, "did you mean openvino"),
-        (["--engines", "eager:fp31"], 2, "did you mean bf16, fp16, fp32"),
-        (["--shape", "224"], 2, "HEIGHTxWIDTH"),
+        (
+            ["--engines", "eager:fp31"],
+            2,
+            "did you mean fp32, fp16? known are bf16, fp16, fp32, int8",
+        ),
+        (["--shape", "224"], 2, "--shape is WIDTHxHEIGHT in pixels, such as 1280x720, got '224'"),
+        (["--shape", "384x8"], 2, "--shape has sides of 10 to 9999 pixels, got '384x8'"),
         (["--batch", "0"], 2, "--batch"),
         (["--samples", "0"], 2, "--samples"),
         (["--seconds", "nan"], 2, "--seconds"),
         (["--budget", "-1"], 2, "--budget"),
         (["--tolerance", "-1"], 2, "--tolerance"),
-        (["--frame", "1x1"], 2, "size"),
+        (["--frame", "1x1"], 2, "--frame has sides of 64 to 7680 pixels, got '1x1'"),
         (["--weights", "nix.safetensors"], 1, "nix.safetensors"),
         (["--source", "nix.mp4"], 1, "nix.mp4"),
         (["--source", "demo://shapes?live=1&size=96x64"], 2, "is live"),
         (["--json", "nix/a.json"], 1, "no folder that exists"),
-        (["--plot", "."], 1, "is a folder"),
-        (["--json", "a", "--plot", "./a"], 2, "another name"),
+        (["--plot", "d.png"], 2, "--plot is a file in .svg, got d.png"),
+        (["--plot", "."], 2, "--plot is a file in .svg"),
+        (["--json", "a.svg", "--plot", "./a.svg"], 2, "another name"),
         (["--compare", "nix.json", "nix.json"], 1, "No such file"),
         (["--compare", "tiny.safetensors", "tiny.safetensors"], 1, "not JSON"),
     ],
@@ -420,11 +487,11 @@ def test_bad_input_is_one_line(
 def test_compare_ends_with_1_if_something_became_slower(
     place: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    result(row(), row(DECODE, 5.0)).write(place / "old.json")
-    result(row(), row(DECODE, 6.0)).write(place / "new.json")
+    result(row(), row(DECODE, *[5.0] * 20)).write(place / "old.json")
+    result(row(), row(DECODE, *[6.0] * 20)).write(place / "new.json")
     assert main(["bench", "--compare", "old.json", "new.json"]) == 1
     said = capsys.readouterr()
-    assert re.search(r"stage: decode cpu +5 +6 +1\.20 .*slower", said.out)
+    assert re.search(r"stage: decode cpu +5 +6 +1\.20 +0% / 0% +±0% / ±0% +slower", said.out)
     assert "1 of 2 became slower by more than 10%, most of all decode cpu (1.20 times)" in said.err
     assert main(["bench", "--compare", "new.json", "old.json"]) == 0
     assert "faster" in capsys.readouterr().out
@@ -436,4 +503,55 @@ def test_json_of_one_run_is_compared_with_itself(
 ) -> None:
     result(row(NETWORK)).write(place / "a.json")
     assert main(["bench", "--compare", "a.json", "a.json", "--tolerance", "0"]) == 0
-    assert "1 compared, 0 slower; geometric mean 1.00" in capsys.readouterr().out
+    assert "1 compared, 0 slower, 0 not told apart; geometric mean 1.00" in capsys.readouterr().out
+
+
+def test_a_whole_file_is_run_with_the_fastest_engine(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_video(place / "clip.mp4", n_frames=6)
+    asked = ["--engines", "eager:fp32", "--batch", "1", "--source", "clip.mp4", "--file"]
+    assert main([*SMALL, *asked, "--json", "a.json"]) == 0
+    (file,) = BenchResult.read(place / "a.json").files
+    assert (file["video"], file["frames"], file["engine"]) == ("clip.mp4", 6, "eager fp32 on cpu")
+    assert file["parallel"] == max(parallel_choices())
+    said = capsys.readouterr().out
+    assert "whole file through `run`: clip.mp4, 6 frames, eager fp32 on cpu" in said
+    assert re.search(r"explaining one frame takes [\d.]+ ms \(p50\) while \d are explained", said)
+
+
+@pytest.mark.parametrize(
+    ("line", "size_hw"),
+    [
+        (["run", "x", "--size", "96x64"], (64, 96)),
+        (["run", "x", "--camera-size", "96X64"], (64, 96)),
+        (["demo", "--size", "96x64"], (64, 96)),
+        (["bench", "--frame", "96×64"], (64, 96)),
+        (["bench", "--shape", "96x64"], (64, 96)),
+    ],
+)
+def test_every_size_is_width_by_height(line: list[str], size_hw: tuple[int, int]) -> None:
+    from stream_cam import config
+    from stream_cam.commands import parse
+    from stream_cam.sources.demo import DemoSource
+
+    command: Any = parse(line)
+    texts = {
+        "--size": lambda: command.record.size if line[0] == "run" else command.demo.size,
+        "--camera-size": lambda: command.capture.camera_size,
+        "--frame": lambda: command.bench.frame,
+        "--shape": lambda: command.bench.shape[0],
+    }
+    text = texts[line[-2]]()
+    assert config.size_hw(text) == size_hw
+    if line[0] == "demo":
+        assert DemoSource(f"demo://shapes?size={text}").info.size_hw == size_hw
+    for wrong in ("96", "96x", "x64", "96x64x3", "-96x64", "96 x 64", "0x64"):
+        with pytest.raises(ValueError, match=r"is WIDTHxHEIGHT in pixels|has sides of"):
+            config.size_hw(wrong, line[-2])
+
+
+def test_shape_is_what_the_network_gets() -> None:
+    found = run_bench(small(engines=("eager:fp32",), shape=("96x64",)), "c")
+    shapes = {r.subject.input_hw for r in found.rows if r.subject.group == "engine"}
+    assert shapes == {(64, 96)}

@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Mapping
 
 import pytest
 
-from stream_cam.bench.clock import Budget, Case, CudaClock, Effort, HostClock, measure
+from stream_cam.bench.clock import (
+    Budget,
+    Case,
+    CudaClock,
+    Effort,
+    HostClock,
+    Timed,
+    measure,
+    overlapping,
+)
 
 
 class HeldClock:
@@ -82,17 +92,79 @@ def test_slow_calls_end_with_their_time() -> None:
     clock = HeldClock()
     effort = Effort(samples=100, seconds=1.0, warm_ups=10, turns=2)
     timed = measure({"a": Case(clock.call("a", 300.0), clock)}, effort)
-    # Two a turn reach the half second; two warm-ups at least, four until the second is over.
+    # Two a turn reach the half second; warm-ups too end with a turn's time, after two at least.
     assert len(timed["a"].samples_ms) == 4
-    assert len(clock.log) == 4 + 2 + 1 + 2
+    assert len(clock.log) == 2 + 2 + 1 + 2
 
 
-def test_single_turns_end_for_all_when_the_slowest_has_used_its_time() -> None:
+def test_a_slow_case_is_in_every_turn_and_leaves_a_fast_one_its_calls() -> None:
+    clock = HeldClock()
+    cases = {"slow": Case(clock.call("s", 50.0), clock), "fast": Case(clock.call("f", 1.0), clock)}
+    timed = measure(cases, Effort(samples=40, seconds=1.0, warm_ups=0, turns=10, settle=0))
+    assert "".join(clock.log) == "ssffff" * 10
+    assert (len(timed["slow"].samples_ms), len(timed["fast"].samples_ms)) == (20, 40)
+
+
+def test_a_case_of_which_one_call_is_longer_than_a_turn_ends_with_its_time() -> None:
     clock = HeldClock()
     cases = {"slow": Case(clock.call("s", 400.0), clock), "fast": Case(clock.call("f", 1.0), clock)}
-    timed = measure(cases, Effort(samples=50, seconds=1.0, warm_ups=0, turns=50, settle=0))
-    assert "".join(clock.log) == "sfsfsf"
-    assert len(timed["fast"].samples_ms) == 3
+    timed = measure(cases, Effort(samples=10, seconds=1.0, warm_ups=0, turns=10, settle=0))
+    assert "".join(clock.log) == "sfsfsf" + 7 * "f"
+    assert len(timed["fast"].samples_ms) == 10
+
+
+def test_figures_so_far_are_told_after_each_turn() -> None:
+    clock, told = HeldClock(), list[int]()
+
+    def on_turn(timed: Mapping[str, Timed]) -> None:
+        told.append(len(timed["a"].samples_ms))
+        assert timed["a"].calls_per_second == pytest.approx(1000.0)
+
+    cases = {"a": Case(clock.call("a", 1.0), clock)}
+    measure(cases, Effort(samples=6, turns=3), on_turn=on_turn)
+    assert told == [2, 4, 6]
+
+
+def test_a_case_that_fails_leaves_the_others() -> None:
+    clock, failed = HeldClock(), dict[str, str]()
+
+    def fails() -> None:
+        raise RuntimeError("no memory")
+
+    cases = {"bad": Case(fails, clock), "good": Case(clock.call("g", 1.0), clock)}
+    effort = Effort(samples=4, turns=2)
+    timed = measure(cases, effort, on_error=lambda key, error: failed.update({key: str(error)}))
+    assert failed == {"bad": "no memory"}
+    assert list(timed) == ["good"]
+    with pytest.raises(RuntimeError, match="no memory"):
+        measure(cases, effort)
+
+
+def test_calls_at_the_same_time_are_counted_together_and_each_has_its_own_latency() -> None:
+    # Two threads: 0.1 s a call beside the other; the last one of the second is alone, and faster.
+    first = [(0.0, 0.1), (0.1, 0.2), (0.2, 0.3)]
+    second = [(0.05, 0.15), (0.15, 0.25), (0.25, 0.32)]
+    samples_ms, n_done, seconds = overlapping([first, second])
+    assert samples_ms == pytest.approx([100.0] * 5)
+    assert seconds == pytest.approx(0.25)
+    assert n_done == pytest.approx(0.5 + 2 + 2 + 0.05 / 0.07)
+    samples_ms, n_done, seconds = overlapping([[(0.0, 0.1), (0.1, 0.2)]] * 2)
+    assert n_done / seconds == pytest.approx(20.0)  # a second; one after the other would be 10
+
+
+def test_streams_really_are_called_at_the_same_time() -> None:
+    """Each call waits for the other: one after the other they would never end."""
+    both = threading.Barrier(2)
+
+    def call() -> None:
+        both.wait(30.0)
+
+    timed = measure(
+        {"a": Case(call, beside=(call,))},
+        Effort(samples=8, seconds=60.0, warm_ups=0, turns=2, settle=0),
+    )["a"]
+    assert 4 <= len(timed.samples_ms) <= 8
+    assert timed.calls_per_second > 0
 
 
 def test_what_comes_before_a_call_is_not_in_its_time() -> None:
@@ -107,7 +179,7 @@ def test_calls_that_queue_are_counted_in_one_region() -> None:
     clock = HeldClock(queues=True)
     timed = measure({"a": Case(clock.call("a", 2.0), clock)}, Effort(samples=5, warm_ups=0))
     assert timed["a"].calls_per_second == 500.0
-    assert len(clock.log) == 5 + 3 + 5  # samples, settling in three further turns, the region
+    assert len(clock.log) == 5 + 4 + 5  # samples, settling in four further turns, the region
 
 
 def test_budget_is_spent_with_time_and_never_without_a_limit() -> None:

@@ -14,6 +14,7 @@ from networks import untrained
 from stream_cam.bench.clock import CudaClock, Effort
 from stream_cam.bench.engines import Bound, Spec, open_engine
 from stream_cam.bench.frames import drawn_frames
+from stream_cam.bench.plan import timed_rows
 from stream_cam.bench.replay import capture_graph
 from stream_cam.bench.run import run_bench
 from stream_cam.bench.stages import FrameStages
@@ -78,6 +79,7 @@ import torch
 from bench_parts import Spoilt
 from networks import untrained
 from stream_cam.bench.engines import Bound, Spec, open_engine
+from stream_cam.bench.plan import timed_rows
 from stream_cam.bench.replay import capture_graph
 from stream_cam.errors import EngineError
 from stream_cam.model import CamNet
@@ -124,7 +126,7 @@ def test_copies_are_of_pinned_memory_as_in_a_run() -> None:
     )
     made = FrameStages(explainer, explainer._net, drawn_frames("96x64", 3))
     assert all(one.is_pinned() for one in (made._batch, made._logits, made._features))
-    rows = {row.subject.name for row in made.rows(Effort(2, 10.0, 1, 1))}
+    rows = {row.subject.name for row in timed_rows(made.plan(), Effort(2, 10.0, 1, 1))}
     assert {"upload", "download"} <= rows
 
 

@@ -15,7 +15,8 @@ from graph_parts import picture
 from networks import LABELS, small_network
 
 from stream_cam.bench.clock import Effort
-from stream_cam.bench.result import BenchResult, Row
+from stream_cam.bench.plan import Planned, timed_rows
+from stream_cam.bench.result import BenchResult, Row, Subject
 from stream_cam.bench.run import GRAPHS, _Bench
 from stream_cam.bench.table import markdown
 from stream_cam.config import BenchConfig
@@ -70,7 +71,8 @@ def test_kernels_are_timed_beside_a_copy_and_plain_torch(tmp_path: Any) -> None:
     own = float(overlay.region.partition(" MB at ")[2].partition(" GB/s")[0])
     assert own == pytest.approx(rate, abs=0.51)
     assert "of the copy's" in overlay.region
-    slower = by_name["overlay 256x240, torch"].p50_ms / overlay.p50_ms
+    slower = float(np.median(by_name["overlay 256x240, torch"].samples_ms))
+    slower /= float(np.median(overlay.samples_ms))
     ratio = float(overlay.region.partition("copy's, ")[2].partition(" times")[0])
     assert ratio == pytest.approx(slower, abs=0.06)
     assert overlay.images_per_second == pytest.approx(2e3 / sum(overlay.samples_ms), 1e-3)
@@ -132,7 +134,7 @@ def test_maps_that_are_wrong_are_not_timed_as_far_as_the_picture() -> None:
 
     gpu.kernels.class_maps = wrong  # type: ignore[method-assign]
     rows, left_out = kernels(gpu)
-    assert left_out.keys() == {"kernel maps+overlay 240×256"}
+    assert left_out.keys() == {"kernel maps+overlay 256×240"}
     assert "overlay 256x240" in {row.subject.name for row in rows}
 
 
@@ -149,7 +151,7 @@ def test_a_kernel_that_is_wrong_is_not_timed_but_the_others_are(
 
     setattr(gpu.kernels, which, wrong)
     rows, left_out = kernels(gpu)
-    assert left_out[f"kernel {which} 240×256"].startswith(f"{which} differs from its reference")
+    assert left_out[f"kernel {which} 256×240"].startswith(f"{which} differs from its reference")
     # The overlay also with bicubic upsampling, and after the maps.
     assert len(left_out) == n_left_out
     names = {row.subject.name for row in rows}
@@ -182,8 +184,8 @@ def test_a_kernel_for_nv12_that_is_wrong_is_not_timed(
 
     monkeypatch.setattr(gpu_bench, which, wrong_at_first)
     rows, left_out = kernels(StandIn())
-    assert left_out.keys() == {f"kernel {name} 240×256"}
-    assert left_out[f"kernel {name} 240×256"].startswith(f"{said} differs from its reference")
+    assert left_out.keys() == {f"kernel {name} 256×240"}
+    assert left_out[f"kernel {name} 256×240"].startswith(f"{said} differs from its reference")
     names = {row.subject.name for row in rows}
     assert {f"{other} 256x240", "overlay 256x240", "preprocess 256x240"} <= names
     assert f"{name} 256x240" not in names
@@ -191,13 +193,13 @@ def test_a_kernel_for_nv12_that_is_wrong_is_not_timed(
 
 def test_whole_frames_are_timed_in_every_way() -> None:
     frames = [picture(seed, (48, 64)) for seed in range(3)]
-    rows = GraphFrames(explainer(), frames).rows(QUICK)
+    rows = timed_rows(GraphFrames(explainer(), frames).plan(), QUICK)
     assert [row.subject.name for row in rows] == list(REGIONS)
     for row in rows:
         assert row.subject.mode == "graph"
         assert row.subject.frame_hw == (48, 64)
         assert row.region.startswith(REGIONS[row.subject.name])
-        assert row.p50_ms > 0.0
+        assert row.min_ms > 0.0
 
 
 def test_graphs_that_draw_something_else_are_not_timed() -> None:
@@ -235,7 +237,7 @@ def test_a_graph_without_copies_works_on_a_frame_and_draws_its_picture(
 
     monkeypatch.setattr(Slot, "fill", zeros)
     with pytest.raises(BenchError, match="graph without copies differs from its reference"):
-        graphs.rows(QUICK)
+        graphs.plan()
 
 
 def test_a_graph_without_copies_that_draws_nothing_is_not_timed(
@@ -258,6 +260,7 @@ def bench(**parts: Any) -> Any:
     """As much of a benchmark as its parts on a GPU need."""
     found = result()
     told: list[int] = []
+    planned: dict[Subject, Planned] = {}
 
     def leave_out(spec: str, what: str, error: Exception) -> None:
         found.leave_out(what, str(error))
@@ -267,6 +270,8 @@ def bench(**parts: Any) -> Any:
         _effort=QUICK,
         result=found,
         told=told,
+        planned=planned,
+        _plan=planned.update,
         _may_begin=lambda what: True,
         _on_stage=lambda stage: None,
         _told=lambda: told.append(len(found.rows)),
@@ -289,9 +294,9 @@ def test_kernels_that_cannot_be_timed_leave_the_others_and_are_told_part_by_part
     def parts(*arguments: Any) -> dict[str, Any]:
         return {
             "kernels": lambda: [small],
-            "kernels at 720×1280": fails,
-            "kernels at 1080×1920": lambda: [copy, overlay],
-            "kernels at 2160×3840": lambda: [copy],
+            "kernels at 1280×720": fails,
+            "kernels at 1920×1080": lambda: [copy, overlay],
+            "kernels at 3840×2160": lambda: [copy],
         }
 
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
@@ -301,7 +306,7 @@ def test_kernels_that_cannot_be_timed_leave_the_others_and_are_told_part_by_part
     _Bench._measure_kernels(made)
     assert made.result.rows == [small, copy, overlay]
     assert made.told == [1, 3, 3]
-    assert made.result.left_out == [{"what": "kernels at 720×1280", "why": "out of memory"}]
+    assert made.result.left_out == [{"what": "kernels at 1280×720", "why": "out of memory"}]
 
 
 def test_graphs_that_fail_are_named_as_what_the_gpu_check_looks_for() -> None:
@@ -309,10 +314,10 @@ def test_graphs_that_fail_are_named_as_what_the_gpu_check_looks_for() -> None:
     on_gpu = SimpleNamespace(device="cuda:0")
     stages = SimpleNamespace(info=on_gpu, explainer=explainer(), verification=None)
     made = bench(_frames=frames)
-    assert _Bench._measure_graphs(made, "eager:fp16", stages)  # type: ignore[arg-type]
-    assert "graph, on device" in {row.subject.name for row in made.result.rows}
+    assert _Bench._plan_graphs(made, "eager:fp16", stages)  # type: ignore[arg-type]
+    assert "graph, on device" in {subject.name for subject in made.planned}
     stages.explainer.graphs = None
-    assert not _Bench._measure_graphs(made, "eager:fp16", stages)  # type: ignore[arg-type]
+    assert not _Bench._plan_graphs(made, "eager:fp16", stages)  # type: ignore[arg-type]
     assert [one["what"] for one in made.result.left_out] == [f"eager:fp16, {GRAPHS}"]
 
 

@@ -24,10 +24,11 @@ from stream_cam.bench.result import BenchResult
 from stream_cam.bench.run import _Bench, run_bench
 from stream_cam.bench.stages import FrameStages
 from stream_cam.cli import main
-from stream_cam.config import BenchConfig
+from stream_cam.config import BenchConfig, ModelConfig
 from stream_cam.errors import BenchError
 from stream_cam.explain import Explainer
 from stream_cam.frame import BgrImage, FloatArray
+from stream_cam.processor import parallel_choices
 
 SCRIPT = Path(__file__).resolve().parent.parent / "scripts" / "bench_peers.py"
 
@@ -59,7 +60,7 @@ def without_peers(monkeypatch: pytest.MonkeyPatch) -> None:
 def asked(**changes: Any) -> BenchConfig:
     options: dict[str, Any] = {
         **{"engines": ("eager:fp32",), "batch": (1,), "shape": ("96x96",), "device": "cpu"},
-        **{"frame": "320x180", "samples": 2, "seconds": 60.0, "peers": True},
+        **{"frame": "320x180", "samples": 2, "seconds": 60.0, "peers": True, "file": False},
     }
     return BenchConfig(**{**options, **changes})
 
@@ -154,8 +155,11 @@ def test_peer_that_draws_no_whole_picture_is_refused(explainer: Explainer) -> No
 
 def test_file_is_run_beside_each_of_its_stages(tmp_path: Path) -> None:
     video = write_video(tmp_path / "clip.mp4", n_frames=12)
-    file = file_throughput(video, "96x64", "demo")
-    assert (file["video"], file["frames"]) == ("clip.mp4", 12)
+    model = ModelConfig(weights="demo", engine="eager", input_size=96)
+    file = file_throughput(video, model, 9)
+    assert (file["video"], file["frames"], file["engine"]) == ("clip.mp4", 9, "eager fp32 on cpu")
+    assert file["parallel"] == max(parallel_choices())
+    assert file["explain_p50_ms"] > 0
     assert file["alone"].keys() == {"decode", "explain", "render", "encode"}
     assert all(stage["fps"] > 0 and stage["core_ms"] > 0 for stage in file["alone"].values())
     slowest = min(stage["fps"] for stage in file["alone"].values())
@@ -178,11 +182,13 @@ def test_bench_peers_prints_and_keeps_both(
         given.append(config)
         return result(row(), command=command)
 
-    def files(video: Path | None, size: str, weights: str) -> dict[str, Any]:
+    def files(video: Path, model: ModelConfig, most_frames: int | None) -> dict[str, Any]:
+        assert most_frames is None
         return {
             **{"video": str(video), "frames": 3, "alone": {"decode": {"fps": 9.0, "core_ms": 2.0}}},
-            **{"slowest": "decode", "run_fps": 6.0, "of_slowest": 2 / 3},
-            **{"cores_allow_fps": 12.0, "of_what_cores_allow": 0.5},
+            **{"slowest": "decode", "run_fps": 6.0, "of_slowest": 2 / 3, "n_cores": 2},
+            **{"cores_allow_fps": 12.0, "of_what_cores_allow": 0.5, "explain_p50_ms": 95.0},
+            **{"engine": "openvino fp32 on cpu", "parallel": 2},
         }
 
     monkeypatch.setattr(script, "run_bench", bench)
@@ -196,7 +202,8 @@ def test_bench_peers_prints_and_keeps_both(
     assert (given[0].device, given[0].samples) == ("cpu", 7)
     said = capsys.readouterr().out
     assert "run reaches 67% of its slowest stage (decode), and 50% of the 12.0 frames/s" in said
-    assert [file["video"] for file in BenchResult.read(path).files] == ["None", "b.mp4"]
+    assert [file["video"] for file in BenchResult.read(path).files] == ["b.mp4"]
+    assert "explaining one frame takes 95.0 ms (p50) while 2 are explained at once" in said
     monkeypatch.setattr(sys, "argv", ["bench_peers.py", "--json", str(tmp_path / "nix" / "a.json")])
     assert script.main() == 1
     assert "no folder that exists" in capsys.readouterr().err

@@ -17,23 +17,60 @@ from stream_cam.bench.compare import compare, print_comparison
 from stream_cam.bench.machine import described, gpus
 from stream_cam.bench.plot import svg, ticks_ms
 from stream_cam.bench.result import BenchResult, Row
-from stream_cam.bench.table import markdown, milliseconds, print_result
+from stream_cam.bench.table import (
+    PRECISIONS,
+    footer,
+    header,
+    markdown,
+    milliseconds,
+    percent,
+    print_result,
+)
 from stream_cam.errors import BenchError
 
 
 def test_row_has_the_percentiles_of_its_samples() -> None:
     samples = tuple(float(value) for value in range(1, 102))
     made = Row.of(replace(NETWORK, batch=4), "region", Timed(samples, 20.0))
-    assert (made.n, made.p50_ms, made.p90_ms, made.p99_ms) == (101, 51.0, 91.0, 100.0)
+    assert (made.n, made.p50_ms, made.p90_ms) == (101, 51.0, 91.0)
     assert (made.min_ms, made.max_ms, made.mean_ms) == (1.0, 101.0, 51.0)
     assert made.spread == pytest.approx((91 - 11) / 51)
+    assert made.p99_ms is None
     assert made.drift == pytest.approx((76.5 - 26) / 51)
     assert made.images_per_second == 80.0
 
 
-def test_one_sample_is_a_row() -> None:
-    made = Row.of(NETWORK, "region", Timed((2.0,), 500.0))
-    assert (made.p50_ms, made.p99_ms, made.spread, made.drift) == (2.0, 2.0, 0.0, 0.0)
+@pytest.mark.parametrize(
+    ("n_calls", "known"),
+    [
+        (1, set()),
+        (2, set()),
+        (4, set()),
+        (5, {"p50_ms"}),
+        (10, {"p50_ms", "drift"}),
+        (19, {"p50_ms", "drift"}),
+        (20, {"p50_ms", "drift", "p90_ms", "spread"}),
+        (199, {"p50_ms", "drift", "p90_ms", "spread"}),
+        (200, {"p50_ms", "drift", "p90_ms", "spread", "p99_ms"}),
+    ],
+)
+def test_figures_need_samples_enough(
+    n_calls: int, known: set[str], capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    made = Row.of(NETWORK, "region", Timed((2.0,) * n_calls, 500.0))
+    names = ("p50_ms", "p90_ms", "p99_ms", "spread", "drift")
+    assert {name for name in names if getattr(made, name) is not None} == known
+    result(made).write(tmp_path / "a.json")
+    written = json.loads((tmp_path / "a.json").read_text(encoding="utf-8"))["rows"][0]
+    assert {name for name in names if written[name] is not None} == known
+    print_result(result(made))
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("eager")]
+    cells = line.split()
+    assert cells[5:10] == [
+        "launch",
+        str(n_calls),
+        *("2" if name in known else "-" for name in names[:3]),
+    ]
 
 
 def test_what_is_written_is_read_again(tmp_path: Path) -> None:
@@ -49,7 +86,7 @@ def test_file_has_the_documented_fields(tmp_path: Path) -> None:
     documented = (Path(__file__).parent.parent / "docs" / "bench.md").read_text(encoding="utf-8")
     fields = [*said, *said["rows"][0], *said["rows"][0]["subject"]]
     assert [name for name in fields if f"`{name}`" not in documented] == []
-    assert (said["format"], said["version"]) == ("stream-cam bench", 1)
+    assert (said["format"], said["version"]) == ("stream-cam bench", 2)
 
 
 def broken(**changes: Any) -> str:
@@ -69,21 +106,20 @@ def broken_row(**changes: Any) -> str:
         ("[" * 100_000, "not JSON"),
         ("[]", '"format"'),
         ('{"a": 1}', '"format"'),
-        (broken(version=2), "version is 2"),
+        (broken(version=3), "version is 3"),
         (broken(rows=7), "field"),
         (broken(rows=[{}]), "field"),
         (broken(machine={}), "field"),
         (broken(machine={"gpus": [3]}), "field"),
         (broken(left_out=[{}]), "field"),
         (broken(seconds="x"), "field"),
-        (broken_row(p50_ms=0.0), "field"),
-        (broken_row(p90_ms="1"), "field"),
-        (broken_row(mean_ms=float("nan")), "field"),
+        (broken_row(images_per_second="1"), "field"),
+        (broken_row(images_per_second=float("nan")), "field"),
+        (broken_row(samples_ms=[0.0]), "field"),
         (broken_row(samples_ms=[]), "field"),
         (broken_row(samples_ms=[-1.0]), "field"),
         (broken_row(verification={"nonsense": 1}), "field"),
         (broken_row(subject={"group": "engine"}), "field"),
-        (broken_row(drift=None), "field"),
     ],
 )
 def test_what_is_no_such_file_is_told_in_one_line(tmp_path: Path, text: str, why: str) -> None:
@@ -100,9 +136,20 @@ def test_file_that_is_not_there_is_told(tmp_path: Path) -> None:
         BenchResult.read(tmp_path / "a.json")
 
 
+def test_older_files_are_read_and_their_figures_computed_anew(tmp_path: Path) -> None:
+    old = json.loads(result(row(NETWORK, 10.0, 30.0)).to_json())
+    del old["method"]
+    old["version"] = 1
+    old["rows"][0].update(p50_ms=20.0, p90_ms=28.0, p99_ms=29.8, spread=0.8, drift=1.0)
+    (tmp_path / "a.json").write_text(json.dumps(old), encoding="utf-8")
+    (made,) = BenchResult.read(tmp_path / "a.json").rows
+    assert (made.n, made.p50_ms, made.p99_ms, made.drift) == (2, None, None, None)
+    assert made.images_per_second == pytest.approx(50.0)
+
+
 def test_slower_faster_and_same() -> None:
-    old = result(row(), row(DECODE, *[5.0] * 4), row(PEER, *[100.0] * 4))
-    new = result(row(), row(DECODE, *[5.6] * 4), row(PEER, *[80.0] * 4))
+    old = result(row(), row(DECODE, *[5.0] * 20), row(PEER, *[100.0] * 20))
+    new = result(row(), row(DECODE, *[5.6] * 20), row(PEER, *[80.0] * 20))
     comparison = compare(old, new, tolerance=0.1)
     verdicts = {change.new.subject.name: change.verdict for change in comparison.changes}
     assert verdicts == {"network": "same", "decode": "slower", "torch-cam": "faster"}
@@ -111,12 +158,40 @@ def test_slower_faster_and_same() -> None:
     assert not compare(old, new, tolerance=0.13).slower
 
 
-def test_what_one_file_differs_in_itself_is_no_change() -> None:
-    old, new = result(row(DECODE, *[5.0] * 4)), result(row(DECODE, 5.0, 5.0, 7.0, 7.0))
-    (change,) = compare(old, new, tolerance=0.1).changes
-    assert change.verdict == "within drift"
-    (change,) = compare(old, result(row(DECODE, *[9.0] * 4)), tolerance=0.1).changes
-    assert change.verdict == "slower"
+STEADY = (10.0, 10.1, 9.9, 10.0, 10.05) * 10
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "verdict"),
+    [
+        (STEADY, tuple(1.3 * each for each in STEADY), "slower"),
+        (tuple(1.3 * each for each in STEADY), STEADY, "faster"),
+        (STEADY, tuple(1.05 * each for each in STEADY), "same"),
+        # Parts of the new file are as fast as the old one: something else ran.
+        (STEADY, (10.0,) * 15 + (14.0,) * 35, "not told apart"),
+        ((9.0,) * 25 + (12.0,) * 25, (11.0,) * 10 + (13.0,) * 40, "not told apart"),
+        # It drifted by more than it differs, though no part overlaps.
+        ((10.0,) * 25 + (12.5,) * 25, (12.6,) * 25 + (13.0,) * 25, "not told apart"),
+        ((10.0,) * 19, (20.0,) * 19, "too few calls"),
+        (STEADY, (20.0,) * 3, "too few calls"),
+    ],
+)
+def test_only_what_both_files_can_tell_apart_is_judged(
+    old: tuple[float, ...],
+    new: tuple[float, ...],
+    verdict: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    comparison = compare(result(row(DECODE, *old)), result(row(DECODE, *new)), tolerance=0.1)
+    (change,) = comparison.changes
+    assert change.verdict == verdict
+    print_comparison(comparison)
+    said = capsys.readouterr().out
+    ratio = f"{change.ratio:.2f}"
+    drifts = f"{percent(change.old.drift)} / {percent(change.new.drift)}"
+    assert f" {ratio} {drifts} ±" in " ".join(said.split())
+    unclear = verdict in ("not told apart", "too few calls")
+    assert f"1 compared, {verdict == 'slower':d} slower, {unclear:d} not told apart" in said
 
 
 def test_rows_that_only_one_has_are_named(capsys: pytest.CaptureFixture[str]) -> None:
@@ -163,7 +238,7 @@ def test_busy_machine_is_said(load: Any, is_said: bool) -> None:
 def test_table_and_markdown_have_every_row_and_what_is_left_out(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    found = result(row(), row(DECODE, 5.25), row(PEER, 123.4))
+    found = result(row(), row(DECODE, *[5.25] * 5), row(PEER, *[123.4] * 5))
     found.leave_out("openvino:fp32", "it is [not] here")
     print_result(found)
     printed = capsys.readouterr().out
@@ -171,7 +246,38 @@ def test_table_and_markdown_have_every_row_and_what_is_left_out(
         for value in ("10.0", "5.25", "123", "eager fp32", "one call; host clock", "toy cpu"):
             assert value in text
         assert "left out: openvino:fp32: it is [not] here" in text
-    assert "| torch-cam | fp32 | cpu | 1 | 123 |" in markdown(found)
+    assert "| torch-cam | fp32 | cpu | 5 | 123 | - | - |" in markdown(found)
+
+
+def test_what_is_not_here_is_one_line_unless_it_is_asked_for() -> None:
+    found = result(row())
+    for engine, precisions in (("tensorrt", PRECISIONS), ("openvino", ["fp16", "int8"])):
+        for precision in precisions:
+            what = f"{engine}:{precision}, a frame's stages"
+            found.leave_out(what, f"no {engine}", not_here=True)
+    found.leave_out("openvino:fp32, batch 8, 64×64", "one frame at a time", not_here=True)
+    found.leave_out("eager:fp32, 64×64", "out of memory")
+    told = [line for line in footer(found) if line.startswith("left out: ")]
+    assert told == [
+        "left out: eager:fp32, 64×64: out of memory",
+        "left out: 7 that this machine or their engine does not have (tensorrt, openvino:fp16, "
+        "openvino:int8, openvino:fp32 batch 8); --verbose says why of each",
+    ]
+    assert len([line for line in footer(found, verbose=True) if "left out" in line]) == 8
+
+
+def test_the_header_says_how_it_was_measured() -> None:
+    found = result(row())
+    assert len(header(found)) == 6  # of an older file, which does not say it
+    found.method = {
+        **{"samples": 200, "seconds": 10.0, "turns": 10, "warm_ups": 10, "settle": 1},
+        **{"in_turns": True, "threads": {"torch": "2", "openvino fp32": "2 not pinned"}},
+        **{"pinning": "pinned to cores 0, 2 of 4"},
+    }
+    said = "\n".join(header(found))
+    assert "at most 200 calls or 10 s a row, in 10 turns, all rows of a table in turns" in said
+    assert "untimed: 10 calls before the first turn" in said
+    assert "threads: torch 2, openvino fp32 2 not pinned; this process: pinned to cores" in said
 
 
 def test_three_digits_count() -> None:
@@ -190,7 +296,7 @@ def test_plot_is_an_svg_with_every_row_and_sample() -> None:
         assert label in texts
     assert any("<toy> & 'co'" in text for text in texts)
     circles = list(picture.iter(f"{space}circle"))
-    assert len(circles) == 4 + 250 + 1
+    assert len(circles) == 20 + 250 + 1
     width, height = float(picture.attrib["width"]), float(picture.attrib["height"])
     for circle in circles:
         assert 300 <= float(circle.attrib["cx"]) <= width - 110

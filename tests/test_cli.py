@@ -30,6 +30,7 @@ from torchvision.models import resnet18
 
 from stream_cam._version import __version__
 from stream_cam.cli import main
+from stream_cam.processor import parallel_choices
 
 DEADLINE_SECONDS = 120.0
 """For a process of its own: torch's import alone takes seconds, and minutes on a busy machine."""
@@ -100,6 +101,8 @@ def test_run_writes_the_outputs_and_the_report(
     mode, summary = said.out.splitlines()[:2]
     assert mode == "lossless: every frame is explained and written"
     assert summary.startswith("5 frames in ")
+    at_once = max(parallel_choices())
+    assert (f" ms a frame, {at_once} at once · " in summary) is (at_once > 1)
     assert "eager on cpu" in said.out
     assert "wrote a.mp4" in said.out
     assert names(place) == ["a.mp4", "b.mkv", "f", "last.png", "report.json"]
@@ -109,6 +112,7 @@ def test_run_writes_the_outputs_and_the_report(
     assert [sink["written"] for sink in report["sinks"]] == [5] * 5
     assert report["engine"]["name"] == "eager"
     assert report["weights"] == "tiny.safetensors"
+    assert report["parallel"] == at_once
     assert report["ended_by"] == "end of source"
 
 

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import math
+import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Protocol, TypeVar
 
 Call = Callable[[], object]
 Key = TypeVar("Key")
+Span = tuple[float, float]
+"""Seconds at which a call began and ended."""
 
-_LEAST_WARM_UPS = 2
+LEAST_WARM_UPS = 2
 _BURST = 50
 """Calls in the one region that a GPU's images a second are counted over, at most."""
 
@@ -102,13 +106,12 @@ class Effort:
     """How often each call is timed."""
 
     samples: int = 200
-    """Timed calls, at most."""
-    seconds: float = 2.0
-    """All timed calls of one case together; each turn has one call at least, and no turn begins
-    when one of the cases has used its time."""
+    """Timed calls of one case, at most."""
+    seconds: float = 10.0
+    """All timed calls of one case together; it ends earlier when it has its samples."""
     warm_ups: int = 10
-    """Untimed calls before the first; fewer if they take as long as the timed ones may."""
-    turns: int = 4
+    """Untimed calls before the first; fewer if they take longer than one turn may."""
+    turns: int = 10
     """Cases take turns, so that whatever else the machine does meets them all."""
     settle: int = 1
     """Untimed calls at the beginning of each further turn: the others emptied the caches."""
@@ -122,6 +125,8 @@ class Case:
     clock: Clock = field(default_factory=HostClock)
     before: Call | None = None
     """Called before each call, untimed."""
+    beside: tuple[Call, ...] = ()
+    """Calls that run at the same time, each on a thread of its own, on the host's clock."""
 
 
 @dataclass(frozen=True)
@@ -131,43 +136,93 @@ class Timed:
     samples_ms: tuple[float, ...]
     """One call each, in the order of time."""
     calls_per_second: float
-    """Calls given one after the other, without waiting for each where they can be queued."""
+    """Calls given one after the other, without waiting for each where they can be queued; of calls
+    at the same time all together."""
 
 
-def measure(cases: Mapping[Key, Case], effort: Effort) -> dict[Key, Timed]:
-    """Times all cases, in turns."""
-    samples: dict[Key, list[float]] = {key: [] for key in cases}
+@dataclass
+class _Taken:
+    """What is measured of one case so far."""
+
+    samples_ms: list[float] = field(default_factory=list)
+    n_calls: float = 0.0
+    seconds: float = 0.0
+    """That `n_calls` took: of calls at the same time less than all samples together."""
+    is_over: bool = False
+
+    def timed(self) -> Timed:
+        return Timed(tuple(self.samples_ms), self.n_calls / self.seconds if self.seconds else 0.0)
+
+
+def measure(
+    cases: Mapping[Key, Case],
+    effort: Effort,
+    *,
+    on_turn: Callable[[Mapping[Key, Timed]], None] | None = None,
+    on_error: Callable[[Key, RuntimeError], None] | None = None,
+) -> dict[Key, Timed]:
+    """Times all cases, in turns.
+
+    A slow case takes fewer calls a turn than a fast one, so that all are spread over all turns.
+
+    Args:
+        on_turn: gets what was measured so far, after each turn.
+        on_error: gets the case that failed, which is then left out; default: raised.
+    """
+    taken = {key: _Taken() for key in cases}
     turns = min(effort.turns, effort.samples)
     for turn in range(turns):
-        if turn and max(map(sum, samples.values()), default=0.0) >= effort.seconds * 1e3:
-            break  # for all: they take turns to the end
         n_calls = _share(effort.samples, turn, turns)
         for key, case in cases.items():
-            _warm_up(case, effort, effort.settle if turn else effort.warm_ups)
-            samples[key] += _sampled(case, n_calls, effort.seconds / turns)
-    return {
-        key: Timed(tuple(values), _calls_per_second(cases[key], values))
-        for key, values in samples.items()
-    }
+            if key not in taken or taken[key].is_over:
+                continue
+            try:
+                _warm_up(case, effort.settle if turn else effort.warm_ups, effort.seconds / turns)
+                _take(case, n_calls, effort.seconds / turns, taken[key])
+            except RuntimeError as error:
+                if on_error is None:
+                    raise
+                del taken[key]
+                on_error(key, error)
+                continue
+            taken[key].is_over = sum(taken[key].samples_ms) >= effort.seconds * 1e3
+        if on_turn is not None:
+            on_turn({key: one.timed() for key, one in taken.items()})
+    for key, one in taken.items():
+        if cases[key].clock.queues:
+            one.n_calls = min(_BURST, len(one.samples_ms))
+            one.seconds = cases[key].clock.time_ms(cases[key].call, int(one.n_calls)) / 1e3
+    return {key: one.timed() for key, one in taken.items()}
 
 
 def _share(total: int, turn: int, turns: int) -> int:
     return total * (turn + 1) // turns - total * turn // turns
 
 
-def _warm_up(case: Case, effort: Effort, n_calls: int) -> None:
+def _warm_up(case: Case, n_calls: int, seconds: float) -> None:
     spent_ms = 0.0
     for number in range(n_calls):
-        if number >= _LEAST_WARM_UPS and spent_ms >= effort.seconds * 1e3:
+        if number >= LEAST_WARM_UPS and spent_ms >= seconds * 1e3:
             return
         spent_ms += _one(case)
+        for call in case.beside:
+            call()
 
 
-def _sampled(case: Case, n_calls: int, seconds: float) -> list[float]:
-    taken_ms = [_one(case)]
-    while len(taken_ms) < n_calls and sum(taken_ms) < seconds * 1e3:
-        taken_ms.append(_one(case))
-    return taken_ms
+def _take(case: Case, n_calls: int, seconds: float, taken: _Taken) -> None:
+    """One turn: calls until there are enough, or the time is over; one at least."""
+    if case.beside:
+        spans = _at_once((case.call, *case.beside), n_calls, seconds)
+        samples_ms, n_done, spent = overlapping(spans)
+        taken.n_calls += n_done
+        taken.seconds += spent
+    else:
+        samples_ms = [_one(case)]
+        while len(samples_ms) < n_calls and sum(samples_ms) < seconds * 1e3:
+            samples_ms.append(_one(case))
+        taken.n_calls += len(samples_ms)
+        taken.seconds += sum(samples_ms) / 1e3
+    taken.samples_ms += samples_ms
 
 
 def _one(case: Case) -> float:
@@ -176,8 +231,42 @@ def _one(case: Case) -> float:
     return case.clock.time_ms(case.call)
 
 
-def _calls_per_second(case: Case, samples_ms: list[float]) -> float:
-    if not case.clock.queues:
-        return 1e3 * len(samples_ms) / sum(samples_ms)
-    n_calls = min(_BURST, len(samples_ms))
-    return 1e3 * n_calls / case.clock.time_ms(case.call, n_calls)
+def _at_once(calls: Sequence[Call], n_calls: int, seconds: float) -> list[list[Span]]:
+    """Each call again and again on a thread of its own, all begun together."""
+    gate = threading.Barrier(len(calls))
+    each = max(2, -(-n_calls // len(calls)))
+
+    def again(call: Call) -> list[Span]:
+        spans: list[Span] = []
+        gate.wait()
+        begun = time.perf_counter()
+        while len(spans) < each and (len(spans) < 2 or spans[-1][1] - begun < seconds):
+            started = time.perf_counter()
+            call()
+            spans.append((started, time.perf_counter()))
+        return spans
+
+    with ThreadPoolExecutor(len(calls), "bench") as pool:
+        return list(pool.map(again, calls))
+
+
+def overlapping(spans: Sequence[Sequence[Span]]) -> tuple[list[float], float, float]:
+    """What calls at the same time took, as far as all threads were at work.
+
+    The last call of the slowest thread runs alone, and faster than it does in a run; it counts as
+    far as it lies beside the others, and is no sample.
+
+    Args:
+        spans: of each thread its calls, in the order of time.
+
+    Returns:
+        Latencies in ms in the order of time; calls that were done, in shares; the seconds of it.
+    """
+    begin, end = max(each[0][0] for each in spans), min(each[-1][1] for each in spans)
+    every = sorted(span for each in spans for span in each)
+    samples_ms = [1e3 * (last - first) for first, last in every if last <= end]
+    n_done = sum(
+        max(0.0, min(last, end) - max(first, begin)) / max(last - first, 1e-9)
+        for first, last in every
+    )
+    return samples_ms, n_done, end - begin

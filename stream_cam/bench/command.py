@@ -20,11 +20,12 @@ if TYPE_CHECKING:
     from stream_cam.bench.run import OnStage
 
 
-def bench_command(config: BenchConfig, arguments: Sequence[str]) -> None:
+def bench_command(config: BenchConfig, arguments: Sequence[str], *, verbose: bool = False) -> None:
     """Does what `config` asks for, and prints it.
 
     Args:
         arguments: the command line, for the header.
+        verbose: say of each engine that is left out why.
 
     Raises:
         BenchError: something became slower; a file is no benchmark's, or cannot be written.
@@ -57,10 +58,10 @@ def bench_command(config: BenchConfig, arguments: Sequence[str]) -> None:
         if found and found[0].rows:
             interrupted = isinstance(error, KeyboardInterrupt)
             found[0].cut_short("interrupted" if interrupted else first_line(error))
-            print_result(found[0])
+            print_result(found[0], verbose=verbose)
             keep(found[0])
         raise
-    print_result(result)
+    print_result(result, verbose=verbose)
     save(result, config.json, config.plot)
     _require_asked(config, result)
 

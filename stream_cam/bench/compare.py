@@ -8,14 +8,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import numpy as np
+
 from stream_cam.bench.machine import busy
 from stream_cam.bench.result import BenchResult, Row, Subject
-from stream_cam.bench.table import milliseconds
+from stream_cam.bench.table import milliseconds, percent
 from stream_cam.errors import BenchError
 
-Verdict = Literal["slower", "faster", "same", "within drift"]
-_COLOURS = {"slower": "red", "faster": "green", "same": "dim", "within drift": "yellow"}
+Verdict = Literal["slower", "faster", "same", "not told apart", "too few calls"]
+_COLOURS = {"slower": "red", "faster": "green", "not told apart": "yellow"}
 _PIPE_COLUMNS = 200
+_PARTS = 10
+"""Of a row's samples, in the order of time; each has a median of its own."""
+_LEAST_CALLS = 20
+"""From which on a row is judged."""
 
 
 @dataclass(frozen=True)
@@ -29,22 +35,42 @@ class Change:
     @property
     def ratio(self) -> float:
         """New median by old median: above 1 is slower."""
-        return self.new.p50_ms / self.old.p50_ms
-
-    @property
-    def drift(self) -> float:
-        """The larger of both files' drifts: what a repetition alone may change."""
-        return max(self.old.drift, self.new.drift)
+        return median(self.new) / median(self.old)
 
     @property
     def verdict(self) -> Verdict:
-        """Slower or faster only beyond the tolerance, and beyond the drift."""
+        """Slower or faster only beyond the tolerance, and where both rows can tell it."""
+        if min(self.old.n, self.new.n) < _LEAST_CALLS:
+            return "too few calls"
         factor = max(self.ratio, 1 / self.ratio)
         if factor <= 1 + self.tolerance:
             return "same"
-        if factor <= 1 + self.drift:
-            return "within drift"
+        before, after = medians_range(self.old), medians_range(self.new)
+        overlap = before[0] <= after[1] and after[0] <= before[1]
+        if overlap or factor <= 1 + max(self.old.drift or 0.0, self.new.drift or 0.0):
+            return "not told apart"
         return "slower" if self.ratio > 1 else "faster"
+
+
+def median(row: Row) -> float:
+    return float(np.median(row.samples_ms))
+
+
+def medians_range(row: Row) -> tuple[float, float]:
+    """The lowest and the highest median of the parts of a row, in ms.
+
+    A short repetition could have found any of them: two rows whose ranges overlap are not told
+    apart.
+    """
+    parts = max(1, min(_PARTS, row.n // 5))
+    medians = [float(np.median(part)) for part in np.array_split(np.array(row.samples_ms), parts)]
+    return min(medians), max(medians)
+
+
+def noise(row: Row) -> float:
+    """Half of `medians_range`, as a share of the median."""
+    low, high = medians_range(row)
+    return (high - low) / 2 / median(row)
 
 
 @dataclass(frozen=True)
@@ -57,7 +83,10 @@ class Comparison:
 
     @property
     def slower(self) -> tuple[Change, ...]:
-        return tuple(change for change in self.changes if change.verdict == "slower")
+        return self.having("slower")
+
+    def having(self, *verdicts: Verdict) -> tuple[Change, ...]:
+        return tuple(change for change in self.changes if change.verdict in verdicts)
 
 
 def compare(old: BenchResult, new: BenchResult, tolerance: float) -> Comparison:
@@ -93,19 +122,18 @@ def print_comparison(comparison: Comparison) -> None:
     for warning in comparison.warnings:
         console.print(f"[yellow]{escape(warning)}[/]", soft_wrap=True)
     table = Table(box=None, pad_edge=False)
-    for column in ("", "old p50 ms", "new p50 ms", "ratio", "p90", "p99", "drift", ""):
+    for column in ("", "old p50 ms", "new p50 ms", "ratio", "drift", "noise", ""):
         table.add_column(column, justify="right" if column else "left", no_wrap=True)
     for change in sorted(comparison.changes, key=lambda change: -change.ratio):
         old, new = change.old, change.new
         table.add_row(
             escape(f"{old.subject.group}: {old.subject}"),
-            milliseconds(old.p50_ms),
-            milliseconds(new.p50_ms),
+            milliseconds(median(old)),
+            milliseconds(median(new)),
             f"{change.ratio:.2f}",
-            f"{new.p90_ms / old.p90_ms:.2f}",
-            f"{new.p99_ms / old.p99_ms:.2f}",
-            f"{change.drift:.0%}",
-            f"[{_COLOURS[change.verdict]}]{change.verdict}[/]",
+            f"{percent(old.drift)} / {percent(new.drift)}",
+            f"±{noise(old):.0%} / ±{noise(new):.0%}",
+            f"[{_COLOURS.get(change.verdict, 'dim')}]{change.verdict}[/]",
         )
     console.print(table)
     for where, subjects in (("old", comparison.only_old), ("new", comparison.only_new)):
@@ -113,7 +141,12 @@ def print_comparison(comparison: Comparison) -> None:
             console.print(escape(f"only in the {where} file: {subject.group}: {subject}"))
     ratios = [math.log(change.ratio) for change in comparison.changes]
     mean = math.exp(sum(ratios) / len(ratios))
-    print(f"{len(ratios)} compared, {len(comparison.slower)} slower; geometric mean {mean:.2f}")
+    unclear = len(comparison.having("not told apart", "too few calls"))
+    print(
+        f"{len(ratios)} compared, {len(comparison.slower)} slower, {unclear} not told apart; "
+        f"geometric mean {mean:.2f}. drift and noise: old / new, within each file. A change counts "
+        f"beyond the tolerance, the drift, and the ranges of medians that the noise is of"
+    )
 
 
 def _warnings(old: BenchResult, new: BenchResult) -> list[str]:

@@ -9,17 +9,19 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from stream_cam.bench.clock import Clock, CudaClock, HostClock
+from stream_cam.bench.clock import Case, Clock, CudaClock, HostClock
+from stream_cam.bench.plan import Planned
 from stream_cam.bench.replay import capture_graph
 from stream_cam.config import Device, EngineName, Precision
 from stream_cam.engine import Engine, EngineInfo, Session, load_engine
 from stream_cam.engine.base import Batch
 from stream_cam.engine.manifest import Figures
-from stream_cam.engine.verify import N_DRAWN, N_RANDOM, verify
+from stream_cam.engine.verify import N_DRAWN, N_RANDOM, Comparison, verify
 from stream_cam.errors import EngineError, UsageError, unknown_name, why_not_captured
 from stream_cam.model import CamNet
 
 Mode = Literal["launch", "graph"]
+"""How one call at a time is made."""
 Capture = Callable[[Callable[[], None], str], Callable[[], None]]
 """A call and its device → what replays it."""
 
@@ -69,8 +71,13 @@ def open_engine(
     input_hw: tuple[int, int],
     batch: int = 1,
     device: Device = "auto",
+    *,
+    parallel: int = 1,
 ) -> Engine:
     """One engine; never another in its place.
+
+    Args:
+        parallel: images that it works on at once, each in a call of its own.
 
     Raises:
         EngineError: it does not work on this machine, or not with this batch.
@@ -83,6 +90,7 @@ def open_engine(
             name=spec.engine,
             precision=spec.precision,
             device=device,
+            parallel=parallel,
             batch=Batch(batch, batch, batch),
         )
     except UsageError as error:  # an engine that takes one image at a time
@@ -116,15 +124,18 @@ class Bound:
     def clock(self) -> Clock:
         return HostClock() if self.info.device == "cpu" else CudaClock()
 
-    def verify(self, net: CamNet) -> Figures:
+    def verify(self, net: CamNet, comparison: Comparison | None = None) -> Figures:
         """Compares with the network, each image of the batch in its place.
+
+        Args:
+            comparison: what the network says at this input shape; default: it is asked.
 
         Raises:
             EngineError: by more than the precision explains, with the figures.
         """
         # Verification may have a stream of its own, which knows nothing of what this one does.
         self.wait()
-        figures = verify(_OneOfBatch(self), net)
+        figures = verify(_OneOfBatch(self), net, comparison=comparison)
         self.wait()
         return figures
 
@@ -199,8 +210,29 @@ def modes_of(device: str) -> Iterable[tuple[Mode, Capture | None]]:
         yield "graph", capture_graph
 
 
-def region_of(mode: Mode, clock: Clock) -> str:
-    """What is timed, in words."""
-    return (
-        f"{'one replay' if mode == 'graph' else 'one call'}: batch → logits, features; {clock.name}"
-    )
+Check = Callable[[Bound], Figures]
+
+
+def planned_call(
+    engine: Engine, mode: Mode, capture: Capture | None, check: Check, images: Tensor
+) -> Planned:
+    """An engine's call, or as many at the same time as it has streams; verified.
+
+    Args:
+        check: verifies each of them.
+        images: as `Bound.fill` takes them.
+
+    Raises:
+        EngineError, RuntimeError: it is not the network, or cannot be called.
+    """
+    n_streams = engine.info.parallel
+    bounds = [Bound(engine, capture) for _ in range(n_streams)]
+    for bound in bounds:
+        figures = check(bound)
+        bound.fill(images)
+    first, *others = bounds
+    case = Case(first.call, first.clock, beside=tuple(other.call for other in others))
+    what = "one replay" if mode == "graph" else "one call"
+    if others:
+        what = f"one of {n_streams} calls at once, an image each"
+    return Planned(case, f"{what}: batch → logits, features", figures)

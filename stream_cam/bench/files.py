@@ -9,52 +9,59 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from time import process_time
 from typing import Any, TypeVar
 
+import numpy as np
+
 from stream_cam.bench.clock import HostClock
+from stream_cam.bench.result import percentile
 from stream_cam.config import CaptureConfig, LookConfig, ModelConfig, PipelineConfig, RunConfig
 from stream_cam.explain import Explainer
+from stream_cam.frame import Explanation, Frame
 from stream_cam.processor import usable_cores
 from stream_cam.render import Renderer
 from stream_cam.report import Report
 from stream_cam.session import parallel_frames, run_session
 from stream_cam.sinks import Picture, StreamInfo, open_sink
 from stream_cam.sources import open_source
+from stream_cam.uri import redact_uri
 
 T = TypeVar("T")
 
 
-def file_throughput(video: Path | None, size: str, weights: str) -> dict[str, Any]:
+def file_throughput(
+    video: Path | str, model: ModelConfig, most_frames: int | None
+) -> dict[str, Any]:
     """Frames a second of `run` on a file, and of each of its stages by itself.
 
     Args:
-        video: default: 10 s of drawn scenes at 30 frames a second.
-        size: width x height of these.
+        most_frames: of a longer file, its first ones.
 
     Returns:
-        video, frames, alone (by stage: fps and core_ms, milliseconds of one core a frame), slowest,
-        run_fps, of_slowest, cores_allow_fps, of_what_cores_allow.
+        video, frames, engine, parallel (frames explained at once), alone (by stage: fps and
+        core_ms, milliseconds of one core a frame), explain_p50_ms (of one frame, while others are
+        explained beside it), slowest, run_fps, of_slowest, n_cores, cores_allow_fps,
+        of_what_cores_allow.
     """
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        if video is None:
-            video = folder / "made.mp4"
-            write_scenes(video, size, seconds=10)
-        alone = _stages_alone(video, folder / "encoded.mp4", weights)
-        report = _run(str(video), folder / "annotated.mp4", weights)
+        found = _stages_alone(str(video), folder / "encoded.mp4", model, most_frames)
+        report = _run(str(video), folder / "annotated.mp4", model, most_frames)
+    alone: dict[str, dict[str, float]] = found["alone"]
     slowest = min(alone, key=lambda name: alone[name]["fps"])
     core_ms = sum(stage["core_ms"] for stage in alone.values())
     cores_allow = 1e3 * usable_cores() / core_ms
     return {
-        "video": video.name,
+        "video": Path(redact_uri(str(video))).name,
         "frames": report.rendered,
-        "alone": alone,
+        **found,
         "slowest": slowest,
         "run_fps": report.fps,
         "of_slowest": report.fps / alone[slowest]["fps"],
+        "n_cores": usable_cores(),
         "cores_allow_fps": cores_allow,
         "of_what_cores_allow": report.fps / cores_allow,
     }
@@ -62,42 +69,31 @@ def file_throughput(video: Path | None, size: str, weights: str) -> dict[str, An
 
 def write_scenes(video: Path, size: str, seconds: float, fps: int = 30) -> None:
     """Drawn scenes as H.264, with nothing laid over them."""
-    look = LookConfig(hud=False, alpha=0.0)
-    config = PipelineConfig(look=look, run=RunConfig(quiet=True))
-    _run(f"demo://shapes?size={size}&fps={fps}&seconds={seconds:g}", video, "demo", config)
+    source = f"demo://shapes?size={size}&fps={fps}&seconds={seconds:g}"
+    _run(source, video, ModelConfig(weights="demo"), look=LookConfig(hud=False, alpha=0.0))
 
 
-def print_file(file: dict[str, Any], n_cores: int) -> None:
-    """What `file_throughput` found, on stdout."""
-    from rich.console import Console
-    from rich.table import Table
-
-    console = Console(highlight=False)
-    table = Table(title=f"{file['video']}, {file['frames']} frames")
-    for column in ("", "frames/s", "ms of a core"):
-        table.add_column(column, justify="left" if not column else "right")
-    for name, stage in file["alone"].items():
-        table.add_row(f"{name} alone", f"{stage['fps']:.1f}", f"{stage['core_ms']:.1f}")
-    table.add_row("run, all at once", f"{file['run_fps']:.1f}", "")
-    console.print(table)
-    console.print(
-        f"run reaches {file['of_slowest']:.0%} of its slowest stage ({file['slowest']}), and "
-        f"{file['of_what_cores_allow']:.0%} of the {file['cores_allow_fps']:.1f} frames/s that "
-        f"{n_cores} cores allow for all stages together"
-    )
-
-
-def _stages_alone(video: Path, encoded: Path, weights: str) -> dict[str, dict[str, float]]:
+def _stages_alone(
+    video: str, encoded: Path, model: ModelConfig, most_frames: int | None
+) -> dict[str, Any]:
     """Figures of decoding, explaining, rendering, encoding; each with nothing beside it."""
-    with open_source(str(video), CaptureConfig()) as source:
-        frames, decode = _timed(lambda: list(source))
-        stream = StreamInfo(fps=source.info.fps, still=False, live=False)
+    with open_source(video, CaptureConfig()) as source:
+        frames, decode = _timed(lambda: list(islice(source, most_frames)))
+        stream = StreamInfo(fps=source.info.fps, still=source.info.still, live=False)
         parallel = parallel_frames(source.info, live=False)
-    explainer = Explainer.load("resnet18", weights=weights, parallel=parallel)
+    explainer = Explainer.from_config(model, LookConfig(), parallel=parallel)
+    info = explainer.engine_info
     renderer = Renderer(explainer)
+    taken_ms: list[float] = []
+
+    def explained(frame: Frame) -> Explanation:
+        made: list[Explanation] = []
+        taken_ms.append(HostClock().time_ms(lambda: made.append(explainer.explain(frame))))
+        return made[0]
+
     with ThreadPoolExecutor(parallel) as pool:
         list(pool.map(explainer.explain, frames[:10]))
-        explanations, explain = _timed(lambda: list(pool.map(explainer.explain, frames)))
+        explanations, explain = _timed(lambda: list(pool.map(explained, frames)))
     pairs = list(zip(frames, explanations, strict=True))
     images, render = _timed(lambda: [renderer.render(*pair) for pair in pairs])
 
@@ -109,8 +105,13 @@ def _stages_alone(video: Path, encoded: Path, weights: str) -> dict[str, dict[st
     _, encode = _timed(write)
     seconds = {"decode": decode, "explain": explain, "render": render, "encode": encode}
     return {
-        name: {"fps": len(frames) / wall, "core_ms": cpu * 1e3 / len(frames)}
-        for name, (wall, cpu) in seconds.items()
+        "engine": "" if info is None else f"{info.name} {info.precision} on {info.device}",
+        "parallel": parallel,
+        "explain_p50_ms": percentile(np.array(taken_ms), 50),
+        "alone": {
+            name: {"fps": len(frames) / wall, "core_ms": cpu * 1e3 / len(frames)}
+            for name, (wall, cpu) in seconds.items()
+        },
     }
 
 
@@ -122,7 +123,12 @@ def _timed(call: Callable[[], T]) -> tuple[T, tuple[float, float]]:
     return returned[0], (wall_ms / 1e3, process_time() - cpu)
 
 
-def _run(source: str, output: Path, weights: str, config: PipelineConfig | None = None) -> Report:
-    config = config or PipelineConfig(run=RunConfig(quiet=True))
-    config = replace(config, model=ModelConfig(weights=weights))
-    return run_session(source, [str(output)], config)
+def _run(
+    source: str,
+    output: Path,
+    model: ModelConfig,
+    limit: int | None = None,
+    look: LookConfig | None = None,
+) -> Report:
+    run = RunConfig(quiet=True, limit=limit)
+    return run_session(source, [str(output)], PipelineConfig(model, look or LookConfig(), run))

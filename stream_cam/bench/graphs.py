@@ -8,9 +8,10 @@ from itertools import cycle, islice
 
 import numpy as np
 
-from stream_cam.bench.clock import Case, CudaClock, Effort, HostClock, measure
+from stream_cam.bench.clock import Case, CudaClock, HostClock
 from stream_cam.bench.kernel_case import Divided, check_picture
-from stream_cam.bench.result import Row, Subject
+from stream_cam.bench.plan import Plan, Planned
+from stream_cam.bench.result import Subject
 from stream_cam.engine import Engine
 from stream_cam.engine.manifest import Figures
 from stream_cam.errors import BenchError, EngineError
@@ -66,19 +67,12 @@ class GraphFrames:
         self._frames = cycle(frames)
         self._frame = frames[0]
 
-    def rows(self, effort: Effort) -> list[Row]:
-        """Times all, in turns."""
-        cases = self.cases()
-        timed = measure(cases, effort)
-        return [
-            Row.of(
-                self._subject(name),
-                f"{REGIONS[name]}; {cases[name].clock.name}",
-                timed[name],
-                self._verification,
-            )
-            for name in cases
-        ]
+    def plan(self) -> Plan:
+        """All of them, ready to be timed."""
+        return {
+            self._subject(name): Planned(case, REGIONS[name], self._verification)
+            for name, case in self.cases().items()
+        }
 
     def cases(self) -> dict[str, Case]:
         on_device = self._slot_on_device()

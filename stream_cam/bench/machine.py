@@ -67,6 +67,25 @@ def examined_after(machine: dict[str, Any]) -> None:
     }
 
 
+def threads() -> dict[str, str]:
+    """How many threads the libraries compute on; an engine with threads of its own says so."""
+    import cv2
+    import torch
+
+    return {"torch": str(torch.get_num_threads()), "OpenCV": str(cv2.getNumThreads())}
+
+
+def pinning() -> str:
+    """Which cores this process may run on, and whether that is all that there are."""
+    n_cores = os.cpu_count() or 1
+    if not hasattr(os, "sched_getaffinity"):
+        return f"not pinned, {n_cores} cores"
+    cores = sorted(os.sched_getaffinity(0))
+    if len(cores) == n_cores:
+        return f"not pinned, {n_cores} cores"
+    return f"pinned to cores {', '.join(map(str, cores))} of {n_cores}"
+
+
 def cpu_name() -> str:
     """The processor's name, or its architecture where the system does not tell."""
     return next(iter(cpuinfo("model name")), "") or platform.processor() or platform.machine()

@@ -1,15 +1,15 @@
 """pytorch-grad-cam and torch-cam on the same frames, network and weights, as their READMEs show.
 
 What is timed is a decoded frame in (H, W, 3) uint8 to a full-size picture with the map on it:
-preprocessing, network, map, colours, blend. All take turns frame by frame, so that whatever else
-the machine does meets them all.
+preprocessing, network, map, colours, blend. All take turns, so that whatever else the machine does
+meets them all.
 """
 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import cycle
 from typing import Any
 
@@ -18,7 +18,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from stream_cam.bench.clock import Case, Effort, measure
+from stream_cam.bench.clock import Case, Effort
+from stream_cam.bench.plan import Planned, timed_rows
 from stream_cam.bench.result import Row, Subject
 from stream_cam.bench.stages import FrameStages
 from stream_cam.cam.reference import scale_cam
@@ -30,7 +31,7 @@ from stream_cam.weights import Weights
 _LEAST_CORRELATION = 0.8
 """Of a peer's map with ours, on the frames where both name the same class: its README's resize does
 not smooth as torchvision's does, so that its network sees other pixels."""
-REGION = "decoded frame → picture, host to host; host clock"
+REGION = "decoded frame → picture, host to host"
 _IMPORTED = {
     "pytorch-grad-cam": ("pytorch_grad_cam", "pytorch_grad_cam.utils.image"),
     "torch-cam": ("torchcam.methods", "torchcam.utils", "PIL.Image"),
@@ -167,6 +168,51 @@ class Ours:
         return Case(lambda: explainer.draw(next(turns)))
 
 
+def measured_peers(
+    modules: Mapping[str, nn.Module],
+    weights: Weights,
+    ours: Sequence[Ours],
+    frames: Sequence[BgrImage],
+    effort: Effort,
+    device: str,
+    leave_out: Callable[[str, str], None],
+) -> list[Row]:
+    """Rows of the peers that draw this network's maps, beside ours; none without a peer.
+
+    Args:
+        modules: the network for each peer, by its name.
+        leave_out: gets a peer that fails, and why.
+    """
+    # The same input for all, whatever the weights were made for.
+    first = ours[0].stages
+    weights = replace(weights, input_size=first.info.input_shape[2])
+    opened = [
+        _opened(name, module, weights, device, first.explainer, frames[::3], leave_out)
+        for name, module in modules.items()
+    ]
+    peers = [peer for peer in opened if peer is not None]
+    return peer_rows(peers, ours, frames, effort, device) if peers else []
+
+
+def _opened(
+    name: str,
+    module: nn.Module,
+    weights: Weights,
+    device: str,
+    explainer: Explainer,
+    frames: Sequence[BgrImage],
+    leave_out: Callable[[str, str], None],
+) -> Peer | None:
+    """A peer that draws this network's maps; None after it was left out."""
+    try:
+        peer = open_peer(name, module, weights, device)
+        check_peer(peer, explainer, frames)
+    except Exception as error:  # it is not our code
+        leave_out(name, first_line(error))
+        return None
+    return peer
+
+
 def peer_rows(
     peers: Sequence[Peer],
     ours: Sequence[Ours],
@@ -174,14 +220,14 @@ def peer_rows(
     effort: Effort,
     device: str,
 ) -> list[Row]:
-    """Times whole frames: the peers and our verified engines in turns, frame by frame."""
+    """Times whole frames: the peers and our verified engines in turns."""
     frame_hw = (frames[0].shape[0], frames[0].shape[1])
-    cases: dict[Subject, Case] = {}
-    verifications = {}
+    plan: dict[Subject, Planned] = {}
     for peer in peers:
         subject = Subject("peer", peer.name, "", device, "fp32", 1, None, frame_hw, "launch")
         turns = cycle(frames)
-        cases[subject] = Case(lambda peer=peer, turns=turns: peer(next(turns)))  # type: ignore[misc]
+        case = Case(lambda peer=peer, turns=turns: peer(next(turns)))  # type: ignore[misc]
+        plan[subject] = Planned(case, REGION)
     for own in ours:
         info = own.stages.info
         input_hw = (info.input_shape[2], info.input_shape[3])
@@ -189,11 +235,5 @@ def peer_rows(
             *("peer", "stream-cam", info.name, info.device, info.precision, 1),
             *(input_hw, frame_hw, "graph" if own.is_graph else "launch"),
         )
-        cases[subject] = own.case(frames)
-        verifications[subject] = own.stages.verification
-    # One frame each in turn, all as warm as they are in such a turn.
-    in_turns = Effort(effort.samples, effort.seconds, effort.warm_ups, effort.samples, settle=0)
-    timed = measure(cases, in_turns)
-    return [
-        Row.of(subject, REGION, timed[subject], verifications.get(subject)) for subject in cases
-    ]
+        plan[subject] = Planned(own.case(frames), REGION, own.stages.verification)
+    return timed_rows(plan, effort)

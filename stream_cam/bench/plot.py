@@ -104,9 +104,6 @@ class _Panel:
     def _row(self, row: Row, y: float, colour: str) -> Iterator[str]:
         label = str(row.subject)
         samples = np.array(row.samples_ms)
-        p10, p25, p50, p75, p90 = (
-            self.x(float(value)) for value in np.percentile(samples, [10, 25, 50, 75, 90])
-        )
         yield "<g>"
         yield f"<title>{escape(f'{label}: {row.region}, {row.n} calls')}</title>"
         yield _text(_LEFT - 10, y + 4, _cut(label, 44), "12", "end")
@@ -117,7 +114,19 @@ class _Panel:
             dy = ((number * 0.6180339887) % 1 - 0.5) * (_ROW - 10)
             yield f"<circle cx='{self.x(float(value)):.1f}' cy='{y + dy:.1f}' r='1.7'/>"
         yield "</g>"
-        yield f"<path d='M{p10:.1f} {y}H{p25:.1f}M{p75:.1f} {y}H{p90:.1f}' stroke='#222'/>"
+        yield from self._box(row, y, colour)
+        yield _text(_WIDTH - 12, y + 4, f"{milliseconds(row.p50_ms)} ms", "12", "end", bold=True)
+        yield "</g>"
+
+    def _box(self, row: Row, y: float, colour: str) -> Iterator[str]:
+        """As far as the samples suffice for its percentiles."""
+        p10, p25, p50, p75, p90 = (
+            self.x(float(value)) for value in np.percentile(row.samples_ms, [10, 25, 50, 75, 90])
+        )
+        if row.p90_ms is not None:
+            yield f"<path d='M{p10:.1f} {y}H{p25:.1f}M{p75:.1f} {y}H{p90:.1f}' stroke='#222'/>"
+        if row.p50_ms is None:
+            return
         yield (
             f"<rect x='{p25:.1f}' y='{y - 7}' width='{max(p75 - p25, 0.5):.1f}' height='14' "
             f"fill='{colour}' fill-opacity='0.25' stroke='{colour}'/>"
@@ -126,8 +135,6 @@ class _Panel:
             f"<line x1='{p50:.1f}' x2='{p50:.1f}' y1='{y - 9}' y2='{y + 9}' stroke='#222' "
             "stroke-width='2'/>"
         )
-        yield _text(_WIDTH - 12, y + 4, f"{milliseconds(row.p50_ms)} ms", "12", "end", bold=True)
-        yield "</g>"
 
 
 def ticks_ms(low_ms: float, high_ms: float) -> list[float]:

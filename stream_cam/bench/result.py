@@ -18,14 +18,15 @@ from stream_cam.uri import json_text, printable
 from stream_cam.whole import write_whole
 
 FORMAT = "stream-cam bench"
-VERSION = 1
+VERSION = 2
 """Raised when a field changes its meaning or goes."""
+_READ_TOO = (1,)
+"""Older versions; figures are computed from their samples."""
 _MAX_BYTES = 256 << 20
-
-_NUMBERS = (
-    *("n", "p50_ms", "p90_ms", "p99_ms", "min_ms", "max_ms", "mean_ms"),
-    *("spread", "drift", "images_per_second"),
-)
+LEAST_SAMPLES = {50: 5, 90: 20, 99: 200}
+"""Calls from which on a percentile says something: fewer, and one call decides it."""
+NOT_HERE = "not here"
+"""The `kind` of what is left out because the machine or the engine has no such thing."""
 
 Group = Literal["engine", "stage", "kernel", "peer"]
 GROUPS: tuple[Group, ...] = ("engine", "stage", "kernel", "peer")
@@ -57,13 +58,14 @@ class Subject:
     frame_hw: tuple[int, int] | None
     """The frame in pixels; None where it has no part."""
     mode: str
-    """launch: the engine's own call; graph: the replay of a CUDA graph of it."""
+    """launch: the engine's own call; graph: the replay of a CUDA graph of it; 2 streams: two calls
+    at the same time, as `run` has them for files."""
 
     def __str__(self) -> str:
         parts = [self.name, f"{self.engine}:{self.precision}".strip(":"), self.device]
         if self.batch > 1:
             parts.append(f"batch {self.batch}")
-        parts += [size_text(self.input_hw), "graph" if self.mode == "graph" else ""]
+        parts += [size_text(self.input_hw), self.mode.removeprefix("launch")]
         return " ".join(part for part in parts if part)
 
 
@@ -75,18 +77,21 @@ class Row:
     region: str
     """What lies between the start and the end of the time, and whose clock it is."""
     n: int
-    p50_ms: float
-    p90_ms: float
-    p99_ms: float
+    p50_ms: float | None
+    """None: too few calls (`LEAST_SAMPLES`)."""
+    p90_ms: float | None
+    p99_ms: float | None
     min_ms: float
     max_ms: float
     mean_ms: float
-    spread: float
-    """(p90 − p10) / p50."""
-    drift: float
-    """Between the medians of the earlier and the later half of the samples, as a share of p50."""
+    spread: float | None
+    """(p90 − p10) / p50; None: as p90."""
+    drift: float | None
+    """Between the medians of the earlier and the later half of the samples, as a share of p50;
+    None: one half has too few for a median."""
     images_per_second: float
-    """One call after the other; where calls can be queued, without waiting for each."""
+    """One call after the other; where calls can be queued, without waiting for each; of several at
+    the same time all together."""
     verification: Figures | None
     """How far the engine that was timed is from its network; None where there is none."""
     samples_ms: tuple[float, ...]
@@ -96,10 +101,15 @@ class Row:
     def of(
         cls, subject: Subject, region: str, timed: Timed, verification: Figures | None = None
     ) -> Row:
-        values = np.array(timed.samples_ms)
-        p10, p50, p90, p99 = (float(value) for value in np.percentile(values, [10, 50, 90, 99]))
-        early, late = np.array_split(values, 2)
-        drift = abs(float(np.median(late) - np.median(early))) / p50 if late.size and p50 else 0.0
+        samples = tuple(round(value, 6) for value in timed.samples_ms)
+        values = np.array(samples)
+        p50, p90, p99 = (percentile(values, share) for share in LEAST_SAMPLES)
+        spread = drift = None
+        if p90 is not None and p50:
+            spread = (p90 - float(np.percentile(values, 10))) / p50
+        if values.size >= 2 * LEAST_SAMPLES[50] and p50:
+            early, late = np.array_split(values, 2)
+            drift = abs(float(np.median(late) - np.median(early))) / p50
         return cls(
             subject=subject,
             region=region,
@@ -110,12 +120,19 @@ class Row:
             min_ms=float(values.min()),
             max_ms=float(values.max()),
             mean_ms=float(values.mean()),
-            spread=(p90 - p10) / p50 if p50 else 0.0,
+            spread=spread,
             drift=drift,
             images_per_second=timed.calls_per_second * subject.batch,
             verification=verification,
-            samples_ms=tuple(round(value, 6) for value in timed.samples_ms),
+            samples_ms=samples,
         )
+
+
+def percentile(values: np.ndarray[tuple[int], np.dtype[np.float64]], share: int) -> float | None:
+    """A percentile of samples; None if they are too few for it."""
+    if values.size < LEAST_SAMPLES[share]:
+        return None
+    return float(np.percentile(values, share))
 
 
 @dataclass
@@ -131,13 +148,16 @@ class BenchResult:
     """Where the frames came from."""
     rows: list[Row] = field(default_factory=list)
     left_out: list[dict[str, str]] = field(default_factory=list)
-    """`what` was not measured, and `why`."""
+    """`what` was not measured, and `why`; `kind` "not here" if there is no such thing here."""
     files: list[dict[str, Any]] = field(default_factory=list)
-    """Throughput of whole files (`scripts/bench_peers.py`)."""
+    """Throughput of whole files (`stream_cam.bench.files`)."""
+    method: dict[str, Any] = field(default_factory=dict)
+    """How it was measured: calls, warm-up, turns, threads."""
     seconds: float = 0.0
 
-    def leave_out(self, what: str, why: str) -> None:
-        self.left_out.append({"what": what, "why": why})
+    def leave_out(self, what: str, why: str, *, not_here: bool = False) -> None:
+        kind = {"kind": NOT_HERE} if not_here else {}
+        self.left_out.append({"what": what, "why": why, **kind})
 
     def cut_short(self, why: str) -> None:
         """Says that not everything was measured which could have been."""
@@ -172,7 +192,7 @@ class BenchResult:
             raise _no_bench_file(path, "it is not JSON") from error
         if not isinstance(said, dict) or said.get("format") != FORMAT:
             raise _no_bench_file(path, f'it does not say "format": "{FORMAT}"')
-        if said.get("version") != VERSION:
+        if said.get("version") not in (VERSION, *_READ_TOO):
             raise _no_bench_file(path, f"its version is {said.get('version')}, here {VERSION}")
         try:
             return cls._of(said)
@@ -187,8 +207,9 @@ class BenchResult:
             network=dict(said["network"]),
             source=str(said["source"]),
             rows=[_row(row) for row in said["rows"]],
-            left_out=[{"what": one["what"], "why": one["why"]} for one in said["left_out"]],
+            left_out=[{**one, "what": one["what"], "why": one["why"]} for one in said["left_out"]],
             files=[dict(file) for file in said["files"]],
+            method=dict(said.get("method", {})),
             seconds=_number(said["seconds"]),
         )
 
@@ -206,25 +227,27 @@ def write_text(path: Path, text: str) -> None:
 
 
 def size_text(size_hw: Sequence[int] | None) -> str:
-    """As 224×384 (height × width); empty for None."""
-    return "" if size_hw is None else "×".join(str(side) for side in size_hw)
+    """As 384×224, width × height as everywhere on the command line; empty for None."""
+    return "" if size_hw is None else "×".join(str(side) for side in reversed(size_hw))
 
 
 def _row(said: Mapping[str, Any]) -> Row:
-    known = {name: said[name] for name in Row.__dataclass_fields__}
+    """The figures are those of the samples, whatever else the file says of them."""
     subject = {name: said["subject"][name] for name in Subject.__dataclass_fields__}
     for name in ("input_hw", "frame_hw"):
         subject[name] = None if subject[name] is None else tuple(map(int, subject[name]))
     if subject["group"] not in GROUPS:
         raise ValueError(f"group {subject['group']!r}")
-    for name in _NUMBERS:
-        known[name] = _number(known[name])
-    known["samples_ms"] = tuple(_number(value) for value in said["samples_ms"])
-    if not known["samples_ms"] or not known["p50_ms"] > 0:
+    samples_ms = tuple(_number(value) for value in said["samples_ms"])
+    if not samples_ms or not all(samples_ms):
         raise ValueError(f"no samples of {subject['name']}")
     verification = said["verification"]
-    known["verification"] = None if verification is None else Figures(**verification)
-    return Row(**{**known, "subject": Subject(**subject)})
+    return Row.of(
+        Subject(**subject),
+        str(said["region"]),
+        Timed(samples_ms, _number(said["images_per_second"]) / subject["batch"]),
+        None if verification is None else Figures(**verification),
+    )
 
 
 def _number(value: Any) -> float:

@@ -13,13 +13,15 @@ from itertools import cycle
 import numpy as np
 import torch
 
-from stream_cam.bench.clock import Case, Clock, Effort, HostClock, measure
+from stream_cam.bench.clock import Case, Clock, HostClock
 from stream_cam.bench.engines import Bound
-from stream_cam.bench.result import Row, Subject
+from stream_cam.bench.plan import Plan, Planned
+from stream_cam.bench.result import Subject
 from stream_cam.cam.cpu import CpuOverlay, CpuPreprocessor, scale_cam
 from stream_cam.cam.geometry import plan_fit
 from stream_cam.config import LookConfig
 from stream_cam.engine.manifest import Figures
+from stream_cam.engine.verify import Comparison
 from stream_cam.errors import BenchError
 from stream_cam.explain import Explainer
 from stream_cam.frame import BgrImage, FloatArray
@@ -47,13 +49,20 @@ class FrameStages:
         explainer: with `fit="stretch"`.
         net: its network, on the CPU in float32.
         frames: (H, W, 3) uint8 BGR, all of one size; taken in turns.
+        comparison: as `Bound.verify` takes it.
 
     Raises:
         EngineError: its engine is not the network.
         BenchError: the stages do not add up to what the explainer does.
     """
 
-    def __init__(self, explainer: Explainer, net: CamNet, frames: Sequence[BgrImage]) -> None:
+    def __init__(
+        self,
+        explainer: Explainer,
+        net: CamNet,
+        frames: Sequence[BgrImage],
+        comparison: Comparison | None = None,
+    ) -> None:
         engine = explainer.engine
         if engine is None:
             raise BenchError("an explainer with --fit native has no engine before its first frame")
@@ -76,23 +85,18 @@ class FrameStages:
         self._picture = np.empty_like(frames[0])
         self._frames = cycle(frames)
         self._frame = frames[0]
-        self.verification: Figures = self._bound.verify(net)
+        self.verification: Figures = self._bound.verify(net, comparison)
         for frame in frames[:3]:
             self._check(frame)
 
-    def rows(self, effort: Effort) -> list[Row]:
-        """Times all stages, in turns."""
-        cases = self.cases()
-        timed = measure(cases, effort)
-        return [
-            Row.of(
-                self._subject(name),
-                f"{REGIONS[name]}; {cases[name].clock.name}",
-                timed[name],
-                self.verification if name in ("network", "frame") else None,
+    def plan(self) -> Plan:
+        """All stages, ready to be timed."""
+        return {
+            self._subject(name): Planned(
+                case, REGIONS[name], self.verification if name in ("network", "frame") else None
             )
-            for name in cases
-        ]
+            for name, case in self.cases().items()
+        }
 
     def cases(self) -> dict[str, Case]:
         """Stages by their names, in the order of a frame's way; the whole frame last."""

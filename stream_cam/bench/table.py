@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, get_args
 
+from stream_cam.bench.clock import LEAST_WARM_UPS
 from stream_cam.bench.machine import busy, described
-from stream_cam.bench.result import GROUP_TITLES, GROUPS, BenchResult, Group, Row, size_text
+from stream_cam.bench.result import (
+    GROUP_TITLES,
+    GROUPS,
+    NOT_HERE,
+    BenchResult,
+    Group,
+    Row,
+    size_text,
+)
+from stream_cam.config import Precision
 
 _PIPE_COLUMNS = 200
 _LEFT = ("", "what", "engine", "on", "input", "mode", "timed")
@@ -17,10 +27,11 @@ _COLUMNS: dict[Group, tuple[str, ...]] = {
     "kernel": ("what", "on"),
     "peer": ("what", "engine", "on"),
 }
+PRECISIONS = [name for name in get_args(Precision) if name != "auto"]
 _FIGURES = ("n", "p50 ms", "p90 ms", "p99 ms", "spread", "images/s", "timed")
 
 
-def print_result(result: BenchResult) -> None:
+def print_result(result: BenchResult, *, verbose: bool = False) -> None:
     """Everything, on stdout."""
     from rich.console import Console
     from rich.markup import escape
@@ -48,8 +59,11 @@ def print_result(result: BenchResult) -> None:
             table.add_row(*map(escape, _cells(group, row)))
         console.print()
         console.print(table)
+    for file in result.files:
+        console.print()
+        print_file(file)
     console.print()
-    for line in footer(result):
+    for line in footer(result, verbose=verbose):
         console.print(escape(line), soft_wrap=True)
 
 
@@ -61,7 +75,7 @@ def markdown(result: BenchResult) -> str:
         rule = ["---" if column in _LEFT else "---:" for column in columns]
         lines += ["", f"## {_title(group, rows)}", "", _md(columns), _md(rule)]
         lines += [_md(_cells(group, row)) for row in rows]
-    lines += ["", *(f"- {line}" for line in footer(result))]
+    lines += ["", *(f"- {line}" for line in footer(result, verbose=True))]
     return "\n".join(lines) + "\n"
 
 
@@ -72,26 +86,75 @@ def header(result: BenchResult) -> list[str]:
         *described(result.machine),
         f"network: {network['model']}, {network['n_classes']} classes, weights "
         f"{network['weights']} ({network['weights_sha256']}); frames: {result.source}",
+        *described_method(result.method),
         f"command: {result.command} ({result.seconds:.0f} s)",
     ]
 
 
-def footer(result: BenchResult) -> list[str]:
-    """How to read it, and what is not in it."""
+def described_method(method: Mapping[str, Any]) -> list[str]:
+    """How it was measured, in lines for people; none for figures that do not say it."""
+    if not method:
+        return []
+    at_once = "all rows of a table" if method["in_turns"] else "the rows of one engine"
+    return [
+        f"method: at most {method['samples']} calls or {method['seconds']:g} s a row, in "
+        f"{method['turns']} turns, {at_once} in turns; untimed: {method['warm_ups']} calls before "
+        f"the first turn (fewer, {LEAST_WARM_UPS} at least, if they take longer than a turn), "
+        f"{method['settle']} before each further one",
+        f"threads: {', '.join(f'{name} {said}' for name, said in method['threads'].items())}; "
+        f"this process: {method['pinning']}",
+    ]
+
+
+def footer(result: BenchResult, *, verbose: bool = False) -> list[str]:
+    """How to read it, and what is not in it.
+
+    Args:
+        verbose: a line for each that is left out, also where there is no such thing here.
+    """
     said = [
         "spread: (p90 − p10) / p50. images/s: calls one after the other, not waited for where they "
-        "can be queued. Every engine was compared with its network in float32 before it was timed."
+        "can be queued; of several streams all together, while p50 is one frame's. -: too few "
+        "calls (p50 from 5, p90 from 20, p99 from 200). Every engine was compared with its network "
+        "in float32 before it was timed."
     ]
     if what := busy(result.machine):
         said.append(f"{what}: only ratios within this run mean something")
-    return said + [f"left out: {one['what']}: {one['why']}" for one in result.left_out]
+    told = [one for one in result.left_out if verbose or one.get("kind") != NOT_HERE]
+    said += [f"left out: {one['what']}: {one['why']}" for one in told]
+    missing = [one["what"] for one in result.left_out if one.get("kind") == NOT_HERE]
+    if missing and not verbose:
+        said.append(
+            f"left out: {len(missing)} that this machine or their engine does not have "
+            f"({', '.join(_shortened(missing))}); --verbose says why of each"
+        )
+    return said
 
 
-def milliseconds(value_ms: float) -> str:
+def _shortened(missing: Sequence[str]) -> list[str]:
+    """`tensorrt` for all of its precisions, `openvino:fp16`, `openvino:fp32 batch 8`."""
+    parts = [what.split(", ") for what in missing]
+    specs = [
+        f"{spec} {rest[0]}" if rest and rest[0].startswith("batch") else spec
+        for spec, *rest in parts
+    ]
+    engines = [spec.partition(":")[0] for spec in specs if " " not in spec]
+    whole = {engine for engine in engines if engines.count(engine) == len(PRECISIONS)}
+    named = [spec.partition(":")[0] if spec.partition(":")[0] in whole else spec for spec in specs]
+    return list(dict.fromkeys(named))
+
+
+def milliseconds(value_ms: float | None) -> str:
     """Three digits that count."""
+    if value_ms is None:
+        return "-"
     if value_ms >= 100:
         return f"{value_ms:.0f}"
     return f"{value_ms:.1f}" if value_ms >= 10 else f"{value_ms:.3g}"
+
+
+def percent(share: float | None) -> str:
+    return "-" if share is None else f"{share:.0%}"
 
 
 def _groups(rows: Sequence[Row]) -> list[tuple[Group, list[Row]]]:
@@ -118,7 +181,7 @@ def _cells(group: Group, row: Row) -> list[str]:
         "p50 ms": milliseconds(row.p50_ms),
         "p90 ms": milliseconds(row.p90_ms),
         "p99 ms": milliseconds(row.p99_ms),
-        "spread": f"{row.spread:.0%}",
+        "spread": percent(row.spread),
         "images/s": f"{row.images_per_second:.{0 if row.images_per_second >= 100 else 1}f}",
         "timed": row.region,
     }
@@ -127,3 +190,31 @@ def _cells(group: Group, row: Row) -> list[str]:
 
 def _md(cells: Sequence[str]) -> str:
     return f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |"
+
+
+def print_file(file: Mapping[str, Any]) -> None:
+    """What `stream_cam.bench.files.file_throughput` found, on stdout."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else _PIPE_COLUMNS)
+    said = f"{file['frames']} frames, {file['engine']}, {file['parallel']} explained at once"
+    console.print(Text(f"whole file through `run`: {file['video']}, {said}", style="bold italic"))
+    table = Table(box=None, pad_edge=False)
+    for column in ("", "frames/s", "ms of a core a frame"):
+        table.add_column(column, justify="left" if not column else "right")
+    for name, stage in file["alone"].items():
+        table.add_row(f"{name} alone", f"{stage['fps']:.1f}", f"{stage['core_ms']:.1f}")
+    table.add_row("run, all at once", f"{file['run_fps']:.1f}", "")
+    console.print(table)
+    if file["explain_p50_ms"] is not None:
+        console.print(
+            f"explaining one frame takes {milliseconds(file['explain_p50_ms'])} ms (p50) while "
+            f"{file['parallel']} are explained at once"
+        )
+    console.print(
+        f"run reaches {file['of_slowest']:.0%} of its slowest stage ({file['slowest']}), and "
+        f"{file['of_what_cores_allow']:.0%} of the {file['cores_allow_fps']:.1f} frames/s that "
+        f"{file['n_cores']} cores allow for all stages together"
+    )

@@ -226,7 +226,7 @@ def _demo(command: Demo, signals: Signals) -> None:
 
 def _build(command: Build) -> int:
     from stream_cam.build import build_command
-    from stream_cam.session import parallel_choices
+    from stream_cam.processor import parallel_choices
 
     build_command(
         command.model,
@@ -250,7 +250,7 @@ def _engines(command: Engines) -> int:
 def _bench(command: Bench, arguments: Sequence[str]) -> int:
     from stream_cam.bench.command import bench_command
 
-    bench_command(command.bench, arguments)
+    bench_command(command.bench, arguments, verbose=command.verbose)
     return 0
 
 
@@ -285,7 +285,8 @@ def _summarise(report: Report) -> None:
     explain = report.latency.get("explain")
     parts = [f"{report.rendered} frames in {report.seconds:.1f} s ({report.fps:.1f} fps)"]
     if explain is not None:
-        parts.append(f"explain p50 {explain.p50_ms:.1f} ms, p95 {explain.p95_ms:.1f} ms")
+        at_once = f" a frame, {report.parallel} at once" if report.parallel > 1 else ""
+        parts.append(f"explain p50 {explain.p50_ms:.1f} ms, p95 {explain.p95_ms:.1f} ms{at_once}")
     if report.engine:
         parts.append(f"{report.engine['name']} on {report.engine['device']}")
     counts = {"superseded": report.superseded, "stale": report.stale, "corrupt": report.corrupt}

@@ -77,6 +77,8 @@ class EngineInfo:
     """How many sessions may run at once to good effect."""
     batch: Batch = field(default=Batch(), repr=False)
     """Which N it takes."""
+    threads: str = field(default="", repr=False, compare=False)
+    """How many threads it computes on, and whether they are pinned; empty: PyTorch's."""
 
     @property
     def way_out(self) -> str:

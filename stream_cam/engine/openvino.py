@@ -141,6 +141,7 @@ class OpenVinoEngine:
             logits_shape=tuple(compiled.output(0).shape),
             features_shape=tuple(compiled.output(1).shape),
             parallel=parallel,
+            threads=_threads(compiled),
         )
 
     def session(self) -> Session:
@@ -170,6 +171,16 @@ class _OpenVinoSession:
         for index, tensor in enumerate((logits, features)):
             request.set_output_tensor(index, openvino.Tensor(tensor.numpy(), shared_memory=True))
         self._kept = (batch, logits, features)
+
+
+def _threads(compiled: openvino.CompiledModel) -> str:
+    """In OpenVINO's own words; empty where this version does not say."""
+    try:
+        count = compiled.get_property("INFERENCE_NUM_THREADS")
+        pinned = compiled.get_property("ENABLE_CPU_PINNING")
+    except RuntimeError:
+        return ""
+    return f"{count} {'pinned' if pinned else 'not pinned'}"
 
 
 def _options(precision: Precision, parallel: int) -> dict[str, str]:

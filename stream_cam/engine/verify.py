@@ -81,7 +81,13 @@ GATES: Mapping[str, Gate] = {
 """By the engine's precision."""
 
 
-def verify(engine: Engine, net: CamNet, frames: Sequence[Tensor] = ()) -> Figures:
+def verify(
+    engine: Engine,
+    net: CamNet,
+    frames: Sequence[Tensor] = (),
+    *,
+    comparison: Comparison | None = None,
+) -> Figures:
     """Compares an engine with the network it was made from.
 
     Args:
@@ -89,12 +95,13 @@ def verify(engine: Engine, net: CamNet, frames: Sequence[Tensor] = ()) -> Figure
             most it takes.
         net: the network, on the CPU in float32.
         frames: (1, 3, H, W) float32 each, to compare on besides the drawn and the random ones.
+        comparison: what the network says of them, where several engines are compared with it.
 
     Raises:
         GateError: they differ by more than the precision explains, with the figures.
         EngineError: it does not run.
     """
-    comparison = Comparison(net, engine.info.input_shape, frames)
+    comparison = comparison or Comparison(net, engine.info.input_shape, frames)
     try:
         figures = comparison.figures(engine)
     except RuntimeError as error:

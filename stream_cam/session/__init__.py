@@ -21,7 +21,7 @@ from stream_cam.config import (
     WebConfig,
 )
 from stream_cam.errors import SinkError, StreamCamError
-from stream_cam.processor import usable_cores
+from stream_cam.processor import parallel_choices
 from stream_cam.report import Report, versions
 from stream_cam.results import open_results, result_paths
 from stream_cam.results.sheet import SheetSink
@@ -342,9 +342,3 @@ def parallel_frames(info: SourceInfo, live: bool) -> int:
     if live or info.still or not highest_throughput:
         return lowest_latency
     return highest_throughput[0]
-
-
-def parallel_choices() -> tuple[int, ...]:
-    """What `parallel_frames` may say on this machine, 1 first."""
-    n_cores = usable_cores()
-    return (1, min(4, n_cores)) if n_cores > 1 else (1,)

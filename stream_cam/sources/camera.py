@@ -18,7 +18,7 @@ import cv2
 import numpy as np
 
 from stream_cam.closing import Closes
-from stream_cam.config import CaptureConfig
+from stream_cam.config import CaptureConfig, size_hw
 from stream_cam.errors import SourceError, SourceErrorKind, SourceNotFoundError, UsageError
 from stream_cam.frame import BgrImage, Frame
 from stream_cam.sources.base import SourceInfo
@@ -203,7 +203,7 @@ class _Mode:
 
     @classmethod
     def wanted(cls, config: CaptureConfig) -> _Mode:
-        width, height = map(int, (config.camera_size or "0x0").split("x"))
+        height, width = size_hw(config.camera_size) if config.camera_size else (0, 0)
         return cls(width, height, config.camera_fps or _WANTED_FPS)
 
     def ask(self, device: Device) -> _Mode:

@@ -16,6 +16,7 @@ from typing import Final
 from urllib.parse import parse_qsl, urlsplit
 
 from stream_cam.closing import Closes
+from stream_cam.config import size_hw
 from stream_cam.errors import SourceError, UsageError, unknown_name
 from stream_cam.frame import Frame
 from stream_cam.sources.base import SourceInfo
@@ -134,13 +135,10 @@ class DemoSource(Closes):
 
 
 def _size(text: str) -> tuple[int, int]:
-    sides = text.lower().split("x")
-    low, high = _SIDE_PX
-    if len(sides) != 2 or not all(side.isascii() and side.isdigit() for side in sides):
-        raise UsageError(f"demo:// size must be WIDTHxHEIGHT, such as 1280x720, got {text!r}")
-    width, height = int(sides[0]), int(sides[1])
-    if not (low <= width <= high and low <= height <= high):
-        raise UsageError(f"demo:// size must have sides of {low}..{high} pixels, got {text!r}")
+    try:
+        height, width = size_hw(text, "demo:// size", *_SIDE_PX)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
     return width, height
 
 
