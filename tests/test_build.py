@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from toy_engine import ToyBackend
 from waiting import wait_until
 
-from stream_cam import build, explain, session
+from stream_cam import build, explain
 from stream_cam.cli import main
 from stream_cam.config import ModelConfig
 from stream_cam.engine import Batch, openvino, quantize_nncf, verify
@@ -36,7 +36,7 @@ def place(tmp_path: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty folder with the weights, an empty store in it, one engine to build."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("STREAM_CAM_ENGINES", str(tmp_path / "engines"))
-    monkeypatch.setattr(session, "parallel_choices", lambda: (1,))
+    monkeypatch.setattr("stream_cam.processor.parallel_choices", lambda: (1,))
     (tmp_path / "tiny.safetensors").symlink_to(tiny)
     return tmp_path
 
