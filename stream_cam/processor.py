@@ -1,9 +1,11 @@
-"""What the system tells of its processor."""
+"""The processor: its cores, what the system tells of it, and how threads are scheduled on it."""
 
 from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 
@@ -26,3 +28,29 @@ def cpuinfo(field: str) -> list[str]:
     except OSError:
         return []
     return [value.strip() for value in re.findall(rf"^{field}\s*: (.+)$", text, re.MULTILINE)]
+
+
+@contextmanager
+def scheduling_kept() -> Iterator[None]:
+    """Take back real-time scheduling that a library gives to threads of this process (Linux).
+
+    SVT-AV1, run by root, gives it to the thread that opens an encoder and to all threads of its
+    own (SCHED_FIFO, priority 99). These and every process that they start then starve the rest of
+    the machine: a browser under test stood still for 20 minutes. (SVT-AV1 in PyAV 18.1)
+    """
+    before = _real_time_threads()
+    try:
+        yield
+    finally:
+        for thread in _real_time_threads() - before:
+            with suppress(OSError):  # it has ended
+                os.sched_setscheduler(thread, os.SCHED_OTHER, os.sched_param(0))
+
+
+def _real_time_threads() -> set[int]:
+    found = set()
+    for task in Path("/proc/self/task").glob("*") if hasattr(os, "SCHED_FIFO") else ():
+        with suppress(OSError):
+            if os.sched_getscheduler(int(task.name)) in (os.SCHED_FIFO, os.SCHED_RR):
+                found.add(int(task.name))
+    return found

@@ -15,7 +15,7 @@ import av.error
 
 from stream_cam.config import CodecName, RecordConfig
 from stream_cam.errors import SinkError, UsageError, unknown_name
-from stream_cam.processor import usable_cores
+from stream_cam.processor import scheduling_kept, usable_cores
 
 logger = logging.getLogger(__name__)
 
@@ -238,7 +238,8 @@ def encodes(name: str) -> bool:
             codec.options = {"x265-params": "log-level=error"}
         frame = av.VideoFrame(256, 256, "yuv420p")
         frame.pts = 0
-        packets = [*codec.encode(frame), *codec.encode(None)]
+        with scheduling_kept():
+            packets = [*codec.encode(frame), *codec.encode(None)]
     except (av.error.FFmpegError, ValueError) as exc:
         logger.debug("the encoder %s does not work here: %s", name, exc)
         return False

@@ -22,6 +22,7 @@ from stream_cam._version import __version__
 from stream_cam.config import RecordConfig
 from stream_cam.errors import OutputExistsError, SinkError
 from stream_cam.frame import BgrImage, Colour
+from stream_cam.processor import scheduling_kept
 from stream_cam.sinks.base import Picture, Sink, StreamInfo
 from stream_cam.sinks.claim import Claim
 from stream_cam.sinks.encoders import CONTAINERS, check_codec, choose
@@ -227,7 +228,8 @@ class VideoSink(Sink):
             codec.thread_type = "FRAME"
         self._tag(codec, self._colour_of(height))
         self._stream = stream
-        self._container.start_encoding()  # what cannot be written shows at the first picture
+        with scheduling_kept():
+            self._container.start_encoding()  # what cannot be written shows at the first picture
 
     def _open_container(self) -> OutputContainer:
         self._claim = Claim(self._part, create=True)
