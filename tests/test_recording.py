@@ -293,7 +293,8 @@ def test_no_encoder_makes_threads_real_time(tmp_path: Path, codec: Any) -> None:
             assert classes() == {os.SCHED_OTHER}
     assert classes() == {os.SCHED_OTHER}
     encodes.cache_clear()
-    assert encodes("libsvtav1") and classes() == {os.SCHED_OTHER}
+    assert encodes("libsvtav1")
+    assert classes() == {os.SCHED_OTHER}
 
 
 def test_encoders_are_really_opened() -> None:
