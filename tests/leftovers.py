@@ -81,13 +81,18 @@ def _command_of(pid: int) -> str:
 
 
 def _listening() -> set[str]:
-    """Sockets of this process that listen: their inodes and addresses."""
+    """TCP sockets of this process that listen: their inodes and addresses.
+
+    Python's own multiprocessing keeps one of another kind.
+    """
     found = set()
     for descriptor in Path("/proc/self/fd").glob("*"):
         with suppress(OSError):
             inode = os.readlink(descriptor)
             if inode.startswith("socket:"):
                 with socket.socket(fileno=os.dup(int(descriptor.name))) as ours:
-                    if ours.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+                    if ours.family != socket.AF_UNIX and ours.getsockopt(
+                        socket.SOL_SOCKET, socket.SO_ACCEPTCONN
+                    ):
                         found.add(f"{ours.getsockname()} ({inode})")
     return found
