@@ -45,15 +45,27 @@ ROOT = Path(__file__).resolve().parent.parent
 VideoMaker = Callable[..., Path]
 
 
-_SLOW = frozenset(
+_SLOW_KINDS = frozenset(
     f"needs_{kind}"
     for kind in ("chromium", "firefox", "webkit", "rtsp_server", "display", "strace", "nginx")
 )
+_SLOW_MODULES = frozenset(
+    [
+        "accounting", "batch", "bench", "bench_graphs", "bench_peers", "build", "chaos",
+        "choice_kernels", "cli", "compute_sanitizer", "demo_model", "end_to_end", "engine",
+        "gpu_check", "healing", "kernel_budget", "nv12_kernels", "overlay_kernel", "peers",
+        "pipes", "preprocess_kernel", "quantize", "quantize_layers", "recording",
+        "session_watching", "sources_http_stills", "sources_protocols", "steady", "verify",
+        "web_server",
+    ]
+)  # fmt: skip
+"""Real engine builds, whole commands, kernels in the interpreter: each over ten seconds alone."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        if any(mark.name in _SLOW for mark in item.iter_markers()):
+        kinds = {mark.name for mark in item.iter_markers()}
+        if _SLOW_KINDS & kinds or item.path.stem.removeprefix("test_") in _SLOW_MODULES:
             item.add_marker("slow")
 
 
