@@ -124,7 +124,7 @@ def test_engines_batches_and_stages_are_measured(
     assert printed.count("left out: ") == 1
     assert found.left_out[-1]["why"].startswith("the openvino engine takes one frame at a time")
     assert "openvino fp32" in found.method["threads"]
-    assert f"threads: torch {torch.get_num_threads()}, OpenCV " in printed
+    assert f"threads: torch: {torch.get_num_threads()}; OpenCV: " in printed
     assert found.command.startswith("stream-cam bench --weights tiny.safetensors")
     assert found.command in printed
     assert found.machine["cpu_cores"] >= 1

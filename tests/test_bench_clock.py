@@ -141,15 +141,19 @@ def test_a_case_that_fails_leaves_the_others() -> None:
 
 
 def test_calls_at_the_same_time_are_counted_together_and_each_has_its_own_latency() -> None:
-    # Two threads: 0.1 s a call beside the other; the last one of the second is alone, and faster.
+    # Two threads: 0.1 s a call beside the other. The first call of the one begins alone, the last
+    # one of the other is half alone, and faster.
     first = [(0.0, 0.1), (0.1, 0.2), (0.2, 0.3)]
     second = [(0.05, 0.15), (0.15, 0.25), (0.25, 0.32)]
     samples_ms, n_done, seconds = overlapping([first, second])
-    assert samples_ms == pytest.approx([100.0] * 5)
+    assert samples_ms == pytest.approx([100.0] * 4)
     assert seconds == pytest.approx(0.25)
     assert n_done == pytest.approx(0.5 + 2 + 2 + 0.05 / 0.07)
     samples_ms, n_done, seconds = overlapping([[(0.0, 0.1), (0.1, 0.2)]] * 2)
+    assert samples_ms == pytest.approx([100.0] * 4)
     assert n_done / seconds == pytest.approx(20.0)  # a second; one after the other would be 10
+    apart = overlapping([[(0.0, 0.1), (0.1, 0.2)], [(0.3, 0.4), (0.4, 0.5)]])
+    assert apart == (pytest.approx([100.0] * 4), 0.0, 0.0)
 
 
 def test_streams_really_are_called_at_the_same_time() -> None:

@@ -55,7 +55,7 @@ def test_bare_machine_runs_it_to_the_end(tmp_path: Path) -> None:
     )
     assert "No module named 'av'" in hidden.stderr
     out = tmp_path / "out"
-    options = ["--device", "cpu", "--batch", "1", "2", "--shape", "64x64", "32x64"]
+    options = ["--device", "cpu", "--batch", "1", "2", "--shape", "64x64", "64x32"]
     options += ["--more-batches", "4", "--engines", "eager", "openvino"]
     options += ["--frame", "96x64", "--samples", "2", "--budget", "280", "--out", str(out)]
     done = subprocess.run(

@@ -17,6 +17,8 @@ Span = tuple[float, float]
 """Seconds at which a call began and ended."""
 
 LEAST_WARM_UPS = 2
+_NEARLY_ALL = 0.9
+"""Of a call, beside which others run."""
 _BURST = 50
 """Calls in the one region that a GPU's images a second are counted over, at most."""
 
@@ -253,8 +255,8 @@ def _at_once(calls: Sequence[Call], n_calls: int, seconds: float) -> list[list[S
 def overlapping(spans: Sequence[Sequence[Span]]) -> tuple[list[float], float, float]:
     """What calls at the same time took, as far as all threads were at work.
 
-    The last call of the slowest thread runs alone, and faster than it does in a run; it counts as
-    far as it lies beside the others, and is no sample.
+    The first and the last call of a thread may run alone, and faster than in a run. Such a call
+    counts as far as it lies beside the others; it is no sample unless nearly all of it does.
 
     Args:
         spans: of each thread its calls, in the order of time.
@@ -264,9 +266,10 @@ def overlapping(spans: Sequence[Sequence[Span]]) -> tuple[list[float], float, fl
     """
     begin, end = max(each[0][0] for each in spans), min(each[-1][1] for each in spans)
     every = sorted(span for each in spans for span in each)
-    samples_ms = [1e3 * (last - first) for first, last in every if last <= end]
-    n_done = sum(
+    shares = [
         max(0.0, min(last, end) - max(first, begin)) / max(last - first, 1e-9)
         for first, last in every
-    )
-    return samples_ms, n_done, end - begin
+    ]
+    beside = [span for span, share in zip(every, shares, strict=True) if share >= _NEARLY_ALL]
+    samples_ms = [1e3 * (last - first) for first, last in beside or every]
+    return samples_ms, sum(shares), max(0.0, end - begin)

@@ -67,10 +67,12 @@ def medians_range(row: Row) -> tuple[float, float]:
     return min(medians), max(medians)
 
 
-def noise(row: Row) -> float:
-    """Half of `medians_range`, as a share of the median."""
+def noise(row: Row) -> str:
+    """Half of `medians_range` as a share of the median, for people; a dash for too few calls."""
+    if row.n < _LEAST_CALLS:
+        return "-"
     low, high = medians_range(row)
-    return (high - low) / 2 / median(row)
+    return f"±{(high - low) / 2 / median(row):.0%}"
 
 
 @dataclass(frozen=True)
@@ -132,7 +134,7 @@ def print_comparison(comparison: Comparison) -> None:
             milliseconds(median(new)),
             f"{change.ratio:.2f}",
             f"{percent(old.drift)} / {percent(new.drift)}",
-            f"±{noise(old):.0%} / ±{noise(new):.0%}",
+            f"{noise(old)} / {noise(new)}",
             f"[{_COLOURS.get(change.verdict, 'dim')}]{change.verdict}[/]",
         )
     console.print(table)

@@ -258,7 +258,7 @@ class _Bench:
         if info.parallel != parallel:
             return  # it has no streams
         if info.threads:
-            streams = f", {parallel} streams" if parallel > 1 else ""
+            streams = f" with {parallel} streams" if parallel > 1 else ""
             self.result.method["threads"][f"{info.name} {info.precision}{streams}"] = info.threads
         for mode, capture in modes_of(info.device):
             name = mode if parallel == 1 else f"{parallel} streams"

@@ -101,7 +101,7 @@ def described_method(method: Mapping[str, Any]) -> list[str]:
         f"{method['turns']} turns, {at_once} in turns; untimed: {method['warm_ups']} calls before "
         f"the first turn (fewer, {LEAST_WARM_UPS} at least, if they take longer than a turn), "
         f"{method['settle']} before each further one",
-        f"threads: {', '.join(f'{name} {said}' for name, said in method['threads'].items())}; "
+        f"threads: {'; '.join(f'{name}: {said}' for name, said in method['threads'].items())}; "
         f"this process: {method['pinning']}",
     ]
 

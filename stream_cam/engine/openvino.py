@@ -180,7 +180,7 @@ def _threads(compiled: openvino.CompiledModel) -> str:
         pinned = compiled.get_property("ENABLE_CPU_PINNING")
     except RuntimeError:
         return ""
-    return f"{count} {'pinned' if pinned else 'not pinned'}"
+    return f"{count}, {'pinned' if pinned else 'not pinned'}"
 
 
 def _options(precision: Precision, parallel: int) -> dict[str, str]:
