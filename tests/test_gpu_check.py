@@ -77,7 +77,7 @@ def test_bare_machine_runs_it_to_the_end(tmp_path: Path) -> None:
     left_out = {one["what"]: one["why"] for one in found.left_out}
     assert "OpenVINO cannot be imported" in left_out["openvino:fp32, a frame's stages"]
     assert "PyAV cannot be imported" in left_out["decode"]
-    assert "| eager fp32 | cpu | 2 | 32×64 | launch |" in (out / "bench.md").read_text("utf-8")
+    assert "| eager fp32 | cpu | 2 | 64×32 | launch |" in (out / "bench.md").read_text("utf-8")
     assert "</svg>" in (out / "bench.svg").read_text("utf-8")
     tests = (out / "tests.txt").read_text("utf-8")
     assert "error" not in tests.lower()
