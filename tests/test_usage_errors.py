@@ -171,6 +171,13 @@ def test_folder_of_videos_names_batch(place: Path, capsys: pytest.CaptureFixture
     assert "`stream-cam run 'my clips/a.mp4'` one" in said
 
 
+def test_folder_of_pictures_names_run(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (place / "pics").mkdir()
+    (place / "pics" / "a.png").touch()
+    said = refused("batch pics", capsys, 1)
+    assert "there are no videos in pics, only 1 picture: `stream-cam run pics annotated/`" in said
+
+
 def test_drawn_scene_needs_no_download(
     place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

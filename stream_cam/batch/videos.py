@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import logging
 import os
+import shlex
 from collections.abc import Iterator, Sequence
 from itertools import chain, islice
 from pathlib import Path
@@ -14,6 +15,7 @@ from stream_cam.errors import SourceNotFoundError, UsageError
 from stream_cam.sources.paths import (
     VIDEO_SUFFIXES,
     check_readable,
+    find_pictures,
     is_pattern,
     name_in,
     natural_key,
@@ -54,10 +56,23 @@ def find_videos(
             check_readable(place)
             videos = [place]
         if not videos:
-            raise SourceNotFoundError(f"there are no videos in {place}")
+            raise SourceNotFoundError(f"there are no videos in {place}{_pictures_instead(place)}")
         for path in sorted(videos, key=natural_key):
             found.setdefault(Path(path), name_in(place, path))
     return found
+
+
+def _pictures_instead(place: str) -> str:
+    """What to do with the pictures that there are; empty if there are none."""
+    try:
+        pictures, _ = find_pictures(place)
+    except SourceNotFoundError:
+        return ""
+    plural = "s" * (len(pictures) > 1)
+    return (
+        f", only {len(pictures)} picture{plural}: `stream-cam run {shlex.quote(place)} annotated/` "
+        "explains them"
+    )
 
 
 def _videos_of_folder(place: str, *, recursive: bool, leave_out: Path | None) -> list[str]:
