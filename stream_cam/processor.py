@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 
@@ -32,25 +32,18 @@ def cpuinfo(field: str) -> list[str]:
 
 @contextmanager
 def scheduling_kept() -> Iterator[None]:
-    """Take back real-time scheduling that a library gives to threads of this process (Linux).
+    """Take back real-time scheduling that a library gives to the calling thread (Linux).
 
-    SVT-AV1, run by root, gives it to the thread that opens an encoder and to all threads of its
-    own (SCHED_FIFO, priority 99). These and every process that they start then starve the rest of
-    the machine: a browser under test stood still for 20 minutes. (SVT-AV1 in PyAV 18.1)
+    SVT-AV1, run by root, gives it to the thread that opens an encoder, as to its own (SCHED_FIFO,
+    priority 99). Every process and thread that is started from there has it too: a browser under
+    test let nothing else run for 20 minutes. (SVT-AV1 in PyAV 18.1)
     """
-    before = _real_time_threads()
+    if not hasattr(os, "sched_getscheduler"):
+        yield
+        return
+    before, parameters = os.sched_getscheduler(0), os.sched_getparam(0)
     try:
         yield
     finally:
-        for thread in _real_time_threads() - before:
-            with suppress(OSError):  # it has ended
-                os.sched_setscheduler(thread, os.SCHED_OTHER, os.sched_param(0))
-
-
-def _real_time_threads() -> set[int]:
-    found = set()
-    for task in Path("/proc/self/task").glob("*") if hasattr(os, "SCHED_FIFO") else ():
-        with suppress(OSError):
-            if os.sched_getscheduler(int(task.name)) in (os.SCHED_FIFO, os.SCHED_RR):
-                found.add(int(task.name))
-    return found
+        if os.sched_getscheduler(0) != before:
+            os.sched_setscheduler(0, before, parameters)

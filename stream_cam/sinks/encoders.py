@@ -101,7 +101,9 @@ _ENCODERS: Final[Mapping[CodecName, tuple[_Encoder, ...]]] = {
             {"preset": "10"},
             tuple(map(str, range(14))),
             # Low delay, pictures in the order of their times: what is cut off still plays.
-            fixed={"svtav1-params": "pred-struct=1"},
+            # Without rtc it waits for ever, most often on small pictures: FFmpeg asks for each
+            # picture's packet at once, and SVT-AV1 (4.1) does not always give it.
+            fixed={"svtav1-params": "pred-struct=1:rtc=1"},
         ),
     ),
     "vp9": (
