@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 
 # Two processes share the tests, file by file. "TESTS=" alone runs them in one.
-TESTS ?= -n 2 --dist loadfile
+TESTS ?= -n 2 --dist loadfile --max-worker-restart 0
 
 .PHONY: demo test test-fast test-tensorrt lint format peers bench clean
 

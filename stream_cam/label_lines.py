@@ -60,6 +60,8 @@ def _numbered(lines: Sequence[str], where: str) -> list[str] | None:
             return _by_number(numbers, names)
         # After a blank a number may be a part of the names, as in `10 euro` or `0 fingers`.
         last = pattern is _NUMBERED[1]
+        if not last and numbers[0] == 0 and not _is_sequence(numbers):
+            raise WeightsError(f"{where}: its numbers have gaps or repetitions; {_SAVE}")
         if not _is_sequence(numbers) or (min(numbers) and (last or len(lines) == 1)):
             continue
         if len(set(names)) == len(names):

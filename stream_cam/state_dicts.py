@@ -216,7 +216,11 @@ def _tell_what_is_left(
         )
     inside = f"{found.place}." if found.place else ""
     for place, tensors in groups.items():
-        if _EMA.search(place) and not f"{place}.".startswith(inside):
+        if (
+            _EMA.search(place)
+            and not f"{place}.".startswith(inside)
+            and not inside.startswith(place)
+        ):
             logger.warning("%s: the moving average (EMA) at %s is not used", source_name, place)
         elif inside.startswith(f"{place}." if place else ""):
             layers = [

@@ -237,6 +237,14 @@ def test_a_lone_moving_average_is_named(
     assert "the weights are a moving average (EMA), from model_ema" in caplog.text
 
 
+def test_a_moving_average_behind_a_prefix_is_used_and_only_that_is_said(
+    tmp_path: Path, state: State, caplog: pytest.LogCaptureFixture
+) -> None:
+    load(saved(tmp_path, {"model_ema": {f"module.{key}": each for key, each in state.items()}}))
+    assert "the weights are a moving average (EMA), from model_ema.module" in caplog.text
+    assert "is not used" not in caplog.text
+
+
 def test_a_moving_average_in_another_form_is_named(
     tmp_path: Path, state: State, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -105,6 +105,10 @@ def test_run_writes_the_outputs_and_the_report(
     assert (f" ms a frame, {at_once} at once · " in summary) is (at_once > 1)
     assert "eager on cpu" in said.out
     assert "wrote a.mp4" in said.out
+    assert re.search(
+        r"wrote last\.png \(\d+\.\d kB, the last of 5 pictures; a folder keeps all: last/\)",
+        said.out,
+    )
     assert names(place) == ["a.mp4", "b.mkv", "f", "last.png", "report.json"]
     assert n_frames("a.mp4") == n_frames("b.mkv") == len(names(place / "f")) == 5
     report = json.loads((place / "report.json").read_text())

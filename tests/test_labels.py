@@ -135,6 +135,7 @@ def test_folders_that_are_called_by_numbers(tmp_path: Path) -> None:
         ("a.txt", "0,ant\n1,bee\n3,wasp", "gaps or repetitions"),
         ("a.txt", "0,ant\n0,bee\n1,wasp", "gaps or repetitions"),
         ("a.txt", "1: ant\n2: bee\n4: wasp", "gaps or repetitions"),
+        ("a.txt", "0 ant\n2 bee\n5 wasp", "gaps or repetitions"),
         ("a.txt", "ant,0\nbee,1\nwasp,5", "gaps or repetitions"),
         ("a.txt", "2 fingers\n0 fingers\n1 fingers", "not in order"),
         ("a.txt", "{0: 'ant', 1: 'bee', 3: 'wasp'}", "without gaps"),

@@ -283,7 +283,8 @@ def _say_where(urls: Sequence[str], _: Settings) -> None:
 
 def _summarise(report: Report) -> None:
     explain = report.latency.get("explain")
-    parts = [f"{report.rendered} frames in {report.seconds:.1f} s ({report.fps:.1f} fps)"]
+    frames = "frame" if report.rendered == 1 else "frames"
+    parts = [f"{report.rendered} {frames} in {report.seconds:.1f} s ({report.fps:.1f} fps)"]
     if explain is not None:
         at_once = f" a frame, {report.parallel} at once" if report.parallel > 1 else ""
         parts.append(f"explain p50 {explain.p50_ms:.1f} ms, p95 {explain.p95_ms:.1f} ms{at_once}")
@@ -301,9 +302,23 @@ def _summarise(report: Report) -> None:
         elif sink.failed:
             continue
         elif sink.written and path.is_file():
-            _say(f"wrote {sink.name} ({path.stat().st_size / 1e6:.1f} MB)")
+            _say(f"wrote {sink.name} ({_size_of(path)}{_replaced(sink)})")
         elif sink.written and path.is_dir():
             _say(f"wrote {sink.name}")
+
+
+def _size_of(path: Path) -> str:
+    size = path.stat().st_size
+    return f"{size / 1e6:.1f} MB" if size >= 1e5 else f"{size / 1e3:.1f} kB"
+
+
+def _replaced(sink: SinkCount) -> str:
+    """A word about the pictures that a single picture file could not keep."""
+    from stream_cam.sinks.images import PICTURE_SUFFIXES
+
+    if sink.written < 2 or Path(sink.name).suffix.lower() not in PICTURE_SUFFIXES:
+        return ""
+    return f", the last of {sink.written} pictures; a folder keeps all: {Path(sink.name).stem}/"
 
 
 def _segments_of(sink: SinkCount) -> str:
