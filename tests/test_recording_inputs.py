@@ -132,15 +132,19 @@ def test_frames_times_and_shape_are_the_sources(name: str, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(
-    ("name", "expected"), [("hdr", (9, 9, 16, 1)), ("full range", (5, 2, 2, 2))]
+    ("name", "before", "after"),
+    [
+        ("hdr", (9, 9, 16, 1), (1, 1, 1, 1)),  # tone-mapped to BT.709, and said to be
+        ("full range", (5, 2, 2, 2), (5, 2, 2, 2)),
+    ],
 )
-def test_colours_stay_tagged_as_they_were(
-    name: str, expected: tuple[int, ...], tmp_path: Path
+def test_colours_are_tagged_as_they_are(
+    name: str, before: tuple[int, ...], after: tuple[int, ...], tmp_path: Path
 ) -> None:
     path, out = make(tmp_path, INPUTS[name]), tmp_path / "out.mp4"
     annotate(path, out)
-    assert colour_of(path) == expected
-    assert colour_of(out) == expected
+    assert colour_of(path) == before
+    assert colour_of(out) == after
 
 
 def test_a_rotated_file_is_recorded_upright(tmp_path: Path) -> None:

@@ -99,9 +99,10 @@ _ENCODERS: Final[Mapping[CodecName, tuple[_Encoder, ...]]] = {
             35,
             "crf",
             {"preset": "10"},
-            tuple(map(str, range(14))),
+            # 12 and 13 wait for ever now and then, as it does without rtc: see below.
+            tuple(map(str, range(12))),
             # Low delay, pictures in the order of their times: what is cut off still plays.
-            # Without rtc it waits for ever, most often on small pictures: FFmpeg asks for each
+            # Without rtc it may wait for ever, most often on small pictures: FFmpeg asks for each
             # picture's packet at once, and SVT-AV1 (4.1) does not always give it.
             fixed={"svtav1-params": "pred-struct=1:rtc=1"},
         ),
