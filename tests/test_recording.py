@@ -465,7 +465,7 @@ def test_recovery_without_the_sound_that_was_asked_for_is_none(clip: Path, tmp_p
     [
         (["--start", "5", "--end", "0:03"], "--end 0:03 is not after --start 5"),
         (["--start", "soon"], "--start is a time in seconds or h:m:s, got 'soon'"),
-        (["--size", "wide"], "--size is WIDTHxHEIGHT in pixels, got 'wide'"),
+        (["--size", "wide"], "--size is WIDTHxHEIGHT in pixels, such as 1280x720, got 'wide'"),
         (["--crf", "20", "--bitrate", "4M"], "--crf and --bitrate are two ways to say the same"),
         (["--every", "0"], "--every is a number of frames from 1, got 0"),
         (["--bitrate", "fast"], "--bitrate is a number with k, M or G behind it, got 'fast'"),
@@ -478,7 +478,7 @@ def test_recovery_without_the_sound_that_was_asked_for_is_none(clip: Path, tmp_p
             "--crf of hevc is from 0 to 51, got 52",
         ),
         (["--bitrate", "4"], "--bitrate is bits a second from 1k on, got '4'"),
-        (["--size", "99999x9"], "--size is at most 16384 pixels a side, got 99999x9"),
+        (["--size", "99999x9"], "--size has sides of 1 to 16384 pixels, got '99999x9'"),
         (["--end", "0"], "--end 0 is not after --start 0"),
         (["--segment", "10m"], "--segment is for recordings: give a video as output"),
     ],

@@ -53,10 +53,11 @@ with WindowSink() as sink:
     _, _, wider, higher = cv2.getWindowImageRect(title)
     assert wider > width and higher > height, (wider, higher)
 with WindowSink() as sink:
-    assert sink.wait(Waiting("waiting for rtsp://***@cam/x"))
+    away = Waiting("waiting for rtsp://***@cam/x", "a reason", 1)
+    assert sink.wait(away)
     cv2.destroyAllWindows()
     cv2.waitKey(50)
-    assert not sink.wait(Waiting("waiting for rtsp://***@cam/x"))
+    assert not sink.wait(away)
 print("shown")
 """
 

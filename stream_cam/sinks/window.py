@@ -77,6 +77,10 @@ class WindowSink(Sink):
             cv2.waitKey(1)  # Qt takes a window away only when events run
 
     def wait(self, waiting: Waiting) -> bool:
+        if not self._shown and not waiting.reason:
+            # A window that stands while the network is loaded now and then stays black for ever:
+            # for seconds nothing hears its events. It is worth that only if a camera is away.
+            return True
         if not self._shown:
             self._open(2 * _WAITING_HW[0], 2 * _WAITING_HW[1])
             self._waits = True
