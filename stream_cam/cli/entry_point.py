@@ -11,6 +11,7 @@ import threading
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -210,7 +211,7 @@ def _demo(command: Demo, signals: Signals) -> None:
         command.web,
         on_open=_say_where,
         on_start=lambda pipeline: signals.watch(pipeline.stop),
-        on_end=None if quiet else _summarise,
+        on_end=None if quiet else partial(_summarise, sheet=True),
     )
     if quiet or report.live:
         return
@@ -281,7 +282,8 @@ def _say_where(urls: Sequence[str], _: Settings) -> None:
         _say(f"watch at {url}   (Ctrl-C ends it)")
 
 
-def _summarise(report: Report) -> None:
+def _summarise(report: Report, *, sheet: bool = False) -> None:
+    """How it went; `sheet`: its picture shows several moments, and none replaced another."""
     explain = report.latency.get("explain")
     frames = "frame" if report.rendered == 1 else "frames"
     parts = [f"{report.rendered} {frames} in {report.seconds:.1f} s ({report.fps:.1f} fps)"]
@@ -302,7 +304,7 @@ def _summarise(report: Report) -> None:
         elif sink.failed:
             continue
         elif sink.written and path.is_file():
-            _say(f"wrote {sink.name} ({_size_of(path)}{_replaced(sink)})")
+            _say(f"wrote {sink.name} ({_size_of(path)}{'' if sheet else _replaced(sink)})")
         elif sink.written and path.is_dir():
             _say(f"wrote {sink.name}")
 
