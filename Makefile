@@ -14,8 +14,7 @@ demo: $(VENV)/.installed
 	$(BIN)/stream-cam demo --overwrite
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest $(TESTS) -m "not alone"
-	$(BIN)/python -m pytest -m alone
+	$(BIN)/python -m pytest $(TESTS)
 
 # Without browsers, RTSP servers, whole commands and real engine builds.
 test-fast: $(VENV)/.dev

@@ -28,8 +28,8 @@ def main() -> int:
     if problem is None:
         return 0
     print(f"opencv-python cannot be used here ({problem}); taking opencv-python-headless instead:")
-    print("everything works but windows (Debian: apt-get install libgl1 libglib2.0-0 libxcb1, then")
-    print("`make clean`, to have those too)")
+    print("everything works but windows (Debian: apt-get install libgl1 libglib2.0-0 libxcb1")
+    print("libx11-xcb1, then `make clean`, to have those too)")
     # opencv-python stays registered, as the dependency it is; the headless files take its place.
     pip(
         "install",

@@ -20,7 +20,7 @@ import cv2
 import numpy as np
 import pytest
 from browser import chromium
-from commands import Command
+from commands import START_SECONDS, Command
 from displays import x_server
 from material import numbered_picture, write_video
 from PIL import Image, ImageGrab, features
@@ -40,9 +40,6 @@ _SCENE = "demo://shapes?size=320x240&fps=10&seed=3"
 _ENDINGS = {"end": 0, "interrupt": 130, "terminate": 143}
 _SIGNALS = {"interrupt": signal.SIGINT, "terminate": signal.SIGTERM}
 ending = pytest.mark.parametrize("ending", _ENDINGS)
-black_now_and_then = pytest.mark.xfail(
-    reason="the window now and then stays black for ever; not understood yet", strict=False
-)
 
 
 def scene(ending: str, seconds: int = 3) -> str:
@@ -85,7 +82,7 @@ def window_seen(command: Command, display: str) -> BgrImage:
         shots[:] = [screenshot(display)]
         return bool(np.ptp(shots[0].astype(int), axis=2).max() > 100)
 
-    wait_until(colourful, 60.0)
+    wait_until(colourful, START_SECONDS)
     return shots[0]
 
 
@@ -119,8 +116,6 @@ def n_pictures(path: Path) -> int:
     return len(frames)
 
 
-@black_now_and_then
-@pytest.mark.alone
 @pytest.mark.needs_display
 class TestWindow:
     @ending
@@ -183,8 +178,6 @@ class TestFile:
                 assert image.size == _SIZE_HW[::-1]
 
 
-@black_now_and_then
-@pytest.mark.alone
 @pytest.mark.needs_display
 @pytest.mark.needs_chromium
 class TestSeveral:

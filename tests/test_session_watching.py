@@ -53,11 +53,10 @@ with WindowSink() as sink:
     _, _, wider, higher = cv2.getWindowImageRect(title)
     assert wider > width and higher > height, (wider, higher)
 with WindowSink() as sink:
-    away = Waiting("waiting for rtsp://***@cam/x", "a reason", 1)
-    assert sink.wait(away)
+    assert sink.wait(Waiting("waiting for rtsp://***@cam/x"))
     cv2.destroyAllWindows()
     cv2.waitKey(50)
-    assert not sink.wait(away)
+    assert not sink.wait(Waiting("waiting for rtsp://***@cam/x"))
 print("shown")
 """
 

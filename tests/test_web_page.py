@@ -8,6 +8,7 @@ import re
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -298,11 +299,38 @@ def test_page_notices_a_silent_server_and_comes_back(page: Page, shown: Show) ->
     assert loop is not None
     loop.call_soon_threadsafe(silence.wait, 30)
     try:
-        page.wait_for_selector("#banner:has-text('NO NEW PICTURE')")
         page.wait_for_selector("#banner:has-text('NOT CONNECTED')")
     finally:
         silence.set()
     live(page)
+
+
+def test_page_says_that_pictures_no_longer_come(browser: Browser, shown: Show) -> None:
+    """The server is there and sends its figures, and no picture."""
+    withheld: list[bytes] | None = None
+
+    def tell(route: WebSocketRoute, message: str | bytes) -> None:
+        if isinstance(message, bytes) and withheld is not None:
+            withheld.append(message)
+        else:
+            route.send(message)
+
+    def pass_on(route: WebSocketRoute) -> None:
+        routes.append(route)
+        route.connect_to_server().on_message(partial(tell, route))
+
+    routes: list[WebSocketRoute] = []
+    with visit(browser, "about:blank") as page:
+        page.route_web_socket(re.compile("/ws$"), pass_on)
+        page.goto(shown.url)
+        live(page)
+        withheld = []
+        page.wait_for_selector("#banner:has-text('NO NEW PICTURE')")
+        assert page.locator("#state").text_content() == "not live"
+        late, withheld = withheld, None
+        for picture in late:  # the server sends no other before the page has had this one
+            routes[-1].send(picture)
+        live(page)
 
 
 def test_page_comes_back_after_reload_and_restart(browser: Browser) -> None:

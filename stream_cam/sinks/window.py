@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import logging
 import os
 import re
 import sys
@@ -20,6 +21,8 @@ from stream_cam.import_order import pyav_came_first
 from stream_cam.settings import Settings
 from stream_cam.sinks.base import Picture, Sink, Waiting
 from stream_cam.sinks.keys import Keys
+
+logger = logging.getLogger(__name__)
 
 _LARGEST_WH: Final = (1280, 800)
 """Size in pixels that a window has at first at most; it can be dragged larger."""
@@ -77,10 +80,6 @@ class WindowSink(Sink):
             cv2.waitKey(1)  # Qt takes a window away only when events run
 
     def wait(self, waiting: Waiting) -> bool:
-        if not self._shown and not waiting.reason:
-            # A window that stands while the network is loaded now and then stays black for ever:
-            # for seconds nothing hears its events. It is worth that only if a camera is away.
-            return True
         if not self._shown:
             self._open(2 * _WAITING_HW[0], 2 * _WAITING_HW[1])
             self._waits = True
@@ -174,12 +173,28 @@ def display_problem() -> str | None:
         return f"no display: DISPLAY is not set{wayland}; {_WITHOUT_WINDOW}"
     if not gui.startswith("QT"):
         return None
+    _leave_events_to_qt()
     return _connection_problem(display)
 
 
 def _gui_of_opencv() -> str:
     match = re.search(r"^\s*GUI:\s*(\S+)", cv2.getBuildInformation(), re.MULTILINE)
     return match.group(1).upper() if match else ""
+
+
+@functools.cache
+def _leave_events_to_qt() -> None:
+    """Have Qt tell Xlib to leave the X events to it, through the libX11-xcb of this machine.
+
+    OpenCV's wheel brings a libX11-xcb of its own, which writes that word where libX11 1.6 has it.
+    A libX11 1.8 has it elsewhere, so Xlib reads events too, and what it takes never reaches Qt: a
+    window whose first Expose is among that stays black for ever. To be called before Qt's plugin
+    is loaded.
+    """
+    try:
+        ctypes.CDLL("libX11-xcb.so.1", ctypes.RTLD_GLOBAL)
+    except OSError:
+        logger.warning("the window may stay black without libX11-xcb (apt install libx11-xcb1)")
 
 
 @functools.cache
