@@ -33,10 +33,10 @@ from rich.table import Table
 from stream_cam.cam.cpu import scale_cam
 from stream_cam.cam.steady import SteadyMaps
 from stream_cam.config import CaptureConfig
-from stream_cam.explain import Explainer
+from stream_cam.explain.explainer import Explainer
 from stream_cam.frame import Explanation, FloatArray, Frame, Truth
 from stream_cam.sources import open_source
-from stream_cam.sources.demo_scene import SHAPE_SECONDS, Scene
+from stream_cam.sources.demo.scene import SHAPE_SECONDS, Scene
 
 """(n, 2): x and y in frame pixels."""
 

@@ -25,14 +25,14 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 from rtsp_harness import RtspServer, rtsp_server_problem  # noqa: E402
 
 from stream_cam.config import CaptureConfig, LookConfig, ModelConfig  # noqa: E402
-from stream_cam.explain import Explainer  # noqa: E402
+from stream_cam.draw.layouts import Renderer  # noqa: E402
+from stream_cam.explain.explainer import Explainer  # noqa: E402
 from stream_cam.frame import Frame  # noqa: E402
-from stream_cam.ledger import Progress  # noqa: E402
-from stream_cam.pipeline import Pipeline  # noqa: E402
-from stream_cam.render import Renderer  # noqa: E402
+from stream_cam.pipeline.counters import Progress  # noqa: E402
+from stream_cam.pipeline.pipeline import Pipeline  # noqa: E402
 from stream_cam.sinks import NullSink  # noqa: E402
 from stream_cam.sources import open_source  # noqa: E402
-from stream_cam.sources.healing import HealingSource  # noqa: E402
+from stream_cam.sources.reconnecting import HealingSource  # noqa: E402
 
 FPS = 30
 AWAY_WITHIN_SECONDS = 60.0

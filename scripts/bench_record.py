@@ -24,14 +24,14 @@ import time
 from pathlib import Path
 from typing import Any
 
+from stream_cam.atomic_files import write_whole
 from stream_cam.bench.command import check_writable
 from stream_cam.bench.files import file_throughput, write_scenes
 from stream_cam.bench.machine import examined
 from stream_cam.bench.table import print_file
 from stream_cam.config import ModelConfig, RecordConfig
 from stream_cam.errors import BenchError, StreamCamError
-from stream_cam.sinks.encoders import choose
-from stream_cam.whole import write_whole
+from stream_cam.sinks.video.encoders import choose
 
 WEIGHTS = "demo"
 SAMPLE_SECONDS = 5.0

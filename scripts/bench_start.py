@@ -26,7 +26,7 @@ begun = time.clock_gettime(time.CLOCK_MONOTONIC)
 import json, sys
 sys.path.insert(0, {root!r})
 import numpy as np
-from stream_cam.explain import Explainer
+from stream_cam.explain.explainer import Explainer
 imported = time.clock_gettime(time.CLOCK_MONOTONIC)
 explainer = Explainer.load({model!r}, weights={weights!r}, precision={precision!r})
 explainer.explain(np.zeros((720, 1280, 3), np.uint8))

@@ -32,15 +32,15 @@ import numpy as np
 from stream_cam.bench.machine import described, examined
 from stream_cam.closing import Closes
 from stream_cam.config import LookConfig, WebConfig
-from stream_cam.explain import Explainer
+from stream_cam.draw.layouts import Renderer
+from stream_cam.explain.explainer import Explainer
 from stream_cam.frame import Frame
-from stream_cam.pipeline import Pipeline
-from stream_cam.render import Renderer
+from stream_cam.pipeline.pipeline import Pipeline
 from stream_cam.settings import Settings
 from stream_cam.sinks.base import Sink, StreamInfo
-from stream_cam.sinks.video import VideoSink
+from stream_cam.sinks.video.sink import VideoSink
 from stream_cam.sources.base import SourceInfo
-from stream_cam.sources.demo_scene import Scene
+from stream_cam.sources.demo.scene import Scene
 from stream_cam.web.address import WebAddress
 from stream_cam.web.sink import WebSink
 

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from demo_backgrounds import Background, ByteArray, FloatArray, Rng, fractal, random_colour
 
-from stream_cam.sources.outlines import (
+from stream_cam.sources.demo.outlines import (
     NOTHING,
     SHAPE_NAMES,
     Outline,
@@ -22,7 +22,7 @@ from stream_cam.sources.outlines import (
     resampled,
     rotated,
 )
-from stream_cam.sources.shapes import BoxXyxy, clip_to_frame, mask_box, render_mask
+from stream_cam.sources.demo.shapes import BoxXyxy, clip_to_frame, mask_box, render_mask
 
 LABELS = (*SHAPE_NAMES, NOTHING)
 ASPECTS = {"1:1": 1.0, "4:3": 4 / 3, "16:9": 16 / 9, "3:4": 3 / 4, "9:16": 9 / 16}

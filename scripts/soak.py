@@ -29,12 +29,12 @@ from chaos_proxy import ChaosProxy, Fault  # noqa: E402
 from rtsp_harness import RtspServer, rtsp_server_problem  # noqa: E402
 
 from stream_cam.config import CaptureConfig, LookConfig, ModelConfig  # noqa: E402
-from stream_cam.explain import Explainer  # noqa: E402
-from stream_cam.pipeline import Pipeline  # noqa: E402
-from stream_cam.render import Renderer  # noqa: E402
+from stream_cam.draw.layouts import Renderer  # noqa: E402
+from stream_cam.explain.explainer import Explainer  # noqa: E402
+from stream_cam.pipeline.pipeline import Pipeline  # noqa: E402
 from stream_cam.sinks.base import Picture, Sink  # noqa: E402
 from stream_cam.sources import open_source  # noqa: E402
-from stream_cam.sources.healing import HealingSource  # noqa: E402
+from stream_cam.sources.reconnecting import HealingSource  # noqa: E402
 
 START_SIZE = "1280x720"
 RSS_GROWTH = 0.02

@@ -19,6 +19,7 @@ from stream_cam._version import __version__
 if TYPE_CHECKING:
     from stream_cam.cam.steady import SteadyMaps
     from stream_cam.config import CaptureConfig, LookConfig, ModelConfig, PipelineConfig, RunConfig
+    from stream_cam.draw.layouts import Renderer
     from stream_cam.errors import (
         EngineError,
         ModelError,
@@ -31,13 +32,12 @@ if TYPE_CHECKING:
         UsageError,
         WeightsError,
     )
-    from stream_cam.explain import Explainer
+    from stream_cam.explain.explainer import Explainer
     from stream_cam.frame import Explanation, Features, Frame, Prediction, Region, Truth
-    from stream_cam.model import CamNet
-    from stream_cam.pipeline import Pipeline
-    from stream_cam.render import Renderer
-    from stream_cam.report import Report
-    from stream_cam.served import Served, serve
+    from stream_cam.model.camnet import CamNet
+    from stream_cam.pipeline.pipeline import Pipeline
+    from stream_cam.pipeline.report import Report
+    from stream_cam.pipeline.serve import Served, serve
     from stream_cam.settings import Settings
     from stream_cam.sinks import open_sink
     from stream_cam.sinks.base import Picture, Sink, StreamInfo
@@ -55,13 +55,13 @@ _HOMES = {
         "EngineError", "ModelError", "NoCamError", "OutputExistsError", "SinkError", "SourceError",
         "SourceNotFoundError", "StreamCamError", "UsageError", "WeightsError",
     ),
-    "stream_cam.explain": ("Explainer",),
+    "stream_cam.explain.explainer": ("Explainer",),
     "stream_cam.frame": ("Explanation", "Features", "Frame", "Prediction", "Region", "Truth"),
-    "stream_cam.model": ("CamNet",),
-    "stream_cam.pipeline": ("Pipeline",),
-    "stream_cam.render": ("Renderer",),
-    "stream_cam.report": ("Report",),
-    "stream_cam.served": ("Served", "serve"),
+    "stream_cam.model.camnet": ("CamNet",),
+    "stream_cam.pipeline.pipeline": ("Pipeline",),
+    "stream_cam.draw.layouts": ("Renderer",),
+    "stream_cam.pipeline.report": ("Report",),
+    "stream_cam.pipeline.serve": ("Served", "serve"),
     "stream_cam.settings": ("Settings",),
     "stream_cam.sinks": ("open_sink",),
     "stream_cam.sinks.base": ("Picture", "Sink", "StreamInfo"),

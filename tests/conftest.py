@@ -120,7 +120,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The weights of an untrained ResNet18 with four classes."""
     from safetensors.torch import save_file
 
-    from stream_cam.model import build_network
+    from stream_cam.model.camnet import build_network
 
     torch.manual_seed(0)
     path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"

@@ -14,7 +14,7 @@ from stream_cam.cam.cpu import CpuOverlay, scale_cam
 from stream_cam.cam.reference import upsample_heat
 from stream_cam.config import LookConfig, Upsampling
 from stream_cam.engine.base import Session
-from stream_cam.explain import Explainer
+from stream_cam.explain.explainer import Explainer
 from stream_cam.frame import BgrImage, Explanation, FloatArray, Frame, Region
 
 SIDE = 64

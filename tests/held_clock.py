@@ -7,8 +7,8 @@ import threading
 from collections.abc import Callable
 from datetime import datetime, timedelta
 
-from stream_cam.sinks import keep
-from stream_cam.sources.healing import Clock
+from stream_cam.sinks.video import retention
+from stream_cam.sources.reconnecting import Clock
 
 DEADLINE_SECONDS = 20.0
 """Nothing here takes a second on a quiet machine; a hang is what this is to find."""
@@ -17,7 +17,7 @@ DEADLINE_SECONDS = 20.0
 NOON = datetime(2026, 11, 22, 12)
 
 
-class HeldTime(keep.Clock):
+class HeldTime(retention.Clock):
     """Noon."""
 
     def __init__(self) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from stream_cam.model import build_network
+from stream_cam.model.camnet import build_network
 
 LABELS = ("bird", "cat", "dog", "fish", "horse", "owl", "rat")
 

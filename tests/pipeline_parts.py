@@ -13,14 +13,14 @@ import torch
 from torch import nn
 
 from stream_cam.closing import Closes
+from stream_cam.draw.hud import HudStatus
+from stream_cam.draw.layouts import Renderer
 from stream_cam.errors import SinkError
-from stream_cam.explain import Explainer
+from stream_cam.explain.explainer import Explainer
 from stream_cam.frame import BgrImage, Explanation, Frame
-from stream_cam.hud import HudStatus
-from stream_cam.labels import Target
-from stream_cam.pipeline import Pipeline
-from stream_cam.render import Renderer
-from stream_cam.report import Report
+from stream_cam.model.labels import Target
+from stream_cam.pipeline.pipeline import Pipeline
+from stream_cam.pipeline.report import Report
 from stream_cam.sinks.base import Picture, Sink, StreamInfo
 from stream_cam.sources.base import Source, SourceInfo
 

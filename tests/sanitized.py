@@ -73,7 +73,7 @@ def ring(device: str) -> None:
     from networks import LABELS, small_network
 
     from stream_cam.config import LookConfig
-    from stream_cam.explain import Explainer
+    from stream_cam.explain.explainer import Explainer
 
     made = Explainer.from_module(
         small_network(), labels=LABELS, engine="eager", device="cuda", input_size=64

@@ -30,9 +30,9 @@ from pipeline_parts import (
 
 from stream_cam.errors import SinkError, SourceError
 from stream_cam.frame import Frame
-from stream_cam.pipeline import Pipeline
+from stream_cam.pipeline.pipeline import Pipeline
 from stream_cam.sinks.base import Picture
-from stream_cam.sinks.video import VideoSink
+from stream_cam.sinks.video.sink import VideoSink
 
 STOP_SECONDS = 2.0
 """The run is over so long after a stop, and what was being done is."""

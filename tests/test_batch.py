@@ -14,12 +14,12 @@ import pytest
 from material import write_video
 from processes import process, wait_for
 
-from stream_cam.batch import Batch, Job, find_videos
 from stream_cam.cli import main
+from stream_cam.cli.batch import Batch, Job, find_videos
 from stream_cam.config import BatchConfig, ModelConfig, PipelineConfig, RecordConfig
 from stream_cam.errors import SourceNotFoundError, UsageError
-from stream_cam.sinks.claim import Claim
-from stream_cam.sinks.video import part_of
+from stream_cam.sinks.video.lock import Claim
+from stream_cam.sinks.video.sink import part_of
 from stream_cam.sources import VideoSource
 
 DEADLINE_SECONDS = 60.0
@@ -276,7 +276,7 @@ def test_as_many_run_at_once_as_are_asked_for(clips: Path, monkeypatch: pytest.M
 def test_a_process_that_dies_is_a_failure_of_its_video(
     clips: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("stream_cam.batch.worker._work", os._exit)  # not with such arguments
+    monkeypatch.setattr("stream_cam.cli.batch.worker._work", os._exit)  # not with such arguments
     batch = Batch(["clips/b9.mp4"], Path("out"), CONFIG)
     batch.run(lambda job: None, lambda: None)
     assert batch.jobs[0].fate == "failed"

@@ -27,8 +27,8 @@ from stream_cam.config import BenchConfig
 from stream_cam.engine import load_engine
 from stream_cam.engine.base import Engine
 from stream_cam.errors import BenchError, EngineError
-from stream_cam.model import CamNet
-from stream_cam.processor import parallel_choices
+from stream_cam.host import parallel_choices
+from stream_cam.model.camnet import CamNet
 
 SMALL = ["bench", "--weights", "tiny.safetensors", "--device", "cpu", "--frame", "96x64"]
 SMALL += ["--shape", "64x64", "--samples", "5", "--seconds", "60", "--no-file"]
@@ -84,7 +84,7 @@ def spoil(monkeypatch: pytest.MonkeyPatch, how: Any) -> None:
     def load(*arguments: Any, **options: Any) -> Engine:
         return Spoilt(load_engine(*arguments, **options), how)
 
-    for user in ("stream_cam.bench.engines", "stream_cam.explain"):
+    for user in ("stream_cam.bench.engines", "stream_cam.explain.explainer"):
         monkeypatch.setattr(f"{user}.load_engine", load)
 
 
@@ -532,8 +532,8 @@ def test_a_whole_file_is_run_with_the_fastest_engine(
 )
 def test_every_size_is_width_by_height(line: list[str], size_hw: tuple[int, int]) -> None:
     from stream_cam import config
-    from stream_cam.commands import parse
-    from stream_cam.sources.demo import DemoSource
+    from stream_cam.cli.options import parse
+    from stream_cam.sources.demo.source import DemoSource
 
     command: Any = parse(line)
     texts = {

@@ -21,8 +21,8 @@ from stream_cam.bench.stages import FrameStages
 from stream_cam.config import BenchConfig
 from stream_cam.engine.verify import GATES
 from stream_cam.errors import EngineError
-from stream_cam.explain import Explainer
-from stream_cam.model import CamNet
+from stream_cam.explain.explainer import Explainer
+from stream_cam.model.camnet import CamNet
 
 pytestmark = pytest.mark.needs_gpu
 
@@ -82,7 +82,7 @@ from stream_cam.bench.engines import Bound, Spec, open_engine
 from stream_cam.bench.plan import timed_rows
 from stream_cam.bench.replay import capture_graph
 from stream_cam.errors import EngineError
-from stream_cam.model import CamNet
+from stream_cam.model.camnet import CamNet
 
 net = CamNet.from_module(untrained("resnet18", 13), name="resnet18", probe_hw=(64, 64))
 engine = open_engine(net, "abc", Spec("eager", "fp32"), (64, 64), 1, "cuda")

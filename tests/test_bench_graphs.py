@@ -21,7 +21,7 @@ from stream_cam.bench.run import GRAPHS, _Bench
 from stream_cam.bench.table import markdown
 from stream_cam.config import BenchConfig
 from stream_cam.errors import BenchError, EngineError
-from stream_cam.explain import Explainer
+from stream_cam.explain.explainer import Explainer
 
 pytest.importorskip("triton", reason="no Triton for this system")
 
@@ -29,9 +29,9 @@ from stream_cam.bench import gpu as gpu_bench
 from stream_cam.bench.gpu import kernel_rows, small_kernel_rows
 from stream_cam.bench.graphs import REGIONS, GraphFrames
 from stream_cam.bench.kernel_case import Divided
-from stream_cam.gpu.frames import FrameGraphs
-from stream_cam.gpu.slot import Slot
-from stream_cam.gpu.standin import StandIn
+from stream_cam.explain.graph.scheduler import FrameGraphs
+from stream_cam.explain.graph.slot import Slot
+from stream_cam.explain.graph.standin import StandIn
 
 QUICK = Effort(samples=2, seconds=60.0, warm_ups=1, turns=1)
 SMALL: dict[str, Any] = {"cold_bytes": 1, "copied_bytes": 1 << 16}

@@ -26,9 +26,9 @@ from stream_cam.bench.stages import FrameStages
 from stream_cam.cli import main
 from stream_cam.config import BenchConfig, ModelConfig
 from stream_cam.errors import BenchError
-from stream_cam.explain import Explainer
+from stream_cam.explain.explainer import Explainer
 from stream_cam.frame import BgrImage, FloatArray
-from stream_cam.processor import parallel_choices
+from stream_cam.host import parallel_choices
 
 SCRIPT = Path(__file__).resolve().parent.parent / "scripts" / "bench_peers.py"
 
@@ -108,8 +108,8 @@ def test_a_peer_that_fails_leaves_the_other_figures(monkeypatch: pytest.MonkeyPa
 
 def test_our_frames_are_drawn_by_a_graph_where_there_is_one() -> None:
     pytest.importorskip("triton", reason="no Triton for this system")
-    from stream_cam.gpu.frames import FrameGraphs
-    from stream_cam.gpu.standin import StandIn
+    from stream_cam.explain.graph.scheduler import FrameGraphs
+    from stream_cam.explain.graph.standin import StandIn
 
     module = small_network()
     made = Explainer.from_module(module, labels=LABELS, engine="eager", device="cpu", input_size=64)

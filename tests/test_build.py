@@ -18,14 +18,14 @@ from torch import Tensor, nn
 from toy_engine import ToyBackend
 from waiting import wait_until
 
-from stream_cam import build, explain
-from stream_cam.cli import main
+from stream_cam.cli import build, main
 from stream_cam.config import ModelConfig
 from stream_cam.engine import Batch, openvino, quantize_nncf, verify
 from stream_cam.engine.machine import TENSORRT_INSTALL
 from stream_cam.engine.manifest import Figures
 from stream_cam.engine.store import BLOB, EngineStore
-from stream_cam.weights import Weights
+from stream_cam.explain import explainer
+from stream_cam.model.weights import Weights
 
 DEADLINE_SECONDS = 120.0
 ONE = ["--weights", "tiny.safetensors", "--input-size", "64", "--engine", "openvino"]
@@ -170,7 +170,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> nn.Module:
         *(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(32, 7)),
     ).eval()
     weights = Weights.of_module(module, 7, input_size=64)
-    for user in (build, explain):
+    for user in (build, explainer):
         monkeypatch.setattr(user, "load_weights", lambda *_: weights)
         monkeypatch.setattr(user, "build_network", lambda *_: module)
         monkeypatch.setattr(user, "load_parameters", lambda *_: None)

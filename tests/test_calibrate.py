@@ -10,15 +10,15 @@ import pytest
 import torch
 from torch import nn
 
-from stream_cam.calibrate import LEAST_FRAMES, MOST_FRAMES, read_calibration
 from stream_cam.cam.cpu import CpuPreprocessor
 from stream_cam.config import Fit
+from stream_cam.engine.calibration import LEAST_FRAMES, MOST_FRAMES, read_calibration
 from stream_cam.engine.quantize import Calibration
 from stream_cam.errors import UsageError
-from stream_cam.explain import Explainer
-from stream_cam.model import CamNet
+from stream_cam.explain.explainer import Explainer
+from stream_cam.model.camnet import CamNet
+from stream_cam.model.weights import Weights
 from stream_cam.sources import open_source
-from stream_cam.weights import Weights
 
 SIDE = 64
 

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stream_cam.capture import EndOfStream, Handoff
 from stream_cam.config import CaptureConfig
+from stream_cam.queues import EndOfStream, Handoff
 
 DEADLINE_SECONDS = 10.0
 

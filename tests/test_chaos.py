@@ -22,7 +22,7 @@ from stream_cam.config import CaptureConfig
 from stream_cam.errors import SourceError, SourceNotFoundError
 from stream_cam.frame import Frame
 from stream_cam.sources import open_source
-from stream_cam.sources.healing import HealingSource
+from stream_cam.sources.reconnecting import HealingSource
 
 DEADLINE_SECONDS = 40.0
 KILLS = int(os.environ.get("STREAM_CAM_KILLS", "3"))

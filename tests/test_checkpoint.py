@@ -18,11 +18,11 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from stream_cam.errors import WeightsError
-from stream_cam.key_names import in_torchvisions_words
-from stream_cam.model import build_network, load_parameters
-from stream_cam.state_dicts import find_parameters, fits
-from stream_cam.torchvision_models import shapes_of
-from stream_cam.weights import Weights, load_weights
+from stream_cam.model.camnet import build_network, load_parameters
+from stream_cam.model.key_names import in_torchvisions_words
+from stream_cam.model.state_dicts import find_parameters, fits
+from stream_cam.model.torchvision_models import shapes_of
+from stream_cam.model.weights import Weights, load_weights
 
 MODEL = "shufflenet_v2_x0_5"
 """torchvision's smallest network whose head is called fc, as ResNet's is."""

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 from recordings import FPS, times_in
 
+from stream_cam.cli.recover import recover
 from stream_cam.config import RecordConfig
 from stream_cam.errors import OutputExistsError
-from stream_cam.recover import recover
 from stream_cam.sinks import Picture, SegmentSink, StreamInfo, VideoSink, check_output
-from stream_cam.sinks.claim import Claim
+from stream_cam.sinks.video.lock import Claim
 from stream_cam.sources import VideoSource
 
 

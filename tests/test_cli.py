@@ -30,7 +30,7 @@ from torchvision.models import resnet18
 
 from stream_cam._version import __version__
 from stream_cam.cli import main
-from stream_cam.processor import parallel_choices
+from stream_cam.host import parallel_choices
 
 DEADLINE_SECONDS = 120.0
 """For a process of its own: torch's import alone takes seconds, and minutes on a busy machine."""
@@ -494,7 +494,7 @@ def test_interrupt_before_the_first_picture_is_in_the_report(
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("stream_cam.session.open_source", interrupted)
+    monkeypatch.setattr("stream_cam.pipeline.session.open_source", interrupted)
     assert main(["run", "rtsp://127.0.0.1:1/x", "null", "--report", "r.json", *options]) == 130
     assert json.loads(Path("r.json").read_text())["ended_by"] == "interrupted"
 

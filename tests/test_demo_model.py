@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from stream_cam.config import CaptureConfig
-from stream_cam.explain import Explainer
+from stream_cam.explain.explainer import Explainer
 from stream_cam.sinks.base import Picture
 from stream_cam.sinks.score import TruthScore
 from stream_cam.sources import open_source

@@ -10,9 +10,9 @@ import pytest
 
 from stream_cam.errors import SourceError, UsageError
 from stream_cam.frame import BgrImage
-from stream_cam.sources.demo import DemoSource, parse_demo_uri
-from stream_cam.sources.demo_scene import Scene
-from stream_cam.sources.outlines import SHAPE_NAMES
+from stream_cam.sources.demo.outlines import SHAPE_NAMES
+from stream_cam.sources.demo.scene import Scene
+from stream_cam.sources.demo.source import DemoSource, parse_demo_uri
 
 SMALL = "demo://shapes?size=320x180"
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from stream_cam import doctor
-from stream_cam.doctor import Finding, examine, print_table
+from stream_cam.cli import doctor
+from stream_cam.cli.doctor import Finding, examine, print_table
 from stream_cam.engine import machine
 from stream_cam.sources import camera
 

@@ -24,7 +24,7 @@ from stream_cam.engine.store import EngineStore
 from stream_cam.engine.typed_net import arithmetic
 from stream_cam.engine.verify import compare, verify
 from stream_cam.errors import EngineError, GateError, UsageError
-from stream_cam.model import CamNet
+from stream_cam.model.camnet import CamNet
 
 
 @pytest.fixture(scope="module")

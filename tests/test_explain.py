@@ -27,9 +27,9 @@ from stream_cam.cam.geometry import plan_fit
 from stream_cam.config import Fit, LookConfig
 from stream_cam.engine import Engine, load_engine
 from stream_cam.errors import NoCamError, UsageError, WeightsError
-from stream_cam.explain import Explainer
+from stream_cam.explain.explainer import Explainer
 from stream_cam.frame import BgrImage, Frame
-from stream_cam.model import build_network
+from stream_cam.model.camnet import build_network
 
 
 def small_explainer(**options: object) -> Explainer:
@@ -277,7 +277,7 @@ def test_engine_info_does_not_wait_for_another_engine(monkeypatch: pytest.Monkey
         wait(go_on)
         return load_engine(*args, **options)
 
-    monkeypatch.setattr("stream_cam.explain.load_engine", slowly)
+    monkeypatch.setattr("stream_cam.explain.explainer.load_engine", slowly)
     with ThreadPoolExecutor(2) as pool:
         other = pool.submit(explainer.explain, random_frame((64, 128)))
         try:

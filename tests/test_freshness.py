@@ -13,11 +13,11 @@ from rtsp_harness import RtspServer, rtsp_server_problem
 from torch import nn
 
 from stream_cam.config import CaptureConfig
-from stream_cam.explain import Explainer
+from stream_cam.draw.layouts import Renderer
+from stream_cam.explain.explainer import Explainer
 from stream_cam.frame import BgrImage, Explanation, Frame
-from stream_cam.labels import Target
-from stream_cam.pipeline import Pipeline
-from stream_cam.render import Renderer
+from stream_cam.model.labels import Target
+from stream_cam.pipeline.pipeline import Pipeline
 from stream_cam.sinks.base import Picture, Sink
 from stream_cam.sources import open_source
 

@@ -23,7 +23,7 @@ from stream_cam.engine.prepare import take_or_build
 from stream_cam.engine.quantize import Calibration, Quantizers
 from stream_cam.engine.verify import compare, verify
 from stream_cam.errors import EngineError
-from stream_cam.model import CamNet
+from stream_cam.model.camnet import CamNet
 
 HW = (64, 64)
 DEADLINE_SECONDS = 120.0

@@ -14,11 +14,11 @@ from graph_parts import assert_drawn_as_on_the_cpu, frame, picture, taken
 from networks import LABELS, small_network
 
 from stream_cam.cam.steady import SteadyMaps
-from stream_cam.capture import Line, Turn
 from stream_cam.config import EngineName, Fit, LookConfig, Precision
-from stream_cam.explain import Explainer
+from stream_cam.draw.layouts import Renderer
+from stream_cam.explain.explainer import Explainer
 from stream_cam.frame import BgrImage, Explanation, Frame
-from stream_cam.render import Renderer
+from stream_cam.queues import Line, Turn
 
 pytestmark = pytest.mark.needs_gpu
 
@@ -180,7 +180,7 @@ import torch
 from graph_parts import frame
 from networks import LABELS, small_network
 from stream_cam.errors import EngineError
-from stream_cam.explain import Explainer
+from stream_cam.explain.explainer import Explainer
 
 made = Explainer.from_module(
     small_network(), labels=LABELS, engine="eager", device="cuda", precision="fp32", input_size=224
@@ -214,7 +214,7 @@ except EngineError as error:
     print("told:", error, flush=True)
 """
 FAILS_IN_FLIGHT = f"""{FAILS.partition("bright = ")[0]}
-from stream_cam.gpu.plan import Order
+from stream_cam.explain.graph.request import Order
 
 bright = np.full((480, 640, 3), 255, np.uint8)
 with made.graphs.begun(pool.engine, made.plan((480, 640)), bright, Order()):

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from stream_cam.gpu.capture import captured
+from stream_cam.explain.graph.cuda_capture import captured
 
 
 @pytest.fixture

@@ -10,17 +10,17 @@ import pytest
 from pipeline_parts import Frames, Kept, TinyExplainer, make_explainer, run, tiny_network
 
 from stream_cam.cam.steady import SteadyMaps
-from stream_cam.capture import Line
 from stream_cam.config import LookConfig
+from stream_cam.draw.layouts import Renderer
 from stream_cam.errors import EngineError
 from stream_cam.frame import BgrImage, Drawn, Explanation, Frame
-from stream_cam.pipeline import Pipeline
-from stream_cam.render import Renderer
+from stream_cam.pipeline.pipeline import Pipeline
+from stream_cam.queues import Line
 
 pytest.importorskip("triton", reason="no Triton for this system")
 
-from stream_cam.gpu.frames import FrameGraphs
-from stream_cam.gpu.standin import StandIn
+from stream_cam.explain.graph.scheduler import FrameGraphs
+from stream_cam.explain.graph.standin import StandIn
 
 SIZE_HW = (32, 32)
 """The network's input: nothing is resized, so both paths see the same numbers."""
@@ -189,7 +189,7 @@ def test_live_frames_get_their_own_explanation_where_it_comes_soon() -> None:
 
     explainer.explain_drawn = timeless  # type: ignore[method-assign, assignment]
     with pytest.MonkeyPatch.context() as patches:
-        patches.setattr("stream_cam.pipeline._OWN_SECONDS", DEADLINE_SECONDS)
+        patches.setattr("stream_cam.pipeline.pipeline._OWN_SECONDS", DEADLINE_SECONDS)
         report = run(pipeline)
     assert report.captured == report.rendered == report.explained == 30
     own = [
@@ -208,7 +208,7 @@ def test_live_frames_do_not_wait_for_a_slow_network() -> None:
     pipeline._newest = replace(late, captured_ns=1, explained_ns=2_000_000_000)
     pipeline._wait_for_own(replace(frame, captured_ns=10**18))  # returns at once, or the test hangs
     with pytest.MonkeyPatch.context() as patches:
-        patches.setattr("stream_cam.pipeline._OWN_SECONDS", 1.9)
+        patches.setattr("stream_cam.pipeline.pipeline._OWN_SECONDS", 1.9)
         patches.setattr(pipeline._explained, "wait_for", None)
         pipeline._wait_for_own(replace(frame, captured_ns=10**18))
 

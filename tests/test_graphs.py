@@ -26,19 +26,19 @@ from torch import Tensor
 from stream_cam.cam.cpu import scale_cam
 from stream_cam.cam.geometry import plan_fit
 from stream_cam.cam.steady import SteadyMaps
-from stream_cam.capture import Line, Turn
 from stream_cam.config import Fit, LookConfig, Upsampling
+from stream_cam.draw.layouts import Renderer
 from stream_cam.errors import EngineError
-from stream_cam.explain import Explainer
+from stream_cam.explain.explainer import Explainer
 from stream_cam.frame import Explanation, Frame
-from stream_cam.render import Renderer
+from stream_cam.queues import Line, Turn
 
 pytest.importorskip("triton", reason="no Triton for this system")
 
-from stream_cam.gpu.base import NotCapturedError
-from stream_cam.gpu.frames import FrameGraphs
-from stream_cam.gpu.plan import Order
-from stream_cam.gpu.standin import StandIn
+from stream_cam.explain.graph.device import NotCapturedError
+from stream_cam.explain.graph.request import Order
+from stream_cam.explain.graph.scheduler import FrameGraphs
+from stream_cam.explain.graph.standin import StandIn
 
 DEADLINE_SECONDS = 120.0
 

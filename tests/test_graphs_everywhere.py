@@ -20,17 +20,17 @@ from waiting import wait_until
 
 from stream_cam.cam.steady import SteadyMaps
 from stream_cam.config import EngineName, Fit, LookConfig
-from stream_cam.explain import Explainer
+from stream_cam.draw.layouts import Renderer
+from stream_cam.explain.explainer import Explainer
 from stream_cam.frame import FloatArray
-from stream_cam.render import Renderer
 
 pytest.importorskip("triton", reason="no Triton for this system")
 
-from stream_cam.gpu.base import Graph, Stream, Work
-from stream_cam.gpu.cuda import CudaGpu, CudaStream
-from stream_cam.gpu.frames import FrameGraphs
-from stream_cam.gpu.plan import Order
-from stream_cam.gpu.standin import StandIn
+from stream_cam.explain.graph.cuda_device import CudaGpu, CudaStream
+from stream_cam.explain.graph.device import Graph, Stream, Work
+from stream_cam.explain.graph.request import Order
+from stream_cam.explain.graph.scheduler import FrameGraphs
+from stream_cam.explain.graph.standin import StandIn
 
 DEADLINE_SECONDS = 300.0
 BIG = (400, 420)

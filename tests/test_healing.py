@@ -22,7 +22,7 @@ from stream_cam.frame import Frame
 from stream_cam.sinks import Picture, StreamInfo, VideoSink
 from stream_cam.sources import VideoSource
 from stream_cam.sources.base import Heals, SourceInfo
-from stream_cam.sources.healing import LOOKS_PERMANENT, HealingSource
+from stream_cam.sources.reconnecting import LOOKS_PERMANENT, HealingSource
 
 URI = "rtsp://me:s3cret@cam/stream"
 

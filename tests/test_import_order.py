@@ -24,8 +24,8 @@ ORDER = "\nimport sys\nprint([name for name in sys.modules if name in ('av', 'cv
     [
         "import stream_cam, av",
         "from stream_cam import open_source",
-        "import stream_cam.sinks.video",
-        "import stream_cam.recover",
+        "import stream_cam.sinks.video.sink",
+        "import stream_cam.cli.recover",
         "from stream_cam import Explainer, open_sink",
     ],
 )

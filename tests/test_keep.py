@@ -18,9 +18,9 @@ from stream_cam.config import RecordConfig
 from stream_cam.errors import SinkError
 from stream_cam.frame import Frame
 from stream_cam.sinks import Picture, SegmentSink, StreamInfo
-from stream_cam.sinks.keep import Keep
-from stream_cam.sinks.segment_names import live_name, segments_of
-from stream_cam.sinks.video import n_pictures_in
+from stream_cam.sinks.video.retention import Keep
+from stream_cam.sinks.video.segment_names import live_name, segments_of
+from stream_cam.sinks.video.sink import n_pictures_in
 
 LIVE = StreamInfo(fps=Fraction(2), still=False, live=True)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from stream_cam.errors import WeightsError
-from stream_cam.labels import labels_of, read_labels
+from stream_cam.model.labels import labels_of, read_labels
 
 LABELS = ("ant", "bee", "wasp")
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from stream_cam.engine import EngineInfo
 from stream_cam.errors import EngineError
-from stream_cam.lanes import _GpuCopies
+from stream_cam.explain.host_path import _GpuCopies
 
 INFO = EngineInfo("eager", "cpu", "fp32", (1, 3, 8, 8), (1, 4), (1, 2, 2, 2), 1)
 

@@ -14,25 +14,20 @@ import stream_cam
 PACKAGE = Path(stream_cam.__file__).parent
 
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("_version", "errors", "config", "uri", "closing", "whole", "processor"),
-    ("import_order", "torch_settings", "label_lines", "pickled_data", "key_names"),
-    ("tracing", "frame", "fingerprint", "labels", "head", "capture", "lettering"),
-    ("settings", "hud"),
-    ("report", "checkpoint", "torchvision_models", "sources", "sinks", "cam"),
-    ("state_dicts",),
-    ("model", "weights", "web"),
+    ("_version", "errors", "config", "uri", "closing", "atomic_files", "host", "queues"),
+    ("import_order", "frame"),
+    ("sources",),
+    ("cam",),
+    ("model",),
+    ("settings",),
     ("engine",),
-    ("gpu",),
-    ("lanes",),
-    ("explain", "calibrate"),
-    ("render", "outlet", "results"),
-    ("painter",),
-    ("ledger",),
+    ("explain",),
+    ("draw",),
+    ("sinks",),
+    ("web",),
+    ("results",),
     ("pipeline",),
-    ("terminal",),
-    ("session", "doctor", "build", "kept", "recover"),
-    ("batch", "bench", "served"),
-    ("commands",),
+    ("bench",),
     ("cli",),
     ("__main__",),
 )
@@ -117,7 +112,7 @@ def test_help_loads_nothing_heavy(command: str) -> None:
 
 
 def test_drawn_scenes_need_no_video_library() -> None:
-    assert "av" not in loaded_by("import stream_cam.sources.demo")
+    assert "av" not in loaded_by("import stream_cam.sources.demo.source")
 
 
 def test_import_of_the_package_loads_nothing_heavy() -> None:
@@ -132,8 +127,10 @@ def test_mistakes_in_names_are_told_before_torch_is_loaded() -> None:
 
 def test_what_the_cpu_needs_loads_without_triton() -> None:
     """Triton comes with torch on Linux only."""
-    loaded = loaded_by("import sys\nsys.modules['triton'] = None\nimport stream_cam.pipeline")
-    assert "stream_cam.explain" in loaded
+    loaded = loaded_by(
+        "import sys\nsys.modules['triton'] = None\nimport stream_cam.pipeline.pipeline"
+    )
+    assert "stream_cam.explain.explainer" in loaded
 
 
 @pytest.mark.needs_triton

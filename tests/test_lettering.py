@@ -7,8 +7,8 @@ import logging
 import numpy as np
 import pytest
 
-from stream_cam import lettering
-from stream_cam.lettering import shorten, text_mask
+from stream_cam.draw import text as lettering
+from stream_cam.draw.text import shorten, text_mask
 
 BOX = "\U0010ffff"
 """No font has it."""

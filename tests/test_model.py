@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from stream_cam.errors import ModelError, NoCamError, UsageError, WeightsError
-from stream_cam.model import CamNet, build_network, load_parameters
-from stream_cam.state_dicts import guess_model
-from stream_cam.torchvision_models import model_names
+from stream_cam.model.camnet import CamNet, build_network, load_parameters
+from stream_cam.model.state_dicts import guess_model
+from stream_cam.model.torchvision_models import model_names
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -18,10 +18,10 @@ from hypothesis import strategies as st
 from material import numbered_picture, write_video
 from web_parts import LABELS, Page, picture
 
-from stream_cam.checkpoint import read_checkpoint
 from stream_cam.cli import main
+from stream_cam.draw.text import shorten, text_mask
 from stream_cam.errors import WeightsError
-from stream_cam.lettering import shorten, text_mask
+from stream_cam.model.checkpoint import read_checkpoint
 from stream_cam.uri import hide, json_text, printable, redact_uri, remember_secrets
 
 NAME = os.fsdecode(b"b\xfcro")

@@ -6,7 +6,7 @@ from material import picture_at
 from pipeline_parts import Kept, boom
 
 from stream_cam.errors import SinkError
-from stream_cam.outlet import Outlet
+from stream_cam.pipeline.sink_queue import Outlet
 from stream_cam.sinks.base import Picture
 
 

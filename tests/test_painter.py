@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from pipeline_parts import TinyExplainer, Watched, make_explainer, tiny_network
 
+from stream_cam.draw.layouts import Renderer
 from stream_cam.frame import BgrImage, Frame
-from stream_cam.painter import Painter, map_opacity
-from stream_cam.render import Renderer
+from stream_cam.pipeline.presenter import Painter, map_opacity
 from stream_cam.sources.base import Away
 
 AWAY = Away(True, 3.2, 1, 0.5, "lost", "the connection was cut")

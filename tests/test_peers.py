@@ -15,7 +15,7 @@ from stream_cam.cam.cpu import CpuPreprocessor
 from stream_cam.cam.geometry import plan_fit
 from stream_cam.cam.reference import scale_cam
 from stream_cam.config import EngineName
-from stream_cam.explain import Explainer
+from stream_cam.explain.explainer import Explainer
 from stream_cam.frame import BgrImage
 
 pytestmark = pytest.mark.needs_peers

@@ -32,17 +32,17 @@ from pipeline_parts import (
 from torch import nn
 
 from stream_cam.config import CaptureConfig
+from stream_cam.draw.layouts import Renderer
 from stream_cam.errors import SinkError, SourceError
 from stream_cam.frame import Frame
-from stream_cam.ledger import Progress
-from stream_cam.render import Renderer
+from stream_cam.pipeline.counters import Progress
 from stream_cam.sinks.base import Picture, Sink
 from stream_cam.sinks.images import FolderSink
 from stream_cam.sinks.null import NullSink
-from stream_cam.sinks.video import VideoSink
+from stream_cam.sinks.video.sink import VideoSink
 from stream_cam.sources import open_source
 from stream_cam.sources.base import Away, Health
-from stream_cam.sources.healing import HealingSource
+from stream_cam.sources.reconnecting import HealingSource
 
 
 @pytest.fixture(scope="module")

@@ -25,9 +25,9 @@ from waiting import wait_until
 
 from stream_cam.bench.frames import source_frames
 from stream_cam.cli import main
+from stream_cam.cli.recover import recover
 from stream_cam.config import CodecName, RecordConfig, StreamFormat
 from stream_cam.errors import SourceError, UsageError
-from stream_cam.recover import recover
 from stream_cam.sinks import PipeSink, StreamInfo, check_outputs
 from stream_cam.sources import open_source
 from stream_cam.sources.base import Stops

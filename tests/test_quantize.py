@@ -18,9 +18,9 @@ import pytest
 import torch
 from int8_parts import HW, small_calibration, small_net
 
-from stream_cam.calibrate import read_calibration
 from stream_cam.engine import load_engine, quantize, quantize_nncf
 from stream_cam.engine.base import Engine, tell_nobody
+from stream_cam.engine.calibration import read_calibration
 from stream_cam.engine.openvino import OpenVinoBackend, _convert
 from stream_cam.engine.prepare import Prepared, take_and_verify, take_or_build
 from stream_cam.engine.quantize import Calibration, Judge
@@ -28,9 +28,9 @@ from stream_cam.engine.quantize_nncf import NncfQuantizer, _n_quantized
 from stream_cam.engine.store import BLOB, MANIFEST, EngineStore
 from stream_cam.engine.verify import GATES, N_DRAWN, N_RANDOM, Comparison, compare
 from stream_cam.errors import EngineError
-from stream_cam.model import CamNet, build_network, load_parameters
+from stream_cam.model.camnet import CamNet, build_network, load_parameters
+from stream_cam.model.weights import load_weights
 from stream_cam.sources import open_source
-from stream_cam.weights import load_weights
 
 pytestmark = [
     pytest.mark.needs_nncf,

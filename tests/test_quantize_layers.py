@@ -11,9 +11,9 @@ import torch.nn.functional as F
 from int8_parts import small_calibration, small_net
 from torch import Tensor, nn
 
-from stream_cam.calibrate import read_calibration
 from stream_cam.engine import quantize_layers
 from stream_cam.engine.base import tell_nobody
+from stream_cam.engine.calibration import read_calibration
 from stream_cam.engine.int8_net import (
     Int8Convolution,
     into_int8,
@@ -26,9 +26,9 @@ from stream_cam.engine.quantize_layers import LayerQuantizer
 from stream_cam.engine.typed_net import TypedNet
 from stream_cam.engine.verify import GATES, Comparison
 from stream_cam.errors import EngineError
-from stream_cam.model import CamNet, build_network, load_parameters
+from stream_cam.model.camnet import CamNet, build_network, load_parameters
+from stream_cam.model.weights import load_weights
 from stream_cam.sources import open_source
-from stream_cam.weights import load_weights
 
 
 @pytest.fixture(scope="module")

@@ -20,15 +20,16 @@ from material import numbered_picture, picture_at, picture_number, write_video
 from recordings import FPS, annotate, killed_while_writing, times_in, write_clip
 
 from stream_cam.cli import main
+from stream_cam.cli.recover import recover
 from stream_cam.config import CodecName, RecordConfig
 from stream_cam.errors import OutputExistsError, SinkError, SourceError, UsageError
 from stream_cam.frame import Colour
-from stream_cam.recover import recover
-from stream_cam.sinks import Picture, StreamInfo, VideoSink, encoders, sound
-from stream_cam.sinks.encoders import check_codec, check_settings, encodes
-from stream_cam.sinks.finish import sound_of_part
-from stream_cam.sinks.sound import Sound
-from stream_cam.sinks.video import n_pictures_in, part_of
+from stream_cam.sinks import Picture, StreamInfo, VideoSink
+from stream_cam.sinks.video import audio, encoders
+from stream_cam.sinks.video.audio import Sound
+from stream_cam.sinks.video.encoders import check_codec, check_settings, encodes
+from stream_cam.sinks.video.finalize import sound_of_part
+from stream_cam.sinks.video.sink import n_pictures_in, part_of
 from stream_cam.sources import VideoSource
 from stream_cam.sources.cut import CutSource, cut_out
 
@@ -203,7 +204,7 @@ def test_what_cannot_be_copied_is_kept_as_it_was_recorded(
         whole.write_bytes(b"half a file")
         raise problem
 
-    monkeypatch.setattr("stream_cam.sinks.video.finish", refuses)
+    monkeypatch.setattr("stream_cam.sinks.video.sink.finish", refuses)
     out = tmp_path / "out.mp4"
     times = annotate(clip, out)
     assert times_in(out) == times
@@ -720,7 +721,7 @@ def test_sound_that_no_container_takes_is_left_out(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setitem(sound._AUDIO_COPIED, ".webm", frozenset({"aac"}))
+    monkeypatch.setitem(audio._AUDIO_COPIED, ".webm", frozenset({"aac"}))
     out = tmp_path / "out.webm"
     annotate(clip, out)
     with av.open(str(out)) as container:

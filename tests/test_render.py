@@ -11,10 +11,10 @@ import torch
 from torch import nn
 
 from stream_cam.config import Layout
-from stream_cam.explain import Explainer
+from stream_cam.draw.hud import HudStatus, away_picture, draw_caption, draw_hud
+from stream_cam.draw.layouts import Renderer
+from stream_cam.explain.explainer import Explainer
 from stream_cam.frame import BgrImage, Explanation, Frame, Prediction, Region
-from stream_cam.hud import HudStatus, away_picture, draw_caption, draw_hud
-from stream_cam.render import Renderer
 
 STATUS = HudStatus(engine="openvino fp32", fps=29.7, age_seconds=0.0312)
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from stream_cam import report as report_module
 from stream_cam.errors import SinkError
-from stream_cam.report import Percentiles, Report, SinkCount, StageClock, versions
+from stream_cam.pipeline import report as report_module
+from stream_cam.pipeline.report import Percentiles, Report, SinkCount, StageClock, versions
 
 
 def make_report() -> Report:

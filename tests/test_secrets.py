@@ -29,7 +29,7 @@ from stream_cam.cli import main
 sys.exit(main())
 """
 CRASHING = """
-import sys, threading, stream_cam.session
+import sys, threading, stream_cam.pipeline.session
 def crash(uri, *args, **kwargs):
     def die():
         raise RuntimeError("a thread dies of " + uri + " and " + {password!r})
@@ -40,7 +40,7 @@ def crash(uri, *args, **kwargs):
         raise OSError("Basic " + {basic!r})
     except OSError as error:
         raise RuntimeError("crash at " + uri) from error
-stream_cam.session.run_session = crash
+stream_cam.pipeline.session.run_session = crash
 from stream_cam.cli import main
 sys.exit(main())
 """

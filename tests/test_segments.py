@@ -30,9 +30,9 @@ from stream_cam.config import RecordConfig
 from stream_cam.errors import OutputExistsError, UsageError
 from stream_cam.frame import Frame
 from stream_cam.sinks import Picture, StreamInfo, VideoSink
-from stream_cam.sinks.segment_names import is_segment_of, live_name, segments_of
-from stream_cam.sinks.segments import SegmentSink
-from stream_cam.sinks.video import n_pictures_in
+from stream_cam.sinks.video.segment_names import is_segment_of, live_name, segments_of
+from stream_cam.sinks.video.segments import SegmentSink
+from stream_cam.sinks.video.sink import n_pictures_in
 from stream_cam.sources import VideoSource
 from stream_cam.sources.base import Away, Health
 from stream_cam.sources.cut import cut_out

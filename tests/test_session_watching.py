@@ -29,7 +29,7 @@ from web_show import until, visit
 import stream_cam
 from stream_cam.config import ModelConfig, PipelineConfig, RunConfig
 from stream_cam.errors import StreamCamError, UsageError
-from stream_cam.session import run_session
+from stream_cam.pipeline.session import run_session
 from stream_cam.settings import Settings
 from stream_cam.sinks.base import Waiting
 

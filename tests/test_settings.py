@@ -27,10 +27,10 @@ from pipeline_parts import (
 
 from stream_cam.cam.steady import SteadyMaps
 from stream_cam.config import LookConfig, RecordConfig
+from stream_cam.draw.layouts import Renderer
 from stream_cam.errors import SinkError, UsageError
 from stream_cam.frame import BgrImage
-from stream_cam.pipeline import Pipeline
-from stream_cam.render import Renderer
+from stream_cam.pipeline.pipeline import Pipeline
 from stream_cam.settings import NAMES, Settings, Shown
 from stream_cam.sinks.base import Picture
 from stream_cam.sinks.keys import HELP, Keys

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from stream_cam.sources.outlines import NOTHING, SHAPE_NAMES, outline, resampled, rotated
-from stream_cam.sources.shapes import clip_to_frame, draw, mask_box, render_mask
+from stream_cam.sources.demo.outlines import NOTHING, SHAPE_NAMES, outline, resampled, rotated
+from stream_cam.sources.demo.shapes import clip_to_frame, draw, mask_box, render_mask
 
 
 def test_shape_names_are_the_demo_models_classes_in_order() -> None:

@@ -20,7 +20,13 @@ from stream_cam.config import RecordConfig
 from stream_cam.errors import OutputExistsError, SinkError
 from stream_cam.frame import BgrImage
 from stream_cam.sinks import Picture, StreamInfo, VideoSink
-from stream_cam.sinks.yuv import Matrix, coefficients, letterboxed, padded_to_even, yuv420_of_bgr
+from stream_cam.sinks.video.yuv import (
+    Matrix,
+    coefficients,
+    letterboxed,
+    padded_to_even,
+    yuv420_of_bgr,
+)
 from stream_cam.sources import VideoSource
 
 SIZE_HW = (48, 64)
@@ -292,7 +298,7 @@ def test_disk_that_is_nearly_full_ends_the_recording_in_order(
 ) -> None:
     path, free = tmp_path / "out.mp4", iter([10**9, 499_000_000])
     monkeypatch.setattr(
-        "stream_cam.sinks.video.shutil.disk_usage",
+        "stream_cam.sinks.video.sink.shutil.disk_usage",
         lambda folder: SimpleNamespace(total=10**12, free=next(free, 10**9)),
     )
     with pytest.raises(SinkError, match=r"499 MB free .*the first 30 pictures are in it"):

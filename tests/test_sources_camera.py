@@ -14,7 +14,7 @@ from stream_cam.config import CaptureConfig
 from stream_cam.errors import SourceError, SourceNotFoundError, UsageError
 from stream_cam.frame import BgrImage, Frame
 from stream_cam.sources.camera import CameraSource, camera_index, check_camera, list_cameras
-from stream_cam.sources.healing import HealingSource
+from stream_cam.sources.reconnecting import HealingSource
 
 
 class FakeDevice:

@@ -11,7 +11,7 @@ import pytest
 
 from stream_cam.frame import BgrImage
 from stream_cam.sources import VideoSource
-from stream_cam.sources.demo import DemoSource
+from stream_cam.sources.demo.source import DemoSource
 
 N_FRAMES, GROUP, RATE = 60, 15, 30
 

@@ -14,11 +14,11 @@ import pytest
 from conftest import VideoMaker
 from recordings import annotate, times_in, write_clip, write_late_clip
 
+from stream_cam.cli.recover import recover
 from stream_cam.frame import Explanation, Frame, Prediction, Region
-from stream_cam.recover import recover
 from stream_cam.results.timeline import TimelineSink
 from stream_cam.sinks import Picture, StreamInfo, VideoSink
-from stream_cam.sinks.video import part_of
+from stream_cam.sinks.video.sink import part_of
 from stream_cam.sources import VideoSource
 
 _BEST = Prediction("cat", 0, 1.0)

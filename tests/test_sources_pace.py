@@ -15,7 +15,7 @@ from pipeline_parts import Frames
 
 from stream_cam.config import ModelConfig, PipelineConfig, RunConfig
 from stream_cam.frame import Frame
-from stream_cam.session import run_session
+from stream_cam.pipeline.session import run_session
 from stream_cam.sources.pace import PacedSource
 
 

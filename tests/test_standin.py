@@ -8,7 +8,7 @@ from torch import Tensor
 
 pytest.importorskip("triton", reason="no Triton for this system")
 
-from stream_cam.gpu.standin import POISON, StandIn
+from stream_cam.explain.graph.standin import POISON, StandIn
 
 SEEDS = range(20)
 

@@ -22,13 +22,13 @@ from stream_cam.cam.cpu import scale_cam
 from stream_cam.cam.steady import SteadyMaps
 from stream_cam.closing import Closes
 from stream_cam.config import CaptureConfig, LookConfig, ModelConfig, PipelineConfig, RunConfig
-from stream_cam.explain import Explainer
+from stream_cam.draw.hud import HudStatus
+from stream_cam.draw.layouts import Renderer
+from stream_cam.explain.explainer import Explainer
 from stream_cam.frame import BgrImage, Explanation, Features, FloatArray, Frame, Prediction, Region
-from stream_cam.hud import HudStatus
-from stream_cam.labels import Target
-from stream_cam.pipeline import Pipeline
-from stream_cam.render import Renderer
-from stream_cam.session import run_session
+from stream_cam.model.labels import Target
+from stream_cam.pipeline.pipeline import Pipeline
+from stream_cam.pipeline.session import run_session
 from stream_cam.sinks.base import Picture, Sink
 from stream_cam.sources import open_source
 from stream_cam.sources.base import SourceInfo

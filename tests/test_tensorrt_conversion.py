@@ -26,7 +26,7 @@ from stream_cam.engine.machine import TensorRt, installed_tensorrt
 from stream_cam.engine.tensorrt_log import tensorrt_log
 from stream_cam.engine.typed_net import TypedNet
 from stream_cam.errors import EngineError
-from stream_cam.model import CamNet
+from stream_cam.model.camnet import CamNet
 
 pytestmark = pytest.mark.needs_tensorrt_rtx
 

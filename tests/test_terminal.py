@@ -9,9 +9,9 @@ from fractions import Fraction
 import pytest
 
 from stream_cam.config import RunConfig
-from stream_cam.ledger import Progress
+from stream_cam.pipeline.counters import Progress
+from stream_cam.pipeline.progress import StatusLine, progress_on_terminal
 from stream_cam.sources.base import Away, SourceInfo
-from stream_cam.terminal import StatusLine, progress_on_terminal
 
 START = Progress(
     captured=0,

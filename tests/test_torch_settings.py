@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from stream_cam import Explainer
 from stream_cam.config import EngineName
 from stream_cam.frame import BgrImage, Explanation
-from stream_cam.torch_settings import loading, own_settings
+from stream_cam.model.torch_settings import loading, own_settings
 
 
 @pytest.fixture(autouse=True, scope="module")

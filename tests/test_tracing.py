@@ -10,9 +10,9 @@ import pytest
 from pipeline_parts import DEADLINE_SECONDS, tiny_network
 from torch import nn
 
-from stream_cam.explain import Explainer
-from stream_cam.model import CamNet
-from stream_cam.tracing import running, tracing
+from stream_cam.explain.explainer import Explainer
+from stream_cam.model.camnet import CamNet
+from stream_cam.model.tracing import running, tracing
 
 
 def test_networks_wait_for_the_tracer_and_it_for_them() -> None:

@@ -20,7 +20,7 @@ from stream_cam.engine.prepare import take_or_build
 from stream_cam.engine.store import EngineStore
 from stream_cam.engine.verify import GATES, N_DRAWN, N_RANDOM, compare, verify
 from stream_cam.errors import EngineError
-from stream_cam.model import CamNet
+from stream_cam.model.camnet import CamNet
 
 PERFECT = Figures(0.0, 0.0, 1.0, 0.0, 1.0)
 

@@ -25,11 +25,11 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-import stream_cam.weights as weights_module
-from stream_cam.checkpoint import fetch, open_url
+import stream_cam.model.weights as weights_module
 from stream_cam.errors import UsageError, WeightsError
-from stream_cam.model import build_network, load_parameters
-from stream_cam.weights import Weights, load_weights, resolve_target
+from stream_cam.model.camnet import build_network, load_parameters
+from stream_cam.model.checkpoint import fetch, open_url
+from stream_cam.model.weights import Weights, load_weights, resolve_target
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)

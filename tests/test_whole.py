@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from stream_cam.whole import replace_for_good
+from stream_cam.atomic_files import replace_for_good
 
 
 def failing_fsync(number: int, monkeypatch: pytest.MonkeyPatch) -> None:

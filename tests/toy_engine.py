@@ -13,7 +13,7 @@ from stream_cam.config import Precision
 from stream_cam.engine.base import Engine, EngineInfo, OnStage, Session, tell_nobody
 from stream_cam.engine.manifest import EngineKey
 from stream_cam.errors import EngineError
-from stream_cam.model import CamNet
+from stream_cam.model.camnet import CamNet
 
 Change = Callable[[Tensor, Tensor], None]
 """Spoils logits and features in place."""

@@ -16,7 +16,7 @@ from waiting import DEADLINE_SECONDS, wait_until
 
 from stream_cam.config import LookConfig, ModelConfig, PipelineConfig, RunConfig, WebConfig
 from stream_cam.frame import BgrImage
-from stream_cam.served import Served
+from stream_cam.pipeline.serve import Served
 from stream_cam.sinks.base import Picture, Sink
 
 if TYPE_CHECKING:

@@ -10,10 +10,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from stream_cam.atomic_files import unwritable
 from stream_cam.config import BenchConfig
 from stream_cam.errors import BenchError, EngineError, UsageError, first_line
 from stream_cam.uri import redact_uri
-from stream_cam.whole import unwritable
 
 if TYPE_CHECKING:
     from stream_cam.bench.result import BenchResult

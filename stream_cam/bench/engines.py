@@ -18,7 +18,7 @@ from stream_cam.engine.base import Batch
 from stream_cam.engine.manifest import Figures
 from stream_cam.engine.verify import N_DRAWN, N_RANDOM, Comparison, verify
 from stream_cam.errors import EngineError, UsageError, unknown_name, why_not_captured
-from stream_cam.model import CamNet
+from stream_cam.model.camnet import CamNet
 
 Mode = Literal["launch", "graph"]
 """How one call at a time is made."""

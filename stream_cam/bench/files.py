@@ -19,12 +19,12 @@ import numpy as np
 from stream_cam.bench.clock import HostClock
 from stream_cam.bench.result import percentile
 from stream_cam.config import CaptureConfig, LookConfig, ModelConfig, PipelineConfig, RunConfig
-from stream_cam.explain import Explainer
+from stream_cam.draw.layouts import Renderer
+from stream_cam.explain.explainer import Explainer
 from stream_cam.frame import Explanation, Frame
-from stream_cam.processor import usable_cores
-from stream_cam.render import Renderer
-from stream_cam.report import Report
-from stream_cam.session import parallel_frames, run_session
+from stream_cam.host import usable_cores
+from stream_cam.pipeline.report import Report
+from stream_cam.pipeline.session import parallel_frames, run_session
 from stream_cam.sinks import Picture, StreamInfo, open_sink
 from stream_cam.sources import open_source
 from stream_cam.uri import redact_uri

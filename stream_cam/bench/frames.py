@@ -14,7 +14,7 @@ from stream_cam.config import CaptureConfig
 from stream_cam.errors import BenchError, UsageError
 from stream_cam.frame import BgrImage, Frame
 from stream_cam.sources import open_source
-from stream_cam.sources.demo import DemoSource
+from stream_cam.sources.demo.source import DemoSource
 from stream_cam.sources.paths import refuse_pipe
 from stream_cam.uri import redact_uri
 

@@ -40,8 +40,8 @@ from stream_cam.cam.preprocess import plan_preprocess, preprocess_reference
 from stream_cam.cam.preprocess_nv12 import color_of, preprocess_nv12, preprocess_nv12_reference
 from stream_cam.config import Upsampling
 from stream_cam.errors import first_line
+from stream_cam.explain.graph.device import Gpu
 from stream_cam.frame import BgrImage, Region
-from stream_cam.gpu.base import Gpu
 
 SIZES_HW = ((720, 1280), (1080, 1920), (2160, 3840))
 _INPUT_SIDE = 224

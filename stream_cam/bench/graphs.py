@@ -15,11 +15,11 @@ from stream_cam.bench.result import Subject
 from stream_cam.engine import Engine
 from stream_cam.engine.manifest import Figures
 from stream_cam.errors import BenchError, EngineError
-from stream_cam.explain import Explainer
+from stream_cam.explain.explainer import Explainer
+from stream_cam.explain.graph.request import Order
+from stream_cam.explain.graph.scheduler import N_SLOTS, FrameGraphs
+from stream_cam.explain.graph.slot import Slot, clock_of
 from stream_cam.frame import BgrImage
-from stream_cam.gpu.frames import N_SLOTS, FrameGraphs
-from stream_cam.gpu.plan import Order
-from stream_cam.gpu.slot import Slot, clock_of
 
 _MOST_MAP = 0.03
 """Of the largest value of a map, between both ways: one resizes to uint8, the other does not."""

@@ -17,7 +17,7 @@ from torch import Tensor
 from stream_cam.bench.clock import Case, Clock, CudaClock, HostClock
 from stream_cam.bench.replay import capture_graph
 from stream_cam.errors import BenchError
-from stream_cam.gpu.base import Gpu
+from stream_cam.explain.graph.device import Gpu
 
 CAM_HW = (7, 7)
 _PASSES = 8

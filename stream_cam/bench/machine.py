@@ -11,8 +11,8 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from stream_cam.processor import cpuinfo, usable_cores
-from stream_cam.report import versions
+from stream_cam.host import cpuinfo, usable_cores
+from stream_cam.pipeline.report import versions
 
 Ask = Callable[[list[str]], str]
 """A program's arguments → what it prints; empty if it cannot be asked."""

@@ -24,8 +24,8 @@ from stream_cam.cam.overlay_plan import overlay_table, plan_overlay
 from stream_cam.cam.reference import scale_cam
 from stream_cam.cam.smooth import smooth_maps_reference
 from stream_cam.errors import BenchError
+from stream_cam.explain.graph.device import Gpu
 from stream_cam.frame import Region
-from stream_cam.gpu.base import Gpu
 
 _N_CLASSES, _N_CHANNELS = 1000, 512
 """ResNet18's."""

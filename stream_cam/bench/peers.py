@@ -24,9 +24,9 @@ from stream_cam.bench.result import Row, Subject
 from stream_cam.bench.stages import FrameStages
 from stream_cam.cam.reference import scale_cam
 from stream_cam.errors import BenchError, first_line
-from stream_cam.explain import Explainer
+from stream_cam.explain.explainer import Explainer
 from stream_cam.frame import BgrImage, FloatArray
-from stream_cam.weights import Weights
+from stream_cam.model.weights import Weights
 
 _LEAST_CORRELATION = 0.8
 """Of a peer's map with ours, on the frames where both name the same class: its README's resize does

@@ -20,7 +20,7 @@ def capture_graph(call: Callable[[], None], device: str) -> Callable[[], None]:
     """
     import torch
 
-    from stream_cam.gpu.capture import captured
+    from stream_cam.explain.graph.cuda_capture import captured
 
     with torch.cuda.device(device):
         stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]

@@ -11,11 +11,11 @@ from typing import Any, Literal
 
 import numpy as np
 
+from stream_cam.atomic_files import write_whole
 from stream_cam.bench.clock import Timed
 from stream_cam.engine.manifest import Figures
 from stream_cam.errors import BenchError
 from stream_cam.uri import json_text, printable
-from stream_cam.whole import write_whole
 
 FORMAT = "stream-cam bench"
 VERSION = 2

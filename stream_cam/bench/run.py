@@ -33,12 +33,12 @@ from stream_cam.engine import EngineInfo
 from stream_cam.engine.manifest import Figures
 from stream_cam.engine.verify import Comparison
 from stream_cam.errors import BenchError, EngineError, GateError, StreamCamError, first_line
-from stream_cam.explain import Explainer
+from stream_cam.explain.explainer import Explainer
 from stream_cam.frame import BgrImage
-from stream_cam.model import CamNet, build_network, load_parameters
-from stream_cam.processor import parallel_choices
+from stream_cam.host import parallel_choices
+from stream_cam.model.camnet import CamNet, build_network, load_parameters
+from stream_cam.model.weights import load_weights
 from stream_cam.uri import redact_uri
-from stream_cam.weights import load_weights
 
 if TYPE_CHECKING:
     from stream_cam.bench.peers import Ours
@@ -424,7 +424,7 @@ class _Bench:
             return
         try:
             from stream_cam.bench.gpu import kernel_parts
-            from stream_cam.gpu.cuda import CudaGpu
+            from stream_cam.explain.graph.cuda_device import CudaGpu
         except Exception as error:  # Triton is not everywhere, and where it is not always whole
             self.result.leave_out("kernels", first_line(error))
             return

@@ -23,9 +23,9 @@ from stream_cam.config import LookConfig
 from stream_cam.engine.manifest import Figures
 from stream_cam.engine.verify import Comparison
 from stream_cam.errors import BenchError
-from stream_cam.explain import Explainer
+from stream_cam.explain.explainer import Explainer
 from stream_cam.frame import BgrImage, FloatArray
-from stream_cam.model import CamNet
+from stream_cam.model.camnet import CamNet
 
 _MOST_LEVELS = 2
 """Of 255, by which the stages' picture may differ from the explainer's: the class map of a float16

@@ -15,7 +15,7 @@ from stream_cam.errors import EngineError, GateError, UsageError, unknown_name
 if TYPE_CHECKING:
     from stream_cam.engine.prepare import Backend
     from stream_cam.engine.quantize import Quantizers
-    from stream_cam.model import CamNet
+    from stream_cam.model.camnet import CamNet
 
 __all__ = [
     "Batch",

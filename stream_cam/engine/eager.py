@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from stream_cam.engine.base import Batch, Session
 from stream_cam.engine.buffers import Buffers
 from stream_cam.engine.typed_net import TypedNet, arithmetic, made_for
-from stream_cam.model import CamNet
-from stream_cam.tracing import running
+from stream_cam.model.camnet import CamNet
+from stream_cam.model.tracing import running
 
 
 class EagerEngine:

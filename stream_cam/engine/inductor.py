@@ -21,8 +21,8 @@ from stream_cam.engine.eager import TorchSession
 from stream_cam.engine.gpu_errors import is_of_gpu
 from stream_cam.engine.typed_net import TypedNet, arithmetic, made_for
 from stream_cam.errors import EngineError, first_line
-from stream_cam.model import CamNet
-from stream_cam.tracing import tracing
+from stream_cam.model.camnet import CamNet
+from stream_cam.model.tracing import tracing
 
 
 class InductorEngine:

@@ -15,8 +15,8 @@ from stream_cam.engine.manifest import EngineKey
 from stream_cam.engine.quantize import calibrated, how_to_make
 from stream_cam.engine.store import EngineStore
 from stream_cam.errors import EngineError, first_line
-from stream_cam.model import CamNet
-from stream_cam.tracing import tracing
+from stream_cam.model.camnet import CamNet
+from stream_cam.model.tracing import tracing
 
 if TYPE_CHECKING:
     import openvino

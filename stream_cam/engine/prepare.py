@@ -21,7 +21,7 @@ from stream_cam.engine.manifest import EngineKey, Figures, Manifest
 from stream_cam.engine.store import EngineStore, UnusableEngineError
 from stream_cam.engine.verify import verify
 from stream_cam.errors import EngineError, GateError
-from stream_cam.model import CamNet
+from stream_cam.model.camnet import CamNet
 
 logger = logging.getLogger(__name__)
 

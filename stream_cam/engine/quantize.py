@@ -21,8 +21,8 @@ from stream_cam.engine.manifest import EngineKey, Figures
 from stream_cam.engine.store import EngineStore
 from stream_cam.engine.verify import GATES, Comparison, overall
 from stream_cam.errors import EngineError
-from stream_cam.fingerprint import fingerprint
-from stream_cam.model import CamNet
+from stream_cam.model.camnet import CamNet
+from stream_cam.model.fingerprint import fingerprint
 
 if TYPE_CHECKING:
     from stream_cam.engine.quantize_layers import LayerQuantizer

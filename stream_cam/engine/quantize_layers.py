@@ -18,7 +18,7 @@ from stream_cam.engine.quantize import RANKING_FRAMES, SPARE, Calibration, Judge
 from stream_cam.engine.typed_net import TypedNet, made_for
 from stream_cam.engine.verify import Comparison
 from stream_cam.errors import EngineError
-from stream_cam.model import CamNet
+from stream_cam.model.camnet import CamNet
 
 logger = logging.getLogger(__name__)
 

@@ -20,7 +20,7 @@ from stream_cam.engine.base import OnStage
 from stream_cam.engine.quantize import RANKING_FRAMES, SPARE, Calibration, Judge
 from stream_cam.engine.verify import Comparison
 from stream_cam.errors import EngineError, first_line
-from stream_cam.model import CamNet
+from stream_cam.model.camnet import CamNet
 
 if TYPE_CHECKING:
     import openvino

@@ -27,8 +27,8 @@ from typing import Literal
 
 from filelock import FileLock, Timeout
 
+from stream_cam.atomic_files import sync_folder
 from stream_cam.engine.manifest import EngineKey, Manifest, OutdatedFormatError
-from stream_cam.whole import sync_folder
 
 logger = logging.getLogger(__name__)
 

@@ -17,7 +17,7 @@ from stream_cam.engine.tensorrt_convert import OPTIONS, convert
 from stream_cam.engine.tensorrt_runtime import TensorRtEngine, pack, unpack
 from stream_cam.engine.typed_net import TypedNet
 from stream_cam.errors import EngineError
-from stream_cam.model import CamNet
+from stream_cam.model.camnet import CamNet
 
 if TYPE_CHECKING:
     from stream_cam.engine.quantize_layers import LayerQuantizer

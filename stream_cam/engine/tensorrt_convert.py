@@ -27,7 +27,7 @@ from stream_cam.engine.int8_net import LARGEST, Int8Convolution, int8_convolutio
 from stream_cam.engine.machine import TensorRt
 from stream_cam.engine.typed_net import TypedNet
 from stream_cam.errors import EngineError, first_line
-from stream_cam.tracing import tracing
+from stream_cam.model.tracing import tracing
 
 INPUT = "batch"
 OUTPUTS = ("logits", "features")

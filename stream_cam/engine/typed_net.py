@@ -17,8 +17,8 @@ from torch import Tensor, fx, nn
 from stream_cam.engine.base import Batch, EngineInfo
 from stream_cam.engine.gpu_errors import is_of_gpu
 from stream_cam.errors import EngineError, first_line
-from stream_cam.model import CamNet
-from stream_cam.tracing import running
+from stream_cam.model.camnet import CamNet
+from stream_cam.model.tracing import running
 
 with warnings.catch_warnings():
     # PyTorch 2.11 warns of its own use of TorchScript while this is imported.

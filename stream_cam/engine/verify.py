@@ -20,9 +20,9 @@ from stream_cam.engine.base import Engine
 from stream_cam.engine.buffers import own_stream
 from stream_cam.engine.manifest import Figures
 from stream_cam.errors import EngineError, GateError, first_line
-from stream_cam.model import CamNet
-from stream_cam.sources.demo_scene import SHAPE_SECONDS, Scene
-from stream_cam.tracing import running
+from stream_cam.model.camnet import CamNet
+from stream_cam.model.tracing import running
+from stream_cam.sources.demo.scene import SHAPE_SECONDS, Scene
 
 N_DRAWN = 10
 """Drawn frames: each of the demo's ten shapes once."""

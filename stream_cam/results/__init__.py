@@ -12,7 +12,7 @@ from stream_cam.results.paths import result_paths
 from stream_cam.sinks.base import Sink
 
 if TYPE_CHECKING:
-    from stream_cam.sinks.segments import Segment
+    from stream_cam.sinks.video.segments import Segment
 
 __all__ = ["open_results", "result_paths"]
 

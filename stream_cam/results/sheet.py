@@ -9,12 +9,12 @@ from typing import Final
 import cv2
 import numpy as np
 
+from stream_cam.atomic_files import write_whole
+from stream_cam.draw.hud import captioned
 from stream_cam.errors import SinkError
 from stream_cam.frame import BgrImage
-from stream_cam.hud import captioned
 from stream_cam.results.clock import clock
 from stream_cam.sinks.base import Picture, Sink
-from stream_cam.whole import write_whole
 
 _CELL_WIDTH: Final = 640
 _COLUMNS: Final = {1: 1, 2: 2, 3: 3, 4: 2, 6: 3, 8: 4, 9: 3, 12: 4}

@@ -15,15 +15,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
 
+from stream_cam.atomic_files import write_whole
 from stream_cam.errors import SinkError
 from stream_cam.frame import Frame
 from stream_cam.results.clock import clock
 from stream_cam.sinks.base import Picture, Sink
 from stream_cam.uri import printable
-from stream_cam.whole import write_whole
 
 if TYPE_CHECKING:
-    from stream_cam.sinks.segments import Segment
+    from stream_cam.sinks.video.segments import Segment
 
 N_CLASSES: Final = 6
 _COLOURS: Final = ("#3b7ddd", "#e4572e", "#2a9d6f", "#b5179e", "#c98a00", "#5b6770")

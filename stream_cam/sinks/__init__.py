@@ -14,14 +14,14 @@ from stream_cam.config import RecordConfig
 from stream_cam.errors import OutputExistsError, SinkError, UsageError, unknown_name
 from stream_cam.settings import Settings
 from stream_cam.sinks.base import Picture, Sink, StreamInfo
-from stream_cam.sinks.claim import refuse_claimed
-from stream_cam.sinks.encoders import CONTAINERS, check_codec, check_settings
 from stream_cam.sinks.images import PICTURE_SUFFIXES, FolderSink, PictureSink
 from stream_cam.sinks.null import NullSink
 from stream_cam.sinks.pipe import STREAM_SUFFIXES, PipeSink, is_pipe, is_terminal
-from stream_cam.sinks.segment_names import is_segment_of
-from stream_cam.sinks.segments import SegmentSink
-from stream_cam.sinks.video import VideoSink, part_of
+from stream_cam.sinks.video.encoders import CONTAINERS, check_codec, check_settings
+from stream_cam.sinks.video.lock import refuse_claimed
+from stream_cam.sinks.video.segment_names import is_segment_of
+from stream_cam.sinks.video.segments import SegmentSink
+from stream_cam.sinks.video.sink import VideoSink, part_of
 from stream_cam.sinks.window import WindowSink, display_problem
 from stream_cam.uri import folder_of_pattern, local_path, redact_uri, scheme_of
 

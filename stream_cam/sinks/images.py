@@ -8,11 +8,11 @@ from typing import Final
 
 import cv2
 
+from stream_cam.atomic_files import write_whole
 from stream_cam.errors import OutputExistsError, SinkError
 from stream_cam.frame import BgrImage
 from stream_cam.sinks.base import Picture, Sink
 from stream_cam.uri import result_name
-from stream_cam.whole import write_whole
 
 PICTURE_SUFFIXES: Final = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 

@@ -11,12 +11,12 @@ from typing import Final, TypeVar, get_args
 
 import cv2
 
+from stream_cam.atomic_files import write_whole
 from stream_cam.config import Colormap, Layout
 from stream_cam.errors import StreamCamError
 from stream_cam.frame import BgrImage
 from stream_cam.settings import Settings
 from stream_cam.sinks.base import Picture
-from stream_cam.whole import write_whole
 
 logger = logging.getLogger(__name__)
 

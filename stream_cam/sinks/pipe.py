@@ -19,7 +19,7 @@ from av.container import OutputContainer
 from stream_cam.config import RecordConfig
 from stream_cam.errors import SinkError
 from stream_cam.sinks.base import Picture, StreamInfo
-from stream_cam.sinks.video import VideoSink
+from stream_cam.sinks.video.sink import VideoSink
 from stream_cam.uri import pipe_number
 
 STREAM_SUFFIXES: Final = {

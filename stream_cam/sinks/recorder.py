@@ -10,7 +10,7 @@ from stream_cam.config import RecordConfig
 from stream_cam.errors import SinkError
 from stream_cam.settings import Settings
 from stream_cam.sinks.base import Picture, Sink, StreamInfo
-from stream_cam.sinks.video import VideoSink, part_of
+from stream_cam.sinks.video.sink import VideoSink, part_of
 
 logger = logging.getLogger(__name__)
 

@@ -15,8 +15,8 @@ from typing import Final
 import cv2
 import numpy as np
 
+from stream_cam.draw.hud import noted
 from stream_cam.errors import SinkError
-from stream_cam.hud import noted
 from stream_cam.import_order import pyav_came_first
 from stream_cam.settings import Settings
 from stream_cam.sinks.base import Picture, Sink, Waiting

@@ -13,10 +13,10 @@ from stream_cam.config import CaptureConfig
 from stream_cam.errors import UsageError, unknown_name
 from stream_cam.sources.base import Source, SourceInfo
 from stream_cam.sources.camera import CameraSource, camera_index, check_camera, list_cameras
-from stream_cam.sources.healing import HealingSource
 from stream_cam.sources.images import ImagesSource
 from stream_cam.sources.paths import check_readable, is_pattern, is_picture
 from stream_cam.sources.playout import PlayoutSource, SeenFrames
+from stream_cam.sources.reconnecting import HealingSource
 from stream_cam.uri import (
     NETWORK_SCHEMES,
     is_ambiguous,
@@ -92,7 +92,7 @@ def open_source(uri: str, config: CaptureConfig | None = None, live: bool | None
     remember_secrets(uri)
     _check_options(uri, config, live)
     if scheme == "demo":
-        from stream_cam.sources.demo import DemoSource
+        from stream_cam.sources.demo.source import DemoSource
 
         demo = DemoSource(uri)
         if live is False and demo.info.live:

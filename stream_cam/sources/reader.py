@@ -8,9 +8,9 @@ import sys
 import threading
 from collections.abc import Callable
 
-from stream_cam.capture import Handoff, WaitFor
 from stream_cam.errors import SourceError
 from stream_cam.frame import Frame
+from stream_cam.queues import Handoff, WaitFor
 from stream_cam.sources.base import Source, SourceInfo
 
 

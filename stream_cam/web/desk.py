@@ -10,8 +10,8 @@ from dataclasses import asdict, dataclass, field
 import cv2
 
 from stream_cam._version import __version__
+from stream_cam.draw.hud import noted
 from stream_cam.frame import BgrImage
-from stream_cam.hud import noted
 from stream_cam.settings import CHOICES, Settings, Shown
 from stream_cam.sinks.base import Picture, Waiting
 from stream_cam.web.viewers import Encoded, Viewers

@@ -1,7 +1,0 @@
-"""`stream-cam batch`: many videos, one after another or some at once, and only what is missing."""
-
-from stream_cam.batch.command import batch_command
-from stream_cam.batch.jobs import Batch, Job
-from stream_cam.batch.videos import find_videos
-
-__all__ = ["Batch", "Job", "batch_command", "find_videos"]

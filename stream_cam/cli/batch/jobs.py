@@ -1,0 +1,223 @@
+"""Videos to be annotated, and what becomes of each."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final, Literal
+
+from stream_cam.cli.batch.results import NAME, named, results_of, unfinished_result, with_results
+from stream_cam.cli.batch.videos import find_videos
+from stream_cam.cli.batch.worker import TICK_SECONDS, Said, annotate
+from stream_cam.config import BatchConfig, PipelineConfig
+from stream_cam.errors import OutputExistsError, SinkError, StreamCamError, UsageError
+from stream_cam.sinks.video.encoders import check_codec, check_settings
+from stream_cam.sinks.video.lock import Claim, is_claimed
+from stream_cam.sinks.video.sink import part_of, unfinished_of
+from stream_cam.uri import result_name
+
+Fate = Literal["done", "there already", "skipped", "failed", "stopped", "to do"]
+
+_ELSEWHERE: Final = "another batch is making it"
+
+
+@dataclass
+class Job:
+    """One video, what becomes of it, and how far it is."""
+
+    source: Path
+    output: Path
+    name: str
+    """The recording's path in the batch's folder, without its suffix."""
+    fate: Fate = "to do"
+    reason: str = ""
+    begun: bool = False
+    n_frames: int | None = None
+    """How many it has, as far as its file says so."""
+    n_rendered: int = 0
+
+    @property
+    def unfinished(self) -> Path:
+        return unfinished_of(self.output)
+
+    @property
+    def was_begun(self) -> bool:
+        """Whether an earlier run has left something of it."""
+        return self.unfinished.exists() or part_of(self.unfinished).exists()
+
+    @property
+    def lock(self) -> Path:
+        """Held by the batch that makes it."""
+        return self.output.with_name(f".{self.output.name}.lock")
+
+    def foresee(self, overwrite: bool) -> None:
+        """Find out what would become of it."""
+        if self.output.exists() and not overwrite:
+            self.fate = "there already"
+        elif is_claimed(self.lock):
+            self.fate, self.reason = "skipped", _ELSEWHERE
+
+
+@dataclass
+class Batch:
+    """Annotates videos into a folder; those that are there already are left as they are.
+
+    Each is annotated in a process of its own: torch traces one network at a time in a process, and
+    what crashes ends with its own video.
+
+    A recording, and the results beside it, have their names once they are complete: what was
+    stopped is called `name.unfinished.mp4` and made anew the next time. One failure does not end
+    the others, and what another batch is making is left to it.
+
+    Args:
+        places: videos, folders of videos, globs.
+        output: the folder that the recordings go into; it is made if it is not there.
+        config: how each of them is run.
+        batch: of which type, and how many at once.
+
+    Raises:
+        StreamCamError: nothing to do was found, or it cannot be done as it is asked for.
+    """
+
+    places: Sequence[str]
+    output: Path
+    config: PipelineConfig
+    batch: BatchConfig = field(default_factory=BatchConfig)
+    jobs: list[Job] = field(init=False)
+    _stopped: threading.Event = field(default_factory=threading.Event)
+
+    def __post_init__(self) -> None:
+        suffix = f".{self.batch.container}"
+        found = find_videos(self.places, recursive=self.batch.recursive, leave_out=self.output)
+        self.jobs = []
+        for source, name in found.items():
+            result = result_name(name, suffix)
+            self.jobs.append(Job(source, self.output / result, result[: -len(suffix)]))
+        self._check()
+
+    def _check(self) -> None:
+        if self.config.record.segment is not None:
+            raise UsageError("--segment is for `stream-cam run`; a batch makes one file a video")
+        if self.output.exists() and not self.output.is_dir():
+            raise UsageError(f"{self.output} is a file; give a folder with -o")
+        codec = check_codec(f".{self.batch.container}", self.config.record.codec)
+        check_settings(codec, self.config.record)
+        wanted = Counter(job.output for job in self.jobs)
+        for output, count in wanted.items():
+            if count > 1:
+                same = [str(job.source) for job in self.jobs if job.output == output]
+                raise UsageError(
+                    f"{' and '.join(same)} would both become {output}; give them two folders"
+                )
+        for job in self.jobs:
+            if os.path.realpath(job.source) == os.path.realpath(job.output):
+                raise UsageError(f"{job.output} is a source; give another folder with -o")
+        for name, path in results_of(self.config).items():
+            if NAME not in str(path) and len(self.jobs) > 1:
+                raise UsageError(
+                    f"--{name} {path} is one file for {len(self.jobs)} videos: put {NAME} into it, "
+                    f"such as {path.with_name(NAME + path.suffix)}"
+                )
+
+    def stop(self, _reason: str) -> None:
+        """Ends the videos on their way, and begins no other; from any thread."""
+        self._stopped.set()
+
+    def run(self, on_end: Callable[[Job], None], on_tick: Callable[[], None]) -> None:
+        """Do what is missing.
+
+        Args:
+            on_end: told of each job as it ends, on this thread.
+            on_tick: called a few times a second on this thread.
+        """
+        try:
+            self.output.mkdir(parents=True, exist_ok=True)
+        except OSError as exc:
+            raise SinkError(f"the folder {self.output} cannot be made: {exc.strerror}") from exc
+        todo = []
+        for job in self.jobs:
+            if job.output.exists() and not self.config.run.overwrite:
+                job.fate = "there already"
+                on_end(job)
+            else:
+                todo.append(job)
+        with ThreadPoolExecutor(self.batch.jobs, "job") as pool:
+            waiting: dict[Future[None], Job] = {pool.submit(self._do, job): job for job in todo}
+            while waiting:
+                ended, _ = wait(waiting, TICK_SECONDS, FIRST_COMPLETED)
+                on_tick()
+                for future in ended:
+                    job = waiting.pop(future)
+                    future.result()
+                    on_end(job)
+
+    def _do(self, job: Job) -> None:
+        if self._stopped.is_set():
+            job.fate = "stopped"
+            return
+        try:
+            job.output.parent.mkdir(parents=True, exist_ok=True)
+            with Claim(job.lock, create=True):
+                try:
+                    self._do_claimed(job)
+                finally:
+                    job.lock.unlink(missing_ok=True)
+        except OutputExistsError:
+            job.fate, job.reason = "skipped", _ELSEWHERE
+        except OSError as error:
+            job.fate, job.reason = "failed", f"{job.output}: {error.strerror}"
+
+    def _do_claimed(self, job: Job) -> None:
+        if job.output.exists() and not self.config.run.overwrite:
+            job.fate = "there already"  # by now: another batch has made it
+            return
+        if is_claimed(part_of(job.unfinished)):  # by a process whose batch was killed
+            job.fate, job.reason = "skipped", _ELSEWHERE
+            return
+        results = {
+            option: named(path, job.name) for option, path in results_of(self.config).items()
+        }
+        made = {option: unfinished_result(path) for option, path in results.items()}
+        waiting = {made[option]: path for option, path in results.items() if made[option] != path}
+        try:
+            self._make_room(job, waiting)
+            self._do_elsewhere(job, with_results(self.config, made))
+            if self._stopped.is_set():
+                job.fate = "stopped"
+                return
+            for unfinished, path in waiting.items():
+                if unfinished.exists():  # without a frame there is none
+                    os.replace(unfinished, path)
+            os.replace(job.unfinished, job.output)
+            job.fate = "done"
+        except StreamCamError as error:
+            job.fate, job.reason = "failed", " ".join(str(error).split())
+        if job.fate == "failed" and not job.was_begun:
+            for unfinished in waiting:
+                unfinished.unlink(missing_ok=True)
+
+    def _do_elsewhere(self, job: Job, config: PipelineConfig) -> None:
+        def tell(said: Said) -> None:
+            job.begun, job.n_frames, job.n_rendered = True, said.n_frames, said.n_rendered
+
+        annotate(job.source, job.unfinished, config, self._stopped, tell)
+
+    def _make_room(self, job: Job, waiting: Mapping[Path, Path]) -> None:
+        """Removes what an earlier run left of results, and makes their subfolders.
+
+        Raises:
+            OutputExistsError: a result is there that the recording is not there for.
+        """
+        for unfinished, path in waiting.items():
+            if path.exists() and not (self.config.run.overwrite or job.was_begun):
+                raise OutputExistsError(f"{path} exists; give --overwrite to replace it")
+            unfinished.unlink(missing_ok=True)
+        for pattern in results_of(self.config).values():
+            above = [part.parent for part in pattern.parents if NAME in part.name]
+            if (above[-1] if above else pattern.parent).is_dir():  # or it is mistyped
+                named(pattern, job.name).parent.mkdir(parents=True, exist_ok=True)

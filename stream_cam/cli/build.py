@@ -1,0 +1,196 @@
+"""`stream-cam build`: engines made ahead of time."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from stream_cam.cam.geometry import check_input_size
+from stream_cam.config import ModelConfig
+from stream_cam.engine import Batch, OnStage, check_engine, open_backend
+from stream_cam.engine.calibration import read_calibration
+from stream_cam.engine.machine import TENSORRT_INSTALL
+from stream_cam.engine.manifest import Manifest
+from stream_cam.engine.prepare import Backend, take_and_verify, take_or_build
+from stream_cam.engine.quantize import Quantizers
+from stream_cam.engine.store import EngineStore
+from stream_cam.errors import EngineError, UsageError
+from stream_cam.model.camnet import CamNet, build_network, load_parameters
+from stream_cam.model.weights import load_weights
+from stream_cam.sources import open_source
+from stream_cam.uri import json_text, redact_uri
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """What became of one engine."""
+
+    what: str
+    """built, kept already or verified."""
+    path: Path
+    manifest: Manifest
+
+
+def build_command(
+    model: ModelConfig,
+    parallels: Sequence[int],
+    batch: str,
+    *,
+    calibrate: str | None = None,
+    force: bool,
+    verify_only: bool,
+    as_json: bool,
+) -> None:
+    """Builds, verifies and keeps the engines that `run` would build, and prints what they are.
+
+    Args:
+        parallels: frames explained at once; an engine each, where that makes a difference.
+        batch: as `Batch.parse` takes it.
+        calibrate: for int8, the source of the frames to quantise with.
+        force: builds them although they are kept.
+        verify_only: compares kept ones with their network again, and builds nothing.
+
+    Raises:
+        StreamCamError: as its message says.
+    """
+    store = EngineStore()
+    done = []
+    for backend in _backends(model, parallels, _batch(batch), calibrate):
+        with _progress(f"{backend.key.model} {backend.key.input_text}") as on_stage:
+            result = (
+                _verified_again(backend, store, on_stage)
+                if verify_only
+                else _made(backend, store, force, on_stage)
+            )
+        done.append(result)
+        if not as_json:
+            print(_told(result), flush=True)
+    if as_json:
+        print(json_text([_as_json(result) for result in done], indent=2))
+    elif not _has_gpu():
+        print(
+            "no GPU is usable here: a TensorRT engine needs an NVIDIA GPU with its driver, and "
+            f"{TENSORRT_INSTALL}"
+        )
+
+
+def _batch(text: str) -> Batch:
+    try:
+        return Batch.parse(text)
+    except ValueError as error:
+        raise UsageError(f"--batch: {error}") from error
+
+
+def _check(model: ModelConfig) -> None:
+    """Raises UsageError for what is not built ahead."""
+    if model.fit == "native":
+        raise UsageError(
+            "with --fit native the input's shape is the frame's, so its engine is built at the "
+            "first frame: give another --fit"
+        )
+    if model.engine in ("eager", "inductor"):
+        raise UsageError(
+            f"the {model.engine} engine is not built ahead: give --engine tensorrt, openvino or "
+            "auto"
+        )
+
+
+def _backends(
+    model: ModelConfig, parallels: Sequence[int], batch: Batch, calibrate: str | None = None
+) -> list[Backend]:
+    """One for each engine: on a GPU, how many frames are explained at once makes no other."""
+    _check(model)
+    # Told before anything slow is loaded.
+    quantizing = calibrate is not None
+    check_engine(model.engine, model.device, model.precision, batch, quantizing=quantizing)
+    if calibrate is not None:
+        source = open_source(calibrate)
+    loaded = load_weights(model.weights, model.model, model.labels, model.checkpoint_key)
+    size = loaded.input_size if model.input_size is None else model.input_size
+    check_input_size(size)
+    module = build_network(model.model, loaded.n_classes)
+    load_parameters(module, loaded.state_dict, loaded.name)
+    net = CamNet.from_module(module, name=model.model)
+    quantizers = None
+    if calibrate is not None:
+        with _progress(redact_uri(calibrate)) as on_stage:
+            calibration = read_calibration(source, loaded, model.fit, size, on_stage)
+        quantizers = Quantizers(net, calibration)
+    backends = [
+        open_backend(
+            net,
+            net.fingerprint(),
+            (size, size),
+            name=model.engine,
+            device=model.device,
+            precision=model.precision,
+            parallel=parallel,
+            batch=batch,
+            quantizers=quantizers,
+        )
+        for parallel in parallels
+    ]
+    return list({backend.key.digest(): backend for backend in backends}.values())
+
+
+def _made(backend: Backend, store: EngineStore, force: bool, on_stage: OnStage) -> Result:
+    prepared = take_or_build(backend, store, force=force, on_stage=on_stage)
+    if prepared.path is None:
+        raise EngineError(
+            f"the engine was built but could not be kept in {store.folder}: export "
+            "STREAM_CAM_ENGINES=<a folder of yours with space>"
+        )
+    return Result("built" if prepared.built else "kept already", prepared.path, prepared.manifest)
+
+
+def _verified_again(backend: Backend, store: EngineStore, on_stage: OnStage) -> Result:
+    prepared, figures = take_and_verify(backend, store, on_stage=on_stage)
+    assert prepared.path is not None
+    manifest = dataclasses.replace(prepared.manifest, verification=figures)
+    return Result("verified", prepared.path, manifest)
+
+
+def _told(result: Result) -> str:
+    manifest = result.manifest
+    key = manifest.key
+    options = " ".join(f"{name}={value}" for name, value in key.options.items())
+    what_ms = "frame" if key.input_shape[0] == 1 else f"call of {key.input_shape[0]} frames"
+    if streams := key.options.get("NUM_STREAMS"):
+        what_ms += f" alone on one of {streams} streams"
+    return (
+        f"{result.what}: {key.model} {key.input_text}, {key.backend} {key.precision} ({options})\n"
+        f"  {manifest.verification}\n"
+        f"  {manifest.latency_p50_ms:.3g} ms a {what_ms}, {manifest.size_bytes / 1e6:.0f} MB, "
+        f"built in {manifest.build_seconds:.1f} s\n"
+        f"  {result.path}"
+    )
+
+
+def _as_json(result: Result) -> dict[str, Any]:
+    return {
+        "what": result.what,
+        "path": str(result.path),
+        **dataclasses.asdict(result.manifest),
+    }
+
+
+@contextmanager
+def _progress(what: str) -> Iterator[OnStage]:
+    """A line on a terminal that says what is being done; nothing elsewhere."""
+    if not sys.stderr.isatty():
+        yield lambda stage: None
+        return
+    from rich.console import Console
+
+    with Console(stderr=True, highlight=False).status(what) as status:
+        yield lambda stage: status.update(f"{stage} {what}")
+
+
+def _has_gpu() -> bool:
+    import torch
+
+    return torch.cuda.is_available()

@@ -1,0 +1,1 @@
+"""A frame and its explanation become a picture."""

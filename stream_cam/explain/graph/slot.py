@@ -1,0 +1,304 @@
+"""One place in the ring: buffers for one frame on its way, and the graph that works on them.
+
+Everything that one frame differs in from the next lies in the block that is uploaded: the pixels,
+the time, the classes asked for, the colour table. So live changes cost no capture and no copy more.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from stream_cam.cam.classes import N_HELD, Clock
+from stream_cam.cam.geometry import scale_region
+from stream_cam.cam.overlay_plan import OverlayPlan, OverlayTable, plan_overlay
+from stream_cam.cam.panels import panel_image
+from stream_cam.cam.preprocess import PreprocessPlan, plan_preprocess
+from stream_cam.engine.base import EngineInfo, Session
+from stream_cam.explain.graph.device import Gpu
+from stream_cam.explain.graph.device_lost import holds_gpu_memory
+from stream_cam.explain.graph.memory_block import Block, Fields
+from stream_cam.explain.graph.request import Order, Shape, table_of
+from stream_cam.frame import BgrImage, FloatArray
+from stream_cam.model.weights import Weights
+
+ClockArray = npt.NDArray[np.float64]
+"""(6,), as `classes.Clock` says."""
+
+N_BEST = 5
+_LEAST_GAP_SECONDS = 1.0
+"""Frames this far apart are of two scenes, unless longer memories are asked for; as on the CPU."""
+
+
+class State:
+    """What frames leave behind for the next ones, on the device; shared by all slots."""
+
+    def __init__(self, gpu: Gpu, info: EngineInfo) -> None:
+        n_classes, cells = info.logits_shape[1], info.features_shape[2:]
+        fields: Fields = {
+            "held": ((N_HELD,), torch.float64),
+            "seconds": ((n_classes,), torch.float64),
+            "values": ((n_classes, 2 + cells[0] * cells[1]), torch.float64),
+        }
+        self._block = Block(fields, gpu.memory)
+        self.held, self.seconds = self._block["held"], self._block["seconds"]
+        self.values = self._block["values"]
+        self.held.fill_(-1.0)
+        self.seconds.fill_(torch.nan)
+        self.values.zero_()
+
+
+@dataclass(frozen=True, eq=False)
+class Plans:
+    """What the kernels read besides pixels; the same for all slots of a ring."""
+
+    shape: Shape
+    info: EngineInfo
+    preprocess: PreprocessPlan
+    overlay: OverlayPlan
+
+    @classmethod
+    def of(cls, shape: Shape, info: EngineInfo, weights: Weights, device: str) -> Plans:
+        fit, cam_hw = shape.fit, (info.features_shape[2], info.features_shape[3])
+        region = scale_region(fit.region, fit.frame_hw, shape.canvas_hw)
+        return cls(
+            shape,
+            info,
+            plan_preprocess(fit, weights.mean, weights.std, weights.interpolation, device=device),
+            plan_overlay(shape.canvas_hw, cam_hw, region, shape.upsampling, device=device),
+        )
+
+    @property
+    def uploaded(self) -> Fields:
+        shape = self.shape
+        fields = {
+            "table": ((512,), torch.int64),
+            "clock": ((len(Clock),), torch.float64),
+            "locked": ((shape.n_maps,), torch.int64),
+            "frame": ((1, *shape.fit.frame_hw, 3), torch.uint8),
+        }
+        if shape.panels:
+            fields["panel"] = ((1, *shape.canvas_hw, 3), torch.uint8)
+        return fields
+
+    @property
+    def downloaded(self) -> Fields:
+        shape, info = self.shape, self.info
+        n_best = min(N_BEST, info.logits_shape[1])
+        return {
+            "logits": (info.logits_shape, torch.float32),
+            "best": ((n_best,), torch.int64),
+            "best_probability": ((n_best,), torch.float32),
+            "classes": ((1, shape.n_maps), torch.int64),
+            "probability": ((shape.n_maps,), torch.float32),
+            "cams": ((1, shape.n_maps, *info.features_shape[2:]), torch.float32),
+            "ranges": ((1, shape.n_maps, 2), torch.float32),
+            "pictures": ((1, shape.n_drawn, *shape.canvas_hw, 3), torch.uint8),
+        }
+
+
+@dataclass(frozen=True, eq=False)
+class Results:
+    """What one frame gave, in memory of its own."""
+
+    logits: FloatArray
+    best: list[int]
+    best_probability: list[float]
+    classes: list[int]
+    probability: list[float]
+    cams: FloatArray
+    """(n_maps, h, w) float32."""
+    ranges: FloatArray
+    """(n_maps, 2) float32; meaningful if the order smooths."""
+    pictures: BgrImage
+    """(n_drawn, H, W, 3) uint8."""
+
+
+class Slot:
+    """Buffers for one frame, and the graph of its way.
+
+    Args:
+        plans: on the GPU.
+        session: this slot's own: what it has between its layers must not be another frame's.
+        weight: (n_classes, C) float32 on the GPU, the linear layer's.
+        state: of all slots.
+        copies: False: without upload and download, to be timed.
+    """
+
+    def __init__(
+        self,
+        gpu: Gpu,
+        plans: Plans,
+        session: Session,
+        weight: Tensor,
+        state: State,
+        *,
+        copies: bool = True,
+    ) -> None:
+        holds_gpu_memory(self)
+        self._gpu, self._plans, self._session = gpu, plans, session
+        self._weight, self._state, self._copies = weight, state, copies
+        info, shape = plans.info, plans.shape
+        self._upload = Block(plans.uploaded, gpu.host)
+        self._input = Block(plans.uploaded, gpu.memory)
+        self._output = Block(plans.downloaded, gpu.memory)
+        self._download = Block(plans.downloaded, gpu.host)
+        between: Fields = {
+            "batch": (info.input_shape, torch.float32),
+            "features": (info.features_shape, torch.float32),
+            "scaled": ((1, shape.n_maps, *info.features_shape[2:]), torch.float32),
+        }
+        self._between = Block(between, gpu.memory)
+        for block in (self._upload, self._input, self._between):
+            block.bytes.zero_()  # the capture's own run touches no state, and meets no poison
+        self._table = OverlayTable(self._input["table"], keeps_outside=False)
+        self.frame_bgr: BgrImage = self._upload["frame"][0].numpy()
+        """(H, W, 3) uint8 in pinned memory: who fills it himself saves a copy."""
+        self.pictures_bgr: BgrImage = self._download["pictures"][0].numpy()
+        """(n_drawn, H, W, 3) uint8 in pinned memory, until the slot's next frame."""
+        self.stream, self.done = gpu.stream(), gpu.event()
+        self._is_on_its_way = False
+        gpu.settle()
+        self.graph = self.stream.capture(self._work)
+
+    def fill(self, image: BgrImage, order: Order, clock: ClockArray) -> None:
+        """Writes what the next replay uploads; the slot must be free.
+
+        Args:
+            image: (H, W, 3) uint8; `frame_bgr` itself is left as it is.
+            clock: what `clock_of` gave.
+        """
+        if image is not self.frame_bgr:
+            np.copyto(self.frame_bgr, image)
+        if order.panels:
+            panel_image(image, self._upload["panel"][0].numpy())
+        self._upload["table"].copy_(table_of(order.look))
+        self._upload["clock"].numpy()[:] = clock
+        locked = self._upload["locked"].numpy()
+        locked[:] = -1
+        locked[: len(order.targets)] = order.targets
+
+    def load(self, *, poison: int) -> None:
+        """For a slot without copies: uploads what `fill` wrote, and spoils what is to be drawn.
+
+        Args:
+            poison: every byte of the results, until they are written.
+        """
+        self._input.bytes.copy_(self._upload.bytes)
+        self._output.bytes.fill_(poison)
+        self._gpu.settle()
+
+    def pictures_on_gpu(self) -> BgrImage:
+        """(n_drawn, H, W, 3) uint8, of a slot without copies: fetches what was drawn last."""
+        pictures: BgrImage = self._output["pictures"][0].cpu().numpy()
+        return pictures
+
+    def start(self) -> None:
+        """Gives the frame to the GPU and returns."""
+        self._is_on_its_way = True
+        try:
+            self.stream.replay(self.graph)
+        finally:
+            self.stream.record(self.done)
+
+    def rest(self) -> None:
+        """Waits for a frame that nobody has finished.
+
+        Raises:
+            RuntimeError: the GPU failed.
+        """
+        if self._is_on_its_way:
+            self.done.wait()
+            self._is_on_its_way = False
+
+    def finish(self) -> Results:
+        """Waits for the frame.
+
+        Raises:
+            RuntimeError: the GPU failed.
+        """
+        self.rest()
+        small = {
+            name: self._download[name].numpy().copy()
+            for name in self._plans.downloaded
+            if name != "pictures"
+        }
+        return Results(
+            logits=small["logits"][0],
+            best=small["best"].tolist(),
+            best_probability=small["best_probability"].tolist(),
+            classes=small["classes"][0].tolist(),
+            probability=small["probability"].tolist(),
+            cams=small["cams"][0],
+            ranges=small["ranges"][0],
+            pictures=self.pictures_bgr.copy(),
+        )
+
+    def _work(self) -> None:
+        """One frame's way, as it is captured."""
+        gpu, kernels, plans, shape = self._gpu, self._gpu.kernels, self._plans, self._plans.shape
+        given, made, own = self._input, self._output, self._between
+        if self._copies:
+            gpu.copy(given.bytes, self._upload.bytes)
+        kernels.preprocess(given["frame"], plans.preprocess, out=own["batch"])
+        self._session(own["batch"], made["logits"], own["features"])
+        kernels.choose_classes(
+            made["logits"],
+            given["locked"],
+            given["clock"],
+            self._state.held,
+            best=made["best"],
+            best_probability=made["best_probability"],
+            classes=made["classes"],
+            probability=made["probability"],
+        )
+        kernels.class_maps(
+            own["features"],
+            self._weight,
+            made["classes"],
+            scaled=own["scaled"],
+            cams=made["cams"],
+            relu=shape.relu,
+        )
+        if shape.smooths:
+            self._smooth()
+        canvas = given["panel" if shape.panels else "frame"]
+        scaled = own["scaled"][:, : shape.n_drawn]
+        kernels.overlay(canvas, scaled, plans.overlay, self._table, out=made["pictures"])
+        if self._copies:
+            gpu.copy(self._download.bytes, made.bytes)
+
+    def _smooth(self) -> None:
+        """The maps are filtered, and scaled anew by their filtered ranges."""
+        kernels, made, state = self._gpu.kernels, self._output, self._state
+        kernels.smooth_maps(
+            made["cams"],
+            made["classes"],
+            self._input["clock"],
+            state.seconds,
+            state.values,
+            ranges=made["ranges"],
+        )
+        kernels.scale_maps(
+            made["cams"],
+            scaled=self._between["scaled"],
+            ranges=made["ranges"],
+            relu=self._plans.shape.relu,
+        )
+
+
+def clock_of(
+    order: Order, now_seconds: float | None, *, forget_class: bool, forget_maps: bool
+) -> ClockArray:
+    """What `classes.Clock` says, (6,) float64; without a time of the frame's, the present one."""
+    clock = np.zeros(len(Clock))
+    clock[Clock.NOW] = time.monotonic() if now_seconds is None else now_seconds
+    clock[Clock.HOLD], clock[Clock.SMOOTH] = order.hold_seconds, order.smooth_seconds
+    clock[Clock.GAP] = max(_LEAST_GAP_SECONDS, order.smooth_seconds, order.hold_seconds)
+    clock[Clock.FORGET_CLASS], clock[Clock.FORGET_MAPS] = forget_class, forget_maps
+    return clock

@@ -1,0 +1,127 @@
+"""The way of a frame through host memory: sessions of an engine with the buffers they work on."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+from stream_cam.cam.cpu import CpuPreprocessor
+from stream_cam.cam.geometry import FitPlan
+from stream_cam.engine import Engine, EngineInfo, Session
+from stream_cam.errors import EngineError, first_line
+from stream_cam.explain.graph.cuda_capture import capturing
+from stream_cam.explain.graph.device_lost import holds_gpu_memory, lost
+from stream_cam.frame import BgrImage
+from stream_cam.model.weights import Weights
+
+_MAX_PLANS = 16
+"""Frame sizes whose buffers a lane keeps."""
+
+
+class _Lane:
+    """One session with the buffers it works on."""
+
+    def __init__(self, engine: Engine, weights: Weights) -> None:
+        info = engine.info
+        self._weights = weights
+        self._session = engine.session()
+        self._preprocessors: OrderedDict[FitPlan, CpuPreprocessor] = OrderedDict()
+        on_gpu = info.device != "cpu"
+        if on_gpu:
+            holds_gpu_memory(self)
+        self._batch, self.logits, self.features = (
+            torch.empty(shape, pin_memory=on_gpu)
+            for shape in (info.input_shape, info.logits_shape, info.features_shape)
+        )
+        self._gpu = _GpuCopies(info) if on_gpu else None
+
+    def run(self, image: BgrImage, plan: FitPlan) -> None:
+        preprocessor = self._preprocessors.get(plan)
+        if preprocessor is None:
+            preprocessor = CpuPreprocessor(
+                plan, self._weights.mean, self._weights.std, self._weights.interpolation
+            )
+            remember(self._preprocessors, plan, preprocessor, _MAX_PLANS)
+        preprocessor(image, self._batch[0].numpy())
+        if self._gpu is None:
+            self._session(self._batch, self.logits, self.features)
+        else:
+            self._gpu.run(self._session, self._batch, self.logits, self.features)
+
+
+class _GpuCopies:
+    """An engine's tensors on its GPU, and a stream of its own between the host's pinned ones."""
+
+    def __init__(self, info: EngineInfo) -> None:
+        self._device = info.device
+        # A network compiled for an ordinary tensor is compiled anew for an inference tensor.
+        with torch.inference_mode(False):
+            self._batch, self._logits, self._features = (
+                torch.empty(shape, device=info.device)
+                for shape in (info.input_shape, info.logits_shape, info.features_shape)
+            )
+        self._stream = torch.cuda.Stream(info.device)  # type: ignore[no-untyped-call]
+
+    def run(self, session: Session, batch: Tensor, logits: Tensor, features: Tensor) -> None:
+        """Up, through the network, down; returns when the results are there.
+
+        Raises:
+            EngineError: CUDA or the engine failed.
+        """
+        with _failures_told(self._device):
+            with torch.cuda.stream(self._stream):
+                self._batch.copy_(batch, non_blocking=True)
+                session(self._batch, self._logits, self._features)
+                logits.copy_(self._logits, non_blocking=True)
+                features.copy_(self._features, non_blocking=True)
+            self._stream.synchronize()
+
+
+@contextmanager
+def _failures_told(device: str) -> Iterator[None]:
+    """What CUDA raises, as an error of the world, which says whether the GPU is lost."""
+    try:
+        yield
+    except RuntimeError as error:
+        try:
+            with capturing:
+                torch.cuda.synchronize(device)
+        except RuntimeError:
+            raise lost(error) from error
+        raise EngineError(
+            f"{device} cannot work on a frame ({first_line(error)}); see nvidia-smi, or give "
+            "--device cpu"
+        ) from error
+
+
+class LanePool:
+    """As many lanes as the engine serves at once."""
+
+    def __init__(self, engine: Engine, weights: Weights) -> None:
+        self.engine = engine
+        self._free = [_Lane(engine, weights) for _ in range(engine.info.parallel)]
+        self._returned = threading.Condition()
+
+    @contextmanager
+    def borrow(self) -> Iterator[_Lane]:
+        with self._returned:
+            self._returned.wait_for(lambda: bool(self._free))
+            lane = self._free.pop()
+        try:
+            yield lane
+        finally:
+            with self._returned:
+                self._free.append(lane)
+                self._returned.notify()
+
+
+def remember(cache: OrderedDict, key: object, value: object, limit: int) -> None:  # type: ignore[type-arg]
+    """Keeps a value, and forgets the oldest one beyond the limit."""
+    cache[key] = value
+    while len(cache) > limit:
+        cache.popitem(last=False)

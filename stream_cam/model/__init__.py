@@ -1,0 +1,1 @@
+"""Networks that have class activation maps, and where their weights and labels come from."""

@@ -1,0 +1,276 @@
+"""CamNet: a classifier as one forward that returns logits and the features its CAMs are made of."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, fx, nn
+from torch.nn.parameter import is_lazy
+from torch.nn.utils import remove_spectral_norm, remove_weight_norm
+from torch.nn.utils.spectral_norm import SpectralNorm
+from torch.nn.utils.weight_norm import WeightNorm
+
+from stream_cam.errors import ModelError, first_line
+from stream_cam.model.fingerprint import fingerprint
+from stream_cam.model.head import HeadFinder, ShapeRecorder, no_cam
+from stream_cam.model.state_dicts import load_parameters, require_finite
+from stream_cam.model.torch_settings import loading
+from stream_cam.model.torchvision_models import build_network
+from stream_cam.model.tracing import running, tracing
+
+__all__ = ["CamNet", "build_network", "load_parameters"]
+
+_PREFIX = "network"
+
+_RELATIVE_TOLERANCE = 1e-5
+"""Of the sum of the magnitudes that make up a logit, |b| + Σ_k |w_k| · mean |f_k|.
+
+Pooling and the linear layer round in float32 (unit roundoff 6e-8); the largest deviation seen over
+torchvision's networks was 7e-8 of that sum. A layer in the way moves logits by percents.
+"""
+
+
+class CamNet(nn.Module):
+    """A network whose single forward returns the logits and the last convolution's features.
+
+    A network with one logit z becomes one with the two logits −z/2 and z/2: their softmax is
+    sigmoid(−z) and sigmoid(z), and the second class's map is half of z's.
+
+    With f the features and w, b the linear layer, the map of class c is M_c = Σ_k w[c, k] · f_k
+    and mean(M_c) + b[c] is the logit (Zhou et al., CVPR 2016, eq. 1-2). Always in eval mode,
+    without gradients for its parameters; exports and compiles as any module does.
+
+    Args:
+        backbone: (N, 3, H, W) normalised RGB → features (N, C, h, w).
+        weight: (n_logits, C).
+        bias: (n_logits,); zeros for a layer without one.
+        name: what messages call the network.
+    """
+
+    weight: nn.Parameter
+    """(n_classes, C) float32 on the CPU, until the module is moved or cast."""
+    bias: nn.Parameter
+    """(n_classes,), likewise."""
+
+    def __init__(self, backbone: nn.Module, weight: Tensor, bias: Tensor, name: str) -> None:
+        super().__init__()
+        self.n_logits = len(weight)
+        """Of the network itself; 1: the probability of the second class is its sigmoid."""
+        if self.n_logits == 1:
+            weight, bias = _halved(weight), _halved(bias)
+        self.backbone = backbone
+        self.weight = nn.Parameter(weight, requires_grad=False)
+        self.bias = nn.Parameter(bias, requires_grad=False)
+        self.name = name
+        self.requires_grad_(False)
+        self.train(False)
+
+    @property
+    def n_classes(self) -> int:
+        return self.weight.shape[0]
+
+    @property
+    def n_channels(self) -> int:
+        """C, the number of feature planes."""
+        return self.weight.shape[1]
+
+    def fingerprint(self) -> str:
+        """16 hex digits that change with any parameter, layer or operation of the network."""
+        tensors = {**self.state_dict(), **dict(self.named_buffers())}
+        return fingerprint(tensors, f"{self.backbone}\n{_settings(self.backbone)}")
+
+    def train(self, mode: bool = True) -> CamNet:
+        """Stays in eval mode whatever `mode` is: dropout and batch statistics would change maps."""
+        super().train(False)
+        return self
+
+    def forward(self, batch_nchw: Tensor) -> tuple[Tensor, Tensor]:
+        """One pass.
+
+        Args:
+            batch_nchw: (N, 3, H, W), normalised RGB, in the parameters' dtype, on their device.
+
+        Returns:
+            logits (N, n_classes) and features (N, C, h, w), same dtype and device.
+        """
+        features = self.backbone(batch_nchw)
+        logits = F.linear(features.mean((2, 3)), self.weight, self.bias)
+        return logits, features
+
+    @classmethod
+    @loading()
+    def from_module(
+        cls, module: nn.Module, name: str | None = None, probe_hw: tuple[int, int] = (224, 224)
+    ) -> CamNet:
+        """Wrap a classifier that ends convolution → GAP → (dropout, flatten) → one linear layer.
+
+        The result holds a copy of the parameters, float32 on the CPU: `module` itself keeps its
+        mode, gradients and device, and may be trained on without changing the result.
+
+        Args:
+            module: (N, 3, H, W) → logits (N, n_classes).
+            name: what messages call it; default: its class name.
+            probe_hw: size of the random picture on which `mean(M_c) + b_c == logit_c` and the
+                module's own logits are checked.
+
+        Raises:
+            NoCamError: the network does not have that shape; the message names the part.
+            WeightsError: a parameter is not finite.
+            ModelError: the network does not take a picture of `probe_hw`.
+        """
+        name = name or type(module).__name__
+        network = _copied(module, name)
+        require_finite(network.state_dict(), name)
+        probe = torch.randn(1, 3, *probe_hw, generator=torch.Generator().manual_seed(0))
+        with torch.inference_mode():
+            with running():
+                own_logits = _own_logits(network, probe, name)
+            with tracing():
+                traced = _traced(network, name)
+            recorder = ShapeRecorder(traced)
+            with running():
+                recorder.run(probe)
+        head = HeadFinder(traced, recorder.shapes, name, _PREFIX).find()
+        weight = head.weight.detach().clone()
+        bias = weight.new_zeros(len(weight)) if head.bias is None else head.bias.detach().clone()
+        net = cls(_cut_after(head.features, traced), weight, bias, name)
+        _check_invariant(net, probe, own_logits)
+        return net
+
+
+def _halved(logit: Tensor) -> Tensor:
+    """(1, …) → (2, …): −z/2 and z/2, whose softmax is the sigmoid of −z and z."""
+    return torch.cat([-logit / 2, logit / 2])
+
+
+def _settings(backbone: nn.Module) -> str:
+    """What each layer is set to, a line a setting; its repr leaves some of it out.
+
+    `AvgPool2d` does not show `count_include_pad`, `Upsample` not `align_corners`.
+    """
+    return "\n".join(
+        f"{name} {type(layer).__qualname__} {key} {_shown(value)}"
+        for name, layer in backbone.named_modules()
+        if not isinstance(layer, fx.GraphModule)  # its code is in its text
+        for key, value in sorted(vars(layer).items())
+        if not key.startswith("_")  # PyTorch's own
+    )
+
+
+def _shown(value: object) -> str:
+    """A setting as a text that is the same in every process; of an object, only its kind."""
+    if value is None or isinstance(value, (bool, int, float, str, torch.dtype)):
+        return repr(value)
+    if isinstance(value, (tuple, list)):
+        return f"({', '.join(map(_shown, value))})"
+    return str(getattr(value, "__qualname__", type(value).__qualname__))
+
+
+class _OneInput(nn.Module):
+    """Hides a forward's optional arguments from the tracer, which would make inputs of them."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, batch_nchw: Tensor) -> Tensor:
+        logits: Tensor = self.network(batch_nchw)
+        return logits
+
+
+def _copied(module: nn.Module, name: str) -> nn.Module:
+    """A float32 copy on the CPU, in eval mode; without what DataParallel or compile put around."""
+    if isinstance(module, torch.jit.ScriptModule):
+        raise ModelError(f"{name} is TorchScript, which cannot be cut; pass the nn.Module it is of")
+    while isinstance(inner := getattr(module, "_orig_mod", None), nn.Module) or (
+        isinstance(module, nn.DataParallel) and isinstance(inner := module.module, nn.Module)
+    ):
+        module = inner
+    if any(map(is_lazy, [*module.parameters(), *module.buffers()])):
+        raise ModelError(
+            f"{name} has lazy layers that have no parameters yet; run it once on a batch before"
+        )
+    # Such as the weight that weight_norm computes before each pass, which nobody may copy.
+    computed = {
+        id(value): value.detach().clone()
+        for part in module.modules()
+        for value in vars(part).values()
+        if isinstance(value, Tensor) and not value.is_leaf
+    }
+    try:
+        network = copy.deepcopy(module, computed)
+    except Exception as exc:
+        raise ModelError(f"{name} cannot be copied: {first_line(exc)}") from exc
+    _remove_norms(network.eval())
+    return network.to(device="cpu", dtype=torch.float32).eval()
+
+
+def _remove_norms(network: nn.Module) -> None:
+    """Makes plain parameters of what the old weight_norm and spectral_norm compute in hooks."""
+    for part in network.modules():
+        for hook in list(part._forward_pre_hooks.values()):
+            if isinstance(hook, WeightNorm):
+                remove_weight_norm(part, hook.name)
+            elif isinstance(hook, SpectralNorm):
+                remove_spectral_norm(part, hook.name)
+
+
+def _own_logits(network: nn.Module, probe: Tensor, name: str) -> object:
+    try:
+        own: object = network(probe)
+    except Exception as exc:
+        size = "×".join(str(side) for side in probe.shape[1:])
+        raise ModelError(f"{name} does not take a {size} picture: {first_line(exc)}") from exc
+    return own
+
+
+def _traced(network: nn.Module, name: str) -> fx.GraphModule:
+    wrapped = _OneInput(network).eval()
+    try:
+        return fx.GraphModule(wrapped, fx.Tracer().trace(wrapped))
+    except Exception as exc:
+        raise no_cam(
+            name,
+            f"its layers cannot be followed ({first_line(exc)}): forward must not branch on a "
+            "tensor's values or shape",
+        ) from exc
+
+
+def _cut_after(features: fx.Node, traced: fx.GraphModule) -> fx.GraphModule:
+    """The traced network up to `features`, which it then returns."""
+    graph = traced.graph
+    after = list(graph.nodes)
+    after = after[after.index(features) + 1 :]
+    for node in reversed(after):
+        graph.erase_node(node)
+    graph.output(features)
+    # Takes over the layers that the graph still calls, and no others.
+    return fx.GraphModule(traced, graph)
+
+
+@torch.inference_mode()
+def _check_invariant(net: CamNet, probe: Tensor, own_logits: object) -> None:
+    """mean(M_c) + b_c == logit_c, and logit_c is what the network itself says, for every class."""
+    with running():
+        logits, features = net(probe)
+    maps = torch.einsum("ck,khw->chw", net.weight.double(), features[0].double())
+    from_maps = maps.mean((1, 2)) + net.bias.double()
+    magnitude = net.weight.abs() @ features[0].abs().mean((1, 2)) + net.bias.abs()
+    if not bool(torch.isfinite(magnitude).all()):
+        raise ModelError(f"{net.name} gives infinite or NaN features; these weights are damaged")
+    bound = _RELATIVE_TOLERANCE * magnitude.double().clamp_min(torch.finfo(torch.float32).tiny)
+    if net.n_logits == 1 and isinstance(own_logits, Tensor) and own_logits.shape == (1, 1):
+        own_logits = _halved(own_logits).T
+    for what, got in (("CamNet's logits", logits), ("its own logits", own_logits)):
+        if not isinstance(got, Tensor) or got.shape != logits.shape:
+            raise no_cam(net.name, "its forward returns something else than (N, n_classes)")
+        excess = ((got[0].double() - from_maps).abs() / bound).nan_to_num(torch.inf)
+        if excess.max() > 1.0:
+            worst = int(excess.argmax())
+            raise no_cam(
+                net.name,
+                f"mean(M_c) + b_c is {float(from_maps[worst]):.6g} for class {worst}, {what} say "
+                f"{float(got[0, worst]):.6g}, so its features are not simply averaged",
+            )

@@ -1,0 +1,292 @@
+"""Checkpoint files, read without running what is in them; and fetched over the network."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import pickle
+import re
+import tempfile
+import urllib.request
+import warnings
+import zipfile
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from email.message import Message
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from stream_cam.errors import WeightsError
+from stream_cam.model import pickled_data
+from stream_cam.model.labels import LABEL_KEYS
+from stream_cam.uri import printable
+
+SUFFIXES = (".pth", ".pt", ".ckpt", ".th", ".bin", ".pth.tar", ".safetensors")
+
+_OPTIMIZER = re.compile(
+    r"(?i)(?:.*_)?(?:opt|optim|optimizers?|schedulers?|scaler)(?:_states?)?(?:_dict)?"
+)
+"""Keys whose tensors are no network's."""
+_DEPTH = 8
+_NO_CODE = "only tensors are read: save `model.state_dict()` instead"
+_CHUNK_BYTES = 1 << 18
+_TIMEOUT_SECONDS = 20.0
+
+
+@dataclass(frozen=True, eq=False)
+class Checkpoint:
+    """The tensors of a file and what it says of them."""
+
+    groups: dict[str, dict[str, Tensor]]
+    """By the place in the file, such as `state_dict`, "" at its top: tensors by key, as they are
+    in the file."""
+    metadata: dict[str, str] = field(default_factory=dict)
+    """The safetensors header, or `arch` beside a state dict."""
+    labels: dict[str, object] = field(default_factory=dict)
+    """Data under keys that class names have, such as `class_to_idx`, by the place in the file."""
+
+
+class Response(Protocol):
+    """What is needed of an answer to an HTTP request."""
+
+    headers: Message
+
+    def read(self, amount: int, /) -> bytes: ...
+
+    def close(self) -> None: ...
+
+
+OpenUrl = Callable[[str], Response]
+
+
+def read_checkpoint(path: Path) -> Checkpoint:
+    """All tensors in a checkpoint file, whatever they are wrapped in.
+
+    Raises:
+        WeightsError: there is no such file, it is damaged, or it holds something else.
+    """
+    try:
+        _refuse_other_files(path)
+        if path.suffix.lower() == ".safetensors":
+            tensors, metadata = _read_safetensors(path)
+            found = _Found({"": tensors} if tensors else {}, metadata, _labels_of_header(metadata))
+        else:
+            found = _collected(_read_torch(path), path)
+    except OSError as exc:
+        raise WeightsError(f"cannot read weights {path}: {reason_of(exc)}") from exc
+    if not found.groups:
+        raise WeightsError(f"{path} holds no tensors; save `model.state_dict()` into it")
+    return Checkpoint(found.groups, found.metadata, found.labels)
+
+
+def plain_tensors(tensors: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
+    """The tensors detached, the floating ones float32.
+
+    Raises:
+        WeightsError: one is no plain strided tensor.
+    """
+    return {key: _plain(key, tensor, path) for key, tensor in tensors.items()}
+
+
+def _refuse_other_files(path: Path) -> None:
+    """Name what the file is, where its beginning tells that it is no checkpoint."""
+    if path.is_dir():
+        raise WeightsError(f"weights {path} is a folder; give a {', '.join(SUFFIXES)} file")
+    if not path.exists():
+        raise WeightsError(
+            f"no weights at {path}; --weights is imagenet, demo or a {', '.join(SUFFIXES)} file"
+        )
+    if not path.name.lower().endswith(SUFFIXES):
+        raise WeightsError(f"weights {path} is none of {', '.join(SUFFIXES)}; rename what is one")
+    if path.suffix.lower() == ".safetensors" and printable(str(path)) != str(path):
+        raise WeightsError(f"{path}: safetensors reads no name that is not UTF-8; rename the file")
+    with path.open("rb") as file:
+        head = file.read(256).lstrip()
+    if not head:
+        raise WeightsError(f"{path} is empty; copy or download it again")
+    if head[:1] == b"<":
+        raise WeightsError(f"{path} is a web page, not weights; download the file itself")
+    if head.startswith(b"version https://git-lfs"):
+        raise WeightsError(f"{path} is a Git LFS pointer; fetch the file with `git lfs pull`")
+
+
+def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    try:
+        with safe_open(path, framework="pt", device="cpu") as file:
+            tensors: dict[str, Tensor] = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+            return tensors, dict(file.metadata() or {})
+    except SafetensorError as exc:
+        raise WeightsError(
+            f"{path} is damaged, truncated or not safetensors ({reason_of(exc)}); copy it again"
+        ) from exc
+
+
+def _read_torch(path: Path) -> object:
+    try:
+        if _is_torchscript(path):
+            raise WeightsError(f"{path} is a TorchScript archive; {_NO_CODE}")
+        # torch warns of pickle protocols before it refuses them.
+        with warnings.catch_warnings(), pickled_data.allowed():
+            warnings.simplefilter("ignore")
+            loaded: object = torch.load(path, map_location="cpu", weights_only=True)
+    except WeightsError:
+        raise
+    except Exception as exc:
+        # On a damaged file zipfile and torch.load fail with nearly any exception.
+        raise _unreadable(path, exc) from exc
+    return loaded
+
+
+def _is_torchscript(path: Path) -> bool:
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return any(name.endswith("constants.pkl") for name in archive.namelist())
+
+
+def _unreadable(path: Path, exc: Exception) -> WeightsError:
+    refused = re.search(r"GLOBAL (\S+)", str(exc))
+    if isinstance(exc, pickle.UnpicklingError) and refused:
+        return WeightsError(f"{path} holds code ({refused[1]}), which is not run; {_NO_CODE}")
+    with path.open("rb") as file:
+        head = file.read(2)
+    if head[:1] == b"\x80" and "Unsupported operand" in str(exc):
+        return WeightsError(f"{path} is a pickle, which may hold code and is not run; {_NO_CODE}")
+    return WeightsError(
+        f"{path} is damaged, truncated or not a PyTorch file; copy or download it again"
+    )
+
+
+@dataclass
+class _Found:
+    """What a walk through a file meets."""
+
+    groups: dict[str, dict[str, Tensor]] = field(default_factory=dict)
+    metadata: dict[str, str] = field(default_factory=dict)
+    labels: dict[str, object] = field(default_factory=dict)
+
+    def walk(self, value: object, place: str = "", depth: int = 0) -> None:
+        """Collects from a mapping or a list and from all that these hold."""
+        if isinstance(value, list | tuple):
+            value = dict(enumerate(value))
+        if not isinstance(value, Mapping) or depth > _DEPTH:
+            return
+        tensors = {str(key): each for key, each in value.items() if isinstance(each, Tensor)}
+        if tensors:
+            self.groups[place] = tensors
+        for key, each in value.items():
+            there = f"{place}.{key}" if place else str(key)
+            if key == "arch" and isinstance(each, str):
+                self.metadata.setdefault("arch", each)
+            elif key in LABEL_KEYS:
+                self.labels[there] = (
+                    each.values if isinstance(each, pickled_data.NumpyArray) else each
+                )
+            elif not _OPTIMIZER.fullmatch(str(key)):
+                self.walk(each, there, depth + 1)
+
+
+def _collected(loaded: object, path: Path) -> _Found:
+    found = _Found()
+    if not isinstance(loaded, Mapping):
+        unread = isinstance(loaded, pickled_data.Unread)
+        kind = "single setting" if unread else type(loaded).__name__
+        raise WeightsError(f"{path} holds a {kind}; {_NO_CODE}")
+    found.walk(loaded)
+    return found
+
+
+def _labels_of_header(metadata: Mapping[str, str]) -> dict[str, object]:
+    """Class names in a safetensors header, whose values are text."""
+    labels: dict[str, object] = {}
+    for key in LABEL_KEYS:
+        with contextlib.suppress(ValueError, RecursionError):
+            if key in metadata:
+                labels[key] = json.loads(metadata[key])
+    return labels
+
+
+def _plain(key: str, tensor: Tensor, path: Path) -> Tensor:
+    odd = tensor.layout != torch.strided or tensor.is_quantized or tensor.is_meta
+    if odd or tensor.is_complex():
+        raise WeightsError(
+            f"{path}: {key} is sparse, quantised, complex or empty; save the float network"
+        )
+    return tensor.detach().float() if tensor.is_floating_point() else tensor.detach()
+
+
+def open_url(url: str) -> Response:
+    """The answer to a GET; a silent server is given up after 20 seconds."""
+    request = urllib.request.Request(url, headers={"User-Agent": "stream-cam"})
+    response: Response = urllib.request.urlopen(request, timeout=_TIMEOUT_SECONDS)
+    return response
+
+
+def fetch(url: str, path: Path, sha256_prefix: str, progress: bool, opener: OpenUrl) -> None:
+    """Download a file; under its name stands the whole file or none.
+
+    Args:
+        sha256_prefix: what the file's SHA-256, in hex, begins with.
+        progress: show a bar, where there is a terminal.
+
+    Raises:
+        OSError, http.client.HTTPException: network or disk fail, or another file came.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, partial = tempfile.mkstemp(prefix=f"{path.name}.", suffix=".partial", dir=path.parent)
+    try:
+        with os.fdopen(handle, "wb") as file, contextlib.closing(opener(url)) as response:
+            digest = hashlib.sha256()
+            for chunk in _chunks(response, path.name, progress):
+                digest.update(chunk)
+                file.write(chunk)
+        if not digest.hexdigest().startswith(sha256_prefix):
+            raise OSError("what came is not the file that was asked for (wrong checksum)")
+        Path(partial).chmod(0o644)
+        Path(partial).replace(path)
+    finally:
+        Path(partial).unlink(missing_ok=True)
+
+
+def _chunks(response: Response, title: str, progress: bool) -> Iterator[bytes]:
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn())
+    with Progress(
+        *columns,
+        TransferSpeedColumn(),
+        console=console,
+        disable=not (progress and console.is_terminal),
+    ) as bar:
+        length = response.headers.get("Content-Length", "")
+        task = bar.add_task(title, total=int(length) if length.isdigit() else None)
+        while chunk := response.read(_CHUNK_BYTES):
+            bar.advance(task, len(chunk))
+            yield chunk
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file, in hex."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK_BYTES):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def reason_of(exc: BaseException) -> str:
+    """`Name or service not known`: one line, of the innermost cause."""
+    inner = getattr(exc, "reason", None)
+    if isinstance(inner, BaseException):
+        return reason_of(inner)
+    if isinstance(exc, OSError) and exc.strerror:
+        return exc.strerror
+    lines = str(exc).strip().splitlines()
+    return lines[0] if lines else type(exc).__name__

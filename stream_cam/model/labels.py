@@ -1,0 +1,192 @@
+"""Class names: read from a file, and found again by name or number."""
+
+from __future__ import annotations
+
+import ast
+import json
+import operator
+import os
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TypeAlias
+
+from stream_cam.errors import UsageError, WeightsError, unknown_name
+from stream_cam.model import label_lines
+
+Target: TypeAlias = int | str
+"""A class, by its index or its label."""
+
+_FORMS = (
+    'not a list of names, nor {"0": name, …} or {name: 0, …} with the numbers from 0 on without '
+    "gaps; save the names one a line"
+)
+
+
+def resolve_target(labels: Sequence[str], target: Target) -> int:
+    """The class index that a number or a label means.
+
+    Raises:
+        UsageError: there is no such class, or the label is that of several.
+    """
+    if isinstance(target, str):
+        text = target.strip()
+        for fold in (str, str.casefold):
+            indices = [i for i, label in enumerate(labels) if fold(label) == fold(text)]
+            if len(indices) > 1:
+                numbers = ", ".join(str(index) for index in indices)
+                raise UsageError(f"class {text!r} is several ({numbers}); give the number")
+            if indices:
+                return indices[0]
+        if not re.fullmatch(r"[+-]?\d+", text):
+            raise unknown_name("class", text, labels)
+        target = int(text)
+    try:  # NumPy's and PyTorch's integers are indices too
+        is_truth = str(getattr(target, "dtype", type(target).__name__)).endswith("bool")
+        index = None if is_truth else operator.index(target)
+    except TypeError:
+        index = None
+    if index is None:
+        raise UsageError(f"a class is an index or a label, got {target!r}")
+    target = index
+    if not 0 <= target < len(labels):
+        raise UsageError(f"class {target} does not exist; classes are 0 to {len(labels) - 1}")
+    return target
+
+
+LABEL_KEYS = (
+    *("id2label", "idx_to_class", "idx_to_label", "idx2label", "class_to_idx", "label2id"),
+    *("class_names", "classes", "names", "labels"),
+)
+"""Under which tools keep class names, those with the classes' numbers first."""
+
+
+def read_labels(path: Path, n_outputs: int) -> tuple[str, ...]:
+    """Class names from a file: one a line, numbered lines, CSV, JSON, YAML or a Python literal.
+
+    Raises:
+        WeightsError: the file cannot be read, is in another form, or names other than `n_outputs`
+            classes.
+    """
+    where = f"labels {path}"
+    try:
+        text = Path(os.path.expanduser(path)).read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as exc:
+        raise WeightsError(f"{where} is not UTF-8 text; save it as such") from exc
+    except OSError as exc:
+        raise WeightsError(f"cannot read {where}: {exc.strerror or exc}") from exc
+    names = _names_in_data(text, path.suffix.lower(), where)
+    if names is None:
+        lines = [line.strip() for line in text.splitlines() if line.strip()]
+        names = label_lines.names_in(lines, path.suffix.lower(), where)
+    return labels_of(names, n_outputs, where)
+
+
+_YAML = re.compile(
+    rf"(?m)^(?:{'|'.join(LABEL_KEYS)})[ \t]*:[ \t]*(?:$|[\[{{])"
+    r"|\A\s*- \S.*$(?:\s+- \S.*$)*\s*\Z"
+)
+"""A key of that name with a list or mapping, or nothing but a list."""
+
+
+def _names_in_data(text: str, suffix: str, where: str) -> Sequence[str] | None:
+    """Names from JSON, YAML or a Python literal; None if the text is neither."""
+    begins = text.lstrip()[:1]
+    if suffix in (".yaml", ".yml") or _YAML.search(text):
+        parse: Callable[[str], object] = _parsed_yaml
+    elif suffix == ".json" or begins in ("{", "[", "("):
+        parse = _parsed
+    else:
+        return None
+    try:
+        data = parse(text)
+    except (ValueError, SyntaxError, RecursionError, MemoryError) as exc:
+        if begins in ("[", "(") and suffix not in (".json", ".yaml", ".yml"):
+            return None  # a name may begin with a bracket: [background]
+        raise WeightsError(f"{where}: {_FORMS}") from exc
+    names = names_of(data)
+    if names is None:
+        raise WeightsError(f"{where}: {_FORMS}")
+    return names
+
+
+def _parsed(text: str) -> object:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return ast.literal_eval(text.strip())
+
+
+def _parsed_yaml(text: str) -> object:
+    import yaml
+
+    try:
+        # Everything is text: `no` and `1e3` are names here.
+        return yaml.load(text, yaml.BaseLoader)
+    except yaml.YAMLError as exc:
+        raise ValueError(str(exc)) from exc
+
+
+def names_of(data: object) -> tuple[str, ...] | None:
+    """Class names in order, of what other tools write; None if they are not clear.
+
+    These are a list of names, {number: name}, {name: number}, or a mapping that has one of them
+    under a key of `LABEL_KEYS`. A name may be [id, name], as Keras writes.
+    """
+    if isinstance(data, Mapping):
+        inner = [names_of(data[key]) for key in LABEL_KEYS if isinstance(data.get(key), _HOLDERS)]
+        if inner:
+            return next((names for names in inner if names is not None), None)
+        return _in_order(data)
+    if not isinstance(data, list | tuple):
+        return None
+    names = [each[-1] if isinstance(each, list | tuple) and each else each for each in data]
+    return tuple(names) if all(isinstance(name, str) for name in names) else None
+
+
+_HOLDERS = (Mapping, list, tuple)
+
+
+def _in_order(data: Mapping[object, object]) -> tuple[str, ...] | None:
+    """Names by the numbers 0 to n − 1 that are the keys or the values."""
+    for pairs in (data.items(), [(value, key) for key, value in data.items()]):
+        numbered = {_number(number): name for number, name in pairs}
+        if numbered.keys() == set(range(len(data))):
+            return names_of([numbered[index] for index in range(len(data))])
+    return None
+
+
+def _number(value: object) -> int | None:
+    if isinstance(value, bool):
+        return None
+    if isinstance(value, str) and re.fullmatch(r"\d{1,6}", value):
+        return int(value)
+    return value if isinstance(value, int) else None
+
+
+def parse_labels(text: str, n_outputs: int, where: str) -> tuple[str, ...]:
+    """Class names in JSON, in the forms of `names_of`.
+
+    Raises:
+        WeightsError: it is not JSON, or names other than `n_outputs` classes.
+    """
+    names = _names_in_data(text, ".json", where)
+    assert names is not None
+    return labels_of(names, n_outputs, where)
+
+
+def labels_of(names: Sequence[str], n_outputs: int, where: str) -> tuple[str, ...]:
+    """One label for each class; a single output is a class and its opposite.
+
+    Raises:
+        WeightsError: there are more or fewer.
+    """
+    if n_outputs == 1 and len(names) == 1:
+        return f"not {names[0]}", names[0]
+    n_classes = max(n_outputs, 2)
+    if len(names) != n_classes:
+        has = f"has {n_outputs} classes; give one a class, in the classes' order"
+        if n_outputs == 1:
+            has = "has one output; give the name of its class, or the negative and the positive one"
+        raise WeightsError(f"{where}: {len(names)} labels, but the network {has}")
+    return tuple(names)

@@ -1,0 +1,1 @@
+"""Threads and shutdown of a run, and what it counts, reports and wires together."""

@@ -1,0 +1,132 @@
+"""What a run counts and times, and the report that is made of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import Future
+from dataclasses import asdict, dataclass
+
+from stream_cam.explain.explainer import Explainer
+from stream_cam.frame import Explanation, Frame
+from stream_cam.pipeline.presenter import Painter
+from stream_cam.pipeline.report import Report, StageClock, versions
+from stream_cam.pipeline.sink_queue import Outlet
+from stream_cam.queues import Handoff
+from stream_cam.sources.base import Away, Heals, Source
+
+Waiting = tuple[Frame, Future[Explanation] | None]
+"""A frame to be drawn, with the promise of its explanation; None: draw the newest."""
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a run is."""
+
+    captured: int
+    explained: int
+    superseded: int
+    rendered: int
+    fps: float
+    """Pictures drawn a second."""
+    dropped: int
+    """Of all sinks."""
+    age_seconds: float | None
+    """Live: how much older than the last picture the explanation on it was."""
+    connections: int | None
+    """So far, of a source that reconnects."""
+    away: Away | None
+    """Why there are no frames; None while they come."""
+    last: Explanation | None
+
+
+class Ledger:
+    """Keeps the books of one run.
+
+    The stages count what they take and finish; what becomes of the rest is counted by the handoffs
+    between them, which lose nothing (capture.py). `submitted` and `rendered` are written by one
+    thread each.
+
+    Args:
+        to_explain: holds the frames for the network if the run is live.
+        to_render: what waits to be drawn.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        explainer: Explainer,
+        painter: Painter,
+        outlets: Sequence[Outlet],
+        to_explain: Handoff[Frame],
+        to_render: Handoff[Waiting],
+        live: bool,
+    ) -> None:
+        self._source = source
+        self._healing = source if isinstance(source, Heals) else None
+        self._explainer = explainer
+        self._painter = painter
+        self._outlets = outlets
+        self._to_explain = to_explain
+        self._to_render = to_render
+        self.submitted = 0
+        """Frames that were handed to the network's threads, if every frame counts."""
+        self.read = StageClock()
+        self.explain = StageClock()
+        self.render = StageClock()
+        self.to_explanation = StageClock()
+        self.report = Report(
+            source=source.info.name,
+            live=live,
+            model=explainer.model_name,
+            weights=explainer.weights.name,
+            weights_sha256=explainer.weights.sha256,
+            parallel=explainer.parallel,
+            versions=versions(),
+        )
+
+    def progress(self, last: Explanation | None) -> Progress:
+        """How far the run is now; from any thread."""
+        healing = self._healing
+        return Progress(
+            captured=self.report.captured,
+            explained=self.explain.count,
+            superseded=self._to_explain.dropped,
+            rendered=self.report.rendered,
+            fps=self._painter.fps,
+            dropped=sum(outlet.dropped_so_far for outlet in self._outlets),
+            age_seconds=self._painter.age_seconds,
+            connections=healing.health.connections if healing is not None else None,
+            away=healing.status() if healing is not None else None,
+            last=last,
+        )
+
+    def close(self, duration_ns: int) -> None:
+        """Completes the report, when every stage has ended."""
+        report, explaining, drawing = self.report, self._to_explain, self._to_render
+        report.seconds = duration_ns / 1e9
+        report.explained = self.explain.count
+        report.superseded = explaining.dropped
+        not_finished = explaining.taken + self.submitted - report.explained
+        report.discarded = explaining.left + not_finished
+        report.skipped = drawing.dropped + drawing.left + drawing.taken - report.rendered
+        report.stale = self._painter.stale
+        report.sinks = [outlet.count() for outlet in self._outlets]
+        report.corrupt = getattr(self._source, "corrupt_frames", 0)
+        report.connection = asdict(self._healing.health) if self._healing is not None else {}
+        info = self._explainer.engine_info
+        report.engine = asdict(info) if info else {}
+        found = {name: clock.percentiles() for name, clock in self._clocks().items()}
+        report.latency = {name: value for name, value in found.items() if value is not None}
+
+    def _clocks(self) -> dict[str, StageClock]:
+        clocks = {
+            "read": self.read,
+            "explain": self.explain,
+            "render": self.render,
+            "capture_to_explanation": self.to_explanation,
+            "map_age": self._painter.ages,
+        }
+        for number, outlet in enumerate(self._outlets):
+            clocks[f"write {number}"] = outlet.clock
+            clocks[f"capture_to_sink {number}"] = outlet.age_clock
+        return clocks

@@ -1,0 +1,521 @@
+"""The way of a frame, whole: source → capture → explainer → renderer → sinks.
+
+Every frame counts (files); frames keep their order because the queue holds them with a promise of
+their explanation:
+
+    capture thread ──▶ queue of (frame, promised explanation) ──▶ render thread ──▶ queue ──▶ sink
+         └──▶ explain pool ──▶ keeps the promise ──────┘                             (one each)
+
+The newest frame wins (live):
+
+    capture thread ──▶ slot ──▶ explain thread ──▶ newest explanation ┐
+         └───────────▶ slot ──────────────────────────────────▶ render thread ──▶ slot ──▶ sink
+
+Where a GPU explains a frame and draws it in one pass (docs/gpu.md), a live frame's picture waits a
+few milliseconds for its own explanation; files' frames have theirs anyway.
+
+This module owns every thread and the shutdown. The queues and slots are in capture.py, what is
+drawn in painter.py, a sink with its queue in outlet.py, what is counted in ledger.py.
+
+How a run ends: at the source's end or the limit what was captured is finished; after a stop that
+may take two seconds more, then what still waits is discarded and a source that does not return is
+left behind. A sink that fails is dropped and the others go on (not with `strict`, nor after the
+last one); any other failure ends the run at once. In every case all sinks are closed, so that what
+was recorded can be played, and `run` raises the failure: the one that ended the run, or else the
+first of the sinks'.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
+
+from stream_cam.cam.steady import SteadyMaps
+from stream_cam.draw.layouts import Renderer
+from stream_cam.errors import StreamCamError
+from stream_cam.explain.explainer import Explainer
+from stream_cam.frame import Explanation, Frame
+from stream_cam.model.labels import Target
+from stream_cam.pipeline.counters import Ledger, Progress, Waiting
+from stream_cam.pipeline.presenter import Painter
+from stream_cam.pipeline.report import Report
+from stream_cam.pipeline.sink_queue import Outlet
+from stream_cam.queues import EndOfStream, Handoff, Line, Turn
+from stream_cam.settings import Settings
+from stream_cam.sinks.base import Sink
+from stream_cam.sources.base import Heals, Source, SourceInfo, Stops
+from stream_cam.uri import hide
+
+logger = logging.getLogger(__name__)
+
+_TICK_SECONDS = 0.1
+_STOP_SECONDS = 2.0
+"""After a stop, how long a source may take to return, and what waits may be worked on."""
+_OWN_SECONDS = 0.02
+"""Live, how long a frame waits for its own explanation; less than from frame to frame at 30/s."""
+
+
+class Pipeline:
+    """One run of one source through the explainer into sinks.
+
+    Args:
+        source: open; read by the capture thread, closed by the caller, unless `source_hangs`.
+        sinks: not yet open; each is opened, fed and closed by a thread of its own, windows by the
+            thread that calls `run`.
+        explainer: shared.
+        renderer: used by the render thread alone.
+        targets: classes whose maps are shown; none: the best class of each frame.
+        live: newest frame wins, or every frame counts; default: as the source is.
+        limit: stop after this many captured frames.
+        queue_frames: how many frames may wait between two stages when every frame counts.
+        steady: filters what is drawn, in the frames' order; used by the render thread alone.
+        strict: a sink that fails ends the run, also if there are others.
+        settings: what can be changed meanwhile; default: `Settings` that begin as the renderer
+            looks and with `targets`. What is given here, and not by them, holds until a change.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        sinks: Sequence[Sink],
+        explainer: Explainer,
+        renderer: Renderer,
+        *,
+        targets: Sequence[Target] = (),
+        live: bool | None = None,
+        limit: int | None = None,
+        queue_frames: int = 4,
+        steady: SteadyMaps | None = None,
+        strict: bool = False,
+        settings: Settings | None = None,
+    ) -> None:
+        self._source = source
+        self._healing = source if isinstance(source, Heals) else None
+        self._explainer = explainer
+        self._renderer = renderer
+        self._steady = steady or SteadyMaps()
+        self.settings = settings or Settings(renderer.look, explainer.labels, targets)
+        """What can be changed while it runs, by any thread."""
+        self._shown = self.settings.now
+        self._live = live = source.info.live if live is None else live
+        self._limit = limit
+        self._strict = strict
+        self._to_explain: Handoff[Frame] = Handoff(1, drop_oldest=True)
+        self._to_render: Handoff[Waiting] = Handoff(
+            1 if live else queue_frames + explainer.parallel, drop_oldest=live
+        )
+        self._outlets = [Outlet(sink, live, queue_frames) for sink in sinks]
+        self._painter = Painter(explainer, renderer, live)
+        self._pool = ThreadPoolExecutor(explainer.parallel, thread_name_prefix="explain")
+        self._line = Line()
+        self._newest: Explanation | None = None
+        self._drawn_ns: int | None = None
+        """Live: when the frame was captured that was drawn last."""
+        self._explained = threading.Condition()
+        self._explains = True
+        """Live: more explanations may come."""
+        self._stopping = threading.Event()
+        self._stopped_at: float | None = None
+        self._reading = False
+        self._all_read = False
+        """The source has ended by itself."""
+        self.source_hangs = False
+        """After `run`: a read never returned. Closing the source under it could crash or hang."""
+        self._failure: BaseException | None = None
+        self._sink_failure: BaseException | None = None
+        self._failure_lock = threading.Lock()
+        self._ledger = Ledger(
+            source,
+            explainer,
+            self._painter,
+            self._outlets,
+            self._to_explain,
+            self._to_render,
+            live,
+        )
+        self.report = self._ledger.report
+
+    @property
+    def info(self) -> SourceInfo:
+        """Of the source."""
+        return self._source.info
+
+    @property
+    def urls(self) -> list[str]:
+        """The links of its pages, tokens included."""
+        return [outlet.sink.url for outlet in self._outlets if outlet.sink.url]
+
+    def run(self, on_tick: Callable[[Progress], None] | None = None) -> Report:
+        """Runs to the source's end, the limit, a stop or a failure; returns what was done.
+
+        Args:
+            on_tick: called about ten times a second on this thread.
+
+        Raises:
+            BaseException: the failure of a stage, or of a sink, after every sink was closed.
+        """
+        started_ns = time.monotonic_ns()
+        capture = _start("capture", self._capture)
+        stages = [_start("render", self._render)]
+        if self._live:
+            stages.append(_start("explain", self._explain_newest))
+        windows = [outlet for outlet in self._outlets if outlet.sink.main_thread]
+        stages += [
+            _start(f"sink {outlet.sink.name}", self._feed_to_the_end, outlet)
+            for outlet in self._outlets
+            if outlet not in windows
+        ]
+        feeds = [self._feed(window, _TICK_SECONDS) for window in windows]
+        try:
+            self._attend(capture, stages, feeds, on_tick)
+        except BaseException as error:
+            self._fail(error)
+        finally:
+            for window, feed in zip(windows, feeds, strict=True):
+                feed.close()
+                window.waiting.abort()  # a feed that had not begun did not
+            for thread in stages:
+                thread.join()
+            # The caller closes the source next, and may not do so under a read.
+            capture.join(self._patience())
+            self.source_hangs = capture.is_alive()
+            self._pool.shutdown(cancel_futures=True)
+            self._ledger.close(time.monotonic_ns() - started_ns)
+        failure = self._failure or self._sink_failure
+        if failure is not None:
+            raise failure
+        return self.report
+
+    def stats(self) -> dict[str, object]:
+        """How far the run is, as plain values; any thread, any time."""
+        progress = asdict(self._ledger.progress(None))
+        progress.pop("last")
+        newest = self._newest
+        best = [] if newest is None else [asdict(one) for one in newest.predictions]
+        return {**progress, "predictions": best, "source": self.info.name, "live": self._live}
+
+    def stop(self, reason: str = "stopped") -> None:
+        """Asks for the end; any thread, any time, at once. What was captured is finished if that
+        takes no more than two seconds.
+        """
+        if self._stopped_at is None:
+            self._stopped_at = time.monotonic()
+            if self._failure is None:
+                self.report.ended_by = reason
+            self._stop_reading()
+
+    # Stages, each the whole life of a thread.
+
+    def _capture(self) -> None:
+        try:
+            frames = iter(self._source)
+            while not self._stopping.is_set():
+                if not self._live and self._wait_while_paused():
+                    break
+                frame = self._read(frames)
+                if frame is not None and self._live and self.settings.now.paused:
+                    self.report.paused += 1
+                    continue
+                if frame is None or self._stopping.is_set() or not self._hand_on(frame):
+                    self._all_read = frame is None and not self._stopping.is_set()
+                    break
+                if self._limit is not None and self.report.captured >= self._limit:
+                    self.report.ended_by = "limit"
+                    break
+        except BaseException as error:
+            # No abort: what came before the failure is still explained and written.
+            self._keep(error)
+        finally:
+            self._to_explain.close()
+            self._to_render.close()
+
+    def _wait_while_paused(self) -> bool:
+        """A file's next frame is read when the pause is over; True if the run is over before."""
+        while self.settings.now.paused:
+            if self._stopping.wait(_TICK_SECONDS):
+                return True
+        return False
+
+    def _read(self, frames: Iterator[Frame]) -> Frame | None:
+        asked_ns = time.monotonic_ns()
+        self._reading = True
+        try:
+            frame = next(frames, None)
+        finally:
+            self._reading = False
+        if frame is not None:
+            self._ledger.read.add(time.monotonic_ns() - asked_ns)
+        return frame
+
+    def _hand_on(self, frame: Frame) -> bool:
+        self.report.captured += 1
+        if self._live:
+            # Both, so that both count it, whatever they say.
+            wanted = [self._to_explain.put(frame), self._to_render.put((frame, None))]
+            return all(wanted)
+        self._ledger.submitted += 1
+        promise = self._pool.submit(self._explain, frame, self._line.join())
+        return self._to_render.put((frame, promise))
+
+    def _explain(self, frame: Frame, turn: Turn | None = None) -> Explanation:
+        started_ns = time.monotonic_ns()
+        try:
+            explanation = self._explained_by(frame, turn)
+        finally:
+            if turn is not None:
+                turn.pass_on()
+        self._ledger.explain.add(time.monotonic_ns() - started_ns)
+        self._ledger.to_explanation.add(explanation.explained_ns - frame.captured_ns)
+        return explanation
+
+    def _explained_by(self, frame: Frame, turn: Turn | None) -> Explanation:
+        now = self.settings.now
+        n_maps = self._renderer.n_maps_of(now.look.layout, len(now.targets))
+        if self.info.still:  # pictures of many sizes: none is worth a graph
+            return self._explainer.explain(frame, now.targets or None, n_maps=n_maps)
+        return self._explainer.explain_drawn(
+            frame, now.targets, n_maps=n_maps, look=now.look, steady=self._steady, turn=turn
+        )
+
+    def _explain_newest(self) -> None:
+        try:
+            while True:
+                newest = self._explain(self._to_explain.take())
+                with self._explained:
+                    self._newest = newest
+                    self._explained.notify_all()
+        except EndOfStream:
+            pass
+        except BaseException as error:
+            self._fail(error)
+        finally:
+            with self._explained:
+                self._explains = False
+                self._explained.notify_all()
+
+    def _render(self) -> None:
+        try:
+            while True:
+                frame, promise = self._take()
+                if promise is not None:
+                    self._newest = promise.result()
+                else:
+                    self._wait_for_own(frame)
+                started_ns = time.monotonic_ns()
+                self._apply_settings()
+                newest = self._newest
+                shown = None if newest is None else self._steadied(newest)
+                picture = self._painter.paint(frame, shown)
+                self._ledger.render.add(time.monotonic_ns() - started_ns)
+                self.report.rendered += 1
+                for outlet in self._outlets:
+                    outlet.waiting.put(picture)
+        except EndOfStream:
+            pass
+        except BaseException as error:
+            self._fail(error)
+        finally:
+            for outlet in self._outlets:
+                outlet.waiting.close()
+
+    def _apply_settings(self) -> None:
+        """What was changed holds from the next picture on."""
+        now, before = self.settings.now, self._shown
+        if now is before:
+            return
+        self._shown = now
+        self._renderer.show(now.look, cam=now.cam, n_targets=len(now.targets), divider=now.divider)
+        if (now.look.smooth, now.look.hold) != (before.look.smooth, before.look.hold):
+            self._steady.retune(smooth_seconds=now.look.smooth, hold_seconds=now.look.hold)
+
+    def _wait_for_own(self, frame: Frame) -> None:
+        """Live: if a GPU draws frames as it explains them, and soon enough, each gets its own.
+
+        So does a frame of a slow camera, which holds up no other one: its last map is too old to be
+        shown. The last one of `limit` is not drawn without any map: of one frame it would be the
+        only one.
+        """
+        last, before_ns = self._newest, self._drawn_ns
+        self._drawn_ns = frame.captured_ns
+        if last is None and self._limit is not None and self.report.captured >= self._limit:
+            with self._explained:
+                self._explained.wait_for(lambda: self._newest is not None or not self._explains)
+        seconds, max_age = _OWN_SECONDS, self._renderer.look.max_age
+        if before_ns is not None and frame.captured_ns - before_ns > max_age * 1e9:
+            seconds = max_age
+        elif last is None or not last.drawn or last.explained_ns > last.captured_ns + seconds * 1e9:
+            return
+        with self._explained:
+            self._explained.wait_for(
+                lambda: (
+                    not self._explains
+                    or (self._newest is not None and self._newest.captured_ns >= frame.captured_ns)
+                ),
+                seconds,
+            )
+
+    def _steadied(self, newest: Explanation) -> Explanation:
+        if newest.drawn is not None:
+            return newest  # the GPU has done so
+        if self.info.still:
+            return newest  # pictures have nothing to do with each other
+        if self._steady.needs_features and newest.features is None:
+            return newest  # explained before a hold was asked for
+        return self._steady.update(newest)
+
+    def _take(self) -> Waiting:
+        """The next frame to be drawn; while none comes, the last one, marked with why, goes to
+        those who take that, at the rate that they ask for.
+        """
+        repeating = [outlet for outlet in self._outlets if outlet.sink.takes_repeats]
+        if not repeating:
+            return self._to_render.take()
+        every = min(outlet.sink.repeat_seconds for outlet in repeating)
+        due = time.monotonic() + every
+        while True:
+            try:
+                return self._to_render.take(max(0.0, due - time.monotonic()))
+            except TimeoutError:
+                due = max(due + every, time.monotonic())
+            self._repeat(repeating)
+
+    def _repeat(self, outlets: Sequence[Outlet]) -> None:
+        if self.settings.now.paused:
+            self._apply_settings()
+            picture = self._painter.paint_paused(self._explained_anew())
+            outlets = [outlet for outlet in outlets if outlet.sink.watched]
+        else:
+            away = self._healing.status() if self._healing is not None and self._live else None
+            picture = self._painter.paint_away(away) if away is not None else None
+        if picture is not None:
+            for outlet in outlets:
+                outlet.waiting.put(picture)
+
+    def _explained_anew(self) -> Explanation | None:
+        """Of the frame at which the run is paused, if other maps of it are wanted by now."""
+        drawn, now = self._painter.drawn, self.settings.now
+        if drawn is None:
+            return None
+        frame, explanation = drawn
+        n_maps = self._renderer.n_maps_of(now.look.layout, len(now.targets))
+        if explanation is not None and len(explanation.cams) == n_maps:
+            locked = explanation.targets[: explanation.n_locked]
+            if tuple(target.index for target in locked) == now.targets:
+                return None
+        # Not a frame more: the books count the first time.
+        return self._explainer.explain(frame, now.targets or None, n_maps=n_maps)
+
+    def _feed_to_the_end(self, outlet: Outlet) -> None:
+        try:
+            for _ in self._feed(outlet, outlet.sink.poll_seconds):
+                pass
+        except BaseException as error:
+            self._fail(error)
+
+    def _feed(self, outlet: Outlet, patience: float | None) -> Generator[None, None, None]:
+        """The whole life of a sink; pauses after each picture and when none comes for a while."""
+        try:
+            with outlet.sink:
+                try:
+                    yield from outlet.write_all(patience)
+                except Exception as error:
+                    # Before the sink closes, which may fail as well: this is the cause.
+                    self._lose(outlet, error)
+                    raise
+                cut_short = self._failure is not None or self._stopping.is_set() or outlet.closed
+                if self._all_read and not cut_short:
+                    outlet.sink.source_ended()
+                if outlet.closed:
+                    self.stop(f"{outlet.sink.name} was closed")
+        except Exception as error:
+            self._lose(outlet, error)
+        finally:
+            # The render thread does not wait for a sink that takes no more.
+            outlet.waiting.abort()
+
+    # The calling thread.
+
+    def _attend(
+        self,
+        capture: threading.Thread,
+        stages: Sequence[threading.Thread],
+        feeds: Sequence[Iterator[None]],
+        on_tick: Callable[[Progress], None] | None,
+    ) -> None:
+        """Feeds windows and reports progress until all is done."""
+        patient = True
+        while feeds or any(thread.is_alive() for thread in stages):
+            feeds = [feed for feed in feeds if next(feed, "over") is None]
+            if not feeds:
+                next((t for t in stages if t.is_alive()), capture).join(_TICK_SECONDS)
+            if on_tick is not None:
+                on_tick(self._ledger.progress(self._newest))
+            if patient and not self._patience():
+                patient = False
+                self._hurry()
+
+    def _patience(self) -> float:
+        """How many seconds what had begun before the run was stopped may still take."""
+        if self._stopped_at is None:
+            return _STOP_SECONDS
+        return max(0.0, self._stopped_at + _STOP_SECONDS - time.monotonic())
+
+    # Endings.
+
+    def _hurry(self) -> None:
+        """The time after a stop is over: what waits is discarded, sinks finish what they have."""
+        if self._reading:
+            logger.warning("the source does not return; it is left behind")
+        self._abort()
+        for outlet in self._outlets:
+            outlet.waiting.abort()
+            outlet.sink.interrupt()
+
+    def _lose(self, outlet: Outlet, error: Exception) -> None:
+        """A sink failed: the others go on, unless there are none or the user wants it strict."""
+        if outlet.failed:
+            return  # it could not be closed either
+        said = hide(str(error)) if isinstance(error, StreamCamError) else _told(error)
+        outlet.failed = said or type(error).__name__
+        if self._strict or all(each.failed or each.sink.on_demand for each in self._outlets):
+            self._fail(error)
+            return
+        with self._failure_lock:
+            self._sink_failure = self._sink_failure or error
+        logger.error("%s; the other outputs go on", outlet.failed)
+
+    def _keep(self, error: BaseException) -> None:
+        with self._failure_lock:
+            if self._failure is None:
+                self._failure = error
+                self.report.ended_by = _told(error)
+        self._stop_reading()
+
+    def _stop_reading(self) -> None:
+        self._stopping.set()
+        if isinstance(self._source, Stops):
+            self._source.stop()
+
+    def _fail(self, error: BaseException) -> None:
+        """A stage after the source broke: nothing more can be finished before it."""
+        self._keep(error)
+        self._stopped_at = self._stopped_at or time.monotonic()
+        self._abort()
+
+    def _abort(self) -> None:
+        self._to_explain.abort()
+        self._to_render.abort()
+
+
+def _told(error: BaseException) -> str:
+    return hide(f"{type(error).__name__}: {error}")
+
+
+def _start(name: str, work: Callable[..., None], *args: object) -> threading.Thread:
+    thread = threading.Thread(target=work, name=name, args=args, daemon=True)
+    thread.start()
+    return thread

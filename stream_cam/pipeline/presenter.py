@@ -1,0 +1,135 @@
+"""From a frame and the newest explanation to a picture that does not look fresher than it is."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+
+from stream_cam.draw.hud import HudStatus, away_picture, paused_picture
+from stream_cam.draw.layouts import Renderer
+from stream_cam.explain.explainer import Explainer
+from stream_cam.frame import Explanation, Frame
+from stream_cam.pipeline.report import StageClock
+from stream_cam.sinks.base import Picture
+from stream_cam.sources.base import Away
+
+_RATE_SECONDS = 0.5
+"""How often the rate on the HUD changes."""
+
+
+def map_opacity(age_seconds: float, max_age_seconds: float) -> float:
+    """1 up to the greatest age, from there falling evenly to 0 at twice that age."""
+    return min(1.0, max(0.0, 2.0 - age_seconds / max_age_seconds))
+
+
+class Painter:
+    """Makes the pictures of one run; used by the render thread alone.
+
+    Args:
+        explainer: its engine is named on the HUD.
+        renderer: draws; its look has the greatest age.
+        live: explanations may be older than the frames that they are drawn on.
+    """
+
+    def __init__(self, explainer: Explainer, renderer: Renderer, live: bool) -> None:
+        self._explainer = explainer
+        self._renderer = renderer
+        self._live = live
+        self._rate = _Rate()
+        self._last: Picture | None = None
+        self._drawn: tuple[Frame, Explanation | None] | None = None
+        self._still: HudStatus | None = None
+        self.fps = 0.0
+        """Pictures a second of late; 0 in the first half second."""
+        self.age_seconds: float | None = None
+        """Live: how much older than the last frame the explanation was that was drawn on it."""
+        self.ages = StageClock()
+        """All of these."""
+        self.stale = 0
+        """Pictures whose explanation was older than it may be."""
+
+    def paint(self, frame: Frame, explanation: Explanation | None) -> Picture:
+        """The finished picture; an explanation whose map is gone does not travel on with it."""
+        if explanation is None:
+            image, shown = self._renderer.render(frame, None), None
+        else:
+            status = self._still = self._status(frame, explanation)
+            image = self._renderer.render(frame, explanation, status)
+            shown = explanation if status.map_opacity > 0.0 else None
+            self.stale += status.map_opacity < 1.0
+        self.fps = self._rate.count()
+        self._last = Picture(image, frame, shown)
+        self._drawn = frame, explanation
+        return self._last
+
+    @property
+    def drawn(self) -> tuple[Frame, Explanation | None] | None:
+        """What the last picture was made of."""
+        return self._drawn
+
+    def paint_paused(self, instead: Explanation | None = None) -> Picture | None:
+        """The last picture as it looks by now, marked as paused; None before the first one.
+
+        Args:
+            instead: another explanation of the same frame, from now on.
+        """
+        if self._drawn is None:
+            return None
+        frame, explanation = self._drawn
+        if instead is not None:
+            explanation = instead
+            self._drawn, self._still = (frame, instead), self._fresh()
+        status = self._still if explanation is not None else None
+        image = self._renderer.render(frame, explanation, status)
+        return Picture(paused_picture(image), frame, explanation, repeated=True)
+
+    def paint_away(self, away: Away) -> Picture | None:
+        """The last picture, dimmed, with what is the matter, at the time that it is now; None
+        before the first one.
+        """
+        if self._last is None:
+            return None
+        text = f"{away.state.upper()}, last frame {away.last_frame_age_seconds:.1f} s ago"
+        image = away_picture(self._last.image_bgr, text)
+        last, age = self._last.frame, away.last_frame_age_seconds
+        frame = replace(
+            last,
+            pts=last.pts + round(age / last.time_base),
+            captured_ns=last.captured_ns + round(age * 1e9),
+        )
+        return Picture(image, frame, None, repeated=True)
+
+    def _fresh(self) -> HudStatus:
+        """Of an explanation that belongs to its frame."""
+        info = self._explainer.engine_info
+        # Of a file the same input is to give the same pictures, however fast this machine is.
+        fps = self.fps if self._live else 0.0
+        return HudStatus(f"{info.name} {info.precision}" if info else "", fps or None)
+
+    def _status(self, frame: Frame, explanation: Explanation) -> HudStatus:
+        fresh = self._fresh()
+        if not self._live:
+            return fresh
+        age_ns = max(0, frame.captured_ns - explanation.captured_ns)
+        self.ages.add(age_ns)
+        self.age_seconds = age_ns / 1e9
+        opacity = map_opacity(self.age_seconds, self._renderer.look.max_age)
+        return replace(fresh, age_seconds=self.age_seconds, map_opacity=opacity)
+
+
+class _Rate:
+    """Events a second, over windows of half a second."""
+
+    def __init__(self) -> None:
+        self._since = time.monotonic()
+        self._events = 0
+        self._per_second = 0.0
+
+    def count(self) -> float:
+        self._events += 1
+        elapsed = time.monotonic() - self._since
+        if elapsed >= _RATE_SECONDS:
+            self._per_second = self._events / elapsed
+            self._since += elapsed
+            self._events = 0
+        return self._per_second

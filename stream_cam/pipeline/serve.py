@@ -1,0 +1,191 @@
+"""A run with a page, from a notebook or a program, in one line."""
+
+from __future__ import annotations
+
+import html
+import threading
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+
+from stream_cam.closing import Closes
+from stream_cam.config import LookConfig, ModelConfig, PipelineConfig
+from stream_cam.errors import StreamCamError
+from stream_cam.pipeline.pipeline import Pipeline
+from stream_cam.pipeline.report import Report
+from stream_cam.pipeline.session import run_session
+from stream_cam.settings import Settings
+from stream_cam.sinks.base import Sink, Waiting
+
+_STOP_SECONDS = 15.0
+"""A stop takes two seconds, and files are finished."""
+
+
+class Served(Closes):
+    """A run on a thread of its own, and its page; stops at the end of a `with` block, or by `stop`.
+
+    A notebook shows the page itself.
+
+    Args:
+        source, outputs, config, extra_sinks: as `run_session` takes them.
+
+    Raises:
+        StreamCamError: the run did not begin.
+    """
+
+    def __init__(
+        self,
+        source: str,
+        outputs: Sequence[str],
+        config: PipelineConfig,
+        extra_sinks: Sequence[Sink] = (),
+    ) -> None:
+        self._pipeline: Pipeline | None = None
+        self._report: Report | None = None
+        self._waiting: Waiting | None = None
+        self._leaves = False
+        self._failure: BaseException | None = None
+        self._begun = threading.Event()
+        self._thread = threading.Thread(
+            target=self._run, args=(source, outputs, config, extra_sinks), name="serve", daemon=True
+        )
+        self._thread.start()
+        self._begun.wait()
+        if self._pipeline is None and self._waiting is None:
+            raise self._failure or StreamCamError("the run ended before it began")
+
+    @property
+    def pipeline(self) -> Pipeline:
+        """The run itself.
+
+        Raises:
+            StreamCamError: the source has given no picture yet.
+        """
+        if self._pipeline is None:
+            waiting = self._waiting.lines if self._waiting is not None else []
+            raise StreamCamError(f"there is no picture yet: {'; '.join(waiting)}")
+        return self._pipeline
+
+    @property
+    def url(self) -> str:
+        """The page's link."""
+        return self._urls[0]
+
+    @property
+    def settings(self) -> Settings:
+        """What can be changed while it runs: `served.settings.alpha = 0.6`."""
+        return self._settings
+
+    @property
+    def running(self) -> bool:
+        return self._thread.is_alive()
+
+    def stats(self) -> dict[str, object]:
+        """How far it is; before the first picture why there is none."""
+        if self._pipeline is None and self._waiting is not None:
+            return {"waiting": asdict(self._waiting)}
+        return self.pipeline.stats()
+
+    def wait(self, seconds: float | None = None) -> Report | None:
+        """The report, once the run is over; None if it is not after so many seconds.
+
+        Raises:
+            StreamCamError: what the run failed with.
+        """
+        self._thread.join(seconds)
+        if self._thread.is_alive():
+            return None
+        if self._failure is not None:
+            raise self._failure
+        return self._report
+
+    def stop(self) -> Report | None:
+        """Ends the run and the page; gives the report."""
+        self._leaves = True
+        if self._pipeline is not None:
+            self._pipeline.stop()
+        return self.wait(_STOP_SECONDS)
+
+    def close(self) -> None:
+        self.stop()
+
+    def __repr__(self) -> str:
+        place = self.url.partition("?")[0]
+        return f"<stream-cam at {place}{'' if self.running else ', ended'}>"
+
+    def _repr_html_(self) -> str:
+        if "?" in self.url:  # its token would be kept in the notebook
+            return html.escape(f"{self!r}: open the link in served.url")
+        url = html.escape(self.url, quote=True)
+        return f'<iframe src="{url}" width="100%" height="600" style="border:0"></iframe>'
+
+    def _run(
+        self,
+        source: str,
+        outputs: Sequence[str],
+        config: PipelineConfig,
+        extra_sinks: Sequence[Sink],
+    ) -> None:
+        try:
+            self._report = run_session(
+                source,
+                outputs,
+                config,
+                extra_sinks=extra_sinks,
+                on_open=self._open,
+                on_wait=self._wait,
+                on_start=self._begin,
+            )
+        except BaseException as error:
+            self._failure = error
+        finally:
+            self._begun.set()
+
+    def _open(self, urls: Sequence[str], settings: Settings) -> None:
+        self._urls, self._settings = urls, settings
+
+    def _wait(self, waiting: Waiting) -> bool:
+        if waiting.reason:
+            self._waiting = waiting
+            self._begun.set()
+        return not self._leaves
+
+    def _begin(self, pipeline: Pipeline) -> None:
+        self._pipeline = pipeline
+        if self._leaves:
+            pipeline.stop()
+        self._begun.set()
+
+
+def serve(
+    source: str | int,
+    *,
+    weights: str = "auto",
+    model: str = "resnet18",
+    look: LookConfig | None = None,
+    address: str = "web://127.0.0.1:0",
+    outputs: Sequence[str] = (),
+    config: PipelineConfig | None = None,
+) -> Served:
+    """Explains a source and serves the page; returns when it has begun, or waits for the source.
+
+    A live source that is away is waited for: the page says why, and so does `stats()`.
+
+        stream_cam.serve(0, weights="demo")     # in a notebook: shows the page below the cell
+
+    Args:
+        source: as on the command line; a number is a camera.
+        weights, model, look: as on the command line.
+        address: of the page; port 0 is one that is free.
+        outputs: further ones, such as `out.mp4`.
+        config: everything else; `weights`, `model` and `look` are then not looked at.
+
+    Raises:
+        StreamCamError: as its message says.
+    """
+    config = config or PipelineConfig(ModelConfig(model, weights), look or LookConfig())
+    config = replace(
+        config,
+        run=replace(config.run, quiet=True),
+        web=replace(config.web, web_embed=True),
+    )
+    return Served(str(source), [address, *outputs], config)

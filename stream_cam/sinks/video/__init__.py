@@ -1,0 +1,1 @@
+"""Recordings: encoding, audio, segments, and playable files in every case."""

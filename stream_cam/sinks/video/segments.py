@@ -1,0 +1,249 @@
+"""A recording in segments: one video after the other, each of which plays alone."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from datetime import timedelta
+from fractions import Fraction
+from itertools import count
+from pathlib import Path
+from typing import NamedTuple
+
+from stream_cam.config import RecordConfig
+from stream_cam.errors import OutputExistsError, UsageError
+from stream_cam.frame import Frame
+from stream_cam.sinks.base import Picture, Sink, StreamInfo
+from stream_cam.sinks.video.lock import is_claimed, refuse_claimed
+from stream_cam.sinks.video.retention import Clock, Keep
+from stream_cam.sinks.video.segment_names import file_name, live_name, segments_of
+from stream_cam.sinks.video.sink import VideoSink, part_of
+
+logger = logging.getLogger(__name__)
+
+_POLL_SECONDS = 1.0
+
+
+class Segment(NamedTuple):
+    """A finished one."""
+
+    begin_seconds: Fraction
+    """The time in the source at which it begins."""
+    path: Path
+
+
+class SegmentSink(Sink):
+    """Records `out.mp4` as `out-00h00m00s.mp4`, `out-00h10m00s.mp4`, …, each a `VideoSink`'s.
+
+    A segment ends before the first picture whose time is a multiple of `--segment` or more, counted
+    from the recording's first picture; the next one begins with that picture, as a key frame. No
+    picture is lost or doubled between them, and the last one of a segment lasts until the next
+    begins. Segments of live sources have the local time of their first picture in their names,
+    those of files their place in the source. A finished one is copied into shape by a thread of its
+    own, so that the next one does not wait.
+
+    While a live source is away, a segment whose time is over is finished, and the next one begins
+    with the next picture.
+
+    Args:
+        path: the recording's name, from which segments get theirs; it is not written itself.
+        stream: what is known of the source.
+        record: among the rest, how long a segment is, and how many are kept.
+        overwrite: a file's segments replace those of the same name; a live source's never do.
+        clock: for tests.
+
+    Raises:
+        UsageError, OutputExistsError: as `check_segments`.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        stream: StreamInfo,
+        record: RecordConfig,
+        *,
+        overwrite: bool = False,
+        threads: int = 0,
+        clock: Clock | None = None,
+    ) -> None:
+        length = record.segment_seconds
+        if length is None:
+            raise ValueError("record.segment says how long a segment is; got None")
+        self.name = path
+        self._recording = Path(path)
+        self._length = length
+        self._stream, self._record = stream, record
+        self._overwrite, self._threads = overwrite, threads
+        self._clock = clock or Clock()
+        check_segments(self._recording, record, live=stream.live, overwrite=overwrite)
+        like = VideoSink(path, stream, record)
+        self.takes_repeats, self.repeat_seconds = like.takes_repeats, like.repeat_seconds
+        self.poll_seconds = _POLL_SECONDS if stream.live else None
+        self._keep = Keep(self._recording, record, self._clock)
+        self._current: VideoSink | None = None
+        self._number = 0
+        self._begun: Fraction | None = None
+        self._last: Frame | None = None
+        self._begins: dict[Path, Fraction] = {}
+        """By name, what each segment's first picture has as its time in the source."""
+        self._finishing = ThreadPoolExecutor(1, "segments")
+        self._failure: Exception | None = None
+        self._removing = threading.Lock()
+        self.segments: list[str] = []
+        self.there: Future[list[Segment]] = Future()
+        """Once it is closed: those that were finished and are still there, oldest first."""
+        self.written = 0
+        """Pictures given to the encoder so far."""
+        self._tell_of_parts()
+
+    def _tell_of_parts(self) -> None:
+        """A live recording goes on, whatever an earlier one has left."""
+        parts = segments_of(self._recording, live=True, part=True) if self._stream.live else []
+        left = [each.path for each in parts if not is_claimed(each.path)]
+        if left:
+            logger.warning(
+                "%s is there, what a run that was killed left (%d in all): `stream-cam recover %s` "
+                "makes recordings of it",
+                left[0],
+                len(left),
+                self.name,
+            )
+
+    def write(self, picture: Picture) -> bool:
+        if self._failure is not None:
+            raise self._failure
+        at = _seconds(picture.frame)
+        if self._begun is None:
+            self._begun = at
+        number = int((at - self._begun) / self._length)
+        if self._current is not None and number > self._number:
+            self._end(at)
+        if self._current is None:
+            self._number = max(number, self._number)
+            self._current = self._begin(picture.frame)
+        self._last = picture.frame
+        self._current.write(picture)
+        self.written += 1
+        return True
+
+    def poll(self) -> bool:
+        if self._current is not None and self._last is not None and self._begun is not None:
+            over = self._begun + (self._number + 1) * self._length
+            passed_ns = self._clock.monotonic_ns() - self._last.captured_ns
+            # A picture that was captured before that time may still be on its way.
+            if _seconds(self._last) + Fraction(passed_ns, 10**9) >= over + Fraction(_POLL_SECONDS):
+                self._end(over)
+        return True
+
+    def source_ended(self) -> None:
+        if self._current is not None:
+            self._current.source_ended()
+
+    def close(self) -> None:
+        if self._current is not None:
+            self._end(None)
+        self._finishing.shutdown()
+        if not self.there.done():
+            there = [Segment(self._begins[path], path) for path in map(Path, self.segments)]
+            self.there.set_result(there)
+        if self._failure is not None:
+            raise self._failure
+
+    def _begin(self, first: Frame) -> VideoSink:
+        name = next(name for name in self._names(first) if self._is_free(name))
+        self._begins[name] = _seconds(first)
+        later = self._begun if self._number else None
+        return VideoSink(
+            str(name),
+            self._stream,
+            self._record,
+            overwrite=self._overwrite and not self._stream.live,
+            threads=self._threads,
+            begun_seconds=later,
+            make_room=self._make_room,
+        )
+
+    def _names(self, first: Frame) -> Iterator[Path]:
+        """What a segment that begins with a frame may be called, best first."""
+        if self._stream.live:
+            ago_ns = max(0, self._clock.monotonic_ns() - first.captured_ns)
+            begin = self._clock.now() - timedelta(microseconds=ago_ns / 1000)
+            yield from (live_name(self._recording, begin, again) for again in count(1))
+        assert self._begun is not None
+        at = _seconds(first) - self._begun + (self._record.start_seconds or 0)
+        yield from (file_name(self._recording, max(0, int(at)), again) for again in count(1))
+
+    def _is_free(self, path: Path) -> bool:
+        there = self._stream.live and (path.exists() or part_of(path).exists())
+        return path not in self._begins and not there
+
+    def _end(self, until: Fraction | None) -> None:
+        """The current segment is complete; None: with its last picture."""
+        assert self._current is not None
+        if until is not None:
+            self._current.last_until(until)
+        self._finishing.submit(self._finish, self._current)
+        self._current = None
+
+    def _finish(self, segment: VideoSink) -> None:
+        try:
+            try:
+                segment.close()
+            finally:
+                if segment.published:
+                    self._add(segment)
+        except Exception as exc:
+            # It is raised at the next picture, or on closing.
+            self._failure = self._failure or exc
+
+    def _add(self, segment: VideoSink) -> None:
+        with self._removing:
+            self.segments.append(segment.name)
+            self._begins[Path(segment.name)] = segment.start_seconds
+            self._forget(self._keep.finished(Path(segment.name)))
+
+    def _make_room(self, n_bytes: int) -> bool:
+        """Whether so much could be freed."""
+        with self._removing:
+            freed, removed = self._keep.make_room(n_bytes)
+            self._forget(removed)
+        return freed >= n_bytes
+
+    def _forget(self, removed: list[Path]) -> None:
+        self.segments = [name for name in self.segments if Path(name) not in removed]
+        self.removed = self._keep.removed
+
+
+def _seconds(frame: Frame) -> Fraction:
+    return frame.pts * frame.time_base
+
+
+def check_segments(recording: Path, record: RecordConfig, *, live: bool, overwrite: bool) -> None:
+    """Find out whether a recording can be made in segments, once it is known what of.
+
+    Raises:
+        UsageError: segments of a file are to be removed.
+        OutputExistsError: segments of the same kind are there, and `overwrite` is not given.
+    """
+    if live:
+        return
+    if record.keep is not None:
+        raise UsageError("--keep is for live sources; of a file all segments are wanted")
+    there = segments_of(recording, live=False)
+    if overwrite:
+        return
+    if there:
+        others = f", and {len(there) - 1} more" if there[1:] else ""
+        raise OutputExistsError(
+            f"{there[0].path} exists{others}; give --overwrite to replace those of the same name, "
+            "or another name"
+        )
+    parts = segments_of(recording, live=False, part=True)
+    if parts:
+        refuse_claimed(parts[0].path)
+        raise OutputExistsError(
+            f"{parts[0].path} is there, what a run that was killed left: `stream-cam recover "
+            f"{recording}` makes a recording of it, --overwrite replaces it"
+        )

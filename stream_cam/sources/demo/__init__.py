@@ -1,0 +1,1 @@
+"""Drawn scenes that need no camera and know the truth."""
