@@ -22,7 +22,7 @@ test-fast: $(VENV)/.dev
 
 # Torch-tensorrt wants an older PyTorch, hence its own environment: 6 GB, no GPU needed.
 test-tensorrt: $(VENV)-tensorrt/.installed
-	$(VENV)-tensorrt/bin/python -m pytest tests/test_tensorrt_conversion.py
+	$(VENV)-tensorrt/bin/python -m pytest tests/engine/test_tensorrt_conversion.py
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -2,9 +2,9 @@
 
     python scripts/bench_live.py [--seconds 20] [--size 1280x720] [--json F]
 
-GStreamer's RTSP server is the camera, in a process of its own (tests/rtsp_harness.py). Decoding
-alone and explaining alone are measured first, in processor time a frame; then a run into `null` as
-a user runs it; then the same run while the camera is frozen and stays away. Processor time is the
+GStreamer's RTSP server is the camera, in a process of its own (tests/support/rtsp_harness.py).
+Decoding alone and explaining alone are measured first, in processor time a frame; then a run into
+`null` as a user runs it; then the same run while the camera is frozen and stays away. Processor time is the
 whole process's, in cores: 1.0 is one core busy all the time.
 """
 
@@ -22,7 +22,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
-from rtsp_harness import RtspServer, rtsp_server_problem  # noqa: E402
+from support.rtsp_harness import RtspServer, rtsp_server_problem  # noqa: E402
 
 from stream_cam.config import CaptureConfig, LookConfig, ModelConfig  # noqa: E402
 from stream_cam.draw.layouts import Renderer  # noqa: E402

@@ -93,7 +93,7 @@ def files_with_gpu_tests(folder: Path) -> list[Path]:
     signs = ("mark.needs_gpu", "mark.needs_tensorrt", "run_kernel")
     found = [
         path
-        for path in sorted(folder.glob("test_*.py"))
+        for path in sorted(folder.rglob("test_*.py"))
         if any(sign in path.read_text(encoding="utf-8") for sign in signs)
     ]
     # Those of the benchmark compile most, and compute-sanitizer is slow: they come last.

@@ -2,10 +2,10 @@
 
     python scripts/soak.py --minutes 30 [--json soak.json]
 
-A real RTSP server behind a proxy that spoils what passes (tests/rtsp_harness.py, chaos_proxy.py),
-the demo weights, a sink that only counts. Prints frames, recoveries, memory, threads and file
-descriptors at the start and at the end; exits 1 if something was left over, did not come back, or
-came back late after a kill.
+A real RTSP server behind a proxy that spoils what passes (rtsp_harness and chaos_proxy in
+tests/support), the demo weights, a sink that only counts. Prints frames, recoveries, memory,
+threads and file descriptors at the start and at the end; exits 1 if something was left over, did
+not come back, or came back late after a kill.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
-from chaos_proxy import ChaosProxy, Fault  # noqa: E402
-from rtsp_harness import RtspServer, rtsp_server_problem  # noqa: E402
+from support.chaos_proxy import ChaosProxy, Fault  # noqa: E402
+from support.rtsp_harness import RtspServer, rtsp_server_problem  # noqa: E402
 
 from stream_cam.config import CaptureConfig, LookConfig, ModelConfig  # noqa: E402
 from stream_cam.draw.layouts import Renderer  # noqa: E402

@@ -19,9 +19,9 @@ from typing import Any
 
 import pytest
 import torch
-from kernel_runner import RunKernel, interpreter, run_on_gpu
-from leftovers import adopt_orphans, nothing_left
-from required import pytest_configure, pytest_runtest_makereport
+from support.kernel_runner import RunKernel, interpreter, run_on_gpu
+from support.leftovers import adopt_orphans, nothing_left
+from support.required import pytest_configure, pytest_runtest_makereport
 
 import stream_cam  # noqa: F401  (before any test module imports PyAV: import_order.py)
 
@@ -53,7 +53,7 @@ _SLOW_MODULES = frozenset(
     [
         "accounting", "batch", "bench", "bench_graphs", "bench_peers", "build", "chaos",
         "choice_kernels", "cli", "compute_sanitizer", "demo_model", "end_to_end", "engine",
-        "gpu_check", "healing", "kernel_budget", "nv12_kernels", "overlay_kernel", "peers",
+        "gpu_check", "reconnecting", "kernel_budget", "nv12_kernels", "overlay_kernel", "peers",
         "pipes", "preprocess_kernel", "quantize", "quantize_layers", "recording",
         "session_watching", "sources_http_stills", "sources_protocols", "steady", "verify",
         "web_server",
@@ -108,7 +108,7 @@ def ffprobe() -> str:
 @pytest.fixture(scope="session")
 def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Three seconds of numbered pictures with half a second more of a tone, and a title."""
-    from recordings import write_clip  # PyAV is not everywhere where GPUs are tested
+    from support.recordings import write_clip  # PyAV is not everywhere where GPUs are tested
 
     path = tmp_path_factory.mktemp("clip") / "clip.mp4"
     write_clip(path)
@@ -182,7 +182,7 @@ def run_kernel(request: pytest.FixtureRequest) -> RunKernel:
 def make_video(tmp_path: Path) -> VideoMaker:
     """Writes a small video with PyAV: `make_video("a.mp4", n_frames=5)`."""
     # Not at the top: GPU tests also run where PyAV is not installed (scripts/gpu_check.py).
-    from material import write_video
+    from support.material import write_video
 
     # PyAV may be missing where only the network is tested.
 

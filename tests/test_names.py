@@ -15,8 +15,8 @@ import av
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from material import numbered_picture, write_video
-from web_parts import LABELS, Page, picture
+from support.material import numbered_picture, write_video
+from support.web_parts import LABELS, Page, picture
 
 from stream_cam.cli import main
 from stream_cam.draw.text import shorten, text_mask

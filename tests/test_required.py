@@ -37,7 +37,7 @@ def run(folder: Path, required: str) -> tuple[int, str]:
         "pytest_timeout",  # pyproject.toml has options of it
     ]
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "required", *options, str(folder)],
+        [sys.executable, "-m", "pytest", "-q", "-p", "support.required", *options, str(folder)],
         env={
             **os.environ,
             "STREAM_CAM_REQUIRE": required,

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from material import numbered_picture, picture_at, write_video
-from pipeline_parts import (
+from support.material import numbered_picture, picture_at, write_video
+from support.pipeline_parts import (
     STREAM,
     WITHOUT_END,
     Frames,

@@ -1,0 +1,142 @@
+"""No kernel reads or writes beside its tensors, and none races: NVIDIA's compute-sanitizer says so.
+
+Needs a GPU and the program, which comes with the CUDA toolkit. That what it runs is right is tested
+in Triton's interpreter.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+pytest.importorskip("triton", reason="no Triton for this system")
+
+SCRIPT = Path(__file__).resolve().parents[1] / "support" / "sanitized.py"
+FOUND = 9
+"""What the program ends with if it has found something; ours never does."""
+DEADLINE_SECONDS = 300.0
+MEMCHECK = ("--tool", "memcheck", "--report-api-errors", "no")
+"""PyTorch asks the driver for what it need not have; what fails for us, it raises."""
+
+
+def sanitizer() -> str | None:
+    """The program, also where its folder is not on the path."""
+    homes = [os.environ.get(name) for name in ("CUDA_HOME", "CUDA_PATH")]
+    folders = [
+        Path(home) / place
+        for home in (*filter(None, homes), "/usr/local/cuda")
+        for place in ("bin", "compute-sanitizer")
+    ]
+    path = os.pathsep.join([os.environ.get("PATH", ""), *map(str, folders)])
+    return shutil.which("compute-sanitizer", path=path)
+
+
+def sanitized(what: str, *options: str, caching: bool = False) -> subprocess.CompletedProcess[str]:
+    """Runs a part of `sanitized.py` under the program."""
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA GPU")
+    program = sanitizer()
+    if program is None:
+        pytest.skip("compute-sanitizer is not installed (it comes with the CUDA toolkit)")
+    environment = dict(os.environ)
+    if not caching:
+        # Each tensor is memory of its own, so that what lies beside it is no other tensor.
+        environment["PYTORCH_NO_CUDA_MEMORY_CACHING"] = "1"
+    done = subprocess.run(
+        [program, "--error-exitcode", str(FOUND), *options, sys.executable, SCRIPT, what, "cuda"],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=DEADLINE_SECONDS,
+    )
+    if "Device not supported" in done.stdout:
+        pytest.skip("compute-sanitizer does not support this device")
+    return done
+
+
+def assert_clean(done: subprocess.CompletedProcess[str]) -> None:
+    assert done.returncode == 0, done.stdout[-8000:]
+    assert "done" in done.stdout.splitlines()
+
+
+@pytest.mark.needs_gpu
+def test_a_planted_fault_is_found() -> None:
+    done = sanitized("planted", *MEMCHECK)
+    assert done.returncode == FOUND, done.stdout[-8000:]
+    assert "_behind_kernel" in done.stdout
+
+
+@pytest.mark.needs_gpu
+def test_no_kernel_touches_memory_beside_its_tensors() -> None:
+    assert_clean(sanitized("kernels", *MEMCHECK))
+
+
+@pytest.mark.needs_gpu
+def test_whole_frames_as_graphs_touch_no_memory_that_is_not_theirs() -> None:
+    # A capture needs the caching allocator.
+    assert_clean(sanitized("ring", *MEMCHECK, caching=True))
+
+
+@pytest.mark.needs_gpu
+def test_the_choice_of_classes_does_not_race() -> None:
+    assert_clean(sanitized("choice", "--tool", "racecheck"))
+
+
+@pytest.mark.needs_triton
+def test_what_is_checked_is_right_in_the_interpreter() -> None:
+    done = subprocess.run(
+        [sys.executable, SCRIPT, "kernels", "cpu"],
+        env={**os.environ, "TRITON_INTERPRET": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=DEADLINE_SECONDS,
+    )
+    assert_clean(done)
+
+
+def test_the_program_is_found_in_the_toolkits_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = tmp_path / "bin" / "compute-sanitizer"
+    program.parent.mkdir()
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path / "nothing"))
+    monkeypatch.setenv("CUDA_HOME", str(tmp_path))
+    assert sanitizer() == str(program)
+
+
+@pytest.mark.parametrize(
+    ("said", "code", "outcome"),
+    [
+        ("========= Device not supported", 1, pytest.skip.Exception),
+        ("========= ERROR SUMMARY: 1 error", FOUND, AssertionError),
+        ("done", 0, None),
+        ("it ended before its end", 0, AssertionError),
+    ],
+)
+def test_what_the_program_says_decides(
+    said: str,
+    code: int,
+    outcome: type[BaseException] | None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    program = tmp_path / "compute-sanitizer"
+    program.write_text(f"#!/bin/sh\necho '{said}'\nexit {code}\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    if outcome is None:
+        assert_clean(sanitized("kernels", *MEMCHECK))
+        return
+    with pytest.raises(outcome):
+        assert_clean(sanitized("kernels", *MEMCHECK))

@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from support.pipeline_parts import TinyExplainer, Watched, make_explainer, tiny_network
+
+from stream_cam.draw.layouts import Renderer
+from stream_cam.frame import BgrImage, Frame
+from stream_cam.pipeline.presenter import Painter, map_opacity
+from stream_cam.sources.base import Away
+
+AWAY = Away(True, 3.2, 1, 0.5, "lost", "the connection was cut")
+
+
+@pytest.fixture(scope="module")
+def explainer() -> TinyExplainer:
+    return make_explainer(tiny_network())
+
+
+def frame_at(seconds: float) -> Frame:
+    image = np.full((48, 64, 3), 128, np.uint8)
+    return Frame(image, 0, 0, Fraction(1), round((100 + seconds) * 1e9))
+
+
+@pytest.mark.parametrize(
+    ("age", "max_age", "opacity"),
+    [
+        *((0.0, 0.5, 1.0), (0.5, 0.5, 1.0), (0.75, 0.5, 0.5), (1.0, 0.5, 0.0), (99.0, 0.5, 0.0)),
+        *((2.5, 2.0, 0.75), (1e9, float("inf"), 1.0)),
+    ],
+)
+def test_map_fades_between_the_greatest_age_and_twice_that(
+    age: float, max_age: float, opacity: float
+) -> None:
+    assert map_opacity(age, max_age) == pytest.approx(opacity)
+
+
+def test_map_never_jumps() -> None:
+    opacities = [map_opacity(ms / 1000, 0.5) for ms in range(1500)]
+    steps = -np.diff(opacities)
+    assert steps.min() >= 0.0
+    assert steps.max() < 0.01
+
+
+def test_painter_keeps_count_of_ages_in_live_runs_only(explainer: TinyExplainer) -> None:
+    explanation = explainer.explain(frame_at(0.0))
+    painter = Painter(explainer, Watched(explainer), live=True)
+    assert painter.paint(frame_at(0.0), None).explanation is None
+    assert painter.age_seconds is None
+    seconds = (-0.1, 0.2, 0.6, 5.0)
+    pictures = [painter.paint(frame_at(after), explanation) for after in seconds]
+    assert [picture.explanation is None for picture in pictures] == [False, False, False, True]
+    assert painter.age_seconds == 5.0
+    assert painter.stale == 2
+    found = painter.ages.percentiles()
+    assert found is not None
+    assert found.count == 4
+    assert found.mean_ms == pytest.approx((0 + 200 + 600 + 5000) / 4)
+
+    lossless = Painter(explainer, Watched(explainer), live=False)
+    assert lossless.paint(frame_at(5.0), explanation).explanation is explanation
+    assert (lossless.stale, lossless.age_seconds) == (0, None)
+
+
+def test_away_picture_repeats_the_last_one(explainer: TinyExplainer) -> None:
+    painter = Painter(explainer, Watched(explainer), live=True)
+    assert painter.paint_away(AWAY) is None
+    last = painter.paint(frame_at(0.0), None)
+    away = painter.paint_away(AWAY)
+    silent = painter.paint_away(replace(AWAY, reconnecting=False))
+    assert away is not None
+    assert silent is not None
+    assert away.repeated
+    assert away.frame.index == last.frame.index
+    assert away.frame.pts_seconds == pytest.approx(last.frame.pts_seconds + 3)  # ticks of 1 s
+    assert not np.array_equal(away.image_bgr, last.image_bgr)
+    assert not np.array_equal(away.image_bgr, silent.image_bgr)
+
+
+@pytest.mark.parametrize("live", [False, True])
+def test_pictures_of_files_do_not_depend_on_the_speed_of_the_machine(
+    explainer: TinyExplainer, live: bool
+) -> None:
+    frame = replace(frame_at(0.0), image_bgr=np.full((480, 640, 3), 128, np.uint8))
+    explanation = explainer.explain(frame)
+
+    def pictures(fps: float) -> list[BgrImage]:
+        painter = Painter(explainer, Renderer(explainer), live=live)
+        painter.fps = fps
+        drawn = painter.paint(frame, explanation)
+        painter.fps = fps
+        paused = painter.paint_paused(explanation)
+        assert paused is not None
+        return [drawn.image_bgr, paused.image_bgr]
+
+    slow, fast = pictures(3.0), pictures(120.0)
+    assert [np.array_equal(*pair) for pair in zip(slow, fast, strict=True)] == [not live] * 2
