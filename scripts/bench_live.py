@@ -4,8 +4,8 @@
 
 GStreamer's RTSP server is the camera, in a process of its own (tests/support/rtsp_harness.py).
 Decoding alone and explaining alone are measured first, in processor time a frame; then a run into
-`null` as a user runs it; then the same run while the camera is frozen and stays away. Processor time is the
-whole process's, in cores: 1.0 is one core busy all the time.
+`null` as a user runs it; then the same run while the camera is frozen and stays away. Processor
+time is the whole process's, in cores: 1.0 is one core busy all the time.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from stream_cam.pipeline.counters import Progress  # noqa: E402
 from stream_cam.pipeline.pipeline import Pipeline  # noqa: E402
 from stream_cam.sinks import NullSink  # noqa: E402
 from stream_cam.sources import open_source  # noqa: E402
-from stream_cam.sources.reconnecting import HealingSource  # noqa: E402
+from stream_cam.sources.reconnecting import ReconnectingSource  # noqa: E402
 
 FPS = 30
 AWAY_WITHIN_SECONDS = 60.0
@@ -82,7 +82,7 @@ def running(server: RtspServer, explainer: Explainer, seconds: float) -> dict[st
     """A run into `null`, then its camera freezes."""
     found: dict[str, float] = {}
     with open_source(server.url, CaptureConfig()) as source:
-        assert isinstance(source, HealingSource)
+        assert isinstance(source, ReconnectingSource)
         pipeline = Pipeline(source, [NullSink()], explainer, Renderer(explainer))
         newest: deque[Progress] = deque(maxlen=1)
 

@@ -24,7 +24,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from stream_cam.atomic_files import write_whole
+from stream_cam.atomic_files import write_atomic
 from stream_cam.bench.command import check_writable
 from stream_cam.bench.files import file_throughput, write_scenes
 from stream_cam.bench.machine import examined
@@ -52,7 +52,7 @@ def main() -> int:
             failed = False
         if options.json is not None:
             text = json.dumps({"machine": examined(), **found}, indent=1)
-            write_whole(options.json, f"{text}\n".encode())
+            write_atomic(options.json, f"{text}\n".encode())
     except StreamCamError as error:
         print(f"bench_record: {error}", file=sys.stderr)
         return error.exit_code

@@ -30,7 +30,7 @@ from typing import Any
 import numpy as np
 
 from stream_cam.bench.machine import described, examined
-from stream_cam.closing import Closes
+from stream_cam.closing import Closeable
 from stream_cam.config import LookConfig, WebConfig
 from stream_cam.draw.layouts import Renderer
 from stream_cam.explain.explainer import Explainer
@@ -67,7 +67,7 @@ _WATCH = """() => {
 }""".replace("BITS", str(BITS)).replace("BLOCK", str(BLOCK_PX))
 
 
-class ClockSource(Closes):
+class ClockSource(Closeable):
     """The demo's wall, moving, with the time in ms of the monotonic clock as blocks below."""
 
     def __init__(self, seconds: float) -> None:
@@ -135,7 +135,7 @@ def run(
     pipeline = Pipeline(
         ClockSource(seconds), [page, *extra], explainer, renderer, settings=settings
     )
-    page.attend(pipeline.stats)
+    page.attach_stats(pipeline.stats)
     thread = threading.Thread(target=pipeline.run)
     thread.start()
     try:

@@ -34,7 +34,7 @@ from stream_cam.explain.explainer import Explainer  # noqa: E402
 from stream_cam.pipeline.pipeline import Pipeline  # noqa: E402
 from stream_cam.sinks.base import Picture, Sink  # noqa: E402
 from stream_cam.sources import open_source  # noqa: E402
-from stream_cam.sources.reconnecting import HealingSource  # noqa: E402
+from stream_cam.sources.reconnecting import ReconnectingSource  # noqa: E402
 
 START_SIZE = "1280x720"
 RSS_GROWTH = 0.02
@@ -109,7 +109,7 @@ class Chaos:
     """Does harm and waits for the picture to come back, until the time is over."""
 
     def __init__(
-        self, server: RtspServer, proxy: ChaosProxy, source: HealingSource, sink: CountingSink
+        self, server: RtspServer, proxy: ChaosProxy, source: ReconnectingSource, sink: CountingSink
     ) -> None:
         self._server, self._proxy, self._source, self._sink = server, proxy, source, sink
         self._pause = threading.Event()
@@ -211,7 +211,7 @@ def soak(minutes: float) -> dict[str, object]:
         ChaosProxy(server.port, every=5000) as proxy,
         open_source(f"rtsp://127.0.0.1:{proxy.port}/test", CaptureConfig()) as source,
     ):
-        assert isinstance(source, HealingSource)
+        assert isinstance(source, ReconnectingSource)
         explainer = Explainer.from_config(ModelConfig(weights="demo"), LookConfig())
         pipeline = Pipeline(source, [sink], explainer, Renderer(explainer))
         chaos = Chaos(server, proxy, source, sink)

@@ -24,7 +24,7 @@ def unwritable(path: Path) -> str:
     return ""
 
 
-def replace_for_good(made: Path, path: Path) -> None:
+def replace_durably(made: Path, path: Path) -> None:
     """Give a finished file its name so that a power cut does not take it back.
 
     Raises:
@@ -54,7 +54,7 @@ def sync_folder(path: Path) -> None:
         os.close(handle)
 
 
-def write_whole(path: Path, data: bytes) -> None:
+def write_atomic(path: Path, data: bytes) -> None:
     """Write a file beside its place, then give it its name; what it replaces is there until then.
 
     What is there and no ordinary file, such as /dev/stdout, is written to instead.

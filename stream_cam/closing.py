@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 
-class Closes:
+class Closeable:
     """A context manager that needs nothing to open, unless `__enter__` is overridden."""
 
     def __enter__(self) -> Self:

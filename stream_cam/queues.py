@@ -111,7 +111,7 @@ class Handoff(Generic[T]):
             self._changed.notify_all()
 
 
-class Line:
+class OrderedGate:
     """Lets those who joined it pass one after the other, whichever of them comes first.
 
     turn = line.join()          in the order in which they shall pass
@@ -124,11 +124,11 @@ class Line:
         self._passed: set[int] = set()
         self._changed = threading.Condition()
 
-    def join(self) -> Turn:
+    def join(self) -> Ticket:
         """A place behind all others; whoever has it is sure to pass it on."""
         with self._changed:
             self._n_joined += 1
-            return Turn(self, self._n_joined - 1)
+            return Ticket(self, self._n_joined - 1)
 
     def _await(self, place: int) -> None:
         with self._changed:
@@ -143,10 +143,10 @@ class Line:
             self._changed.notify_all()
 
 
-class Turn:
+class Ticket:
     """One place in a line."""
 
-    def __init__(self, line: Line, place: int) -> None:
+    def __init__(self, line: OrderedGate, place: int) -> None:
         self._line, self._place = line, place
         self._is_over = False
 

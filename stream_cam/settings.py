@@ -32,7 +32,7 @@ NAMES: Final = (*_LOOK, "target", *_OWN_SWITCHES, "divider")
 
 
 @dataclass(frozen=True)
-class Shown:
+class SettingsSnapshot:
     """All settings at one moment; never changed, only replaced."""
 
     look: LookConfig = field(default_factory=LookConfig)
@@ -100,8 +100,8 @@ class Settings:
     ) -> None:
         self._labels = labels
         self._lock = threading.Lock()
-        self._listeners: list[Callable[[Shown], None]] = []
-        self._now = Shown(look or LookConfig(), self._resolved(targets))
+        self._listeners: list[Callable[[SettingsSnapshot], None]] = []
+        self._now = SettingsSnapshot(look or LookConfig(), self._resolved(targets))
 
     def __setattr__(self, name: str, value: object) -> None:
         if not name.startswith("_") and name not in NAMES:
@@ -123,7 +123,7 @@ class Settings:
             listener(self._now)
 
     @property
-    def now(self) -> Shown:
+    def now(self) -> SettingsSnapshot:
         """All of them, at one moment."""
         return self._now
 
@@ -136,7 +136,7 @@ class Settings:
     def target(self, value: Target | Sequence[Target] | None) -> None:
         self.change(target=value)
 
-    def change(self, /, **changes: object) -> Shown:
+    def change(self, /, **changes: object) -> SettingsSnapshot:
         """Changes some of them at once, or none if one is wrong; gives all as they are now.
 
         Args:
@@ -168,7 +168,7 @@ class Settings:
             listener(changed)
         return changed
 
-    def subscribe(self, listener: Callable[[Shown], None]) -> Callable[[], None]:
+    def subscribe(self, listener: Callable[[SettingsSnapshot], None]) -> Callable[[], None]:
         """Calls it after each change, on the changing thread; returns what ends that."""
         with self._lock:
             self._listeners.append(listener)

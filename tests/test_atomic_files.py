@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from stream_cam.atomic_files import replace_for_good
+from stream_cam.atomic_files import replace_durably
 
 
 def failing_fsync(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -27,7 +27,7 @@ def test_a_folder_that_cannot_be_synced_is_no_failure(
     failing_fsync(number, monkeypatch)
     made = tmp_path / "made"
     made.write_bytes(b"whole")
-    replace_for_good(made, tmp_path / "there")
+    replace_durably(made, tmp_path / "there")
     assert (tmp_path / "there").read_bytes() == b"whole"
     assert not made.exists()
 
@@ -37,4 +37,4 @@ def test_a_disk_that_fails_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     made = tmp_path / "made"
     made.write_bytes(b"whole")
     with pytest.raises(OSError, match="Input/output"):
-        replace_for_good(made, tmp_path / "there")
+        replace_durably(made, tmp_path / "there")

@@ -122,7 +122,7 @@ def test_a_terminal_of_any_encoding_takes_such_names(monkeypatch: pytest.MonkeyP
 def test_the_page_answers_for_such_a_source() -> None:
     page = Page(labels=(NAME, *LABELS[1:]), source=NAME)
     page.settings.change(target=0)
-    page.sink.attend(lambda: {"source": NAME})
+    page.sink.attach_stats(lambda: {"source": NAME})
     explanation = picture(0).explanation
     assert explanation is not None
     best = (replace(explanation.predictions[0], label=NAME),)

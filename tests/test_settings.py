@@ -31,7 +31,7 @@ from stream_cam.draw.layouts import Renderer
 from stream_cam.errors import SinkError, UsageError
 from stream_cam.frame import BgrImage
 from stream_cam.pipeline.pipeline import Pipeline
-from stream_cam.settings import NAMES, Settings, Shown
+from stream_cam.settings import NAMES, Settings, SettingsSnapshot
 from stream_cam.sinks.base import Picture
 from stream_cam.sinks.keys import HELP, Keys
 from stream_cam.sinks.recorder import RecorderSink
@@ -54,7 +54,7 @@ def test_settings_are_attributes_of_one_value() -> None:
     assert (settings.alpha, settings.target) == (1.0, ("bird", "cat"))
     assert (before.look.alpha, before.targets) == (0.3, (0,)), "what was read does not change"
     settings.target = None
-    assert settings.now == Shown(LookConfig(alpha=1.0))
+    assert settings.now == SettingsSnapshot(LookConfig(alpha=1.0))
     readable = {name: getattr(settings, name) for name in NAMES}
     assert readable["colormap"] == "turbo"
     assert readable["paused"] is False
@@ -110,7 +110,7 @@ def test_a_wrong_change_changes_nothing_of_what_came_with_it(
 
 
 def test_listeners_hear_of_each_change_and_of_nothing_else() -> None:
-    settings, heard = Settings(LookConfig(), LABELS), list[Shown]()
+    settings, heard = Settings(LookConfig(), LABELS), list[SettingsSnapshot]()
     leave = settings.subscribe(heard.append)
     settings.change(alpha=0.9, layout="side")
     settings.alpha = 0.9

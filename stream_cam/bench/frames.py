@@ -9,7 +9,7 @@ from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from stream_cam.closing import Closes
+from stream_cam.closing import Closeable
 from stream_cam.config import CaptureConfig
 from stream_cam.errors import BenchError, UsageError
 from stream_cam.frame import BgrImage, Frame
@@ -89,7 +89,7 @@ def _code(size: str, path: Path) -> None:
                 sink.write(Picture(frame.image_bgr, frame, None))
 
 
-class Decoding(Closes):
+class Decoding(Closeable):
     """A file's first frames one by one, over and over.
 
     `ready` opens the file anew where they have ended, and takes the first one, in which opening

@@ -16,7 +16,7 @@ from stream_cam.engine import Engine
 from stream_cam.engine.manifest import Figures
 from stream_cam.errors import BenchError, EngineError
 from stream_cam.explain.explainer import Explainer
-from stream_cam.explain.graph.request import Order
+from stream_cam.explain.graph.request import FrameRequest
 from stream_cam.explain.graph.scheduler import N_SLOTS, FrameGraphs
 from stream_cam.explain.graph.slot import Slot, clock_of
 from stream_cam.frame import BgrImage
@@ -88,7 +88,7 @@ class GraphFrames:
         self._explainer.explain_drawn(self._frame)
 
     def _pinned(self) -> None:
-        with self._graphs.begun(self._engine, self._fit, None, Order()) as slot:
+        with self._graphs.begun(self._engine, self._fit, None, FrameRequest()) as slot:
             slot.done.wait()
 
     def _pipelined(self) -> None:
@@ -98,14 +98,14 @@ class GraphFrames:
             if len(on_their_way) == N_SLOTS:
                 _finish(on_their_way.pop(0))
             stack = ExitStack()
-            begun = self._graphs.begun(self._engine, self._fit, None, Order())
+            begun = self._graphs.begun(self._engine, self._fit, None, FrameRequest())
             on_their_way.append((stack, stack.enter_context(begun)))
         for each in on_their_way:
             _finish(each)
 
     def _slot_on_device(self) -> Slot:
         """A slot without copies, with a frame in its input, whose picture is right."""
-        frame, order = self._frame, Order()
+        frame, order = self._frame, FrameRequest()
         slot = self._graphs.slot_without_copies(self._engine, self._fit, order)
         clock = clock_of(order, None, forget_class=False, forget_maps=False)
         slot.fill(frame, order, clock)

@@ -16,7 +16,7 @@ from stream_cam.bench.kernel_case import (
     noise_frames,
     wide_by_high,
 )
-from stream_cam.cam.classes import N_HELD, Clock, choose_classes_reference
+from stream_cam.cam.classes import N_HELD, FrameTiming, choose_classes_reference
 from stream_cam.cam.colormaps import color_table
 from stream_cam.cam.maps import class_maps_reference
 from stream_cam.cam.overlay import overlay_reference
@@ -129,9 +129,9 @@ class SmallKernels:
         self._features = _noise(_N_INPUTS, _N_CHANNELS, *CAM_HW).relu().to(device)
         self._weight = _noise(_N_CLASSES, _N_CHANNELS).to(device)
         self._chosen = torch.arange(_N_INPUTS)[:, None].to(device)
-        self._clock = torch.zeros(len(Clock), dtype=torch.float64)
-        self._clock[Clock.HOLD] = self._clock[Clock.SMOOTH] = 0.3
-        self._clock[Clock.GAP] = 1.0
+        self._clock = torch.zeros(len(FrameTiming), dtype=torch.float64)
+        self._clock[FrameTiming.HOLD] = self._clock[FrameTiming.SMOOTH] = 0.3
+        self._clock[FrameTiming.GAP] = 1.0
         self._clock = self._clock.to(device)
         self._locked = torch.full((1,), -1, device=device)
 

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from stream_cam.atomic_files import write_whole
+from stream_cam.atomic_files import write_atomic
 from stream_cam.bench.clock import Timed
 from stream_cam.engine.manifest import Figures
 from stream_cam.errors import BenchError
@@ -221,7 +221,7 @@ def write_text(path: Path, text: str) -> None:
         BenchError: it cannot be written.
     """
     try:
-        write_whole(path, printable(text).encode())
+        write_atomic(path, printable(text).encode())
     except OSError as error:
         raise BenchError(f"{path} cannot be written: {error.strerror}") from error
 

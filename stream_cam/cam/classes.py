@@ -27,7 +27,7 @@ N_HELD = 4
 """Numbers of the state of a hold: shown class, its rival (−1: none), since when, last seen."""
 
 
-class Clock(IntEnum):
+class FrameTiming(IntEnum):
     """Places in the (6,) float64 that every frame brings along, in seconds or as 0 and 1."""
 
     NOW = 0
@@ -41,8 +41,10 @@ class Clock(IntEnum):
     """1: what was kept before, of whichever class, is of another place."""
 
 
-_NOW, _HOLD, _GAP = (tl.constexpr(int(place)) for place in (Clock.NOW, Clock.HOLD, Clock.GAP))
-_FORGET = tl.constexpr(int(Clock.FORGET_CLASS))
+_NOW, _HOLD, _GAP = (
+    tl.constexpr(int(place)) for place in (FrameTiming.NOW, FrameTiming.HOLD, FrameTiming.GAP)
+)
+_FORGET = tl.constexpr(int(FrameTiming.FORGET_CLASS))
 _ROUNDING = tl.constexpr(ROUNDING_SECONDS)
 
 
@@ -144,7 +146,7 @@ def choose_classes(
     Args:
         logits: (1, n_classes) float32.
         locked: (n_shown,) int64: the classes asked for, then −1 for each of the best that follow.
-        clock: (6,) float64, as `Clock` says.
+        clock: (6,) float64, as `FrameTiming` says.
         held: (4,) float64: the state of the hold, changed only while `HOLD` is above 0.
         best: receives the best classes, best first, (n_best,) int64 with n_best ≤ n_classes.
         best_probability: receives their probabilities, (n_best,) float32.
@@ -189,7 +191,7 @@ def _check(
     for name, tensor, shape, dtype in (
         ("logits", logits, (1, n_classes), torch.float32),
         ("locked", locked, (n_shown,), torch.int64),
-        ("clock", clock, (len(Clock),), torch.float64),
+        ("clock", clock, (len(FrameTiming),), torch.float64),
         ("held", held, (N_HELD,), torch.float64),
         ("best", best, (n_best,), torch.int64),
         ("best_probability", best_probability, (n_best,), torch.float32),
@@ -221,10 +223,10 @@ def choose_classes_reference(
     best.copy_(order[: best.shape[0]])
     best_probability.copy_(probabilities[best])
 
-    now, hold, gap = clock[Clock.NOW], clock[Clock.HOLD], clock[Clock.GAP]
+    now, hold, gap = clock[FrameTiming.NOW], clock[FrameTiming.HOLD], clock[FrameTiming.GAP]
     shown, rival, since, seen = held.clone()
     first = order[0].double()
-    is_new = (shown < 0) | ~((now - seen).abs() <= gap) | (clock[Clock.FORGET_CLASS] != 0)
+    is_new = (shown < 0) | ~((now - seen).abs() <= gap) | (clock[FrameTiming.FORGET_CLASS] != 0)
     is_due = (first == rival) & (now - since >= hold - ROUNDING_SECONDS)
     is_taken = is_new | is_due
     since = torch.where(first == rival, since, now)

@@ -24,13 +24,15 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from stream_cam.cam.classes import Clock
+from stream_cam.cam.classes import FrameTiming
 
 _HURRY = 4.0
 """β above."""
 _BETA = tl.constexpr(_HURRY)
-_NOW, _SMOOTH, _GAP = (tl.constexpr(int(place)) for place in (Clock.NOW, Clock.SMOOTH, Clock.GAP))
-_FORGET = tl.constexpr(int(Clock.FORGET_MAPS))
+_NOW, _SMOOTH, _GAP = (
+    tl.constexpr(int(place)) for place in (FrameTiming.NOW, FrameTiming.SMOOTH, FrameTiming.GAP)
+)
+_FORGET = tl.constexpr(int(FrameTiming.FORGET_MAPS))
 _CLASSES = 256
 """Whose times one program looks through."""
 
@@ -206,7 +208,7 @@ def _check(
     for name, tensor, shape, dtype in (
         ("cams", cams, (1, *cams.shape[1:]), torch.float32),
         ("classes", classes, (1, n_targets), torch.int64),
-        ("clock", clock, (len(Clock),), torch.float64),
+        ("clock", clock, (len(FrameTiming),), torch.float64),
         ("seconds", seconds, (n_classes,), torch.float64),
         ("values", values, (n_classes, 2 + n_cells), torch.float64),
         ("ranges", ranges, (1, n_targets, 2), torch.float32),
@@ -222,9 +224,9 @@ def smooth_maps_reference(
     cams: Tensor, classes: Tensor, clock: Tensor, seconds: Tensor, values: Tensor, *, ranges: Tensor
 ) -> None:
     """`smooth_maps` in plain torch, which nobody waits for either."""
-    now, tau, gap = clock[Clock.NOW], clock[Clock.SMOOTH], clock[Clock.GAP]
+    now, tau, gap = clock[FrameTiming.NOW], clock[FrameTiming.SMOOTH], clock[FrameTiming.GAP]
     is_on = tau > 0
-    is_recent = ((now - seconds).abs() <= gap) & (clock[Clock.FORGET_MAPS] == 0)
+    is_recent = ((now - seconds).abs() <= gap) & (clock[FrameTiming.FORGET_MAPS] == 0)
     seconds.copy_(torch.where(is_on & ~is_recent, torch.nan, seconds))
 
     chosen = classes[0]

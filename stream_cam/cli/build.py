@@ -15,7 +15,7 @@ from stream_cam.engine import Batch, OnStage, check_engine, open_backend
 from stream_cam.engine.calibration import read_calibration
 from stream_cam.engine.machine import TENSORRT_INSTALL
 from stream_cam.engine.manifest import Manifest
-from stream_cam.engine.prepare import Backend, take_and_verify, take_or_build
+from stream_cam.engine.prepare import Backend, load_and_verify, load_or_build
 from stream_cam.engine.quantize import Quantizers
 from stream_cam.engine.store import EngineStore
 from stream_cam.errors import EngineError, UsageError
@@ -138,7 +138,7 @@ def _backends(
 
 
 def _made(backend: Backend, store: EngineStore, force: bool, on_stage: OnStage) -> Result:
-    prepared = take_or_build(backend, store, force=force, on_stage=on_stage)
+    prepared = load_or_build(backend, store, force=force, on_stage=on_stage)
     if prepared.path is None:
         raise EngineError(
             f"the engine was built but could not be kept in {store.folder}: export "
@@ -148,7 +148,7 @@ def _made(backend: Backend, store: EngineStore, force: bool, on_stage: OnStage) 
 
 
 def _verified_again(backend: Backend, store: EngineStore, on_stage: OnStage) -> Result:
-    prepared, figures = take_and_verify(backend, store, on_stage=on_stage)
+    prepared, figures = load_and_verify(backend, store, on_stage=on_stage)
     assert prepared.path is not None
     manifest = dataclasses.replace(prepared.manifest, verification=figures)
     return Result("verified", prepared.path, manifest)

@@ -8,7 +8,7 @@ import time
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from stream_cam.engine.inventory import KeptEngine, prune, take_stock
+from stream_cam.engine.inventory import StoredEngine, list_engines, prune
 from stream_cam.engine.machine import machines_for
 from stream_cam.engine.store import EngineStore
 from stream_cam.uri import json_text
@@ -20,7 +20,7 @@ _PIPE_COLUMNS = 200
 def engines_command(*, remove: bool, as_json: bool) -> None:
     """Prints what is kept; with `remove`, without what cannot serve this machine."""
     store = EngineStore()
-    kept = take_stock(store, machines_for)
+    kept = list_engines(store, machines_for)
     removed, freed_bytes = prune(store, kept, machines_for) if remove else ([], 0)
     left = [engine for engine in kept if engine not in removed]
     if as_json:
@@ -33,7 +33,7 @@ def engines_command(*, remove: bool, as_json: bool) -> None:
         print(f"{len(removed)} removed, {freed_bytes / 1e6:.0f} MB freed")
 
 
-def _print_table(kept: Sequence[KeptEngine]) -> None:
+def _print_table(kept: Sequence[StoredEngine]) -> None:
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
@@ -51,7 +51,7 @@ def _print_table(kept: Sequence[KeptEngine]) -> None:
     Console(highlight=False, width=width).print(table)
 
 
-def _cells(engine: KeptEngine) -> list[str]:
+def _cells(engine: StoredEngine) -> list[str]:
     size = f"{engine.size_bytes / 1e6:.0f}"
     manifest = engine.manifest
     if manifest is None:
@@ -69,7 +69,7 @@ def _cells(engine: KeptEngine) -> list[str]:
 
 
 def _as_json(
-    store: EngineStore, left: list[KeptEngine], removed: list[KeptEngine], freed_bytes: int
+    store: EngineStore, left: list[StoredEngine], removed: list[StoredEngine], freed_bytes: int
 ) -> dict[str, Any]:
     return {
         "folder": str(store.folder),
@@ -79,5 +79,5 @@ def _as_json(
     }
 
 
-def _megabytes(kept: Sequence[KeptEngine]) -> float:
+def _megabytes(kept: Sequence[StoredEngine]) -> float:
     return sum(engine.size_bytes for engine in kept) / 1e6

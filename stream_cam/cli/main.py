@@ -40,16 +40,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     signals = Signals()
     try:
         with _tracebacks_without_secrets(), signals:
-            return _obey(arguments, signals)
+            return _dispatch(arguments, signals)
     except KeyboardInterrupt:
-        _complain("interrupted")
+        _print_error("interrupted")
         return signals.exit_code or INTERRUPTED
     except StreamCamError as error:
-        _complain(str(error))
+        _print_error(str(error))
         return error.exit_code
     except Exception as error:
         _print_traceback(type(error), error, error.__traceback__)
-        _complain("this is a bug in stream-cam; please report it with the lines above")
+        _print_error("this is a bug in stream-cam; please report it with the lines above")
         return 1
 
 
@@ -97,7 +97,7 @@ def _print_traceback(
         sys.stderr.write(hide(text))
 
 
-def _obey(arguments: Sequence[str], signals: Signals) -> int:
+def _dispatch(arguments: Sequence[str], signals: Signals) -> int:
     if arguments in (["--version"], ["version"]):
         print(f"stream-cam {__version__}")
         return 0
@@ -129,7 +129,7 @@ def _obey(arguments: Sequence[str], signals: Signals) -> int:
     return signals.exit_code
 
 
-def _complain(message: str) -> None:
+def _print_error(message: str) -> None:
     print(f"stream-cam: {hide(' '.join(message.split()))}", file=sys.stderr, flush=True)
 
 

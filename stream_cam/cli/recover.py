@@ -9,7 +9,7 @@ from pathlib import Path
 import av
 import av.error
 
-from stream_cam.atomic_files import replace_for_good
+from stream_cam.atomic_files import replace_durably
 from stream_cam.errors import (
     OutputExistsError,
     SinkError,
@@ -19,7 +19,7 @@ from stream_cam.errors import (
 )
 from stream_cam.sinks.video.encoders import CONTAINERS
 from stream_cam.sinks.video.finalize import CANNOT_FINISH, finish, sound_of_part
-from stream_cam.sinks.video.lock import Claim
+from stream_cam.sinks.video.lock import RecordingLock
 from stream_cam.sinks.video.segment_names import segments_of
 from stream_cam.sinks.video.sink import n_pictures_in, part_of
 from stream_cam.sources.ffmpeg_errors import explain_file_error
@@ -90,7 +90,7 @@ def recover(
     if path.exists() and not overwrite:
         raise OutputExistsError(f"{path} exists; give --overwrite to replace it")
     try:
-        claim = Claim(part)
+        claim = RecordingLock(part)
     except OSError as exc:
         raise SourceError(f"{part} cannot be read: {exc.strerror}") from exc
     with claim:
@@ -113,7 +113,7 @@ def _recovered(part: Path, path: Path, sound_of: Path | None) -> tuple[int, Frac
         sound = None if sound_of is None else sound_of_part(part, str(sound_of), seconds)
         tags_of = None if sound_of is None else str(sound_of)
         finish(part, whole, path.suffix.lower(), sound, metadata, tags_of=tags_of)
-        replace_for_good(whole, path)
+        replace_durably(whole, path)
     except CANNOT_FINISH as exc:
         whole.unlink(missing_ok=True)
         reason = getattr(exc, "strerror", None) or type(exc).__name__

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Final
 
-from stream_cam.closing import Closes
+from stream_cam.closing import Closeable
 
 INTERRUPTED: Final = 130
 _EXIT_CODES: Final = {
@@ -22,7 +22,7 @@ _SIGHUP: Final = getattr(signal, "SIGHUP", None)
 _CLEAR_LINE: Final = b"\r\x1b[2K"
 
 
-class Signals(Closes):
+class Signals(Closeable):
     """The first signal ends the run in order, the second one ends the process at once.
 
     Before a run has begun a signal raises KeyboardInterrupt. After `watch` a thread of its own

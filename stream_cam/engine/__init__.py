@@ -74,7 +74,7 @@ def load_engine(
     """
     place = _place(name, device, precision)
     ways = [
-        (candidate, Wanted(net, fingerprint, input_hw, one, parallel, batch or Batch()))
+        (candidate, EngineRequest(net, fingerprint, input_hw, one, parallel, batch or Batch()))
         for one in _precisions(precision, place)
         for candidate in _candidates(name, place, one)
     ]
@@ -163,12 +163,12 @@ def open_backend(
         )
     place = _place(name, device, precision)
     best = _precisions(precision, place)[0]
-    wanted = Wanted(net, fingerprint, input_hw, best, parallel, batch or Batch(), quantizers)
+    wanted = EngineRequest(net, fingerprint, input_hw, best, parallel, batch or Batch(), quantizers)
     return _backend(_candidates(name, place, best)[0], place, wanted)
 
 
 @dataclass(frozen=True)
-class Wanted:
+class EngineRequest:
     """A network and what its engine is for."""
 
     net: CamNet
@@ -207,19 +207,19 @@ def _candidates(name: EngineName, place: str, precision: Precision) -> tuple[str
     return able
 
 
-def _load(name: str, place: str, wanted: Wanted) -> Engine:
+def _load(name: str, place: str, wanted: EngineRequest) -> Engine:
     from stream_cam.engine.gpu_errors import gpu_errors_told
 
     with gpu_errors_told():
         return _loaded(name, place, wanted)
 
 
-def _loaded(name: str, place: str, wanted: Wanted) -> Engine:
+def _loaded(name: str, place: str, wanted: EngineRequest) -> Engine:
     if name in ("tensorrt", "openvino"):
-        from stream_cam.engine.prepare import take_or_build
+        from stream_cam.engine.prepare import load_or_build
 
         on_stage = _tell_of_building if name == "tensorrt" else None
-        return take_or_build(_backend(name, place, wanted), on_stage=on_stage).engine
+        return load_or_build(_backend(name, place, wanted), on_stage=on_stage).engine
     net, options = wanted.net, (wanted.input_hw, place, wanted.precision, wanted.batch)
     engine: Engine
     if name == "inductor":
@@ -247,7 +247,7 @@ def _tell_of_building(stage: str) -> None:
         )
 
 
-def _backend(name: str, place: str, wanted: Wanted) -> Backend:
+def _backend(name: str, place: str, wanted: EngineRequest) -> Backend:
     net, fingerprint, input_hw = wanted.net, wanted.fingerprint, wanted.input_hw
     precision, batch, quantizers = wanted.precision, wanted.batch, wanted.quantizers
     if name == "tensorrt":

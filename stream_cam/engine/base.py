@@ -14,7 +14,7 @@ OnStage = Callable[[str], None]
 """Gets what is being done, in a few words."""
 
 
-def tell_nobody(stage: str) -> None:
+def ignore_progress(stage: str) -> None:
     """The `OnStage` of those who do not want to know."""
 
 

@@ -27,7 +27,7 @@ EngineError where it does not work."""
 
 
 @dataclass(frozen=True)
-class KeptEngine:
+class StoredEngine:
     """One folder of the store."""
 
     path: Path
@@ -41,7 +41,7 @@ class KeptEngine:
     """None if it cannot be read."""
 
 
-def take_stock(store: EngineStore, machines_of: MachinesOf) -> list[KeptEngine]:
+def list_engines(store: EngineStore, machines_of: MachinesOf) -> list[StoredEngine]:
     """All kept engines, each checked to the last byte.
 
     Args:
@@ -52,18 +52,18 @@ def take_stock(store: EngineStore, machines_of: MachinesOf) -> list[KeptEngine]:
 
 
 def prune(
-    store: EngineStore, kept: list[KeptEngine], machines_of: MachinesOf
-) -> tuple[list[KeptEngine], int]:
+    store: EngineStore, kept: list[StoredEngine], machines_of: MachinesOf
+) -> tuple[list[StoredEngine], int]:
     """Removes the engines that are not usable here, and what killed builders left.
 
     Args:
-        machines_of: as `take_stock` takes it: each is examined again before it goes.
+        machines_of: as `list_engines` takes it: each is examined again before it goes.
 
     Returns:
         The engines removed, and how many bytes were freed in all.
     """
 
-    def is_useless(engine: KeptEngine) -> bool:
+    def is_useless(engine: StoredEngine) -> bool:
         return _examined(engine.path, store, machines_of).status != "usable"
 
     removed = [
@@ -74,14 +74,14 @@ def prune(
     return removed, sum(engine.size_bytes for engine in removed) + store.remove_left_overs()
 
 
-def _examined(path: Path, store: EngineStore, machines_of: MachinesOf) -> KeptEngine:
+def _examined(path: Path, store: EngineStore, machines_of: MachinesOf) -> StoredEngine:
     size_bytes = folder_bytes(path)
     try:
         manifest = read_manifest(path)
     except UnusableEngineError as error:
-        return KeptEngine(path, error.kind, str(error), size_bytes, None)
+        return StoredEngine(path, error.kind, str(error), size_bytes, None)
     status, why = _judged(path, manifest, store, machines_of)
-    return KeptEngine(path, status, why, size_bytes, manifest)
+    return StoredEngine(path, status, why, size_bytes, manifest)
 
 
 def _judged(

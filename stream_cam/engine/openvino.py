@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from stream_cam.config import Precision
-from stream_cam.engine.base import EngineInfo, OnStage, Session, tell_nobody
+from stream_cam.engine.base import EngineInfo, OnStage, Session, ignore_progress
 from stream_cam.engine.machine import openvino_capabilities, openvino_core, openvino_machine
 from stream_cam.engine.manifest import EngineKey
 from stream_cam.engine.quantize import calibrated, how_to_make
@@ -85,7 +85,7 @@ class OpenVinoBackend:
             key = calibrated(key, at_once, _BUILD, store or EngineStore())
         self.key = key
 
-    def compile(self, on_stage: OnStage = tell_nobody) -> tuple[OpenVinoEngine, bytes]:
+    def compile(self, on_stage: OnStage = ignore_progress) -> tuple[OpenVinoEngine, bytes]:
         """Converts and compiles: seconds; for int8 quantises: minutes.
 
         Raises:
@@ -112,7 +112,7 @@ class OpenVinoBackend:
                 ) from error
         return OpenVinoEngine(compiled, self._precision, self._parallel), blob
 
-    def revive(self, blob: bytes) -> OpenVinoEngine:
+    def deserialize(self, blob: bytes) -> OpenVinoEngine:
         """The engine that `compile` made a blob of.
 
         Raises:

@@ -14,7 +14,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from stream_cam.engine.base import Engine, OnStage, tell_nobody
+from stream_cam.engine.base import Engine, OnStage, ignore_progress
 from stream_cam.engine.buffers import own_stream, wait_for
 from stream_cam.engine.gpu_errors import gpu_errors_told
 from stream_cam.engine.manifest import EngineKey, Figures, Manifest
@@ -41,10 +41,10 @@ class Backend(Protocol):
     """(1, 3, H, W) each: what its engines are verified with, besides what all are."""
 
     def compile(self, on_stage: OnStage = ...) -> tuple[Engine, bytes]:
-        """A new engine, and the blob of which `revive` makes it again."""
+        """A new engine, and the blob of which `deserialize` makes it again."""
         ...
 
-    def revive(self, blob: bytes) -> Engine:
+    def deserialize(self, blob: bytes) -> Engine:
         """The engine of a blob.
 
         Raises:
@@ -65,7 +65,7 @@ class Prepared:
     """In this call."""
 
 
-def take_or_build(
+def load_or_build(
     backend: Backend,
     store: EngineStore | None = None,
     *,
@@ -83,7 +83,7 @@ def take_or_build(
         EngineError: it cannot be compiled.
     """
     store = store or EngineStore()
-    on_stage = on_stage or tell_nobody
+    on_stage = on_stage or ignore_progress
     # Whoever publishes just now may make a good engine look damaged: the lock decides.
     with gpu_errors_told(), suppress(_NotTakenError):
         kept = None if force else _take(backend, store)
@@ -109,7 +109,7 @@ def take_or_build(
         return _build(backend, store if locked else None, on_stage)
 
 
-def take_and_verify(
+def load_and_verify(
     backend: Backend, store: EngineStore, *, on_stage: OnStage | None = None
 ) -> tuple[Prepared, Figures]:
     """Compares a kept engine with its network again.
@@ -126,7 +126,7 @@ def take_and_verify(
         raise EngineError("no such engine is kept here: leave out --verify-only to build it")
     blob, manifest = found
     try:
-        engine = backend.revive(blob)
+        engine = backend.deserialize(blob)
     except EngineError as error:
         raise EngineError(f"{path.name}: {error}: give --force instead") from error
     if on_stage is not None:
@@ -150,7 +150,7 @@ def _take(backend: Backend, store: EngineStore) -> Prepared | None:
         if found is None:
             return None
         blob, manifest = found
-        return Prepared(backend.revive(blob), manifest, path)
+        return Prepared(backend.deserialize(blob), manifest, path)
     except UnusableEngineError as error:
         raise _NotTakenError(f"{path.name} is {error.kind} ({error})") from error
     except EngineError as error:

@@ -85,7 +85,7 @@ class Quantizers:
         return LayerQuantizer(self._net, self._calibration)
 
 
-class Judge:
+class GateMetric:
     """How far an engine is within the int8 gate: what must not fall below `SPARE`."""
 
     best = 1.0 - (GATES["int8"].least_correlation or 0.0)

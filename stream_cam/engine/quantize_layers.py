@@ -14,7 +14,7 @@ from stream_cam.engine.base import Batch, EngineInfo, OnStage, Session
 from stream_cam.engine.buffers import Buffers
 from stream_cam.engine.eager import TorchSession
 from stream_cam.engine.int8_net import Int8Convolution, into_int8, largest_inputs
-from stream_cam.engine.quantize import RANKING_FRAMES, SPARE, Calibration, Judge
+from stream_cam.engine.quantize import RANKING_FRAMES, SPARE, Calibration, GateMetric
 from stream_cam.engine.typed_net import TypedNet, made_for
 from stream_cam.engine.verify import Comparison
 from stream_cam.errors import EngineError
@@ -62,7 +62,7 @@ class LayerQuantizer:
         largest = largest_inputs(typed, frames)
         layers = into_int8(typed, largest)
         comparison = Comparison(self._net, simulated.info.input_shape, self.validating)
-        judge = Judge(comparison, on_stage)
+        judge = GateMetric(comparison, on_stage)
         within, each = judge(simulated)
         if within < SPARE:
             worst = sorted(range(len(each)), key=each.__getitem__)[:RANKING_FRAMES]
@@ -95,7 +95,10 @@ class _Simulated:
 
 
 def _by_gain(
-    layers: Mapping[str, Int8Convolution], simulated: _Simulated, judge: Judge, numbers: list[int]
+    layers: Mapping[str, Int8Convolution],
+    simulated: _Simulated,
+    judge: GateMetric,
+    numbers: list[int],
 ) -> list[str]:
     """Names of layers: first the one without which the frames with these numbers are best."""
     without: dict[str, float] = {}

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from stream_cam.engine.base import OnStage
-from stream_cam.engine.quantize import RANKING_FRAMES, SPARE, Calibration, Judge
+from stream_cam.engine.quantize import RANKING_FRAMES, SPARE, Calibration, GateMetric
 from stream_cam.engine.verify import Comparison
 from stream_cam.errors import EngineError, first_line
 from stream_cam.model.camnet import CamNet
@@ -85,7 +85,7 @@ class NncfQuantizer:
     def _with_accuracy_control(self, model: openvino.Model, on_stage: OnStage) -> openvino.Model:
         nncf = _import_nncf()
         shape = tuple(model.input(0).shape)
-        judge = Judge(Comparison(self._net, shape, self.validating), on_stage)
+        judge = GateMetric(Comparison(self._net, shape, self.validating), on_stage)
         ranges = nncf.quantization.range_estimator.RangeEstimatorParametersSet
         calibrating = [frame.numpy() for frame in self._calibration.calibrating]
         return nncf.quantize_with_accuracy_control(
@@ -108,7 +108,7 @@ class NncfQuantizer:
 
 
 def _metric(
-    judge: Judge,
+    judge: GateMetric,
 ) -> Callable[[openvino.CompiledModel, Iterable[int]], tuple[float, list[float]]]:
     """The judge, as NNCF calls it."""
     from stream_cam.engine.openvino import OpenVinoEngine

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from stream_cam.engine.base import Batch, OnStage, tell_nobody, way_out
+from stream_cam.engine.base import Batch, OnStage, ignore_progress, way_out
 from stream_cam.engine.machine import gpu_hardware, installed_tensorrt
 from stream_cam.engine.manifest import EngineKey
 from stream_cam.engine.quantize import calibrated, how_to_make
@@ -87,7 +87,7 @@ class TensorRtBackend:
             key = calibrated(key, at_once, self._build_arguments, store or EngineStore())
         self.key = key
 
-    def compile(self, on_stage: OnStage = tell_nobody) -> tuple[TensorRtEngine, bytes]:
+    def compile(self, on_stage: OnStage = ignore_progress) -> tuple[TensorRtEngine, bytes]:
         """Converts and builds: seconds with TensorRT-RTX, up to minutes with TensorRT.
 
         Raises:
@@ -102,7 +102,7 @@ class TensorRtBackend:
                 raise EngineError(f"{error}: give {instead}") from error
             return engine, pack(built, engine.compiled_kernels())
 
-    def revive(self, blob: bytes) -> TensorRtEngine:
+    def deserialize(self, blob: bytes) -> TensorRtEngine:
         """The engine that `compile` made a blob of.
 
         Raises:

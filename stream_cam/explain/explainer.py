@@ -23,8 +23,8 @@ from stream_cam.config import Device, EngineName, Fit, LookConfig, ModelConfig, 
 from stream_cam.engine import Engine, EngineInfo, load_engine
 from stream_cam.errors import WeightsError, unknown_name
 from stream_cam.explain.graph.device import NotCapturedError
-from stream_cam.explain.graph.request import Order
-from stream_cam.explain.host_path import LanePool, remember
+from stream_cam.explain.graph.request import FrameRequest
+from stream_cam.explain.host_path import SessionPool, remember
 from stream_cam.frame import (
     BgrImage,
     Drawn,
@@ -91,7 +91,7 @@ class Explainer:
         self._parallel = parallel
         self._class_weight = net.weight.detach().float().cpu().numpy()
         self._lock = threading.Lock()
-        self._lanes: OrderedDict[tuple[int, int], LanePool] = OrderedDict()
+        self._pools: OrderedDict[tuple[int, int], SessionPool] = OrderedDict()
         self._engine_info: EngineInfo | None = None
         self._plans: OrderedDict[tuple[int, int], FitPlan] = OrderedDict()
         self.graphs: FrameGraphs | None = None
@@ -246,7 +246,7 @@ class Explainer:
     def engine(self) -> Engine | None:
         """What `engine_info` is about, for those who verify or time it by itself."""
         with self._lock:
-            return next(reversed(self._lanes.values())).engine if self._lanes else None
+            return next(reversed(self._pools.values())).engine if self._pools else None
 
     @property
     def parallel(self) -> int:
@@ -284,13 +284,13 @@ class Explainer:
         wanted = [self.resolve(one) for one in _as_targets(target)]
         n_locked = len(wanted)
         plan = self.plan((image.shape[0], image.shape[1]))
-        with self._pool(plan.input_hw).borrow() as lane:
-            lane.run(image, plan)
-            logits = lane.logits[0].numpy().copy()
+        with self._pool(plan.input_hw).borrow() as session:
+            session.run(image, plan)
+            logits = session.logits[0].numpy().copy()
             predictions = self._predictions(logits)
             count = max(len(wanted), n_maps or 1)
             wanted += [p.index for p in predictions if p.index not in wanted][: count - len(wanted)]
-            features = lane.features[0].numpy()
+            features = session.features[0].numpy()
             cams = np.dot(self._class_weight[wanted], features.reshape(features.shape[0], -1))
             kept = Features(features.copy(), self._class_weight) if keep_features else None
         probabilities = softmax(logits)
@@ -336,7 +336,7 @@ class Explainer:
         image = frame.image_bgr if isinstance(frame, Frame) else frame
         _check_frame(image)
         n_maps = min(n_maps, N_PREDICTIONS, len(self.labels))
-        order = Order(
+        order = FrameRequest(
             tuple(self.resolve(one) for one in targets),
             n_maps,
             panels=look.layout == "top5" or max(n_maps, len(targets)) > 1,
@@ -460,7 +460,7 @@ class Explainer:
             logger.warning("%s", what)
 
     def _explanation(
-        self, found: Results, frame: BgrImage | Frame, plan: FitPlan, order: Order
+        self, found: Results, frame: BgrImage | Frame, plan: FitPlan, order: FrameRequest
     ) -> Explanation:
         """What a graph found, as `explain` says it."""
         predictions, targets = (
@@ -506,9 +506,9 @@ class Explainer:
                 remember(self._plans, frame_hw, plan, _MAX_PLANS)
             return plan
 
-    def _pool(self, input_hw: tuple[int, int]) -> LanePool:
+    def _pool(self, input_hw: tuple[int, int]) -> SessionPool:
         with self._lock:
-            pool = self._lanes.get(input_hw)
+            pool = self._pools.get(input_hw)
             if pool is None:
                 with loading():
                     engine = load_engine(
@@ -520,8 +520,8 @@ class Explainer:
                         precision=self._precision,
                         parallel=self._parallel,
                     )
-                    pool = LanePool(engine, self.weights)
-                remember(self._lanes, input_hw, pool, _MAX_ENGINES)
+                    pool = SessionPool(engine, self.weights)
+                remember(self._pools, input_hw, pool, _MAX_ENGINES)
                 self._engine_info = engine.info
             return pool
 

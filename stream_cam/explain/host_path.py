@@ -20,10 +20,10 @@ from stream_cam.frame import BgrImage
 from stream_cam.model.weights import Weights
 
 _MAX_PLANS = 16
-"""Frame sizes whose buffers a lane keeps."""
+"""Frame sizes whose buffers a session keeps."""
 
 
-class _Lane:
+class _PooledSession:
     """One session with the buffers it works on."""
 
     def __init__(self, engine: Engine, weights: Weights) -> None:
@@ -99,24 +99,24 @@ def _failures_told(device: str) -> Iterator[None]:
         ) from error
 
 
-class LanePool:
-    """As many lanes as the engine serves at once."""
+class SessionPool:
+    """As many sessions as the engine serves at once."""
 
     def __init__(self, engine: Engine, weights: Weights) -> None:
         self.engine = engine
-        self._free = [_Lane(engine, weights) for _ in range(engine.info.parallel)]
+        self._free = [_PooledSession(engine, weights) for _ in range(engine.info.parallel)]
         self._returned = threading.Condition()
 
     @contextmanager
-    def borrow(self) -> Iterator[_Lane]:
+    def borrow(self) -> Iterator[_PooledSession]:
         with self._returned:
             self._returned.wait_for(lambda: bool(self._free))
-            lane = self._free.pop()
+            session = self._free.pop()
         try:
-            yield lane
+            yield session
         finally:
             with self._returned:
-                self._free.append(lane)
+                self._free.append(session)
                 self._returned.notify()
 
 

@@ -28,7 +28,7 @@ _HUGGING_FACE = (
 _HUGGING_FACE_MARK = "embedder.embedder.convolution.weight"
 
 
-def in_torchvisions_words(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def to_torchvision_names(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The same tensors under torchvision's present names; unknown names and prefixes stay."""
     plain = {_WRAPPERS.sub("", key): tensor for key, tensor in state_dict.items()}
     given = {}

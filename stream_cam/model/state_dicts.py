@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from stream_cam.errors import WeightsError
-from stream_cam.model.key_names import in_torchvisions_words, with_head_at
+from stream_cam.model.key_names import to_torchvision_names, with_head_at
 from stream_cam.model.torchvision_models import ANY, LIKELY, Shape, shapes_of
 
 logger = logging.getLogger(__name__)
@@ -62,7 +62,7 @@ def find_parameters(
     Raises:
         WeightsError: several fit, or nothing is at `key`.
     """
-    everything = {place: in_torchvisions_words(tensors) for place, tensors in groups.items()}
+    everything = {place: to_torchvision_names(tensors) for place, tensors in groups.items()}
     within = everything if key is None else _at(everything, key.strip("."), source_name)
     for name in (model_name, *LIKELY):
         wanted = shapes_of(name)
@@ -106,7 +106,7 @@ def fits(given: StateDict, wanted: Mapping[str, Shape]) -> bool:
 
 def guess_model(state_dict: StateDict) -> str | None:
     """Which of the usual torchvision networks has exactly these tensors; None if none has."""
-    given = _own(in_torchvisions_words(state_dict), {})
+    given = _own(to_torchvision_names(state_dict), {})
     return next((name for name in LIKELY if fits(given, shapes_of(name))), None)
 
 
@@ -252,7 +252,7 @@ def load_parameters(module: nn.Module, state_dict: StateDict, source_name: str) 
         WeightsError: a tensor is missing, unknown, of another shape or not finite.
     """
     wanted = module.state_dict()
-    given = _own(in_torchvisions_words(state_dict), wanted)
+    given = _own(to_torchvision_names(state_dict), wanted)
     missing = [
         key for key in wanted if key not in given and not key.endswith("num_batches_tracked")
     ]

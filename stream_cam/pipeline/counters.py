@@ -8,11 +8,11 @@ from dataclasses import asdict, dataclass
 
 from stream_cam.explain.explainer import Explainer
 from stream_cam.frame import Explanation, Frame
-from stream_cam.pipeline.presenter import Painter
+from stream_cam.pipeline.presenter import Presenter
 from stream_cam.pipeline.report import Report, StageClock, versions
-from stream_cam.pipeline.sink_queue import Outlet
+from stream_cam.pipeline.sink_queue import SinkQueue
 from stream_cam.queues import Handoff
-from stream_cam.sources.base import Away, Heals, Source
+from stream_cam.sources.base import Outage, Reconnects, Source
 
 Waiting = tuple[Frame, Future[Explanation] | None]
 """A frame to be drawn, with the promise of its explanation; None: draw the newest."""
@@ -34,12 +34,12 @@ class Progress:
     """Live: how much older than the last picture the explanation on it was."""
     connections: int | None
     """So far, of a source that reconnects."""
-    away: Away | None
+    away: Outage | None
     """Why there are no frames; None while they come."""
     last: Explanation | None
 
 
-class Ledger:
+class RunCounters:
     """Keeps the books of one run.
 
     The stages count what they take and finish; what becomes of the rest is counted by the handoffs
@@ -55,17 +55,17 @@ class Ledger:
         self,
         source: Source,
         explainer: Explainer,
-        painter: Painter,
-        outlets: Sequence[Outlet],
+        presenter: Presenter,
+        sink_queues: Sequence[SinkQueue],
         to_explain: Handoff[Frame],
         to_render: Handoff[Waiting],
         live: bool,
     ) -> None:
         self._source = source
-        self._healing = source if isinstance(source, Heals) else None
+        self._healing = source if isinstance(source, Reconnects) else None
         self._explainer = explainer
-        self._painter = painter
-        self._outlets = outlets
+        self._presenter = presenter
+        self._sink_queues = sink_queues
         self._to_explain = to_explain
         self._to_render = to_render
         self.submitted = 0
@@ -92,9 +92,9 @@ class Ledger:
             explained=self.explain.count,
             superseded=self._to_explain.dropped,
             rendered=self.report.rendered,
-            fps=self._painter.fps,
-            dropped=sum(outlet.dropped_so_far for outlet in self._outlets),
-            age_seconds=self._painter.age_seconds,
+            fps=self._presenter.fps,
+            dropped=sum(sink_queue.dropped_so_far for sink_queue in self._sink_queues),
+            age_seconds=self._presenter.age_seconds,
             connections=healing.health.connections if healing is not None else None,
             away=healing.status() if healing is not None else None,
             last=last,
@@ -109,8 +109,8 @@ class Ledger:
         not_finished = explaining.taken + self.submitted - report.explained
         report.discarded = explaining.left + not_finished
         report.skipped = drawing.dropped + drawing.left + drawing.taken - report.rendered
-        report.stale = self._painter.stale
-        report.sinks = [outlet.count() for outlet in self._outlets]
+        report.stale = self._presenter.stale
+        report.sinks = [sink_queue.count() for sink_queue in self._sink_queues]
         report.corrupt = getattr(self._source, "corrupt_frames", 0)
         report.connection = asdict(self._healing.health) if self._healing is not None else {}
         info = self._explainer.engine_info
@@ -124,9 +124,9 @@ class Ledger:
             "explain": self.explain,
             "render": self.render,
             "capture_to_explanation": self.to_explanation,
-            "map_age": self._painter.ages,
+            "map_age": self._presenter.ages,
         }
-        for number, outlet in enumerate(self._outlets):
-            clocks[f"write {number}"] = outlet.clock
-            clocks[f"capture_to_sink {number}"] = outlet.age_clock
+        for number, sink_queue in enumerate(self._sink_queues):
+            clocks[f"write {number}"] = sink_queue.clock
+            clocks[f"capture_to_sink {number}"] = sink_queue.age_clock
         return clocks

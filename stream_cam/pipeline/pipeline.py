@@ -15,7 +15,7 @@ Where a GPU explains a frame and draws it in one pass (docs/gpu.md), a live fram
 few milliseconds for its own explanation; files' frames have theirs anyway.
 
 This module owns every thread and the shutdown. The queues and slots are in capture.py, what is
-drawn in painter.py, a sink with its queue in outlet.py, what is counted in ledger.py.
+drawn in presenter.py, a sink with its queue in sink_queue.py, what is counted in counters.py.
 
 How a run ends: at the source's end or the limit what was captured is finished; after a stop that
 may take two seconds more, then what still waits is discarded and a source that does not return is
@@ -40,14 +40,14 @@ from stream_cam.errors import StreamCamError
 from stream_cam.explain.explainer import Explainer
 from stream_cam.frame import Explanation, Frame
 from stream_cam.model.labels import Target
-from stream_cam.pipeline.counters import Ledger, Progress, Waiting
-from stream_cam.pipeline.presenter import Painter
+from stream_cam.pipeline.counters import Progress, RunCounters, Waiting
+from stream_cam.pipeline.presenter import Presenter
 from stream_cam.pipeline.report import Report
-from stream_cam.pipeline.sink_queue import Outlet
-from stream_cam.queues import EndOfStream, Handoff, Line, Turn
+from stream_cam.pipeline.sink_queue import SinkQueue
+from stream_cam.queues import EndOfStream, Handoff, OrderedGate, Ticket
 from stream_cam.settings import Settings
 from stream_cam.sinks.base import Sink
-from stream_cam.sources.base import Heals, Source, SourceInfo, Stops
+from stream_cam.sources.base import Reconnects, Source, SourceInfo, Stoppable
 from stream_cam.uri import hide
 
 logger = logging.getLogger(__name__)
@@ -94,7 +94,7 @@ class Pipeline:
         settings: Settings | None = None,
     ) -> None:
         self._source = source
-        self._healing = source if isinstance(source, Heals) else None
+        self._healing = source if isinstance(source, Reconnects) else None
         self._explainer = explainer
         self._renderer = renderer
         self._steady = steady or SteadyMaps()
@@ -108,10 +108,10 @@ class Pipeline:
         self._to_render: Handoff[Waiting] = Handoff(
             1 if live else queue_frames + explainer.parallel, drop_oldest=live
         )
-        self._outlets = [Outlet(sink, live, queue_frames) for sink in sinks]
-        self._painter = Painter(explainer, renderer, live)
+        self._sink_queues = [SinkQueue(sink, live, queue_frames) for sink in sinks]
+        self._presenter = Presenter(explainer, renderer, live)
         self._pool = ThreadPoolExecutor(explainer.parallel, thread_name_prefix="explain")
-        self._line = Line()
+        self._line = OrderedGate()
         self._newest: Explanation | None = None
         self._drawn_ns: int | None = None
         """Live: when the frame was captured that was drawn last."""
@@ -128,16 +128,16 @@ class Pipeline:
         self._failure: BaseException | None = None
         self._sink_failure: BaseException | None = None
         self._failure_lock = threading.Lock()
-        self._ledger = Ledger(
+        self._counters = RunCounters(
             source,
             explainer,
-            self._painter,
-            self._outlets,
+            self._presenter,
+            self._sink_queues,
             self._to_explain,
             self._to_render,
             live,
         )
-        self.report = self._ledger.report
+        self.report = self._counters.report
 
     @property
     def info(self) -> SourceInfo:
@@ -147,7 +147,7 @@ class Pipeline:
     @property
     def urls(self) -> list[str]:
         """The links of its pages, tokens included."""
-        return [outlet.sink.url for outlet in self._outlets if outlet.sink.url]
+        return [sink_queue.sink.url for sink_queue in self._sink_queues if sink_queue.sink.url]
 
     def run(self, on_tick: Callable[[Progress], None] | None = None) -> Report:
         """Runs to the source's end, the limit, a stop or a failure; returns what was done.
@@ -163,11 +163,11 @@ class Pipeline:
         stages = [_start("render", self._render)]
         if self._live:
             stages.append(_start("explain", self._explain_newest))
-        windows = [outlet for outlet in self._outlets if outlet.sink.main_thread]
+        windows = [sink_queue for sink_queue in self._sink_queues if sink_queue.sink.main_thread]
         stages += [
-            _start(f"sink {outlet.sink.name}", self._feed_to_the_end, outlet)
-            for outlet in self._outlets
-            if outlet not in windows
+            _start(f"sink {sink_queue.sink.name}", self._feed_to_the_end, sink_queue)
+            for sink_queue in self._sink_queues
+            if sink_queue not in windows
         ]
         feeds = [self._feed(window, _TICK_SECONDS) for window in windows]
         try:
@@ -184,7 +184,7 @@ class Pipeline:
             capture.join(self._patience())
             self.source_hangs = capture.is_alive()
             self._pool.shutdown(cancel_futures=True)
-            self._ledger.close(time.monotonic_ns() - started_ns)
+            self._counters.close(time.monotonic_ns() - started_ns)
         failure = self._failure or self._sink_failure
         if failure is not None:
             raise failure
@@ -192,7 +192,7 @@ class Pipeline:
 
     def stats(self) -> dict[str, object]:
         """How far the run is, as plain values; any thread, any time."""
-        progress = asdict(self._ledger.progress(None))
+        progress = asdict(self._counters.progress(None))
         progress.pop("last")
         newest = self._newest
         best = [] if newest is None else [asdict(one) for one in newest.predictions]
@@ -248,7 +248,7 @@ class Pipeline:
         finally:
             self._reading = False
         if frame is not None:
-            self._ledger.read.add(time.monotonic_ns() - asked_ns)
+            self._counters.read.add(time.monotonic_ns() - asked_ns)
         return frame
 
     def _hand_on(self, frame: Frame) -> bool:
@@ -257,22 +257,22 @@ class Pipeline:
             # Both, so that both count it, whatever they say.
             wanted = [self._to_explain.put(frame), self._to_render.put((frame, None))]
             return all(wanted)
-        self._ledger.submitted += 1
+        self._counters.submitted += 1
         promise = self._pool.submit(self._explain, frame, self._line.join())
         return self._to_render.put((frame, promise))
 
-    def _explain(self, frame: Frame, turn: Turn | None = None) -> Explanation:
+    def _explain(self, frame: Frame, turn: Ticket | None = None) -> Explanation:
         started_ns = time.monotonic_ns()
         try:
             explanation = self._explained_by(frame, turn)
         finally:
             if turn is not None:
                 turn.pass_on()
-        self._ledger.explain.add(time.monotonic_ns() - started_ns)
-        self._ledger.to_explanation.add(explanation.explained_ns - frame.captured_ns)
+        self._counters.explain.add(time.monotonic_ns() - started_ns)
+        self._counters.to_explanation.add(explanation.explained_ns - frame.captured_ns)
         return explanation
 
-    def _explained_by(self, frame: Frame, turn: Turn | None) -> Explanation:
+    def _explained_by(self, frame: Frame, turn: Ticket | None) -> Explanation:
         now = self.settings.now
         n_maps = self._renderer.n_maps_of(now.look.layout, len(now.targets))
         if self.info.still:  # pictures of many sizes: none is worth a graph
@@ -309,18 +309,18 @@ class Pipeline:
                 self._apply_settings()
                 newest = self._newest
                 shown = None if newest is None else self._steadied(newest)
-                picture = self._painter.paint(frame, shown)
-                self._ledger.render.add(time.monotonic_ns() - started_ns)
+                picture = self._presenter.paint(frame, shown)
+                self._counters.render.add(time.monotonic_ns() - started_ns)
                 self.report.rendered += 1
-                for outlet in self._outlets:
-                    outlet.waiting.put(picture)
+                for sink_queue in self._sink_queues:
+                    sink_queue.waiting.put(picture)
         except EndOfStream:
             pass
         except BaseException as error:
             self._fail(error)
         finally:
-            for outlet in self._outlets:
-                outlet.waiting.close()
+            for sink_queue in self._sink_queues:
+                sink_queue.waiting.close()
 
     def _apply_settings(self) -> None:
         """What was changed holds from the next picture on."""
@@ -371,10 +371,12 @@ class Pipeline:
         """The next frame to be drawn; while none comes, the last one, marked with why, goes to
         those who take that, at the rate that they ask for.
         """
-        repeating = [outlet for outlet in self._outlets if outlet.sink.takes_repeats]
+        repeating = [
+            sink_queue for sink_queue in self._sink_queues if sink_queue.sink.takes_repeats
+        ]
         if not repeating:
             return self._to_render.take()
-        every = min(outlet.sink.repeat_seconds for outlet in repeating)
+        every = min(sink_queue.sink.repeat_seconds for sink_queue in repeating)
         due = time.monotonic() + every
         while True:
             try:
@@ -383,21 +385,21 @@ class Pipeline:
                 due = max(due + every, time.monotonic())
             self._repeat(repeating)
 
-    def _repeat(self, outlets: Sequence[Outlet]) -> None:
+    def _repeat(self, sink_queues: Sequence[SinkQueue]) -> None:
         if self.settings.now.paused:
             self._apply_settings()
-            picture = self._painter.paint_paused(self._explained_anew())
-            outlets = [outlet for outlet in outlets if outlet.sink.watched]
+            picture = self._presenter.paint_paused(self._explained_anew())
+            sink_queues = [sink_queue for sink_queue in sink_queues if sink_queue.sink.watched]
         else:
             away = self._healing.status() if self._healing is not None and self._live else None
-            picture = self._painter.paint_away(away) if away is not None else None
+            picture = self._presenter.paint_away(away) if away is not None else None
         if picture is not None:
-            for outlet in outlets:
-                outlet.waiting.put(picture)
+            for sink_queue in sink_queues:
+                sink_queue.waiting.put(picture)
 
     def _explained_anew(self) -> Explanation | None:
         """Of the frame at which the run is paused, if other maps of it are wanted by now."""
-        drawn, now = self._painter.drawn, self.settings.now
+        drawn, now = self._presenter.drawn, self.settings.now
         if drawn is None:
             return None
         frame, explanation = drawn
@@ -409,33 +411,35 @@ class Pipeline:
         # Not a frame more: the books count the first time.
         return self._explainer.explain(frame, now.targets or None, n_maps=n_maps)
 
-    def _feed_to_the_end(self, outlet: Outlet) -> None:
+    def _feed_to_the_end(self, sink_queue: SinkQueue) -> None:
         try:
-            for _ in self._feed(outlet, outlet.sink.poll_seconds):
+            for _ in self._feed(sink_queue, sink_queue.sink.poll_seconds):
                 pass
         except BaseException as error:
             self._fail(error)
 
-    def _feed(self, outlet: Outlet, patience: float | None) -> Generator[None, None, None]:
+    def _feed(self, sink_queue: SinkQueue, patience: float | None) -> Generator[None, None, None]:
         """The whole life of a sink; pauses after each picture and when none comes for a while."""
         try:
-            with outlet.sink:
+            with sink_queue.sink:
                 try:
-                    yield from outlet.write_all(patience)
+                    yield from sink_queue.write_all(patience)
                 except Exception as error:
                     # Before the sink closes, which may fail as well: this is the cause.
-                    self._lose(outlet, error)
+                    self._drop_sink(sink_queue, error)
                     raise
-                cut_short = self._failure is not None or self._stopping.is_set() or outlet.closed
+                cut_short = (
+                    self._failure is not None or self._stopping.is_set() or sink_queue.closed
+                )
                 if self._all_read and not cut_short:
-                    outlet.sink.source_ended()
-                if outlet.closed:
-                    self.stop(f"{outlet.sink.name} was closed")
+                    sink_queue.sink.source_ended()
+                if sink_queue.closed:
+                    self.stop(f"{sink_queue.sink.name} was closed")
         except Exception as error:
-            self._lose(outlet, error)
+            self._drop_sink(sink_queue, error)
         finally:
             # The render thread does not wait for a sink that takes no more.
-            outlet.waiting.abort()
+            sink_queue.waiting.abort()
 
     # The calling thread.
 
@@ -453,7 +457,7 @@ class Pipeline:
             if not feeds:
                 next((t for t in stages if t.is_alive()), capture).join(_TICK_SECONDS)
             if on_tick is not None:
-                on_tick(self._ledger.progress(self._newest))
+                on_tick(self._counters.progress(self._newest))
             if patient and not self._patience():
                 patient = False
                 self._hurry()
@@ -471,22 +475,22 @@ class Pipeline:
         if self._reading:
             logger.warning("the source does not return; it is left behind")
         self._abort()
-        for outlet in self._outlets:
-            outlet.waiting.abort()
-            outlet.sink.interrupt()
+        for sink_queue in self._sink_queues:
+            sink_queue.waiting.abort()
+            sink_queue.sink.interrupt()
 
-    def _lose(self, outlet: Outlet, error: Exception) -> None:
+    def _drop_sink(self, sink_queue: SinkQueue, error: Exception) -> None:
         """A sink failed: the others go on, unless there are none or the user wants it strict."""
-        if outlet.failed:
+        if sink_queue.failed:
             return  # it could not be closed either
         said = hide(str(error)) if isinstance(error, StreamCamError) else _told(error)
-        outlet.failed = said or type(error).__name__
-        if self._strict or all(each.failed or each.sink.on_demand for each in self._outlets):
+        sink_queue.failed = said or type(error).__name__
+        if self._strict or all(each.failed or each.sink.on_demand for each in self._sink_queues):
             self._fail(error)
             return
         with self._failure_lock:
             self._sink_failure = self._sink_failure or error
-        logger.error("%s; the other outputs go on", outlet.failed)
+        logger.error("%s; the other outputs go on", sink_queue.failed)
 
     def _keep(self, error: BaseException) -> None:
         with self._failure_lock:
@@ -497,7 +501,7 @@ class Pipeline:
 
     def _stop_reading(self) -> None:
         self._stopping.set()
-        if isinstance(self._source, Stops):
+        if isinstance(self._source, Stoppable):
             self._source.stop()
 
     def _fail(self, error: BaseException) -> None:

@@ -11,7 +11,7 @@ from stream_cam.explain.explainer import Explainer
 from stream_cam.frame import Explanation, Frame
 from stream_cam.pipeline.report import StageClock
 from stream_cam.sinks.base import Picture
-from stream_cam.sources.base import Away
+from stream_cam.sources.base import Outage
 
 _RATE_SECONDS = 0.5
 """How often the rate on the HUD changes."""
@@ -22,7 +22,7 @@ def map_opacity(age_seconds: float, max_age_seconds: float) -> float:
     return min(1.0, max(0.0, 2.0 - age_seconds / max_age_seconds))
 
 
-class Painter:
+class Presenter:
     """Makes the pictures of one run; used by the render thread alone.
 
     Args:
@@ -83,7 +83,7 @@ class Painter:
         image = self._renderer.render(frame, explanation, status)
         return Picture(paused_picture(image), frame, explanation, repeated=True)
 
-    def paint_away(self, away: Away) -> Picture | None:
+    def paint_away(self, away: Outage) -> Picture | None:
         """The last picture, dimmed, with what is the matter, at the time that it is now; None
         before the first one.
         """

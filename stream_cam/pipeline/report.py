@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from stream_cam._version import __version__
-from stream_cam.atomic_files import write_whole
+from stream_cam.atomic_files import write_atomic
 from stream_cam.errors import SinkError
 from stream_cam.uri import json_text
 
@@ -143,7 +143,7 @@ class Report:
         }
         text = json_text({**asdict(self), **rates}, indent=2) + "\n"
         try:
-            write_whole(path, text.encode())
+            write_atomic(path, text.encode())
         except OSError as error:
             raise SinkError(f"the report cannot be written to {path}: {error.strerror}") from error
 

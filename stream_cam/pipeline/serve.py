@@ -7,7 +7,7 @@ import threading
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 
-from stream_cam.closing import Closes
+from stream_cam.closing import Closeable
 from stream_cam.config import LookConfig, ModelConfig, PipelineConfig
 from stream_cam.errors import StreamCamError
 from stream_cam.pipeline.pipeline import Pipeline
@@ -20,7 +20,7 @@ _STOP_SECONDS = 15.0
 """A stop takes two seconds, and files are finished."""
 
 
-class Served(Closes):
+class Served(Closeable):
     """A run on a thread of its own, and its page; stops at the end of a `with` block, or by `stop`.
 
     A notebook shows the page itself.

@@ -31,7 +31,7 @@ from stream_cam.results.sheet import SheetSink
 from stream_cam.settings import Settings
 from stream_cam.sinks import check_outputs, kind_of, open_sink
 from stream_cam.sinks.base import Sink, StreamInfo, Waiting
-from stream_cam.sinks.pipe import words_to_stderr
+from stream_cam.sinks.pipe import messages_to_stderr
 from stream_cam.sinks.recorder import RecorderSink
 from stream_cam.sinks.score import TruthScore
 from stream_cam.sinks.video.segments import Segment, SegmentSink, check_segments
@@ -81,7 +81,7 @@ def run_session(
     uris = list(outputs) or [_default_output()]
     config = replace(config, model=config.model.for_source(source_uri))
     check_run(uris, source_uri, config)
-    with words_to_stderr(uris), ExitStack() as closing:
+    with messages_to_stderr(uris), ExitStack() as closing:
         try:
             pipeline = _opened(closing, source_uri, uris, config, extra_sinks, on_open, on_wait)
         except (StreamCamError, KeyboardInterrupt) as error:
@@ -216,7 +216,7 @@ def _pipeline(
         settings=settings,
     )
     for sink in sinks:
-        sink.attend(pipeline.stats)
+        sink.attach_stats(pipeline.stats)
     return pipeline
 
 

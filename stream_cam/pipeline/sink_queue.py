@@ -10,7 +10,7 @@ from stream_cam.queues import EndOfStream, Handoff
 from stream_cam.sinks.base import Picture, Sink
 
 
-class Outlet:
+class SinkQueue:
     """Hands pictures from the render thread to the thread that writes them to a sink.
 
     Args:

@@ -8,14 +8,14 @@ from concurrent.futures import Future, wait
 from contextlib import ExitStack, suppress
 from typing import Final
 
-from stream_cam.closing import Closes
+from stream_cam.closing import Closeable
 from stream_cam.config import WebConfig
 from stream_cam.errors import SinkError
 from stream_cam.settings import Settings
 from stream_cam.sinks import kind_of
 from stream_cam.sinks.base import Sink, Waiting
 from stream_cam.sinks.window import WindowSink
-from stream_cam.sources.base import Heals, Source, Stops
+from stream_cam.sources.base import Reconnects, Source, Stoppable
 from stream_cam.web.address import parse_web_uri
 
 _TELL_SECONDS: Final = 0.1
@@ -23,7 +23,7 @@ _FIRST_SECONDS: Final = 0.4
 """A source that fails or opens within this time makes no window flash up."""
 
 
-class Watching(Closes):
+class Watching(Closeable):
     """The sinks of a run that people watch, from before its source is open.
 
     Args:
@@ -113,7 +113,7 @@ class Watching(Closes):
 
     def _waiting(self, source: Source) -> Waiting:
         what = f"waiting for {self._name}"
-        away = source.status() if isinstance(source, Heals) else None
+        away = source.status() if isinstance(source, Reconnects) else None
         if away is None or not away.reconnecting:
             return Waiting(what)
         reason = away.reason.removeprefix(f"{self._name} ")
@@ -133,5 +133,5 @@ def _sink(uri: str, settings: Settings, name: str, web: WebConfig) -> Sink | Non
 
 
 def _stop(source: Source) -> None:
-    if isinstance(source, Stops):
+    if isinstance(source, Stoppable):
         source.stop()

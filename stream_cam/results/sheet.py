@@ -9,7 +9,7 @@ from typing import Final
 import cv2
 import numpy as np
 
-from stream_cam.atomic_files import write_whole
+from stream_cam.atomic_files import write_atomic
 from stream_cam.draw.hud import captioned
 from stream_cam.errors import SinkError
 from stream_cam.frame import BgrImage
@@ -98,7 +98,7 @@ class SheetSink(Sink):
         if not ok:
             raise SinkError(f"{self.path} cannot be encoded")
         try:
-            write_whole(self.path, data.tobytes())
+            write_atomic(self.path, data.tobytes())
         except OSError as error:
             raise SinkError(f"{self.path} cannot be written: {error.strerror}") from error
 

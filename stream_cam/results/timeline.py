@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
 
-from stream_cam.atomic_files import write_whole
+from stream_cam.atomic_files import write_atomic
 from stream_cam.errors import SinkError
 from stream_cam.frame import Frame
 from stream_cam.results.clock import clock
@@ -144,7 +144,7 @@ class TimelineSink(Sink):
         drawing = "\n".join(self._svg())
         text = drawing if self.path.suffix.lower() == ".svg" else "\n".join(self._page(drawing))
         try:
-            write_whole(self.path, f"{printable(text)}\n".encode())
+            write_atomic(self.path, f"{printable(text)}\n".encode())
         except OSError as error:
             raise SinkError(f"{self.path} cannot be written: {error.strerror}") from error
 

@@ -115,7 +115,7 @@ class Sink(Protocol):
     ) -> None:
         self.close()
 
-    def attend(self, stats: Callable[[], dict[str, object]]) -> None:
+    def attach_stats(self, stats: Callable[[], dict[str, object]]) -> None:
         """Gets to know, before it is opened, what tells how far the run is."""
         return
 

@@ -8,7 +8,7 @@ from typing import Final
 
 import cv2
 
-from stream_cam.atomic_files import write_whole
+from stream_cam.atomic_files import write_atomic
 from stream_cam.errors import OutputExistsError, SinkError
 from stream_cam.frame import BgrImage
 from stream_cam.sinks.base import Picture, Sink
@@ -110,6 +110,6 @@ def write_picture(path: Path, image_bgr: BgrImage, *, overwrite: bool) -> None:
     if not ok:
         raise SinkError(f"{path}: {suffix} cannot hold {width}×{height} pixels; write .png instead")
     try:
-        write_whole(path, data.tobytes())
+        write_atomic(path, data.tobytes())
     except OSError as exc:
         raise SinkError(f"{path} cannot be written: {exc.strerror}; free space?") from exc

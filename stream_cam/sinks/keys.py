@@ -11,7 +11,7 @@ from typing import Final, TypeVar, get_args
 
 import cv2
 
-from stream_cam.atomic_files import write_whole
+from stream_cam.atomic_files import write_atomic
 from stream_cam.config import Colormap, Layout
 from stream_cam.errors import StreamCamError
 from stream_cam.frame import BgrImage
@@ -138,7 +138,7 @@ def save_picture(picture: Picture, folder: Path) -> Path:
     while path.exists():
         number += 1
         path = folder / f"{stem}-{number}.png"
-    write_whole(path, _png(picture.image_bgr))
+    write_atomic(path, _png(picture.image_bgr))
     return path
 
 

@@ -57,7 +57,7 @@ def is_terminal(uri: str) -> bool:
 
 
 @contextmanager
-def words_to_stderr(uris: Sequence[str]) -> Iterator[None]:
+def messages_to_stderr(uris: Sequence[str]) -> Iterator[None]:
     """While stdout is an output, all that is printed goes to stderr, by libraries as well."""
     global _stdout
     if not any(_place(uri) == _STDOUT for uri in uris):
@@ -105,7 +105,7 @@ class _Pipe:
                 if exc.errno != errno.ENXIO:
                     raise
             self._interrupted.wait(_LOOK_MS / 1000)
-        self._lose()
+        self._drop_sink()
 
     def write(self, data: bytes | memoryview) -> int:
         left = memoryview(data)
@@ -126,10 +126,10 @@ class _Pipe:
                 continue
             except BrokenPipeError:
                 break
-        self._lose()
+        self._drop_sink()
         return 0
 
-    def _lose(self) -> None:
+    def _drop_sink(self) -> None:
         self.has_reader = False
         raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
 

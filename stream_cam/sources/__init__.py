@@ -16,7 +16,7 @@ from stream_cam.sources.camera import CameraSource, camera_index, check_camera, 
 from stream_cam.sources.images import ImagesSource
 from stream_cam.sources.paths import check_readable, is_pattern, is_picture
 from stream_cam.sources.playout import PlayoutSource, SeenFrames
-from stream_cam.sources.reconnecting import HealingSource
+from stream_cam.sources.reconnecting import ReconnectingSource
 from stream_cam.uri import (
     NETWORK_SCHEMES,
     is_ambiguous,
@@ -43,8 +43,8 @@ _PLAYLISTS = (".m3u8", ".mpd", ".sdp")
 
 __all__ = [
     "CameraSource",
-    "HealingSource",
     "ImagesSource",
+    "ReconnectingSource",
     "Source",
     "SourceInfo",
     "VideoSource",
@@ -67,7 +67,8 @@ def __getattr__(name: str) -> Any:
 def open_source(uri: str, config: CaptureConfig | None = None, live: bool | None = None) -> Source:
     """Choose the source that a URI names; it opens when it is entered.
 
-    Cameras and network streams reconnect by themselves (HealingSource), unless every frame counts.
+    Cameras and network streams reconnect by themselves (ReconnectingSource), unless every frame
+    counts.
 
     What can be checked without opening is checked here, before anything slow is loaded: that a
     file or folder is there and may be read.
@@ -108,7 +109,7 @@ def open_source(uri: str, config: CaptureConfig | None = None, live: bool | None
         if live is False or (recording and not live):
             return _open_url(uri, config, live)
         seen = SeenFrames()
-        healing = HealingSource(
+        healing = ReconnectingSource(
             uri, lambda: PlayoutSource(_open_url(uri, healing.patient_config), seen), config
         )
         return healing
@@ -123,7 +124,7 @@ def open_source(uri: str, config: CaptureConfig | None = None, live: bool | None
             raise UsageError(
                 f"camera {uri} is live and its frames do not wait: leave out --no-live"
             )
-        return HealingSource(uri, lambda: CameraSource(uri, config), config)
+        return ReconnectingSource(uri, lambda: CameraSource(uri, config), config)
     number = pipe_number(uri, 0)
     if number is not None:
         return _open_descriptor(uri, number, config, live)
@@ -165,13 +166,13 @@ def _is_camera(uri: str) -> bool:
     return (uri.isascii() and uri.isdecimal()) or uri.startswith("/dev/video")
 
 
-def _polled(url: str, seconds: float, config: CaptureConfig) -> HealingSource:
+def _polled(url: str, seconds: float, config: CaptureConfig) -> ReconnectingSource:
     from stream_cam.sources.poll import PollSource, Seen
 
     seen = Seen()
     between = seconds + config.open_timeout_seconds + config.read_timeout_seconds
     patient = replace(config, read_timeout_seconds=between)
-    return HealingSource(url, lambda: PollSource(url, seconds, config, seen), patient)
+    return ReconnectingSource(url, lambda: PollSource(url, seconds, config, seen), patient)
 
 
 def _check_address(url: str) -> None:
@@ -229,7 +230,7 @@ def _open_path(path: str, config: CaptureConfig, live: bool | None) -> Source:
     from stream_cam.sources.video import VideoSource
 
     if path.lower().endswith(".sdp"):
-        return HealingSource(path, lambda: VideoSource(path, config, live), config)
+        return ReconnectingSource(path, lambda: VideoSource(path, config, live), config)
     return VideoSource(path, config, live=False)
 
 

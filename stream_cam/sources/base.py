@@ -61,7 +61,7 @@ class Source(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Away:
+class Outage:
     """A live source that gives no frames at present."""
 
     reconnecting: bool
@@ -101,7 +101,7 @@ class Health:
 
 
 @runtime_checkable
-class Stops(Protocol):
+class Stoppable(Protocol):
     """A source that waits, and can be told to wait no longer; from any thread."""
 
     def stop(self) -> None:
@@ -110,13 +110,13 @@ class Stops(Protocol):
 
 
 @runtime_checkable
-class Heals(Protocol):
+class Reconnects(Protocol):
     """What a source that reconnects can be asked and told besides being read; from any thread."""
 
     @property
     def health(self) -> Health: ...
 
-    def status(self) -> Away | None:
+    def status(self) -> Outage | None:
         """Why there are no frames; None while they come."""
         ...
 

@@ -17,7 +17,7 @@ from typing import Final, Protocol
 import cv2
 import numpy as np
 
-from stream_cam.closing import Closes
+from stream_cam.closing import Closeable
 from stream_cam.config import CaptureConfig, size_hw
 from stream_cam.errors import SourceError, SourceErrorKind, SourceNotFoundError, UsageError
 from stream_cam.frame import BgrImage, Frame
@@ -71,7 +71,7 @@ def open_device(index: int) -> Device:
     return device
 
 
-class CameraSource(Closes):
+class CameraSource(Closeable):
     """A webcam; frame times are nanoseconds since the first frame.
 
     Args:

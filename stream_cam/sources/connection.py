@@ -16,7 +16,7 @@ from typing import IO, Any, Final
 from urllib.error import HTTPError, URLError
 from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
-from stream_cam.closing import Closes
+from stream_cam.closing import Closeable
 from stream_cam.config import CaptureConfig
 from stream_cam.errors import SourceError
 from stream_cam.sources.ffmpeg_errors import explain_http_status, explain_network_error
@@ -28,7 +28,7 @@ _IN_PATHS: Final = "/%:@!$&'()*+,;=~?"
 """Characters of a path or query that are sent as they were typed."""
 
 
-class Connection(Closes):
+class Connection(Closeable):
     """The bytes that a server sends; opened by entering, under time limits.
 
     Read by one thread; `interrupt` may be called by any. As FFmpeg does, it takes any TLS

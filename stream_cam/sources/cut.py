@@ -8,11 +8,11 @@ from dataclasses import replace
 from fractions import Fraction
 from typing import Final, Protocol, runtime_checkable
 
-from stream_cam.closing import Closes
+from stream_cam.closing import Closeable
 from stream_cam.config import RecordConfig
 from stream_cam.errors import SourceError, UsageError
 from stream_cam.frame import Frame
-from stream_cam.sources.base import Source, SourceInfo, Stops
+from stream_cam.sources.base import Source, SourceInfo, Stoppable
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +36,7 @@ def cut_out(source: Source, config: RecordConfig) -> Source:
     return CutSource(source, config.start_seconds, config.end_seconds, config.every)
 
 
-class CutSource(Closes):
+class CutSource(Closeable):
     """The frames from `start` to before `end`, every n-th of them; times stay the source's.
 
     With a start, frames are counted from the first one at or after it.
@@ -93,7 +93,7 @@ class CutSource(Closes):
 
     def stop(self) -> None:
         """Ends the iteration at once, if the source can do that."""
-        if isinstance(self._source, Stops):
+        if isinstance(self._source, Stoppable):
             self._source.stop()
 
     def close(self) -> None:

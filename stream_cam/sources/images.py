@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from pathlib import Path
 
-from stream_cam.closing import Closes
+from stream_cam.closing import Closeable
 from stream_cam.errors import SourceError
 from stream_cam.frame import Frame
 from stream_cam.sources.base import SourceInfo
@@ -25,7 +25,7 @@ _MILLISECOND = Fraction(1, 1000)
 """Animations tell how long each picture is shown in these."""
 
 
-class ImagesSource(Closes):
+class ImagesSource(Closeable):
     """A picture, a folder of pictures or a glob, in natural order; `frame.name` is `name_in`.
 
     Every page of a file is a frame: `scan.tif#1`, `scan.tif#2`. An animation that is the only file

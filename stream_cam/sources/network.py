@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from fractions import Fraction
 from typing import Final
 
-from stream_cam.closing import Closes
+from stream_cam.closing import Closeable
 from stream_cam.config import CaptureConfig
 from stream_cam.errors import SourceError
 from stream_cam.frame import Frame
@@ -45,7 +45,7 @@ _PLAYLISTS: Final = (b"#EXTM3U", b"<?xml", b"<MPD", b"v=0", b"\xef\xbb\xbf#EXTM3
 """HLS, DASH and SDP: FFmpeg opens further addresses relative to this one."""
 
 
-class NetworkSource(Closes):
+class NetworkSource(Closeable):
     """A camera or file at http://, https:// or tcp://.
 
     Looks at the first bytes. Motion JPEG is read here, whatever the server says about it. A server
@@ -215,7 +215,7 @@ def _are_pictures(head: bytes, connection: Connection) -> bool:
     return multipart or (kind in _PICTURE_TYPES and connection.length is None)
 
 
-class PictureSource(Closes):
+class PictureSource(Closeable):
     """JPEGs and PNGs that come one after the other; just one is a still.
 
     A frame's time is when its last byte has come, in ns since the first frame's.

@@ -7,9 +7,9 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
-from stream_cam.closing import Closes
+from stream_cam.closing import Closeable
 from stream_cam.frame import Frame
-from stream_cam.sources.base import Source, SourceInfo, Stops
+from stream_cam.sources.base import Source, SourceInfo, Stoppable
 from stream_cam.sources.playout import Playout
 
 _PICTURE_SECONDS = 3.0
@@ -18,7 +18,7 @@ _AGAIN_SECONDS = 0.5
 """How often a picture that stays is given again: settings take effect, and it does not age."""
 
 
-class PacedSource(Closes):
+class PacedSource(Closeable):
     """Gives each frame of a file when it is due by its time in the file, and not before.
 
     Pictures are given again and again for three seconds each, the last one until it is stopped.
@@ -64,7 +64,7 @@ class PacedSource(Closes):
     def stop(self) -> None:
         """Ends the iteration at once."""
         self._stopped.set()
-        if isinstance(self._source, Stops):
+        if isinstance(self._source, Stoppable):
             self._source.stop()
 
     def __iter__(self) -> Iterator[Frame]:

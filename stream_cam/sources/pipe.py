@@ -8,7 +8,7 @@ import threading
 from collections.abc import Iterator
 from typing import Final
 
-from stream_cam.closing import Closes
+from stream_cam.closing import Closeable
 from stream_cam.config import CaptureConfig
 from stream_cam.errors import SourceError
 from stream_cam.frame import Frame
@@ -20,7 +20,7 @@ _LOOK_MS: Final = 100
 _HEAD_BYTES: Final = 8
 
 
-class Pipe(Closes):
+class Pipe(Closeable):
     """Bytes of a FIFO or device; waits for a writer, and for what it writes, until interrupted.
 
     Read by one thread; `interrupt` may be called by any.
@@ -78,7 +78,7 @@ def _has_something(handle: int) -> bool:
     return bool(ready.poll(_LOOK_MS))
 
 
-class PipeSource(Closes):
+class PipeSource(Closeable):
     """A video that comes through a pipe: opened once, never sought in, and without its sound.
 
     Args:

@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Final
 from urllib.parse import urlsplit
 
-from stream_cam.closing import Closes
+from stream_cam.closing import Closeable
 from stream_cam.frame import Frame
 from stream_cam.sources.base import Source, SourceInfo
 
@@ -97,7 +97,7 @@ class SeenFrames:
         return True
 
 
-class PlayoutSource(Closes):
+class PlayoutSource(Closeable):
     """One connection to a live stream; what comes in segments is played at its own times.
 
     Frames that an earlier connection has given are left out. All other sources are passed through.

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Final
 
-from stream_cam.closing import Closes
+from stream_cam.closing import Closeable
 from stream_cam.config import CaptureConfig
 from stream_cam.errors import SourceError
 from stream_cam.frame import Frame
@@ -33,7 +33,7 @@ class Seen:
     frame: Frame | None = None
 
 
-class PollSource(Closes):
+class PollSource(Closeable):
     """Fetches a picture every few seconds; live.
 
     A picture that has not changed is given as the same `Frame` object again: a sign of life, and

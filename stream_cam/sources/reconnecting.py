@@ -24,13 +24,13 @@ from dataclasses import replace
 from fractions import Fraction
 from typing import Final
 
-from stream_cam.closing import Closes
+from stream_cam.closing import Closeable
 from stream_cam.config import CaptureConfig
 from stream_cam.errors import SourceError, SourceErrorKind
 from stream_cam.frame import Frame
 from stream_cam.queues import EndOfStream
 from stream_cam.sources.backoff import LONGEST_WAIT_SECONDS, Backoff
-from stream_cam.sources.base import Away, Health, Source, SourceInfo
+from stream_cam.sources.base import Health, Outage, Source, SourceInfo
 from stream_cam.sources.frame_interval import FrameInterval
 from stream_cam.sources.outage_log import OutageLog
 from stream_cam.sources.reader import Reader
@@ -58,7 +58,7 @@ _KEY_FRAME_SECONDS: Final = 60.0
 _NANOSECOND: Final = Fraction(1, 1_000_000_000)
 
 
-class Clock:
+class MonotonicClock:
     """Time, for tests to hold in their hands."""
 
     def now(self) -> float:
@@ -72,7 +72,7 @@ class Clock:
         return changed.wait_for(ready, timeout)
 
 
-class HealingSource(Closes):
+class ReconnectingSource(Closeable):
     """A live source that reconnects; frames count on and their times are the capture clock's.
 
     Entering waits for the first frame. Iterating gives the newest frame, and waits through
@@ -92,13 +92,13 @@ class HealingSource(Closes):
         open_source: Callable[[], Source],
         config: CaptureConfig | None = None,
         *,
-        clock: Clock | None = None,
+        clock: MonotonicClock | None = None,
         jitter: random.Random | None = None,
     ) -> None:
         self._name = redact_uri(uri)
         self._open_source = open_source
         self._config = config or CaptureConfig()
-        self._clock = clock or Clock()
+        self._clock = clock or MonotonicClock()
         self._backoff = Backoff(jitter or random.Random())
         self._interval = FrameInterval()
         self._log = OutageLog(self._name)
@@ -141,7 +141,7 @@ class HealingSource(Closes):
         seconds = self._interval.patience_seconds(self._config.read_timeout_seconds)
         return replace(self._config, read_timeout_seconds=seconds)
 
-    def __enter__(self) -> HealingSource:
+    def __enter__(self) -> ReconnectingSource:
         self._heard_at = self._clock.now()
         try:
             self._first = self._next()
@@ -182,7 +182,7 @@ class HealingSource(Closes):
         if reader is not None:
             reader.abandon()
 
-    def status(self) -> Away | None:
+    def status(self) -> Outage | None:
         """Why there are no frames; None while they come."""
         failure, age = self._failure, self._clock.now() - self._heard_at
         quiet = self._interval.quiet_seconds(self._config.read_timeout_seconds)
@@ -194,7 +194,7 @@ class HealingSource(Closes):
             reason = f"{self._name} sends video; waiting for a key frame"
         else:
             reason = str(failure or f"{self._name} gives no picture")
-        return Away(
+        return Outage(
             reconnecting=failure is not None and not awaits_key_frame,
             last_frame_age_seconds=age,
             attempt=self._attempt,

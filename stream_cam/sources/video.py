@@ -15,7 +15,7 @@ import av
 import av.error
 from av.container import InputContainer
 
-from stream_cam.closing import Closes
+from stream_cam.closing import Closeable
 from stream_cam.config import CaptureConfig
 from stream_cam.errors import SourceError
 from stream_cam.frame import Colour, Frame
@@ -57,7 +57,7 @@ class Readable(Protocol):
     def read(self, most: int, /) -> bytes: ...
 
 
-class VideoSource(Closes):
+class VideoSource(Closeable):
     """A video file or a network stream.
 
     The first frame is decoded on entering, so that `info` tells the truth about size and

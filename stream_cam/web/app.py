@@ -18,12 +18,12 @@ from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket
 
 from stream_cam.errors import UsageError
-from stream_cam.settings import Shown
+from stream_cam.settings import SettingsSnapshot
 from stream_cam.uri import json_text
 from stream_cam.web.access import Access, Guard
-from stream_cam.web.desk import Desk
 from stream_cam.web.metrics import Metrics
-from stream_cam.web.talk import LONGEST_MESSAGE, change, talk
+from stream_cam.web.page_state import PageState
+from stream_cam.web.websocket import LONGEST_MESSAGE, change, talk
 
 _TYPES: Final = {
     ".html": "text/html; charset=utf-8",
@@ -40,9 +40,9 @@ _UNBUFFERED: Final = {"x-accel-buffering": "no"}
 """nginx then passes each picture on at once."""
 
 
-def make_app(desk: Desk, access: Access) -> Starlette:
+def make_app(page_state: PageState, access: Access) -> Starlette:
     """The application: the page, the pictures, the WebSocket, the figures."""
-    answers = _Answers(desk, Metrics(desk, access))
+    answers = _Answers(page_state, Metrics(page_state, access))
     return Starlette(
         routes=[
             Route("/", answers.page),
@@ -66,8 +66,8 @@ def make_app(desk: Desk, access: Access) -> Starlette:
 class _Answers:
     """One method a path."""
 
-    def __init__(self, desk: Desk, metrics: Metrics) -> None:
-        self._desk = desk
+    def __init__(self, page_state: PageState, metrics: Metrics) -> None:
+        self._page_state = page_state
         self._metrics = metrics
         self._one_at_a_time = asyncio.Lock()
         """Snapshots are made by one thread, however many ask: the run needs the others."""
@@ -81,15 +81,15 @@ class _Answers:
     @asynccontextmanager
     async def lifespan(self, app: Starlette) -> AsyncIterator[None]:
         """Between start and end: everybody hears of changes, and once a second of the figures."""
-        desk = self._desk
-        desk.viewers.attach(asyncio.get_running_loop())
+        page_state = self._page_state
+        page_state.viewers.attach(asyncio.get_running_loop())
 
-        def changed(shown: Shown) -> None:
+        def changed(shown: SettingsSnapshot) -> None:
             # As they are by now: two changes at once may be told in any order.
-            message = {"type": "settings", "settings": desk.plain(desk.settings.now)}
-            desk.viewers.tell("settings", json_text(message))
+            message = {"type": "settings", "settings": page_state.plain(page_state.settings.now)}
+            page_state.viewers.tell("settings", json_text(message))
 
-        leave = desk.settings.subscribe(changed)
+        leave = page_state.settings.subscribe(changed)
         telling = asyncio.create_task(self._tell_figures())
         try:
             yield
@@ -100,9 +100,9 @@ class _Answers:
     async def _tell_figures(self) -> None:
         while True:
             await asyncio.sleep(_STATS_SECONDS)
-            if len(self._desk.viewers):
-                figures = json_text({"type": "stats", **self._desk.figures()})
-                self._desk.viewers.tell("stats", figures)
+            if len(self._page_state.viewers):
+                figures = json_text({"type": "stats", **self._page_state.figures()})
+                self._page_state.viewers.tell("stats", figures)
 
     async def page(self, request: Request) -> Response:
         return self._part("index.html")
@@ -118,10 +118,10 @@ class _Answers:
         return Response(content, media_type=kind)
 
     async def socket(self, socket: WebSocket) -> None:
-        await talk(socket, self._desk)
+        await talk(socket, self._page_state)
 
     async def stream(self, request: Request) -> Response:
-        if self._desk.viewers.is_full:
+        if self._page_state.viewers.is_full:
             return PlainTextResponse("too many viewers\n", 503)
         kind = f"multipart/x-mixed-replace; boundary={_BOUNDARY.decode()}"
         if request.method == "HEAD":
@@ -130,7 +130,7 @@ class _Answers:
         return StreamingResponse(pictures, media_type=kind, headers=_UNBUFFERED)
 
     async def _pictures(self, *, with_about: bool) -> AsyncIterator[bytes]:
-        viewers = self._desk.viewers
+        viewers = self._page_state.viewers
         viewer = viewers.join(1)
         try:
             yield b"--" + _BOUNDARY + b"\r\n"
@@ -154,14 +154,14 @@ class _Answers:
 
     async def snapshot_jpg(self, request: Request) -> Response:
         async with self._one_at_a_time:
-            jpeg = await run_in_threadpool(self._desk.snapshot)
+            jpeg = await run_in_threadpool(self._page_state.snapshot)
         if jpeg is None:
             return PlainTextResponse("there is no picture yet\n", 503)
         return Response(jpeg, media_type="image/jpeg")
 
     async def snapshot_png(self, request: Request) -> Response:
         async with self._one_at_a_time:
-            found = await run_in_threadpool(self._desk.png)
+            found = await run_in_threadpool(self._page_state.png)
         if found is None:
             return PlainTextResponse("there is no picture yet\n", 503)
         name, png = found
@@ -169,21 +169,21 @@ class _Answers:
         return Response(png, media_type="image/png", headers=disposition)
 
     async def hello(self, request: Request) -> Response:
-        return _json(self._desk.hello())
+        return _json(self._page_state.hello())
 
     async def labels(self, request: Request) -> Response:
-        return _json(list(self._desk.labels))
+        return _json(list(self._page_state.labels))
 
     async def stats(self, request: Request) -> Response:
-        settings = self._desk.plain(self._desk.settings.now)
-        return _json({**self._desk.figures(), "settings": settings})
+        settings = self._page_state.plain(self._page_state.settings.now)
+        return _json({**self._page_state.figures(), "settings": settings})
 
     async def settings(self, request: Request) -> Response:
         if request.method == "POST":
             problem = await self._change(request)
             if problem is not None:
                 return problem
-        return _json(self._desk.plain(self._desk.settings.now))
+        return _json(self._page_state.plain(self._page_state.settings.now))
 
     async def _change(self, request: Request) -> Response | None:
         """Does what the body asks for; gives what is wrong with it."""
@@ -194,13 +194,13 @@ class _Answers:
             changes = json.loads(body)
             if not isinstance(changes, dict):
                 raise UsageError('settings are an object, such as {"alpha": 0.6}')
-            change(self._desk, changes)
+            change(self._page_state, changes)
         except OverflowError:
             return _error(413, f"settings have at most {LONGEST_MESSAGE} bytes")
         except asyncio.TimeoutError:
             return _error(408, "the settings did not come")
         except UsageError as error:
-            return _error(403 if self._desk.viewer_only else 422, str(error))
+            return _error(403 if self._page_state.viewer_only else 422, str(error))
         except (ValueError, RecursionError):
             return _error(400, "that is not JSON")
         return None

@@ -12,7 +12,7 @@ from prometheus_client.registry import Collector
 from stream_cam._version import __version__
 from stream_cam.uri import printable
 from stream_cam.web.access import Access
-from stream_cam.web.desk import Desk
+from stream_cam.web.page_state import PageState
 
 _COUNTERS: Final[Mapping[str, str]] = {
     "captured": "Frames taken from the source.",
@@ -34,8 +34,8 @@ _GAUGES: Final[Mapping[str, str]] = {
 class Metrics(Collector):
     """Asks the run for its figures when Prometheus asks for them."""
 
-    def __init__(self, desk: Desk, access: Access) -> None:
-        self._desk = desk
+    def __init__(self, page_state: PageState, access: Access) -> None:
+        self._page_state = page_state
         self._access = access
         self._registry = CollectorRegistry()
         self._registry.register(self)
@@ -45,7 +45,7 @@ class Metrics(Collector):
         return bytes(generate_latest(self._registry))
 
     def collect(self) -> Iterator[Metric]:
-        figures = self._desk.figures()
+        figures = self._page_state.figures()
         for name, what in _COUNTERS.items():
             yield CounterMetricFamily(f"stream_cam_{name}", what, value=_number(figures.get(name)))
         for name, what in _GAUGES.items():
@@ -60,7 +60,7 @@ class Metrics(Collector):
             "Requests without the token, under a foreign name or from a foreign page.",
             value=float(self._access.refused),
         )
-        about = {"version": __version__, "source": printable(self._desk.source)}
+        about = {"version": __version__, "source": printable(self._page_state.source)}
         yield InfoMetricFamily("stream_cam", "The run.", value=about)
 
 

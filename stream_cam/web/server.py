@@ -17,7 +17,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from stream_cam.errors import SinkError, UsageError
-from stream_cam.web.talk import LONGEST_MESSAGE
+from stream_cam.web.websocket import LONGEST_MESSAGE
 
 _MOST_CONNECTIONS: Final = 256
 _REQUEST_SECONDS: Final = 10.0

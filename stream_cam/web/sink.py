@@ -15,7 +15,7 @@ from stream_cam.sinks.base import Picture, Sink, Waiting
 from stream_cam.web.access import Access, check_token, new_token
 from stream_cam.web.address import WebAddress, address_of_this_machine, listen
 from stream_cam.web.app import make_app
-from stream_cam.web.desk import Desk, Stats
+from stream_cam.web.page_state import PageState, Stats
 from stream_cam.web.server import WebServer, check_certificate
 
 TOKEN_VARIABLE: Final = "STREAM_CAM_WEB_TOKEN"
@@ -56,7 +56,7 @@ class WebSink(Sink):
         self.name = f"web://{self.address}"
         self.url = _url(self.address, token, secure, config)
         """The link to open, with its token if one is needed: for people, not for logs."""
-        self._desk = Desk(
+        self._page_state = PageState(
             settings, source, viewer_only=config.viewer_only, quality=config.web_quality
         )
         access = Access(
@@ -68,33 +68,33 @@ class WebSink(Sink):
             embeddable=config.web_embed,
         )
         self._server = WebServer(
-            make_app(self._desk, access),
+            make_app(self._page_state, access),
             listener,
             tls_cert=config.tls_cert,
             tls_key=config.tls_key,
             behind_proxy=config.web_name is not None,
         )
 
-    def attend(self, stats: Stats) -> None:
-        self._desk.stats, self._desk.waiting = stats, None
+    def attach_stats(self, stats: Stats) -> None:
+        self._page_state.stats, self._page_state.waiting = stats, None
 
     def __enter__(self) -> WebSink:
         self._server.start()
         return self
 
     def wait(self, waiting: Waiting) -> bool:
-        self._desk.waiting = waiting
+        self._page_state.waiting = waiting
         return True
 
     def write(self, picture: Picture) -> bool:
         failure = self._server.failure
         if failure is not None:
             raise SinkError(f"{self.name}: the server ended: {type(failure).__name__}: {failure}")
-        self._desk.show(picture)
+        self._page_state.show(picture)
         return True
 
     def close(self) -> None:
-        viewers = self._desk.viewers
+        viewers = self._page_state.viewers
         if len(viewers):
             viewers.end(json.dumps({"type": "end"}))
             time.sleep(_FAREWELL_SECONDS)  # to be sent, before connections close

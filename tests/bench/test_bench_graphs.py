@@ -25,7 +25,7 @@ from stream_cam.explain.explainer import Explainer
 
 pytest.importorskip("triton", reason="no Triton for this system")
 
-from support.simulated_gpu import StandIn
+from support.simulated_gpu import SimulatedGpu
 
 from stream_cam.bench import gpu as gpu_bench
 from stream_cam.bench.gpu import kernel_rows, small_kernel_rows
@@ -42,11 +42,11 @@ def explainer() -> Explainer:
     made = Explainer.from_module(
         small_network(), labels=LABELS, engine="eager", device="cpu", input_size=64
     )
-    made.graphs = FrameGraphs(StandIn(), made.weights, made._class_weight)
+    made.graphs = FrameGraphs(SimulatedGpu(), made.weights, made._class_weight)
     return made
 
 
-def kernels(gpu: StandIn) -> tuple[list[Row], dict[str, str]]:
+def kernels(gpu: SimulatedGpu) -> tuple[list[Row], dict[str, str]]:
     """Rows, and what was left out why."""
     left_out: dict[str, str] = {}
     rows = kernel_rows(gpu, QUICK, (240, 256), left_out.__setitem__, **SMALL)
@@ -54,7 +54,7 @@ def kernels(gpu: StandIn) -> tuple[list[Row], dict[str, str]]:
 
 
 def test_kernels_are_timed_beside_a_copy_and_plain_torch(tmp_path: Any) -> None:
-    rows, left_out = kernels(StandIn())
+    rows, left_out = kernels(SimulatedGpu())
     assert left_out == {}
     assert [row.subject.name for row in rows] == [
         "copy",
@@ -87,7 +87,7 @@ def test_kernels_are_timed_beside_a_copy_and_plain_torch(tmp_path: Any) -> None:
 
 def test_choice_maps_and_filter_are_timed_beside_plain_torch() -> None:
     left_out: dict[str, str] = {}
-    rows = small_kernel_rows(StandIn(), QUICK, left_out.__setitem__)
+    rows = small_kernel_rows(SimulatedGpu(), QUICK, left_out.__setitem__)
     assert left_out == {}
     names = [row.subject.name for row in rows]
     assert names == ["choice", "choice, torch", "maps", "maps, torch", "filter"]
@@ -109,7 +109,7 @@ def test_choice_maps_and_filter_are_timed_beside_plain_torch() -> None:
 def test_a_small_kernel_that_is_wrong_is_not_timed_but_the_others_are(
     which: str, output: str, name: str
 ) -> None:
-    gpu, left_out = StandIn(), dict[str, str]()
+    gpu, left_out = SimulatedGpu(), dict[str, str]()
     right = getattr(gpu.kernels, which)
 
     def wrong(*arguments: Any, **outputs: Any) -> None:
@@ -126,7 +126,7 @@ def test_a_small_kernel_that_is_wrong_is_not_timed_but_the_others_are(
 
 
 def test_maps_that_are_wrong_are_not_timed_as_far_as_the_picture() -> None:
-    gpu = StandIn()
+    gpu = SimulatedGpu()
     right = gpu.kernels.class_maps
 
     def wrong(*arguments: Any, scaled: torch.Tensor, **options: Any) -> None:
@@ -143,7 +143,7 @@ def test_maps_that_are_wrong_are_not_timed_as_far_as_the_picture() -> None:
 def test_a_kernel_that_is_wrong_is_not_timed_but_the_others_are(
     which: str, n_left_out: int
 ) -> None:
-    gpu = StandIn()
+    gpu = SimulatedGpu()
     right = getattr(gpu.kernels, which)
 
     def wrong(*arguments: Any, out: torch.Tensor) -> None:
@@ -184,7 +184,7 @@ def test_a_kernel_for_nv12_that_is_wrong_is_not_timed(
             results[what][..., :20] += 40
 
     monkeypatch.setattr(gpu_bench, which, wrong_at_first)
-    rows, left_out = kernels(StandIn())
+    rows, left_out = kernels(SimulatedGpu())
     assert left_out.keys() == {f"kernel {name} 256×240"}
     assert left_out[f"kernel {name} 256×240"].startswith(f"{said} differs from its reference")
     names = {row.subject.name for row in rows}

@@ -108,13 +108,13 @@ def test_a_peer_that_fails_leaves_the_other_figures(monkeypatch: pytest.MonkeyPa
 
 def test_our_frames_are_drawn_by_a_graph_where_there_is_one() -> None:
     pytest.importorskip("triton", reason="no Triton for this system")
-    from support.simulated_gpu import StandIn
+    from support.simulated_gpu import SimulatedGpu
 
     from stream_cam.explain.graph.scheduler import FrameGraphs
 
     module = small_network()
     made = Explainer.from_module(module, labels=LABELS, engine="eager", device="cpu", input_size=64)
-    frames, gpu = drawn_frames("96x64", 3), StandIn()
+    frames, gpu = drawn_frames("96x64", 3), SimulatedGpu()
     made.graphs = FrameGraphs(gpu, made.weights, made._class_weight)
     stages = FrameStages(made, made._net, frames)
     for is_graph, mode, n_replayed in ((False, "launch", 0), (True, "graph", 4)):

@@ -19,7 +19,7 @@ from stream_cam.frame import Explanation, Features, FloatArray, Prediction, Regi
 
 pytest.importorskip("triton", reason="no Triton for this system")
 
-from stream_cam.cam.classes import Clock, choose_classes, choose_classes_reference
+from stream_cam.cam.classes import FrameTiming, choose_classes, choose_classes_reference
 from stream_cam.cam.smooth import smooth_maps, smooth_maps_reference
 
 NAN = float("nan")
@@ -27,10 +27,13 @@ NAN = float("nan")
 
 def clock(now: float = 0.0, **times: float) -> Tensor:
     """What a frame brings along; `forget=1` for all that was kept."""
-    values = torch.zeros(len(Clock), dtype=torch.float64)
-    values[Clock.NOW], values[Clock.GAP] = now, times.get("gap", 1.0)
-    values[Clock.HOLD], values[Clock.SMOOTH] = times.get("hold", 0.0), times.get("smooth", 0.0)
-    values[Clock.FORGET_CLASS] = values[Clock.FORGET_MAPS] = times.get("forget", 0.0)
+    values = torch.zeros(len(FrameTiming), dtype=torch.float64)
+    values[FrameTiming.NOW], values[FrameTiming.GAP] = now, times.get("gap", 1.0)
+    values[FrameTiming.HOLD], values[FrameTiming.SMOOTH] = (
+        times.get("hold", 0.0),
+        times.get("smooth", 0.0),
+    )
+    values[FrameTiming.FORGET_CLASS] = values[FrameTiming.FORGET_MAPS] = times.get("forget", 0.0)
     return values
 
 

@@ -20,7 +20,7 @@ from torch import nn
 
 from stream_cam.cam.cpu import scale_cam
 from stream_cam.cam.steady import SteadyMaps
-from stream_cam.closing import Closes
+from stream_cam.closing import Closeable
 from stream_cam.config import CaptureConfig, LookConfig, ModelConfig, PipelineConfig, RunConfig
 from stream_cam.draw.hud import HudStatus
 from stream_cam.draw.layouts import Renderer
@@ -470,7 +470,7 @@ def test_the_peak_is_on_a_shape_within_the_time_constant_of_its_jump(
 # In the pipeline.
 
 
-class Noise(Closes):
+class Noise(Closeable):
     """A source of different pictures, 20 a second; live, it waits for `ready` before each."""
 
     def __init__(

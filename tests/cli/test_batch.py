@@ -18,7 +18,7 @@ from stream_cam.cli import main
 from stream_cam.cli.batch import Batch, Job, find_videos
 from stream_cam.config import BatchConfig, ModelConfig, PipelineConfig, RecordConfig
 from stream_cam.errors import SourceNotFoundError, UsageError
-from stream_cam.sinks.video.lock import Claim
+from stream_cam.sinks.video.lock import RecordingLock
 from stream_cam.sinks.video.sink import part_of
 from stream_cam.sources import VideoSource
 
@@ -188,7 +188,7 @@ def test_what_another_batch_is_making_is_left_to_it(
     first = Batch(["clips"], Path("out"), CONFIG)
     job = first.jobs[0]
     Path("out").mkdir()
-    with Claim(job.lock, create=True):
+    with RecordingLock(job.lock, create=True):
         assert main([*command, "--dry-run"]) == 0
         assert "skipped: clips/b9.mp4" in capsys.readouterr().out
         assert main(command) == 0
@@ -203,7 +203,7 @@ def test_what_another_batch_is_making_is_left_to_it(
     assert names(Path("out")) == ["b10.mkv.mp4", "b9.mp4"]
     # The process of a batch that was killed may go on for a while.
     job.output.unlink()
-    with Claim(part_of(job.unfinished), create=True):
+    with RecordingLock(part_of(job.unfinished), create=True):
         first._do(job)
     assert job.fate == "skipped"
 

@@ -11,7 +11,7 @@ import pytest
 from stream_cam.config import RunConfig
 from stream_cam.pipeline.counters import Progress
 from stream_cam.pipeline.progress import StatusLine, progress_on_terminal
-from stream_cam.sources.base import Away, SourceInfo
+from stream_cam.sources.base import Outage, SourceInfo
 
 START = Progress(
     captured=0,
@@ -25,7 +25,7 @@ START = Progress(
     away=None,
     last=None,
 )
-AWAY = Away(True, 3.2, 1, 0.5, "lost", "the connection was cut")
+AWAY = Outage(True, 3.2, 1, 0.5, "lost", "the connection was cut")
 INFO = SourceInfo("camera", (48, 64), Fraction(25), None, True)
 
 
@@ -34,7 +34,7 @@ class Terminal(io.StringIO):
         return True
 
 
-class Line:
+class OrderedGate:
     """A status line, its lines, and the time that it believes."""
 
     def __init__(self) -> None:
@@ -48,7 +48,7 @@ class Line:
 
 
 def test_status_comes_once_a_second_and_has_the_rates_of_that_second() -> None:
-    line = Line()
+    line = OrderedGate()
     line.after(0.5, replace(START, captured=10))
     assert line.lines == []
     counted = replace(START, captured=60, rendered=58, explained=24, superseded=35, dropped=7)
@@ -65,7 +65,7 @@ def test_status_comes_once_a_second_and_has_the_rates_of_that_second() -> None:
 
 
 def test_rate_of_a_source_that_stands_still_is_zero() -> None:
-    line = Line()
+    line = OrderedGate()
     for _ in range(2):
         line.after(1.0, replace(START, captured=30, rendered=30, explained=30))
     assert line.lines[1].startswith("fps 0.0 captured, 0.0 drawn, 0.0 explained")
@@ -82,9 +82,9 @@ def test_rate_of_a_source_that_stands_still_is_zero() -> None:
     ],
 )
 def test_state_of_the_connection_comes_first(
-    connections: int | None, away: Away | None, expected: str
+    connections: int | None, away: Outage | None, expected: str
 ) -> None:
-    line = Line()
+    line = OrderedGate()
     line.after(1.0, replace(START, connections=connections, away=away))
     assert line.lines[0].startswith(expected)
 

@@ -18,7 +18,7 @@ from stream_cam.engine.eager import EagerEngine
 from stream_cam.engine.inductor import InductorEngine
 from stream_cam.engine.machine import TensorRt
 from stream_cam.engine.openvino import OpenVinoBackend
-from stream_cam.engine.prepare import take_or_build
+from stream_cam.engine.prepare import load_or_build
 from stream_cam.engine.quantize import Calibration, Quantizers
 from stream_cam.engine.store import EngineStore
 from stream_cam.engine.typed_net import arithmetic
@@ -36,7 +36,7 @@ def net() -> CamNet:
 def openvino_engine(
     net: CamNet, fingerprint: str, input_hw: tuple[int, int], *, store: EngineStore, **options: Any
 ) -> Engine:
-    return take_or_build(OpenVinoBackend(net, fingerprint, input_hw, **options), store).engine
+    return load_or_build(OpenVinoBackend(net, fingerprint, input_hw, **options), store).engine
 
 
 def run(engine: Engine, batch: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

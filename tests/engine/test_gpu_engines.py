@@ -19,7 +19,7 @@ from torch import Tensor
 from stream_cam.engine import Batch, Engine, load_engine, open_backend
 from stream_cam.engine.base import Session
 from stream_cam.engine.machine import installed_tensorrt
-from stream_cam.engine.prepare import take_or_build
+from stream_cam.engine.prepare import load_or_build
 from stream_cam.engine.quantize import Calibration, Quantizers
 from stream_cam.engine.verify import compare, verify
 from stream_cam.errors import EngineError
@@ -104,7 +104,7 @@ def quantized(net: CamNet, batch: Batch | None = None) -> None:
         batch=batch,
         quantizers=Quantizers(net, Calibration(tuple(images[:12]), tuple(images[12:]))),
     )
-    take_or_build(backend)
+    load_or_build(backend)
 
 
 @pytest.fixture(scope="module", params=ALL)
@@ -323,7 +323,7 @@ def test_tensorrt_does_not_take_what_is_no_engine(net: CamNet) -> None:
     backend = TensorRtBackend(net, "abc", HW)
     for blob in (b"", b"short", pack(b"x" * 5000, b"")):
         with pytest.raises(EngineError):
-            backend.revive(blob)
+            backend.deserialize(blob)
 
 
 @pytest.mark.needs_tensorrt

@@ -19,11 +19,11 @@ import torch
 from support.int8_parts import HW, small_calibration, small_net
 
 from stream_cam.engine import load_engine, quantize, quantize_nncf
-from stream_cam.engine.base import Engine, tell_nobody
+from stream_cam.engine.base import Engine, ignore_progress
 from stream_cam.engine.calibration import read_calibration
 from stream_cam.engine.openvino import OpenVinoBackend, _convert
-from stream_cam.engine.prepare import Prepared, take_and_verify, take_or_build
-from stream_cam.engine.quantize import Calibration, Judge
+from stream_cam.engine.prepare import Prepared, load_and_verify, load_or_build
+from stream_cam.engine.quantize import Calibration, GateMetric
 from stream_cam.engine.quantize_nncf import NncfQuantizer, _n_quantized
 from stream_cam.engine.store import BLOB, MANIFEST, EngineStore
 from stream_cam.engine.verify import GATES, N_DRAWN, N_RANDOM, Comparison, compare
@@ -58,7 +58,7 @@ def built(
     folder = tmp_path_factory.mktemp("engines")
     stages: list[str] = []
     backend = int8_backend(net, NncfQuantizer(net, calibration), EngineStore(folder))
-    return folder, take_or_build(backend, EngineStore(folder), on_stage=stages.append), stages
+    return folder, load_or_build(backend, EngineStore(folder), on_stage=stages.append), stages
 
 
 @pytest.fixture
@@ -140,7 +140,7 @@ def test_progress_is_told_and_nncf_is_silent(
 ) -> None:
     stages: list[str] = []
     backend = int8_backend(net, NncfQuantizer(net, calibration), EngineStore(tmp_path))
-    take_or_build(backend, EngineStore(tmp_path), on_stage=stages.append)
+    load_or_build(backend, EngineStore(tmp_path), on_stage=stages.append)
     assert stages[:2] == ["compiling", "quantising"]
     assert any(stage.startswith("quantising (try 2, worst map ") for stage in stages)
     assert stages[-3:] == ["verifying", "measuring", "keeping"]
@@ -179,7 +179,7 @@ def test_a_run_finds_the_engine_without_its_frames_and_without_nncf(
     batch = torch.randn(1, 3, *HW)
     engine = load_engine(net, "abc", HW, precision="int8", device="cpu")
     assert torch.equal(run(engine, batch)[1], run(built[1].engine, batch)[1])
-    prepared, figures = take_and_verify(int8_backend(net, None, store), store)
+    prepared, figures = load_and_verify(int8_backend(net, None, store), store)
     assert prepared.manifest == built[1].manifest
     assert GATES["int8"].failures(figures) == []
 
@@ -270,7 +270,7 @@ def test_engines_for_one_frame_and_for_several_are_quantised_once(
     monkeypatch.setattr(NncfQuantizer, "_with_accuracy_control", counted)
     store, quantizer = EngineStore(tmp_path), NncfQuantizer(net, calibration)
     paths = [
-        take_or_build(int8_backend(net, quantizer, store, parallel), store).path
+        load_or_build(int8_backend(net, quantizer, store, parallel), store).path
         for parallel in (1, 2)
     ]
     assert len(calls) == 1
@@ -295,7 +295,7 @@ def test_an_engine_that_fails_the_gate_is_not_published_and_its_figures_are_said
         r"in int8 is not the network.*maps' correlation -?0\.\d+, at least 0\.99 is asked for"
     )
     with pytest.raises(EngineError, match=expected) as error:
-        take_or_build(int8_backend(net, NncfQuantizer(net, calibration), store), store)
+        load_or_build(int8_backend(net, NncfQuantizer(net, calibration), store), store)
     assert "give --precision fp32" in str(error.value)
     assert store.entries() == []
 
@@ -306,7 +306,7 @@ def test_a_network_that_stays_in_float_is_no_int8_engine(
     monkeypatch.setattr(NncfQuantizer, "_with_accuracy_control", lambda _, model, on_stage: model)
     store = EngineStore(tmp_path)
     with pytest.raises(EngineError, match=r"small cannot be int8.*give --precision fp32"):
-        take_or_build(int8_backend(net, NncfQuantizer(net, calibration), store), store)
+        load_or_build(int8_backend(net, NncfQuantizer(net, calibration), store), store)
     assert store.entries() == []
 
 
@@ -315,7 +315,7 @@ def test_layers_go_back_to_float_until_the_gate_holds(
 ) -> None:
     """With a stricter gate than the network reaches with every layer in integers."""
     model = _convert(net, (1, 3, *HW))
-    n_quantized = [_n_quantized(NncfQuantizer(net, calibration).quantize(model, tell_nobody))]
+    n_quantized = [_n_quantized(NncfQuantizer(net, calibration).quantize(model, ignore_progress))]
     monkeypatch.setattr(quantize_nncf, "SPARE", 0.009)
     stages: list[str] = []
     n_quantized.append(_n_quantized(NncfQuantizer(net, calibration).quantize(model, stages.append)))
@@ -333,7 +333,7 @@ def test_what_nncf_cannot_do_is_one_line(
     monkeypatch.setattr(NncfQuantizer, "_with_accuracy_control", fails)
     store = EngineStore(tmp_path)
     with pytest.raises(EngineError) as error:
-        take_or_build(int8_backend(net, NncfQuantizer(net, calibration), store), store)
+        load_or_build(int8_backend(net, NncfQuantizer(net, calibration), store), store)
     assert str(error.value) == (
         "NNCF cannot quantise small (unknown operation); give --precision fp32"
     )
@@ -355,7 +355,7 @@ def test_the_metric_is_the_distance_to_the_gate(net: CamNet, calibration: Calibr
     comparison = Comparison(net, (1, 3, *HW), calibration.validating)
     assert len(comparison) == len(calibration.validating) + N_DRAWN + N_RANDOM
     perfect = comparison.figures(eager)
-    assert quantize._within(perfect) == pytest.approx(Judge.best)
+    assert quantize._within(perfect) == pytest.approx(GateMetric.best)
     assert quantize._within(replace(perfect, cam_correlation=0.98)) == pytest.approx(-0.01)
     assert quantize._within(replace(perfect, top1_agreement=0.5)) == pytest.approx(-0.48)
     assert comparison.figures(eager, [0, 3]).top1_agreement == 1.0
@@ -381,12 +381,12 @@ def test_the_demo_model_survives_int8(tmp_path: Path) -> None:
     load_parameters(module, weights.state_dict, weights.name)
     net = CamNet.from_module(module, name="resnet18")
     source = open_source("demo://shapes?size=192x128&fps=10&seconds=8&seed=7")
-    calibration = read_calibration(source, weights, "stretch", side, tell_nobody)
+    calibration = read_calibration(source, weights, "stretch", side, ignore_progress)
     store = EngineStore(tmp_path)
     quantizer = NncfQuantizer(net, calibration)
-    prepared = take_or_build(int8_backend(net, quantizer, store, hw=(side, side)), store)
+    prepared = load_or_build(int8_backend(net, quantizer, store, hw=(side, side)), store)
     figures = prepared.manifest.verification
     assert figures.cam_correlation >= 0.99
     assert figures.top1_agreement >= 0.98
-    full = take_or_build(OpenVinoBackend(net, "abc", (side, side)), store)
+    full = load_or_build(OpenVinoBackend(net, "abc", (side, side)), store)
     assert prepared.manifest.size_bytes < 0.7 * full.manifest.size_bytes

@@ -12,7 +12,7 @@ from support.int8_parts import small_calibration, small_net
 from torch import Tensor, nn
 
 from stream_cam.engine import quantize_layers
-from stream_cam.engine.base import tell_nobody
+from stream_cam.engine.base import ignore_progress
 from stream_cam.engine.calibration import read_calibration
 from stream_cam.engine.int8_net import (
     Int8Convolution,
@@ -186,7 +186,7 @@ def test_the_layer_that_costs_most_goes_back_first(
     # As if one frame had had a value a hundred times larger than all others.
     wrong = {**found, spoilt: 100 * found[spoilt]}
     monkeypatch.setattr(quantize_layers, "largest_inputs", lambda *_: wrong)
-    typed = LayerQuantizer(net, calibration).quantize("cpu", tell_nobody)
+    typed = LayerQuantizer(net, calibration).quantize("cpu", ignore_progress)
     assert set(int8_layers(typed)) == set(found) - {spoilt}
 
 
@@ -195,7 +195,7 @@ def test_a_network_that_needs_every_layer_in_fp16_is_refused(
 ) -> None:
     monkeypatch.setattr(quantize_layers, "SPARE", 0.01)  # nothing but the network itself
     with pytest.raises(EngineError, match=r"small cannot be int8.*give --precision fp16"):
-        LayerQuantizer(net, calibration).quantize("cpu", tell_nobody)
+        LayerQuantizer(net, calibration).quantize("cpu", ignore_progress)
 
 
 def test_frames_and_settings_are_its_identity(net: CamNet, calibration: Calibration) -> None:
@@ -219,8 +219,8 @@ def test_the_demo_model_survives_int8() -> None:
     load_parameters(module, weights.state_dict, weights.name)
     net = CamNet.from_module(module, name="resnet18")
     source = open_source("demo://shapes?size=192x128&fps=10&seconds=5&seed=7")
-    calibration = read_calibration(source, weights, "stretch", side, tell_nobody)
-    typed = LayerQuantizer(net, calibration).quantize("cpu", tell_nobody)
+    calibration = read_calibration(source, weights, "stretch", side, ignore_progress)
+    typed = LayerQuantizer(net, calibration).quantize("cpu", ignore_progress)
     layers = int8_layers(typed)
     assert 10 <= len(layers) <= 20
     figures = figures_of(net, typed, calibration.validating)

@@ -28,10 +28,10 @@ from support.toy_engine import KEY, ToyBackend, toy_blob, with_version
 from torch import Tensor
 
 from stream_cam.engine import inventory, store
-from stream_cam.engine.inventory import prune, take_stock
+from stream_cam.engine.inventory import list_engines, prune
 from stream_cam.engine.machine import Machine
 from stream_cam.engine.manifest import EngineKey, Figures, Manifest
-from stream_cam.engine.prepare import take_or_build
+from stream_cam.engine.prepare import load_or_build
 from stream_cam.engine.store import EngineStore, UnusableEngineError, engines_folder
 from stream_cam.errors import EngineError, GateError
 
@@ -234,16 +234,16 @@ def test_damage_is_told_in_one_line_and_mended(
     what: str, engines: EngineStore, caplog: pytest.LogCaptureFixture
 ) -> None:
     name, damage, expected = DAMAGE[what]
-    path = take_or_build(ToyBackend(), engines).path
+    path = load_or_build(ToyBackend(), engines).path
     assert path is not None
     damage(path / name)
     backend = ToyBackend()
-    assert take_or_build(backend, engines).built
+    assert load_or_build(backend, engines).built
     assert backend.n_revived == 0
     (line,) = caplog.messages
     assert line.startswith(f"a kept engine is rebuilt: {path.name} is damaged")
     assert expected in line
-    assert not take_or_build(ToyBackend(), engines).built
+    assert not load_or_build(ToyBackend(), engines).built
 
 
 def test_what_missed_its_gate_is_not_built_at_every_start(engines: EngineStore) -> None:
@@ -253,20 +253,20 @@ def test_what_missed_its_gate_is_not_built_at_every_start(engines: EngineStore) 
     backend = ToyBackend(change=spoilt)
     for _ in range(3):
         with pytest.raises(GateError, match="logits' difference"):
-            take_or_build(backend, engines)
+            load_or_build(backend, engines)
     assert backend.n_compiled == 1
     with pytest.raises(GateError, match="found before; `stream-cam build --force` tries it again"):
-        take_or_build(ToyBackend(), engines)
+        load_or_build(ToyBackend(), engines)
     other = replace(KEY, precision="fp16")
-    assert take_or_build(ToyBackend(other), engines).built
+    assert load_or_build(ToyBackend(other), engines).built
     # Mended, by a newer library under the same name say: built anew when asked for, then taken.
-    assert take_or_build(ToyBackend(), engines, force=True).built
-    assert not take_or_build(ToyBackend(), engines).built
+    assert load_or_build(ToyBackend(), engines, force=True).built
+    assert not load_or_build(ToyBackend(), engines).built
     # Forgotten by prune.
     with pytest.raises(GateError):
-        take_or_build(ToyBackend(with_version("2.0"), change=spoilt), engines)
-    prune(engines, take_stock(engines, machine), machine)
-    assert take_or_build(ToyBackend(with_version("2.0")), engines).built
+        load_or_build(ToyBackend(with_version("2.0"), change=spoilt), engines)
+    prune(engines, list_engines(engines, machine), machine)
+    assert load_or_build(ToyBackend(with_version("2.0")), engines).built
 
 
 def test_a_refusal_that_cannot_be_read_is_none(engines: EngineStore) -> None:
@@ -297,7 +297,7 @@ def test_a_thousand_corruptions_never_hand_out_another_engine(engines: EngineSto
             assert found is not None
             assert found[0] == whole[store.BLOB]
             assert found[1].key == KEY
-        take_stock(engines, machine)
+        list_engines(engines, machine)
         (path / name).write_bytes(whole[name])
     # Only what changes figures or white space in the manifest may go by.
     assert n_noticed > N_CORRUPTIONS * 0.7
@@ -340,7 +340,7 @@ def test_a_builder_killed_while_compiling_leaves_the_way_free(
     assert builder.heard() == "compile"
     builder.kill()
     assert engines.read(KEY) is None
-    assert take_or_build(ToyBackend(), engines).built
+    assert load_or_build(ToyBackend(), engines).built
     assert engines.read(KEY) is not None
 
 
@@ -359,9 +359,9 @@ def test_a_builder_killed_while_publishing_publishes_nothing(
     assert len(left_overs(engines)) == (2 if moment == "replace" else 1)
     with engines.building(KEY):  # before it builds: on a full disk it needs the room
         assert left_overs(engines) == []
-    assert take_or_build(ToyBackend(), engines).built
+    assert load_or_build(ToyBackend(), engines).built
     assert left_overs(engines) == []
-    assert not take_or_build(ToyBackend(), engines).built
+    assert not load_or_build(ToyBackend(), engines).built
 
 
 def test_left_overs_of_a_builder_at_work_stay(engines: EngineStore) -> None:
@@ -403,10 +403,10 @@ def test_what_ends_a_build_leaves_nothing(engines: EngineStore) -> None:
     backend = ToyBackend()
     backend.compile = interrupted  # type: ignore[method-assign, assignment]
     with pytest.raises(KeyboardInterrupt):
-        take_or_build(backend, engines)
+        load_or_build(backend, engines)
     assert engines.entries() == []
     assert left_overs(engines) == []
-    assert take_or_build(ToyBackend(), engines).built
+    assert load_or_build(ToyBackend(), engines).built
 
 
 # Folders that do not take it.
@@ -433,7 +433,7 @@ def obstacles(tmp_path: Path) -> Path:
 def test_a_folder_that_may_not_be_written_to_costs_one_warning(
     place: str, obstacles: Path, unprivileged: None, caplog: pytest.LogCaptureFixture
 ) -> None:
-    prepared = take_or_build(ToyBackend(), EngineStore(obstacles / place))
+    prepared = load_or_build(ToyBackend(), EngineStore(obstacles / place))
     assert prepared.built
     assert prepared.path is None
     (line,) = caplog.messages
@@ -443,14 +443,14 @@ def test_a_folder_that_may_not_be_written_to_costs_one_warning(
 def test_a_good_engine_in_a_read_only_folder_is_taken(
     engines: EngineStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    take_or_build(ToyBackend(), engines)
+    load_or_build(ToyBackend(), engines)
 
     def no_lock(*_: Any, **__: Any) -> None:
         raise OSError(errno.EROFS, "Read-only file system")
 
     monkeypatch.setattr(FileLock, "acquire", no_lock)
     backend = ToyBackend()
-    assert not take_or_build(backend, engines).built
+    assert not load_or_build(backend, engines).built
     assert backend.n_compiled == 0
 
 
@@ -466,13 +466,13 @@ def test_a_full_disk_costs_one_warning(
 
     with monkeypatch.context() as patched:
         patched.setattr(store, failing, full)
-        prepared = take_or_build(ToyBackend(), engines)
+        prepared = load_or_build(ToyBackend(), engines)
     assert prepared.path is None
     (line,) = caplog.messages
     assert "No space left on device" in line
     assert engines.entries() == []
     assert left_overs(engines) == []
-    assert take_or_build(ToyBackend(), engines).path is not None
+    assert load_or_build(ToyBackend(), engines).path is not None
 
 
 def test_a_disk_that_is_really_full(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -490,7 +490,7 @@ def test_a_disk_that_is_really_full(tmp_path: Path, caplog: pytest.LogCaptureFix
             assert engines.publish(blob, manifest_of(blob)) is None
         assert "No space left on device" in caplog.text
         assert [path.name for path in folder.iterdir()] == [f".{engines.path(KEY).name}.lock"]
-        assert take_or_build(backend, engines).path is not None
+        assert load_or_build(backend, engines).path is not None
     finally:
         subprocess.run(["umount", str(folder)], check=True)
 
@@ -500,19 +500,19 @@ def test_a_disk_that_is_really_full(tmp_path: Path, caplog: pytest.LogCaptureFix
 
 def test_second_start_builds_nothing(engines: EngineStore) -> None:
     first, second = ToyBackend(), ToyBackend()
-    assert take_or_build(first, engines).built
-    prepared = take_or_build(second, engines)
+    assert load_or_build(first, engines).built
+    prepared = load_or_build(second, engines)
     assert not prepared.built
     assert (first.n_compiled, second.n_compiled, second.n_revived) == (1, 0, 1)
     assert prepared.manifest.latency_p50_ms > 0
-    assert take_or_build(second, engines, force=True).built
+    assert load_or_build(second, engines, force=True).built
 
 
 def test_an_engine_that_the_backend_does_not_take_is_rebuilt(
     engines: EngineStore, caplog: pytest.LogCaptureFixture
 ) -> None:
     kept(engines, blob=b"whole, but of an unknown kind")
-    assert take_or_build(ToyBackend(), engines).built
+    assert load_or_build(ToyBackend(), engines).built
     assert "not my blob" in caplog.text
 
 
@@ -525,7 +525,7 @@ def test_what_cannot_be_built_anew_says_why_the_kept_one_is_not_taken(
     backend.can_build = False
     stages: list[str] = []
     with pytest.raises(EngineError, match=r"without frames no other is built.*not my blob"):
-        take_or_build(backend, engines, on_stage=stages.append)
+        load_or_build(backend, engines, on_stage=stages.append)
     assert backend.n_compiled == 0
     assert stages == []
     assert caplog.messages == []
@@ -540,23 +540,23 @@ def test_a_gpu_that_fails_while_building_says_what_to_do(
 
     monkeypatch.setattr(ToyBackend, "compile", fails)
     with pytest.raises(EngineError, match=r"\(CUDA out of memory.*\): free its memory, or give"):
-        take_or_build(ToyBackend(), engines)
+        load_or_build(ToyBackend(), engines)
     assert engines.entries() == []
 
 
 def test_an_outdated_engine_is_told_and_built_anew(
     engines: EngineStore, caplog: pytest.LogCaptureFixture
 ) -> None:
-    take_or_build(ToyBackend(), engines)
+    load_or_build(ToyBackend(), engines)
     backend = ToyBackend(with_version("1.1"))
-    assert take_or_build(backend, engines).built
+    assert load_or_build(backend, engines).built
     (line,) = caplog.messages
     assert "outdated" in line
     assert "toy 1.0 (here 1.1)" in line
 
 
-def _stock(engines: EngineStore) -> dict[str, inventory.KeptEngine]:
-    return {engine.path.name: engine for engine in take_stock(engines, machine)}
+def _stock(engines: EngineStore) -> dict[str, inventory.StoredEngine]:
+    return {engine.path.name: engine for engine in list_engines(engines, machine)}
 
 
 def test_stock_says_what_serves_here_and_prune_removes_the_rest(engines: EngineStore) -> None:
@@ -597,7 +597,7 @@ def test_engines_of_each_of_a_machines_gpus_are_usable(engines: EngineStore) -> 
     keys = [replace(KEY, hardware=gpu) for gpu in (*gpus, {"gpu": "another"})]
     keys.append(replace(keys[1], versions={"toy": "0.9", "torch": "2.0"}))
     paths = [kept(engines, key) for key in keys]
-    stock = take_stock(engines, lambda _: [(dict(KEY.versions), gpu) for gpu in gpus])
+    stock = list_engines(engines, lambda _: [(dict(KEY.versions), gpu) for gpu in gpus])
     found = {engine.path: (engine.status, engine.why) for engine in stock}
     assert [found[path] for path in paths] == [
         ("usable", ""),
@@ -611,7 +611,7 @@ def test_prune_leaves_what_was_mended_meanwhile(engines: EngineStore) -> None:
     path = kept(engines, KEY)
     whole = (path / store.BLOB).read_bytes()
     _flip(path / store.BLOB)
-    stock = take_stock(engines, machine)
+    stock = list_engines(engines, machine)
     assert [engine.status for engine in stock] == ["damaged"]
     (path / store.BLOB).write_bytes(whole)
     assert prune(engines, stock, machine) == ([], 0)
@@ -668,7 +668,7 @@ def test_prune_touches_nothing_that_is_not_an_engine(engines: EngineStore) -> No
     (engines.folder / name / "beach.jpg").write_bytes(b"sand")
     (engines.folder / "notes").mkdir()
     (engines.folder / f"link-{16 * 'b'}").symlink_to(engines.folder / "notes")
-    prune(engines, take_stock(engines, machine), machine)
+    prune(engines, list_engines(engines, machine), machine)
     assert (engines.folder / name / "beach.jpg").read_bytes() == b"sand"
     assert (engines.folder / "notes").is_dir()
     assert (engines.folder / f"link-{16 * 'b'}").is_symlink()

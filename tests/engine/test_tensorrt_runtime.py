@@ -358,7 +358,7 @@ def test_a_new_engine_and_its_revival(backend: TensorRtBackend, library: Library
         # Its kernels are compiled by a call with each number of frames.
         shapes = [call[2][0] for call in library.contexts[0].calls if call[0] == "shape"]
         assert shapes == [1, 2, 4]
-    assert backend.revive(blob).info == INFO
+    assert backend.deserialize(blob).info == INFO
     assert library.taken_kernels == ([b"kernels"] if Flavour.rtx else [])
     engine.session()(*buffers())
     assert library.contexts[-1].calls[-1] == ("execute", STREAM)
@@ -368,11 +368,11 @@ def test_an_engine_that_does_not_fit_the_gpu_is_refused_with_the_reason(
     backend: TensorRtBackend,
 ) -> None:
     with pytest.raises(EngineError, match=r"this GPU \(made for another GPU\)$"):
-        backend.revive(pack(b"foreign", b""))
+        backend.deserialize(pack(b"foreign", b""))
 
 
 def test_no_memory_for_a_session_is_an_error(backend: TensorRtBackend, library: Library) -> None:
-    engine = backend.revive(pack(b"engine", b""))
+    engine = backend.deserialize(pack(b"engine", b""))
     library.context_of = lambda: None
     with pytest.raises(EngineError, match="smaller --batch"):
         engine.session()
@@ -455,7 +455,7 @@ def test_int8_is_built_from_frames_and_found_again_without_them(
     store.publish(blob, manifest)
     found = int8_backend(store, None)
     assert found.key == new.key
-    assert found.revive(blob).info == engine.info
+    assert found.deserialize(blob).info == engine.info
     with pytest.raises(EngineError, match="built from frames"):
         found.compile()
 

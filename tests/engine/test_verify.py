@@ -16,7 +16,7 @@ from torch import Tensor
 from stream_cam.engine.base import Batch
 from stream_cam.engine.manifest import Figures
 from stream_cam.engine.openvino import OpenVinoBackend
-from stream_cam.engine.prepare import take_or_build
+from stream_cam.engine.prepare import load_or_build
 from stream_cam.engine.store import EngineStore
 from stream_cam.engine.verify import GATES, N_DRAWN, N_RANDOM, compare, verify
 from stream_cam.errors import EngineError
@@ -141,7 +141,7 @@ def test_an_engine_that_fails_is_not_kept(tmp_path: Path) -> None:
     engines = EngineStore(tmp_path)
     backend = ToyBackend(change=louder_features(0.01))
     with pytest.raises(EngineError, match="it is not used"):
-        take_or_build(backend, engines)
+        load_or_build(backend, engines)
     assert engines.read(KEY) is None
     assert engines.entries() == []
 
@@ -202,7 +202,7 @@ def test_frames_that_an_engine_leaves_unwritten_fail() -> None:
 def test_openvino_passes_and_its_figures_are_kept(tmp_path: Path) -> None:
     net = CamNet.from_module(untrained("resnet18", 13), name="resnet18", probe_hw=(64, 64))
     engines = EngineStore(tmp_path)
-    prepared = take_or_build(OpenVinoBackend(net, "abc", (64, 64)), engines)
+    prepared = load_or_build(OpenVinoBackend(net, "abc", (64, 64)), engines)
     assert prepared.built
     found = engines.read(prepared.manifest.key)
     assert found is not None

@@ -18,7 +18,7 @@ from stream_cam.config import EngineName, Fit, LookConfig, Precision
 from stream_cam.draw.layouts import Renderer
 from stream_cam.explain.explainer import Explainer
 from stream_cam.frame import BgrImage, Explanation, Frame
-from stream_cam.queues import Line, Turn
+from stream_cam.queues import OrderedGate, Ticket
 
 pytestmark = pytest.mark.needs_gpu
 
@@ -154,10 +154,10 @@ def test_steady_frames_in_flight_follow_one_another() -> None:
     made, alone = explainer(), on_cpu()
     times = {"smooth_seconds": 0.3, "hold_seconds": 0.1}
     frames = [frame(number, (480, 640)) for number in range(60)]
-    steady, line = SteadyMaps(**times), Line()
+    steady, line = SteadyMaps(**times), OrderedGate()
     wanted = [steady.update(alone.explain(each, keep_features=True)) for each in frames]
 
-    def work(each: Frame, turn: Turn) -> Explanation:
+    def work(each: Frame, turn: Ticket) -> Explanation:
         return made.explain_drawn(each, steady=SteadyMaps(**times), turn=turn)
 
     with ThreadPoolExecutor(3) as pool:
@@ -214,10 +214,10 @@ except EngineError as error:
     print("told:", error, flush=True)
 """
 FAILS_IN_FLIGHT = f"""{FAILS.partition("bright = ")[0]}
-from stream_cam.explain.graph.request import Order
+from stream_cam.explain.graph.request import FrameRequest
 
 bright = np.full((480, 640, 3), 255, np.uint8)
-with made.graphs.begun(pool.engine, made.plan((480, 640)), bright, Order()):
+with made.graphs.begun(pool.engine, made.plan((480, 640)), bright, FrameRequest()):
     for size_hw in ((333, 500), (480, 640)):
         try:
             made.explain_drawn(np.full((*size_hw, 3), 90, np.uint8))

@@ -15,11 +15,11 @@ from stream_cam.draw.layouts import Renderer
 from stream_cam.errors import EngineError
 from stream_cam.frame import BgrImage, Drawn, Explanation, Frame
 from stream_cam.pipeline.pipeline import Pipeline
-from stream_cam.queues import Line
+from stream_cam.queues import OrderedGate
 
 pytest.importorskip("triton", reason="no Triton for this system")
 
-from support.simulated_gpu import StandIn
+from support.simulated_gpu import SimulatedGpu
 
 from stream_cam.explain.graph.scheduler import FrameGraphs
 
@@ -37,7 +37,7 @@ class Varied(Frames):
             yield replace(frame, image_bgr=noise.astype(np.uint8))
 
 
-def on_gpu(gpu: StandIn, parallel: int = 1) -> TinyExplainer:
+def on_gpu(gpu: SimulatedGpu, parallel: int = 1) -> TinyExplainer:
     made = make_explainer(tiny_network(), parallel)
     made.graphs = FrameGraphs(gpu, made.weights, made._class_weight)
     return made
@@ -95,7 +95,7 @@ def pictures_of(
 )
 def test_a_file_looks_as_on_the_cpu(look: LookConfig, targets: tuple[int, ...]) -> None:
     expected, by_cpu, _ = pictures_of(make_explainer(tiny_network()), look, targets=targets)
-    gpu = StandIn(11)
+    gpu = SimulatedGpu(11)
     got, by_gpu, renderer = pictures_of(on_gpu(gpu, parallel=3), look, targets=targets)
     assert renderer.drawn_here == 0
     assert gpu.n_replayed == len(got)
@@ -114,7 +114,7 @@ def test_a_file_looks_as_on_the_cpu(look: LookConfig, targets: tuple[int, ...]) 
 
 def test_frames_that_change_their_size_keep_their_order() -> None:
     sizes = tuple((32, 32) if number // 3 % 2 else (24, 40) for number in range(12))
-    gpu = StandIn(12)
+    gpu = SimulatedGpu(12)
     got, explanations, renderer = pictures_of(
         on_gpu(gpu, parallel=3), LookConfig(smooth=0.2), sizes=sizes
     )
@@ -125,7 +125,7 @@ def test_frames_that_change_their_size_keep_their_order() -> None:
 
 
 def test_pictures_of_a_folder_cost_no_capture() -> None:
-    gpu = StandIn(13)
+    gpu = SimulatedGpu(13)
     source = Varied(3, size_hw=SIZE_HW)
     source.info = replace(source.info, still=True)
     explainer, kept = on_gpu(gpu), Kept()
@@ -135,7 +135,7 @@ def test_pictures_of_a_folder_cost_no_capture() -> None:
 
 
 def test_a_gpu_that_fails_ends_the_run_with_its_reason_and_closes_the_sinks() -> None:
-    explainer, kept = on_gpu(StandIn(14, fail_replay=5), parallel=3), Kept()
+    explainer, kept = on_gpu(SimulatedGpu(14, fail_replay=5), parallel=3), Kept()
     pipeline = Pipeline(Varied(40, size_hw=SIZE_HW), [kept], explainer, Renderer(explainer))
     with pytest.raises(EngineError, match="illegal memory access in replay 5"):
         run(pipeline)
@@ -145,7 +145,7 @@ def test_a_gpu_that_fails_ends_the_run_with_its_reason_and_closes_the_sinks() ->
 
 
 def test_a_change_of_the_look_while_it_runs_is_drawn_by_the_gpu_again() -> None:
-    gpu = StandIn(15)
+    gpu = SimulatedGpu(15)
     explainer = on_gpu(gpu)
     renderer = Counted(explainer, hud=False)
 
@@ -169,7 +169,7 @@ def test_a_change_of_the_look_while_it_runs_is_drawn_by_the_gpu_again() -> None:
 def test_live_frames_get_their_own_explanation_where_it_comes_soon() -> None:
     """Each frame is captured when the one before was shown; the second, when one is explained."""
     shown, explained = threading.Semaphore(1), threading.Event()
-    explainer = on_gpu(StandIn(16))
+    explainer = on_gpu(SimulatedGpu(16))
     renderer = Counted(explainer, hud=False)
 
     def before(index: int) -> None:
@@ -202,7 +202,7 @@ def test_live_frames_get_their_own_explanation_where_it_comes_soon() -> None:
 
 
 def test_live_frames_do_not_wait_for_a_slow_network() -> None:
-    explainer = on_gpu(StandIn(17))
+    explainer = on_gpu(SimulatedGpu(17))
     pipeline = Pipeline(Varied(1, live=True), [Kept()], explainer, Renderer(explainer))
     frame = next(iter(Varied(1)))
     late = explainer.explain_drawn(frame)
@@ -215,7 +215,7 @@ def test_live_frames_do_not_wait_for_a_slow_network() -> None:
 
 
 def test_those_in_a_line_pass_in_their_order() -> None:
-    line, passed = Line(), list[int]()
+    line, passed = OrderedGate(), list[int]()
     turns = [line.join() for _ in range(6)]
 
     def work(number: int) -> None:
@@ -234,7 +234,7 @@ def test_those_in_a_line_pass_in_their_order() -> None:
 
 
 def test_an_explanation_keeps_no_picture_once_it_was_drawn() -> None:
-    explainer = on_gpu(StandIn(18))
+    explainer = on_gpu(SimulatedGpu(18))
     _, explanations, _ = pictures_of(explainer, LookConfig(), n_frames=3)
     for explanation in explanations:
         assert explanation is not None

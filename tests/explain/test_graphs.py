@@ -31,20 +31,22 @@ from stream_cam.draw.layouts import Renderer
 from stream_cam.errors import EngineError
 from stream_cam.explain.explainer import Explainer
 from stream_cam.frame import Explanation, Frame
-from stream_cam.queues import Line, Turn
+from stream_cam.queues import OrderedGate, Ticket
 
 pytest.importorskip("triton", reason="no Triton for this system")
 
-from support.simulated_gpu import StandIn
+from support.simulated_gpu import SimulatedGpu
 
 from stream_cam.explain.graph.device import NotCapturedError
-from stream_cam.explain.graph.request import Order
+from stream_cam.explain.graph.request import FrameRequest
 from stream_cam.explain.graph.scheduler import FrameGraphs
 
 DEADLINE_SECONDS = 120.0
 
 
-def explainer(gpu: StandIn | None = None, *, fit: Fit = "stretch", n_slots: int = 3) -> Explainer:
+def explainer(
+    gpu: SimulatedGpu | None = None, *, fit: Fit = "stretch", n_slots: int = 3
+) -> Explainer:
     """On the CPU; with `gpu` through graphs on it."""
     made = Explainer.from_module(
         small_network(), labels=LABELS, engine="eager", device="cpu", input_size=SIDE, fit=fit
@@ -56,7 +58,7 @@ def explainer(gpu: StandIn | None = None, *, fit: Fit = "stretch", n_slots: int 
 
 @pytest.mark.parametrize("fit", ["stretch", "crop", "letterbox", "native"])
 def test_a_graph_says_and_draws_what_the_cpu_does(fit: Fit) -> None:
-    gpu, look = StandIn(1), LookConfig()
+    gpu, look = SimulatedGpu(1), LookConfig()
     on_cpu, on_gpu = explainer(fit=fit), explainer(gpu, fit=fit)
     for seed in range(3):
         image = picture(seed, (90, 160))
@@ -84,7 +86,7 @@ def test_a_graph_says_and_draws_what_the_cpu_does(fit: Fit) -> None:
 )
 def test_whole_pictures_equal_the_cpus_where_nothing_is_resized(look: LookConfig) -> None:
     """Frames as large as the network's input: both paths see the very same numbers."""
-    on_cpu, on_gpu = explainer(), explainer(StandIn(2))
+    on_cpu, on_gpu = explainer(), explainer(SimulatedGpu(2))
     for seed in range(2):
         each = frame(seed)
         expected = on_cpu.explain(each)
@@ -109,7 +111,7 @@ def test_whole_pictures_equal_the_cpus_where_nothing_is_resized(look: LookConfig
 
 
 def test_more_maps_than_there_are_are_as_many_as_on_the_cpu() -> None:
-    on_cpu, on_gpu = explainer(), explainer(StandIn())
+    on_cpu, on_gpu = explainer(), explainer(SimulatedGpu())
     for targets, n_maps in (([], 9), ([1, 2, 3, 4, 5, 6], 2), ([6], 5)):
         expected = on_cpu.explain(frame(1), targets or None, n_maps=n_maps)
         got = on_gpu.explain_drawn(frame(1), targets, n_maps=n_maps)
@@ -119,7 +121,7 @@ def test_more_maps_than_there_are_are_as_many_as_on_the_cpu() -> None:
 def test_frames_of_another_size_are_planned_once_and_it_is_said(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    gpu, look = StandIn(5), LookConfig()
+    gpu, look = SimulatedGpu(5), LookConfig()
     on_gpu = explainer(gpu)
     with caplog.at_level(logging.INFO, "stream_cam"):
         for seed in range(6):
@@ -134,7 +136,7 @@ def test_frames_of_another_size_are_planned_once_and_it_is_said(
 
 
 def test_older_sizes_are_forgotten() -> None:
-    gpu = StandIn(6)
+    gpu = SimulatedGpu(6)
     on_gpu = explainer(gpu, n_slots=1)
     for height in (20, 21, 22, 23, 20):
         on_gpu.explain_drawn(picture(1, (height, 32)))
@@ -146,7 +148,7 @@ def test_older_sizes_are_forgotten() -> None:
 @pytest.mark.parametrize("seed", range(2))
 def test_many_threads_get_each_its_own_frame(seed: int) -> None:
     look = LookConfig()
-    gpu = StandIn(seed)
+    gpu = SimulatedGpu(seed)
     on_gpu = explainer(gpu)
     images = [picture(number, (40, 64) if number % 5 else (24, 32)) for number in range(24)]
     alone = explainer()
@@ -160,14 +162,14 @@ def test_many_threads_get_each_its_own_frame(seed: int) -> None:
 
 
 def test_steady_frames_of_many_threads_follow_one_another() -> None:
-    on_cpu, on_gpu = explainer(), explainer(StandIn(7))
+    on_cpu, on_gpu = explainer(), explainer(SimulatedGpu(7))
     times = {"smooth_seconds": 0.3, "hold_seconds": 0.1}
     frames = [frame(number) for number in range(18)]
     steady = SteadyMaps(**times)
     expected = [steady.update(on_cpu.explain(each, keep_features=True)) for each in frames]
-    line = Line()
+    line = OrderedGate()
 
-    def explained(each: Frame, turn: Turn) -> Explanation:
+    def explained(each: Frame, turn: Ticket) -> Explanation:
         return on_gpu.explain_drawn(each, steady=SteadyMaps(**times), turn=turn)
 
     with ThreadPoolExecutor(3) as pool:
@@ -187,8 +189,8 @@ def test_steady_frames_of_many_threads_follow_one_another() -> None:
 def test_three_steady_frames_on_their_way_at_once_keep_their_order(seed: int) -> None:
     """All are given to the GPU before anybody waits, and the last one is waited for first."""
     on_cpu, made = explainer(), explainer()
-    graphs = FrameGraphs(StandIn(seed), made.weights, made._class_weight)
-    order = Order(smooth_seconds=0.3, hold_seconds=0.1)
+    graphs = FrameGraphs(SimulatedGpu(seed), made.weights, made._class_weight)
+    order = FrameRequest(smooth_seconds=0.3, hold_seconds=0.1)
     steady = SteadyMaps(smooth_seconds=0.3, hold_seconds=0.1)
     fit = plan_fit("stretch", (SIDE, SIDE), SIDE)
     assert made.engine is not None
@@ -212,7 +214,7 @@ def test_three_steady_frames_on_their_way_at_once_keep_their_order(seed: int) ->
 
 
 def test_maps_start_anew_on_frames_of_another_size() -> None:
-    on_gpu, steady = explainer(StandIn(8)), SteadyMaps(smooth_seconds=5.0)
+    on_gpu, steady = explainer(SimulatedGpu(8)), SteadyMaps(smooth_seconds=5.0)
     first = on_gpu.explain_drawn(frame(0), steady=steady)
     again = on_gpu.explain_drawn(frame(1), [first.targets[0].index], steady=steady)
     alone = explainer().explain(frame(1), first.targets[0].index)
@@ -225,7 +227,7 @@ def test_maps_start_anew_on_frames_of_another_size() -> None:
 
 
 def test_a_gpu_that_fails_loses_the_frames_after_and_says_why() -> None:
-    on_gpu = explainer(StandIn(9, fail_replay=4))
+    on_gpu = explainer(SimulatedGpu(9, fail_replay=4))
     look = LookConfig()
     for seed in range(4):
         each = frame(seed)
@@ -237,7 +239,7 @@ def test_a_gpu_that_fails_loses_the_frames_after_and_says_why() -> None:
 
 
 def test_a_failure_in_flight_reaches_all_who_wait() -> None:
-    on_gpu = explainer(StandIn(10, fail_replay=5))
+    on_gpu = explainer(SimulatedGpu(10, fail_replay=5))
 
     def outcome(seed: int) -> str:
         try:
@@ -255,11 +257,11 @@ def test_a_failure_in_flight_reaches_all_who_wait() -> None:
 def test_a_failure_in_flight_is_no_fault_of_the_frame_that_is_planned(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    made = explainer(StandIn(12, fail_replay=0))
+    made = explainer(SimulatedGpu(12, fail_replay=0))
     assert made.graphs is not None
     assert made.engine is not None
     fit = plan_fit("stretch", (SIDE, SIDE), SIDE)
-    with made.graphs.begun(made.engine, fit, picture(0), Order()):
+    with made.graphs.begun(made.engine, fit, picture(0), FrameRequest()):
         for size_hw in ((48, 80), (SIDE, SIDE)):
             with pytest.raises(
                 EngineError, match=r"GPU failed .*illegal memory access in replay 0"
@@ -269,20 +271,20 @@ def test_a_failure_in_flight_is_no_fault_of_the_frame_that_is_planned(
 
 
 def test_a_frame_that_is_given_up_on_a_lost_gpu_keeps_its_own_reason() -> None:
-    made = explainer(StandIn(fail_replay=0))
+    made = explainer(SimulatedGpu(fail_replay=0))
     assert made.graphs is not None
     assert made.engine is not None
     fit = plan_fit("stretch", (SIDE, SIDE), SIDE)
     with (
         pytest.raises(KeyboardInterrupt),
-        made.graphs.begun(made.engine, fit, picture(0), Order()),
+        made.graphs.begun(made.engine, fit, picture(0), FrameRequest()),
     ):
         raise KeyboardInterrupt
     with pytest.raises(EngineError, match=r"GPU failed .*illegal memory access in replay 0"):
         made.explain_drawn(frame(1))
 
 
-class Watched(StandIn):
+class Watched(SimulatedGpu):
     """Knows what of the memory that it gave is still there."""
 
     def __init__(self, *, fail_replay: int | None) -> None:
@@ -315,23 +317,23 @@ def test_memory_of_a_lost_gpu_is_never_freed(is_lost: bool) -> None:
 
 def test_an_engine_that_reads_on_the_host_is_not_captured() -> None:
     made = explainer()
-    graphs = FrameGraphs(StandIn(), made.weights, made._class_weight)
+    graphs = FrameGraphs(SimulatedGpu(), made.weights, made._class_weight)
     fit = plan_fit("stretch", (SIDE, SIDE), SIDE)
     with pytest.raises(NotCapturedError, match=r"cannot be captured .*not permitted when stream"):
-        graphs.explain(Reads(made), fit, picture(0), Order())
+        graphs.explain(Reads(made), fit, picture(0), FrameRequest())
 
 
 @pytest.mark.parametrize("upsampling", ["nearest", "bicubic"])
 def test_other_ways_to_upsample_are_drawn_too(upsampling: Upsampling) -> None:
     look = LookConfig(upsampling=upsampling)
-    on_gpu = explainer(StandIn())
+    on_gpu = explainer(SimulatedGpu())
     image = picture(3, (90, 160))
     got = on_gpu.explain_drawn(image, look=look)
     assert_drawn_as_on_the_cpu(taken(got, image, look)[0], image, got, look)
 
 
 def test_pictures_are_given_away_once_and_only_for_their_frame_and_look() -> None:
-    on_gpu, look = explainer(StandIn()), LookConfig()
+    on_gpu, look = explainer(SimulatedGpu()), LookConfig()
     for wrong in (
         (frame(0).image_bgr, look, False),  # equal, but another frame
         (None, replace(look, alpha=0.41), False),
@@ -350,7 +352,7 @@ def test_pictures_are_given_away_once_and_only_for_their_frame_and_look() -> Non
 
 
 def test_draw_is_explain_and_overlay() -> None:
-    on_cpu, on_gpu = explainer(), explainer(StandIn())
+    on_cpu, on_gpu = explainer(), explainer(SimulatedGpu())
     image = picture(3)
     for target in (None, "dog", 5, ["cat", "rat"]):
         expected, by_cpu = on_cpu.draw(image, target)

@@ -26,11 +26,11 @@ from stream_cam.frame import FloatArray
 
 pytest.importorskip("triton", reason="no Triton for this system")
 
-from support.simulated_gpu import StandIn
+from support.simulated_gpu import SimulatedGpu
 
 from stream_cam.explain.graph.cuda_device import CudaGpu, CudaStream
 from stream_cam.explain.graph.device import Graph, Stream, Work
-from stream_cam.explain.graph.request import Order
+from stream_cam.explain.graph.request import FrameRequest
 from stream_cam.explain.graph.scheduler import FrameGraphs
 
 DEADLINE_SECONDS = 300.0
@@ -74,7 +74,7 @@ class CountedStream(CudaStream):
 class Ground:
     """Where frames go through graphs."""
 
-    gpu: StandIn | CountedCuda
+    gpu: SimulatedGpu | CountedCuda
     engine: EngineName = "eager"
 
     def explainer(self, *, fit: Fit = "stretch", n_slots: int = 3) -> Explainer:
@@ -108,7 +108,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 @pytest.fixture(params=BOTH)
 def ground(request: pytest.FixtureRequest, store: Path) -> Ground:
     if request.param == "stand-in":
-        return Ground(StandIn(1))
+        return Ground(SimulatedGpu(1))
     require_gpu(request.param)
     return Ground(CountedCuda(), request.param)
 
@@ -232,7 +232,7 @@ def test_a_size_is_not_forgotten_while_a_frame_of_it_is_on_its_way(ground: Groun
     images = [picture(number, (40 + 8 * number, 64)) for number in range(4)]
     with ThreadPoolExecutor(1) as pool:
         fit = made.plan((40, 64))
-        with made.graphs.begun(made.engine, fit, images[0], Order(targets=(2,))) as slot:
+        with made.graphs.begun(made.engine, fit, images[0], FrameRequest(targets=(2,))) as slot:
             for image in images[1:3]:
                 made.explain_drawn(image)
             fourth = pool.submit(made.explain_drawn, images[3], [2])
@@ -251,7 +251,7 @@ def test_a_frame_that_is_given_up_is_done_before_its_slot_is_the_next_ones(groun
     assert made.graphs is not None
     assert made.engine is not None
     fit = made.plan((SIDE, SIDE))
-    steady, order = SteadyMaps(smooth_seconds=0.5), Order(targets=(3,), smooth_seconds=0.5)
+    steady, order = SteadyMaps(smooth_seconds=0.5), FrameRequest(targets=(3,), smooth_seconds=0.5)
     with (
         pytest.raises(KeyboardInterrupt),
         made.graphs.begun(made.engine, fit, picture(0), order, now_seconds=0.0),

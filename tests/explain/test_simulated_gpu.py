@@ -8,7 +8,7 @@ from torch import Tensor
 
 pytest.importorskip("triton", reason="no Triton for this system")
 
-from support.simulated_gpu import POISON, StandIn
+from support.simulated_gpu import POISON, SimulatedGpu
 
 SEEDS = range(20)
 
@@ -16,7 +16,7 @@ SEEDS = range(20)
 class Doubling:
     """Host memory in, twice of it plus what was there in a shared sum, out."""
 
-    def __init__(self, gpu: StandIn, total: Tensor) -> None:
+    def __init__(self, gpu: SimulatedGpu, total: Tensor) -> None:
         self.upload, self.download = gpu.host(4), gpu.host(4)
         self._given, self._made = gpu.memory(4), gpu.memory(4)
         self._gpu, self._total = gpu, total
@@ -39,8 +39,8 @@ class Doubling:
         self.stream.record(self.done)
 
 
-def doublings(seed: int) -> tuple[StandIn, Doubling, Doubling]:
-    gpu = StandIn(seed)
+def doublings(seed: int) -> tuple[SimulatedGpu, Doubling, Doubling]:
+    gpu = SimulatedGpu(seed)
     total = torch.zeros(4, dtype=torch.uint8)
     return gpu, Doubling(gpu, total), Doubling(gpu, total)
 
@@ -88,7 +88,7 @@ def test_a_missing_wait_between_streams_shows() -> None:
 
 
 def test_a_number_of_pythons_stays_what_it_was_at_the_capture() -> None:
-    gpu, factor = StandIn(), [2]
+    gpu, factor = SimulatedGpu(), [2]
     given, made = gpu.memory(4), gpu.memory(4)
     stream, done = gpu.stream(), gpu.event()
     given.fill_(7)
@@ -102,7 +102,7 @@ def test_a_number_of_pythons_stays_what_it_was_at_the_capture() -> None:
 
 @pytest.mark.parametrize("read", [lambda t: t.sum().item(), lambda t: bool(t.any()), torch.nonzero])
 def test_a_read_by_the_host_cannot_be_captured(read: object) -> None:
-    gpu = StandIn()
+    gpu = SimulatedGpu()
     given = gpu.memory(4)
     with pytest.raises(RuntimeError, match="operation not permitted when stream is capturing"):
         gpu.stream().capture(lambda: read(given))  # type: ignore[operator]
@@ -119,7 +119,7 @@ def test_a_wait_is_for_the_last_record_so_far() -> None:
 
 
 def test_a_lost_device_tells_all_who_wait() -> None:
-    gpu = StandIn(fail_replay=1)
+    gpu = SimulatedGpu(fail_replay=1)
     total = torch.zeros(4, dtype=torch.uint8)
     first, second = Doubling(gpu, total), Doubling(gpu, total)
     first.start(1)

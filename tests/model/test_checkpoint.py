@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from stream_cam.errors import WeightsError
 from stream_cam.model.camnet import build_network, load_parameters
-from stream_cam.model.key_names import in_torchvisions_words
+from stream_cam.model.key_names import to_torchvision_names
 from stream_cam.model.state_dicts import find_parameters, fits
 from stream_cam.model.torchvision_models import shapes_of
 from stream_cam.model.weights import Weights, load_weights
@@ -305,7 +305,7 @@ def test_resnet_of_transformers(model: str, prefix: str) -> None:
 
 def test_other_networks_of_transformers_keep_their_names() -> None:
     keys = {"vit.embeddings.cls_token": torch.ones(1), "classifier.1.weight": torch.ones(1)}
-    assert in_torchvisions_words(keys).keys() == keys.keys()
+    assert to_torchvision_names(keys).keys() == keys.keys()
 
 
 # Data beside the weights

@@ -41,8 +41,8 @@ from stream_cam.sinks.images import FolderSink
 from stream_cam.sinks.null import NullSink
 from stream_cam.sinks.video.sink import VideoSink
 from stream_cam.sources import open_source
-from stream_cam.sources.base import Away, Health
-from stream_cam.sources.reconnecting import HealingSource
+from stream_cam.sources.base import Health, Outage
+from stream_cam.sources.reconnecting import ReconnectingSource
 
 
 @pytest.fixture(scope="module")
@@ -736,10 +736,10 @@ class Camera(Frames):
         yield from super().__iter__()
         wait(self.stopped)
 
-    def status(self) -> Away | None:
+    def status(self) -> Outage | None:
         if not self.seen.is_set():
             return None
-        return Away(True, 3.2, 1, 0.5, "lost", "the connection was cut")
+        return Outage(True, 3.2, 1, 0.5, "lost", "the connection was cut")
 
     def stop(self) -> None:
         self.stopped.set()
@@ -820,7 +820,7 @@ def test_camera_that_hangs_does_not_hold_up_the_end(explainer: TinyExplainer) ->
             hangs.set()
             forever.wait(DEADLINE_SECONDS * 3)
 
-    source = HealingSource("0", lambda: Frames(10, live=True, before=before))
+    source = ReconnectingSource("0", lambda: Frames(10, live=True, before=before))
     stopped = []
 
     def stop() -> None:

@@ -9,10 +9,10 @@ from support.pipeline_parts import TinyExplainer, Watched, make_explainer, tiny_
 
 from stream_cam.draw.layouts import Renderer
 from stream_cam.frame import BgrImage, Frame
-from stream_cam.pipeline.presenter import Painter, map_opacity
-from stream_cam.sources.base import Away
+from stream_cam.pipeline.presenter import Presenter, map_opacity
+from stream_cam.sources.base import Outage
 
-AWAY = Away(True, 3.2, 1, 0.5, "lost", "the connection was cut")
+AWAY = Outage(True, 3.2, 1, 0.5, "lost", "the connection was cut")
 
 
 @pytest.fixture(scope="module")
@@ -47,30 +47,30 @@ def test_map_never_jumps() -> None:
 
 def test_painter_keeps_count_of_ages_in_live_runs_only(explainer: TinyExplainer) -> None:
     explanation = explainer.explain(frame_at(0.0))
-    painter = Painter(explainer, Watched(explainer), live=True)
-    assert painter.paint(frame_at(0.0), None).explanation is None
-    assert painter.age_seconds is None
+    presenter = Presenter(explainer, Watched(explainer), live=True)
+    assert presenter.paint(frame_at(0.0), None).explanation is None
+    assert presenter.age_seconds is None
     seconds = (-0.1, 0.2, 0.6, 5.0)
-    pictures = [painter.paint(frame_at(after), explanation) for after in seconds]
+    pictures = [presenter.paint(frame_at(after), explanation) for after in seconds]
     assert [picture.explanation is None for picture in pictures] == [False, False, False, True]
-    assert painter.age_seconds == 5.0
-    assert painter.stale == 2
-    found = painter.ages.percentiles()
+    assert presenter.age_seconds == 5.0
+    assert presenter.stale == 2
+    found = presenter.ages.percentiles()
     assert found is not None
     assert found.count == 4
     assert found.mean_ms == pytest.approx((0 + 200 + 600 + 5000) / 4)
 
-    lossless = Painter(explainer, Watched(explainer), live=False)
+    lossless = Presenter(explainer, Watched(explainer), live=False)
     assert lossless.paint(frame_at(5.0), explanation).explanation is explanation
     assert (lossless.stale, lossless.age_seconds) == (0, None)
 
 
 def test_away_picture_repeats_the_last_one(explainer: TinyExplainer) -> None:
-    painter = Painter(explainer, Watched(explainer), live=True)
-    assert painter.paint_away(AWAY) is None
-    last = painter.paint(frame_at(0.0), None)
-    away = painter.paint_away(AWAY)
-    silent = painter.paint_away(replace(AWAY, reconnecting=False))
+    presenter = Presenter(explainer, Watched(explainer), live=True)
+    assert presenter.paint_away(AWAY) is None
+    last = presenter.paint(frame_at(0.0), None)
+    away = presenter.paint_away(AWAY)
+    silent = presenter.paint_away(replace(AWAY, reconnecting=False))
     assert away is not None
     assert silent is not None
     assert away.repeated
@@ -88,11 +88,11 @@ def test_pictures_of_files_do_not_depend_on_the_speed_of_the_machine(
     explanation = explainer.explain(frame)
 
     def pictures(fps: float) -> list[BgrImage]:
-        painter = Painter(explainer, Renderer(explainer), live=live)
-        painter.fps = fps
-        drawn = painter.paint(frame, explanation)
-        painter.fps = fps
-        paused = painter.paint_paused(explanation)
+        presenter = Presenter(explainer, Renderer(explainer), live=live)
+        presenter.fps = fps
+        drawn = presenter.paint(frame, explanation)
+        presenter.fps = fps
+        paused = presenter.paint_paused(explanation)
         assert paused is not None
         return [drawn.image_bgr, paused.image_bgr]
 

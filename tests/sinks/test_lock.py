@@ -12,7 +12,7 @@ from stream_cam.cli.recover import recover
 from stream_cam.config import RecordConfig
 from stream_cam.errors import OutputExistsError
 from stream_cam.sinks import Picture, SegmentSink, StreamInfo, VideoSink, check_output
-from stream_cam.sinks.video.lock import Claim
+from stream_cam.sinks.video.lock import RecordingLock
 from stream_cam.sources import VideoSource
 
 
@@ -41,7 +41,7 @@ def test_what_a_second_run_left_is_not_told_of_while_it_is_written(
     config = RecordConfig(segment="10m")
     part = tmp_path / "out-20261122T101500.part.mp4"
     part.write_bytes(b"")
-    with Claim(part):
+    with RecordingLock(part):
         SegmentSink(str(tmp_path / "out.mp4"), live, config)
         assert not caplog.messages
     SegmentSink(str(tmp_path / "out.mp4"), live, config)

@@ -18,7 +18,7 @@ from stream_cam.config import RecordConfig
 from stream_cam.errors import SinkError
 from stream_cam.frame import Frame
 from stream_cam.sinks import Picture, SegmentSink, StreamInfo
-from stream_cam.sinks.video.retention import Keep
+from stream_cam.sinks.video.retention import Retention
 from stream_cam.sinks.video.segment_names import live_name, segments_of
 from stream_cam.sinks.video.sink import n_pictures_in
 
@@ -148,7 +148,7 @@ def test_wall_clock_that_is_set_meanwhile_makes_nothing_old(
 ) -> None:
     """A machine without a battery begins in 1970, until it hears what year it is."""
     config = RecordConfig(segment="10", keep="60s")
-    keep = Keep(tmp_path / "out.mp4", config, clock)
+    keep = Retention(tmp_path / "out.mp4", config, clock)
     first = earlier(tmp_path, datetime(1970, 1, 2))
     assert keep.finished(first) == []
     clock.seconds = 10.0

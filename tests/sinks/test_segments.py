@@ -42,7 +42,7 @@ from stream_cam.sinks.video.segment_names import is_segment_of, live_name, segme
 from stream_cam.sinks.video.segments import SegmentSink
 from stream_cam.sinks.video.sink import n_pictures_in
 from stream_cam.sources import VideoSource
-from stream_cam.sources.base import Away, Health
+from stream_cam.sources.base import Health, Outage
 from stream_cam.sources.cut import cut_out
 
 SIZE_HW = (48, 64)
@@ -453,11 +453,11 @@ class Camera(Frames):
             # Each is drawn and written before the next comes.
             assert self.seen.acquire(timeout=DEADLINE_SECONDS)
 
-    def status(self) -> Away | None:
+    def status(self) -> Outage | None:
         if not self.away:
             return None
         self.asked += 1
-        return Away(True, self.asked / 25, 1, 0.5, "lost", "the connection was cut")
+        return Outage(True, self.asked / 25, 1, 0.5, "lost", "the connection was cut")
 
     def stop(self) -> None:
         self.returns.set()

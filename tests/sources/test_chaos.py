@@ -17,12 +17,12 @@ from support.push_endpoint import PushEndpoint
 from support.rtsp_harness import FfmpegServer, RtspServer, free_port, rtsp_server_problem
 from support.waiting import wait_until
 
-from stream_cam.closing import Closes
+from stream_cam.closing import Closeable
 from stream_cam.config import CaptureConfig
 from stream_cam.errors import SourceError, SourceNotFoundError
 from stream_cam.frame import Frame
 from stream_cam.sources import open_source
-from stream_cam.sources.reconnecting import HealingSource
+from stream_cam.sources.reconnecting import ReconnectingSource
 
 DEADLINE_SECONDS = 40.0
 KILLS = int(os.environ.get("STREAM_CAM_KILLS", "3"))
@@ -31,12 +31,12 @@ FROZEN_SECONDS = 8.0
 BRISK = CaptureConfig(open_timeout_seconds=3.0, read_timeout_seconds=1.0)
 
 
-class Viewer(Closes):
+class Viewer(Closeable):
     """Reads a live source in a thread; tests wait for what it has seen."""
 
     def __init__(self, uri: str, config: CaptureConfig = BRISK) -> None:
         source = open_source(uri, config)
-        assert isinstance(source, HealingSource)
+        assert isinstance(source, ReconnectingSource)
         self.source = source
         self.error: BaseException | None = None
         self.last: Frame | None = None

@@ -17,10 +17,10 @@ from support.held_clock import DEADLINE_SECONDS
 from support.material import write_video
 from support.pipeline_parts import Frames
 
-from stream_cam.closing import Closes
+from stream_cam.closing import Closeable
 from stream_cam.config import CaptureConfig
 from stream_cam.frame import BgrImage, Frame
-from stream_cam.sources import HealingSource, VideoSource, open_source
+from stream_cam.sources import ReconnectingSource, VideoSource, open_source
 from stream_cam.sources.base import SourceInfo
 from stream_cam.sources.playout import Playout, PlayoutSource, SeenFrames, names_segments
 
@@ -145,7 +145,7 @@ def number(image: BgrImage) -> int:
     return low + 14 * high
 
 
-class LiveHls(Closes):
+class LiveHls(Closeable):
     """A playlist of the newest four segments of a second, at one port, which can go away."""
 
     def __init__(self, folder: Path, n_segments: int) -> None:
@@ -206,7 +206,7 @@ def test_live_hls_over_an_outage(tmp_path: Path) -> None:
     with LiveHls(tmp_path, 19) as server:
         server.start()
         with open_source(f"http://127.0.0.1:{server.port}/live.m3u8") as source:
-            assert isinstance(source, HealingSource)
+            assert isinstance(source, ReconnectingSource)
             assert source.info.live
             frames = ((number(frame.image_bgr), time.monotonic()) for frame in source)
             found = list(islice(frames, 25))

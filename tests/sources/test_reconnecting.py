@@ -15,19 +15,19 @@ import numpy as np
 import pytest
 from support.held_clock import DEADLINE_SECONDS, Even, HeldClock
 
-from stream_cam.closing import Closes
+from stream_cam.closing import Closeable
 from stream_cam.config import CaptureConfig
 from stream_cam.errors import SourceError, SourceErrorKind, UsageError
 from stream_cam.frame import Frame
 from stream_cam.sinks import Picture, StreamInfo, VideoSink
 from stream_cam.sources import VideoSource
-from stream_cam.sources.base import Heals, SourceInfo
-from stream_cam.sources.reconnecting import LOOKS_PERMANENT, HealingSource
+from stream_cam.sources.base import Reconnects, SourceInfo
+from stream_cam.sources.reconnecting import LOOKS_PERMANENT, ReconnectingSource
 
 URI = "rtsp://me:s3cret@cam/stream"
 
 
-class Line(Closes):
+class Line(Closeable):
     """One connection: gives what is put into it; an exception is raised, None is the end."""
 
     def __init__(
@@ -75,7 +75,7 @@ class Watched:
         self.clock = HeldClock()
         self.opened = 0
         self._lines = list(lines)
-        self.source = HealingSource(
+        self.source = ReconnectingSource(
             URI,
             self._open,
             CaptureConfig(give_up_after=give_up_after),
@@ -331,7 +331,7 @@ def test_gives_up_in_the_middle_of_a_hang() -> None:
 def test_status_tells_what_the_picture_shows() -> None:
     first, second = Line().give(), Line()
     watched = Watched(first, second)
-    assert isinstance(watched.source, Heals)
+    assert isinstance(watched.source, Reconnects)
     watched.frame()
     watched.clock.advance(0.04)
     first.give()
@@ -389,7 +389,7 @@ def test_mistake_in_the_program_is_not_healed() -> None:
 def test_old_first_frame_is_not_given_out_as_new() -> None:
     line = Line().give()
     clock = HeldClock()
-    with HealingSource(URI, lambda: line, clock=clock) as source:
+    with ReconnectingSource(URI, lambda: line, clock=clock) as source:
         clock.advance(8.0)  # the models are loaded
         line.give()
         assert next(iter(source)).index == 0
@@ -401,7 +401,7 @@ def test_time_that_the_models_take_is_no_interval() -> None:
     """Else a frame that waited is followed by the next one at once, and a slow camera is quiet."""
     line = Line().give()
     clock = HeldClock()
-    with HealingSource(URI, lambda: line, clock=clock) as source:
+    with ReconnectingSource(URI, lambda: line, clock=clock) as source:
         frames = iter(source)
         for seconds in (8.0, 0.1, 2.5):
             clock.advance(seconds)

@@ -14,7 +14,7 @@ from stream_cam.config import CaptureConfig
 from stream_cam.errors import SourceError, SourceNotFoundError, UsageError
 from stream_cam.frame import BgrImage, Frame
 from stream_cam.sources.camera import CameraSource, camera_index, check_camera, list_cameras
-from stream_cam.sources.reconnecting import HealingSource
+from stream_cam.sources.reconnecting import ReconnectingSource
 
 
 class FakeDevice:
@@ -206,7 +206,7 @@ def test_camera_that_is_unplugged_comes_back() -> None:
         return device[-1]
 
     clock = HeldClock()
-    source = HealingSource(
+    source = ReconnectingSource(
         "0",
         lambda: CameraSource("0", check=lambda index: None, opener=opener),
         clock=clock,

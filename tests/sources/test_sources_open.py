@@ -12,7 +12,7 @@ from conftest import VideoMaker
 
 from stream_cam.config import CaptureConfig
 from stream_cam.errors import SourceError, SourceNotFoundError, StreamCamError, UsageError
-from stream_cam.sources import HealingSource, ImagesSource, VideoSource, open_source
+from stream_cam.sources import ImagesSource, ReconnectingSource, VideoSource, open_source
 
 CONFIG = CaptureConfig(open_timeout_seconds=3, read_timeout_seconds=3, give_up_after=1)
 
@@ -36,8 +36,8 @@ def fails(uri: str) -> str:
 
 @pytest.mark.parametrize(
     ("uri", "kind"),
-    [(uri, HealingSource) for uri in ("0", "12", "/dev/video3")]
-    + [(f"{scheme}://host/x", HealingSource) for scheme in ("rtsp", "rtsps", "http", "https")],
+    [(uri, ReconnectingSource) for uri in ("0", "12", "/dev/video3")]
+    + [(f"{scheme}://host/x", ReconnectingSource) for scheme in ("rtsp", "rtsps", "http", "https")],
 )
 def test_uri_decides_the_source_without_opening_it(uri: str, kind: type) -> None:
     assert isinstance(open_source(uri, CONFIG), kind)
@@ -45,7 +45,7 @@ def test_uri_decides_the_source_without_opening_it(uri: str, kind: type) -> None
 
 def test_video_file_on_a_web_server_is_not_waited_for() -> None:
     assert isinstance(open_source("https://u:p/w@host/clip.MP4?x=1", CONFIG), VideoSource)
-    assert isinstance(open_source("http://host/clip.mp4", CONFIG, live=True), HealingSource)
+    assert isinstance(open_source("http://host/clip.mp4", CONFIG, live=True), ReconnectingSource)
 
 
 def test_stream_of_which_every_frame_counts_does_not_reconnect() -> None:

@@ -14,7 +14,7 @@ from support.waiting import wait_until
 
 from stream_cam.config import CaptureConfig
 from stream_cam.errors import SourceError, UsageError
-from stream_cam.sources import HealingSource, open_source
+from stream_cam.sources import ReconnectingSource, open_source
 
 OK = b"HTTP/1.0 200 OK\r\nContent-Type: image/png\r\n"
 CONFIG = CaptureConfig(open_timeout_seconds=5, read_timeout_seconds=5, poll=0.02)
@@ -41,7 +41,7 @@ def in_turn(*answers: bytes) -> Callable[[bytes], bytes]:
 def test_picture_that_has_not_changed_is_no_new_frame() -> None:
     with QuirkyServer(in_turn(A, A, A, A, B, B, C), ends=True) as server:
         with open_source(server.url, CONFIG) as source:
-            assert isinstance(source, HealingSource)
+            assert isinstance(source, ReconnectingSource)
             assert source.info.live
             assert source.info.fps == 50
             assert not source.info.still
@@ -58,7 +58,7 @@ def test_picture_that_never_changes_is_no_silence() -> None:
     answers = [A] * 20 + [B]
     with QuirkyServer(in_turn(*answers), ends=True) as server:
         with open_source(server.url, config) as source:
-            assert isinstance(source, HealingSource)
+            assert isinstance(source, ReconnectingSource)
             wait_until(lambda: len(server.requests) >= 5)
             frames = list(islice(source, 2))
             assert source.status() is None
@@ -74,7 +74,7 @@ def test_fetch_that_fails_heals_like_a_camera(fault: bytes) -> None:
         QuirkyServer(in_turn(A, fault, A, B), ends=True) as server,
         open_source(server.url, CONFIG) as source,
     ):
-        assert isinstance(source, HealingSource)
+        assert isinstance(source, ReconnectingSource)
         frames = list(islice(source, 2))
     assert [round(float(frame.image_bgr.mean())) for frame in frames] == [10, 20]
     assert (source.health.connections, source.health.recoveries) == (2, 1)
@@ -93,7 +93,7 @@ def test_damaged_picture_is_counted_and_left_out() -> None:
 def test_wait_between_two_fetches_is_ended_at_once() -> None:
     with QuirkyServer(A, ends=True) as server:
         source = open_source(server.url, CaptureConfig(poll=3600))
-        assert isinstance(source, HealingSource)
+        assert isinstance(source, ReconnectingSource)
         start = time.monotonic()
         with source:
             frames = iter(source)

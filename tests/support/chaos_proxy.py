@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from stream_cam.closing import Closes
+from stream_cam.closing import Closeable
 
 Fault = Literal["none", "flip", "stall", "trickle", "cut", "handshake"]
 
@@ -26,7 +26,7 @@ class Counts:
     cut: int = 0
 
 
-class ChaosProxy(Closes):
+class ChaosProxy(Closeable):
     """Passes bytes to a server and back; `fault` says what it does to what the server sends.
 
     flip: one byte in each `every` is changed; stall: nothing passes; trickle: 50 bytes a tick;

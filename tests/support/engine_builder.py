@@ -18,8 +18,8 @@ from typing import Any
 from support import toy_engine
 
 from stream_cam.engine import store
-from stream_cam.engine.base import Engine, OnStage, tell_nobody
-from stream_cam.engine.prepare import take_or_build
+from stream_cam.engine.base import Engine, OnStage, ignore_progress
+from stream_cam.engine.prepare import load_or_build
 
 
 def say_and_wait(word: str) -> None:
@@ -28,7 +28,7 @@ def say_and_wait(word: str) -> None:
 
 
 class WaitingBackend(toy_engine.ToyBackend):
-    def compile(self, on_stage: OnStage = tell_nobody) -> tuple[Engine, bytes]:
+    def compile(self, on_stage: OnStage = ignore_progress) -> tuple[Engine, bytes]:
         say_and_wait("compile")
         return super().compile(on_stage)
 
@@ -63,7 +63,7 @@ def build(folder: str, stop: str, pipes: str) -> None:
         stop_in_publication(stop)
     backend = WaitingBackend() if stop == "compile" else toy_engine.ToyBackend()
     say_and_wait(str(os.getpid()))
-    prepared = take_or_build(backend, store.EngineStore(Path(folder)), force=stop == "replace")
+    prepared = load_or_build(backend, store.EngineStore(Path(folder)), force=stop == "replace")
     print("built" if prepared.built else "taken", flush=True)
 
 

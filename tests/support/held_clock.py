@@ -8,7 +8,7 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 
 from stream_cam.sinks.video import retention
-from stream_cam.sources.reconnecting import Clock
+from stream_cam.sources.reconnecting import MonotonicClock
 
 DEADLINE_SECONDS = 20.0
 """Nothing here takes a second on a quiet machine; a hang is what this is to find."""
@@ -17,7 +17,7 @@ DEADLINE_SECONDS = 20.0
 NOON = datetime(2026, 11, 22, 12)
 
 
-class HeldTime(retention.Clock):
+class HeldTime(retention.SystemClock):
     """Noon."""
 
     def __init__(self) -> None:
@@ -37,7 +37,7 @@ class Even(random.Random):
         return 1.0
 
 
-class HeldClock(Clock):
+class HeldClock(MonotonicClock):
     """Those who wait by it wait until it is moved on, or until what they wait for is there."""
 
     def __init__(self) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from stream_cam.closing import Closes
+from stream_cam.closing import Closeable
 from stream_cam.draw.hud import HudStatus
 from stream_cam.draw.layouts import Renderer
 from stream_cam.errors import SinkError
@@ -61,7 +61,7 @@ WITHOUT_END = 10**12
 """Frames that come as fast as they can be drawn are a million in a few seconds."""
 
 
-class Frames(Closes):
+class Frames(Closeable):
     """A source that yields numbered frames, and does `before` ahead of each of them."""
 
     def __init__(

@@ -8,13 +8,13 @@ from collections.abc import Iterator
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-from stream_cam.closing import Closes
+from stream_cam.closing import Closeable
 
 _PIECES_KEPT = 256
 _TICK_SECONDS = 0.1
 
 
-class PushEndpoint(Closes):
+class PushEndpoint(Closeable):
     """What is posted to `url` is sent on to everyone who gets it; 503 while nobody posts."""
 
     def __init__(self) -> None:

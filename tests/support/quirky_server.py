@@ -8,13 +8,13 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 
-from stream_cam.closing import Closes
+from stream_cam.closing import Closeable
 
 Answer = Callable[[bytes], bytes]
 """Makes the bytes that a request is answered with; none: the connection is closed."""
 
 
-class QuirkyServer(Closes):
+class QuirkyServer(Closeable):
     """Answers each connection once.
 
     Args:

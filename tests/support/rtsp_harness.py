@@ -10,7 +10,7 @@ import subprocess
 import threading
 from pathlib import Path
 
-from stream_cam.closing import Closes
+from stream_cam.closing import Closeable
 
 SYSTEM_PYTHON = "/usr/bin/python3"
 SERVER = Path(__file__).with_name("rtsp_server.py")
@@ -37,7 +37,7 @@ def rtsp_server_problem() -> str | None:
     return None
 
 
-class RtspServer(Closes):
+class RtspServer(Closeable):
     """GStreamer's RTSP server in a process of its own, always at the same port.
 
     Args:

@@ -42,13 +42,13 @@ def kernels(device: str) -> None:
 
 
 def choice(device: str) -> None:
-    from stream_cam.cam.classes import N_HELD, Clock, choose_classes, choose_classes_reference
+    from stream_cam.cam.classes import N_HELD, FrameTiming, choose_classes, choose_classes_reference
 
     for n_classes, n_shown, hold in ((1000, 1, 0.5), (7, 5, 0.0), (1, 1, 0.5), (33, 3, 0.5)):
         logits = _noise(1, n_classes) * 4
         locked = torch.full((n_shown,), -1)
-        clock = torch.zeros(len(Clock), dtype=torch.float64)
-        clock[Clock.HOLD], clock[Clock.GAP] = hold, 1.0
+        clock = torch.zeros(len(FrameTiming), dtype=torch.float64)
+        clock[FrameTiming.HOLD], clock[FrameTiming.GAP] = hold, 1.0
         shapes = {"best": (min(5, n_classes),), "classes": (1, n_shown)}
         got, expected = (
             {
@@ -150,7 +150,7 @@ def _nv12(device: str, size_hw: tuple[int, int]) -> None:
 
 
 def _maps(device: str) -> None:
-    from stream_cam.cam.classes import Clock
+    from stream_cam.cam.classes import FrameTiming
     from stream_cam.cam.maps import class_maps, class_maps_reference, scale_maps
     from stream_cam.cam.reference import scale_cam
     from stream_cam.cam.smooth import smooth_maps, smooth_maps_reference
@@ -165,13 +165,13 @@ def _maps(device: str) -> None:
         scaled, cams = (torch.zeros(1, 3, *CAM_HW, device=place) for _ in range(2))
         chosen = classes.to(place)
         sums(features.to(place), weight.to(place), chosen, scaled=scaled, cams=cams)
-        clock = torch.zeros(len(Clock), dtype=torch.float64)
-        clock[Clock.SMOOTH], clock[Clock.GAP] = 0.2, 1.0
+        clock = torch.zeros(len(FrameTiming), dtype=torch.float64)
+        clock[FrameTiming.SMOOTH], clock[FrameTiming.GAP] = 0.2, 1.0
         seconds = torch.full((11,), torch.nan, dtype=torch.float64, device=place)
         values = torch.zeros(11, 2 + CAM_HW[0] * CAM_HW[1], dtype=torch.float64, device=place)
         ranges = torch.zeros(1, 3, 2, device=place)
         for now in (0.0, 0.04):
-            clock[Clock.NOW] = now
+            clock[FrameTiming.NOW] = now
             smooths(cams, chosen, clock.to(place), seconds, values, ranges=ranges)
         results.append([scaled.cpu(), cams.cpu(), ranges.cpu()])
     for got, expected in zip(*results, strict=True):

@@ -37,7 +37,7 @@ _LONGEST_TURN = 12
 """Steps of one stream before another may come."""
 
 
-class StandIn:
+class SimulatedGpu:
     """Stands in for a GPU.
 
     Args:
@@ -56,7 +56,7 @@ class StandIn:
         self.fail_replay = fail_replay
         self._random = random.Random(seed)
         self._lock = threading.RLock()
-        self._streams: list[StandInStream] = []
+        self._streams: list[SimulatedStream] = []
         self._failure: str | None = None
         self._recorder: _Recorder | None = None
 
@@ -73,13 +73,13 @@ class StandIn:
         target.copy_(source)
 
     def stream(self) -> Stream:
-        stream = StandInStream(self)
+        stream = SimulatedStream(self)
         with self._lock:
             self._streams.append(stream)
         return stream
 
     def event(self) -> Event:
-        return StandInEvent(self)
+        return SimulatedEvent(self)
 
     def settle(self) -> None:
         with self._lock:
@@ -134,8 +134,8 @@ class StandIn:
             yield
 
 
-class StandInEvent:
-    def __init__(self, gpu: StandIn) -> None:
+class SimulatedEvent:
+    def __init__(self, gpu: SimulatedGpu) -> None:
         self._gpu = gpu
         self.n_recorded = 0
         self.n_reached = 0
@@ -145,10 +145,10 @@ class StandInEvent:
         self._gpu.run_until(lambda: self.n_reached >= wanted)
 
 
-class StandInStream:
+class SimulatedStream:
     """A queue of replays, records of events and waits for them."""
 
-    def __init__(self, gpu: StandIn) -> None:
+    def __init__(self, gpu: SimulatedGpu) -> None:
         self._gpu = gpu
         self.steps: deque[tuple[str, Any, int]] = deque()
 
@@ -161,13 +161,13 @@ class StandInStream:
             self.steps.append(("replay", self._gpu.replayed(graph), 0))
 
     def record(self, event: Event) -> None:
-        assert isinstance(event, StandInEvent)
+        assert isinstance(event, SimulatedEvent)
         with self._gpu._lock:
             event.n_recorded += 1
             self.steps.append(("record", event, event.n_recorded))
 
     def wait(self, event: Event) -> None:
-        assert isinstance(event, StandInEvent)
+        assert isinstance(event, SimulatedEvent)
         with self._gpu._lock:
             self.steps.append(("wait", event, event.n_recorded))
 

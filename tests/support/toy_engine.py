@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from stream_cam.config import Precision
-from stream_cam.engine.base import Engine, EngineInfo, OnStage, Session, tell_nobody
+from stream_cam.engine.base import Engine, EngineInfo, OnStage, Session, ignore_progress
 from stream_cam.engine.manifest import EngineKey
 from stream_cam.errors import EngineError
 from stream_cam.model.camnet import CamNet
@@ -86,12 +86,12 @@ class ToyBackend:
         self.n_compiled = 0
         self.n_revived = 0
 
-    def compile(self, on_stage: OnStage = tell_nobody) -> tuple[Engine, bytes]:
+    def compile(self, on_stage: OnStage = ignore_progress) -> tuple[Engine, bytes]:
         self.n_compiled += 1
         engine = ToyEngine(self.net, self.change, self.key.precision)
         return engine, toy_blob(self.key)
 
-    def revive(self, blob: bytes) -> Engine:
+    def deserialize(self, blob: bytes) -> Engine:
         self.n_revived += 1
         if blob != toy_blob(self.key):
             raise EngineError("not my blob")

@@ -303,9 +303,9 @@ def test_what_is_not_live_does_not_look_live(page: Page, shown: Show) -> None:
 def test_page_notices_a_silent_server_and_comes_back(page: Page, shown: Show) -> None:
     """As when the network is gone: the connection is open, and nothing comes."""
     silence = threading.Event()
-    page_sink = next(o.sink for o in shown.pipeline._outlets if o.sink.url)
+    page_sink = next(o.sink for o in shown.pipeline._sink_queues if o.sink.url)
     assert isinstance(page_sink, WebSink)
-    loop = page_sink._desk.viewers._loop
+    loop = page_sink._page_state.viewers._loop
     assert loop is not None
     loop.call_soon_threadsafe(silence.wait, 30)
     try:

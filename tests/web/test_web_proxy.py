@@ -95,12 +95,12 @@ def test_page_without_websockets_falls_back_and_says_so(
         assert "No WebSocket gets through" in view.locator("#fallback").inner_text()
         number = view.evaluate("Number(picture.dataset.n)")
         until(view, f"Number(picture.dataset.n) > {number + 20}")
-        assert view.locator("#bars .name").first.inner_text() in page.sink._desk.labels
+        assert view.locator("#bars .name").first.inner_text() in page.sink._page_state.labels
         until(view, "viewers.innerText === '1'")
         view.keyboard.press("c")
         wait_until(lambda: not page.settings.cam)
         until(view, "document.getElementById('cam').ariaPressed === 'false'")
         page.settings.paused = True  # by somebody else
         until(view, "document.body.dataset.state === 'paused'")
-        page.sink._desk.viewers.end('{"type": "end"}')
+        page.sink._page_state.viewers.end('{"type": "end"}')
         until(view, "document.body.dataset.state === 'ended'")

@@ -19,8 +19,8 @@ from support.web_parts import LABELS, Page, picture, slow_reader
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from stream_cam.web import server as server_module
-from stream_cam.web.talk import LONGEST_MESSAGE
 from stream_cam.web.viewers import Encoded, Viewer
+from stream_cam.web.websocket import LONGEST_MESSAGE
 
 
 @pytest.fixture
@@ -283,7 +283,7 @@ def test_picture_that_waited_long_is_not_shown_as_new(page: Page) -> None:
         for number in (1, 2):  # these are under way, the third one waits
             page.sink.write(picture(number))
             wait_until(lambda n=number: figure("sent") == n)  # type: ignore[misc]
-        viewers = page.sink._desk.viewers
+        viewers = page.sink._page_state.viewers
         old = Encoded(3, b"", time.monotonic_ns(), encoded_ns=time.monotonic_ns() - 10**10)
         viewers.publish(old)
         for _ in range(2):
@@ -431,7 +431,7 @@ def test_end_is_told(page: Page) -> None:
 
 def test_labels_stats_and_metrics(page: Page) -> None:
     assert json.loads(page.ask("/labels")[2]) == list(LABELS)
-    page.sink.attend(lambda: {"captured": 7, "fps": 29.5, "away": None, "live": True})
+    page.sink.attach_stats(lambda: {"captured": 7, "fps": 29.5, "away": None, "live": True})
     figures = json.loads(page.ask("/stats")[2])
     assert (figures["captured"], figures["fps"], figures["viewers"]) == (7, 29.5, 0)
     assert figures["settings"]["layout"] == "overlay"

@@ -13,11 +13,11 @@ from typing import Final, Literal
 
 from stream_cam.cli.batch.results import NAME, named, results_of, unfinished_result, with_results
 from stream_cam.cli.batch.videos import find_videos
-from stream_cam.cli.batch.worker import TICK_SECONDS, Said, annotate
+from stream_cam.cli.batch.worker import TICK_SECONDS, WorkerMessage, annotate
 from stream_cam.config import BatchConfig, PipelineConfig
 from stream_cam.errors import OutputExistsError, SinkError, StreamCamError, UsageError
 from stream_cam.sinks.video.encoders import check_codec, check_settings
-from stream_cam.sinks.video.lock import Claim, is_claimed
+from stream_cam.sinks.video.lock import RecordingLock, is_claimed
 from stream_cam.sinks.video.sink import part_of, unfinished_of
 from stream_cam.uri import result_name
 
@@ -162,7 +162,7 @@ class Batch:
             return
         try:
             job.output.parent.mkdir(parents=True, exist_ok=True)
-            with Claim(job.lock, create=True):
+            with RecordingLock(job.lock, create=True):
                 try:
                     self._do_claimed(job)
                 finally:
@@ -202,7 +202,7 @@ class Batch:
                 unfinished.unlink(missing_ok=True)
 
     def _do_elsewhere(self, job: Job, config: PipelineConfig) -> None:
-        def tell(said: Said) -> None:
+        def tell(said: WorkerMessage) -> None:
             job.begun, job.n_frames, job.n_rendered = True, said.n_frames, said.n_rendered
 
         annotate(job.source, job.unfinished, config, self._stopped, tell)

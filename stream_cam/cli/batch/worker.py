@@ -23,7 +23,7 @@ TICK_SECONDS: Final = 0.2
 
 
 @dataclass(frozen=True)
-class Said:
+class WorkerMessage:
     """What the process of a video tells of itself."""
 
     n_frames: int | None = None
@@ -32,7 +32,9 @@ class Said:
     error: str = ""
 
 
-def _work(pipe: Connection[Said, str], source: str, output: str, config: PipelineConfig) -> None:
+def _work(
+    pipe: Connection[WorkerMessage, str], source: str, output: str, config: PipelineConfig
+) -> None:
     """In a process of its own: one video from begin to end."""
     # A Ctrl-C, a closed terminal and systemd's stop are for all; the first process tells us.
     for name in ("SIGINT", "SIGTERM", "SIGHUP"):
@@ -43,7 +45,7 @@ def _work(pipe: Connection[Said, str], source: str, output: str, config: Pipelin
     def watch(pipeline: Pipeline) -> None:
         try:
             while not ended.is_set():
-                pipe.send(Said(pipeline.info.n_frames, pipeline.report.rendered))
+                pipe.send(WorkerMessage(pipeline.info.n_frames, pipeline.report.rendered))
                 if pipe.poll(TICK_SECONDS):
                     pipe.recv()
                     break
@@ -67,7 +69,7 @@ def _work(pipe: Connection[Said, str], source: str, output: str, config: Pipelin
     ended.set()
     for thread in watching:
         thread.join()
-    pipe.send(Said(ended=True, error=error))
+    pipe.send(WorkerMessage(ended=True, error=error))
 
 
 def annotate(
@@ -75,7 +77,7 @@ def annotate(
     output: Path,
     config: PipelineConfig,
     stopped: threading.Event,
-    on_progress: Callable[[Said], None],
+    on_progress: Callable[[WorkerMessage], None],
 ) -> None:
     """Run one video in a new process, and wait for it.
 
@@ -100,7 +102,7 @@ def annotate(
                 told_to_stop = True
             if not ours.poll(TICK_SECONDS):
                 continue
-            said: Said = ours.recv()
+            said: WorkerMessage = ours.recv()
             if said.ended:
                 break
             on_progress(said)

@@ -13,7 +13,7 @@ from stream_cam.config import AlphaMode, Colormap, LookConfig, Upsampling
 
 
 @dataclass(frozen=True)
-class Order:
+class FrameRequest:
     """What is to be done with one frame."""
 
     targets: tuple[int, ...] = ()
@@ -44,7 +44,7 @@ class Shape:
     smooths: bool
 
     @classmethod
-    def of(cls, order: Order, fit: FitPlan) -> Shape:
+    def of(cls, order: FrameRequest, fit: FitPlan) -> Shape:
         look = order.look
         return cls(
             fit,

@@ -26,7 +26,7 @@ from stream_cam.engine.base import Engine
 from stream_cam.errors import EngineError, why_not_captured
 from stream_cam.explain.graph.device import Event, Gpu, NotCapturedError
 from stream_cam.explain.graph.device_lost import lost
-from stream_cam.explain.graph.request import Order, Shape
+from stream_cam.explain.graph.request import FrameRequest, Shape
 from stream_cam.explain.graph.slot import Plans, Results, Slot, State, clock_of
 from stream_cam.frame import BgrImage, FloatArray, Region
 from stream_cam.model.weights import Weights
@@ -67,7 +67,7 @@ class FrameGraphs:
         engine: Engine,
         fit: FitPlan,
         image: BgrImage,
-        order: Order,
+        order: FrameRequest,
         *,
         now_seconds: float | None = None,
         turn: AbstractContextManager[object] | None = None,
@@ -96,7 +96,7 @@ class FrameGraphs:
         engine: Engine,
         fit: FitPlan,
         image: BgrImage | None,
-        order: Order,
+        order: FrameRequest,
         *,
         now_seconds: float | None = None,
         turn: AbstractContextManager[object] | None = None,
@@ -124,7 +124,7 @@ class FrameGraphs:
         finally:
             self._give_back(ring, slot)
 
-    def slot_without_copies(self, engine: Engine, fit: FitPlan, order: Order) -> Slot:
+    def slot_without_copies(self, engine: Engine, fit: FitPlan, order: FrameRequest) -> Slot:
         """A slot of its own whose graph leaves upload and download out, to be timed."""
         gpu = self._gpu
         plans = Plans.of(Shape.of(order, fit), engine.info, self._weights, gpu.device)
@@ -135,7 +135,7 @@ class FrameGraphs:
         self,
         slot: Slot,
         image: BgrImage | None,
-        order: Order,
+        order: FrameRequest,
         now_seconds: float | None,
         place: tuple[Region, tuple[int, int], tuple[int, ...]],
     ) -> None:

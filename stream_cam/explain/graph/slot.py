@@ -14,7 +14,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from stream_cam.cam.classes import N_HELD, Clock
+from stream_cam.cam.classes import N_HELD, FrameTiming
 from stream_cam.cam.geometry import scale_region
 from stream_cam.cam.overlay_plan import OverlayPlan, OverlayTable, plan_overlay
 from stream_cam.cam.panels import panel_image
@@ -23,7 +23,7 @@ from stream_cam.engine.base import EngineInfo, Session
 from stream_cam.explain.graph.device import Gpu
 from stream_cam.explain.graph.device_lost import holds_gpu_memory
 from stream_cam.explain.graph.memory_block import Block, Fields
-from stream_cam.explain.graph.request import Order, Shape, table_of
+from stream_cam.explain.graph.request import FrameRequest, Shape, table_of
 from stream_cam.frame import BgrImage, FloatArray
 from stream_cam.model.weights import Weights
 
@@ -78,7 +78,7 @@ class Plans:
         shape = self.shape
         fields = {
             "table": ((512,), torch.int64),
-            "clock": ((len(Clock),), torch.float64),
+            "clock": ((len(FrameTiming),), torch.float64),
             "locked": ((shape.n_maps,), torch.int64),
             "frame": ((1, *shape.fit.frame_hw, 3), torch.uint8),
         }
@@ -166,7 +166,7 @@ class Slot:
         gpu.settle()
         self.graph = self.stream.capture(self._work)
 
-    def fill(self, image: BgrImage, order: Order, clock: ClockArray) -> None:
+    def fill(self, image: BgrImage, order: FrameRequest, clock: ClockArray) -> None:
         """Writes what the next replay uploads; the slot must be free.
 
         Args:
@@ -293,12 +293,12 @@ class Slot:
 
 
 def clock_of(
-    order: Order, now_seconds: float | None, *, forget_class: bool, forget_maps: bool
+    order: FrameRequest, now_seconds: float | None, *, forget_class: bool, forget_maps: bool
 ) -> ClockArray:
     """What `classes.Clock` says, (6,) float64; without a time of the frame's, the present one."""
-    clock = np.zeros(len(Clock))
-    clock[Clock.NOW] = time.monotonic() if now_seconds is None else now_seconds
-    clock[Clock.HOLD], clock[Clock.SMOOTH] = order.hold_seconds, order.smooth_seconds
-    clock[Clock.GAP] = max(_LEAST_GAP_SECONDS, order.smooth_seconds, order.hold_seconds)
-    clock[Clock.FORGET_CLASS], clock[Clock.FORGET_MAPS] = forget_class, forget_maps
+    clock = np.zeros(len(FrameTiming))
+    clock[FrameTiming.NOW] = time.monotonic() if now_seconds is None else now_seconds
+    clock[FrameTiming.HOLD], clock[FrameTiming.SMOOTH] = order.hold_seconds, order.smooth_seconds
+    clock[FrameTiming.GAP] = max(_LEAST_GAP_SECONDS, order.smooth_seconds, order.hold_seconds)
+    clock[FrameTiming.FORGET_CLASS], clock[FrameTiming.FORGET_MAPS] = forget_class, forget_maps
     return clock

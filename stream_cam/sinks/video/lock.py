@@ -7,14 +7,14 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
-from stream_cam.closing import Closes
+from stream_cam.closing import Closeable
 from stream_cam.errors import OutputExistsError
 
 if sys.platform != "win32":
     import fcntl
 
 
-class Claim(Closes):
+class RecordingLock(Closeable):
     """Holds a file, by a lock that ends with the process, however that ends.
 
     Where the file system has no locks, or the system, nothing is held and all goes on.
@@ -60,7 +60,7 @@ def refuse_claimed(path: Path) -> None:
     """
     if os.path.exists(path):
         with suppress(OSError):  # it is gone by now, or not ours to read
-            Claim(path).close()
+            RecordingLock(path).close()
 
 
 def is_claimed(path: Path) -> bool:

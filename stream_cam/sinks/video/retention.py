@@ -18,7 +18,7 @@ from stream_cam.uri import TAG_ERRORS
 logger = logging.getLogger(__name__)
 
 
-class Clock:
+class SystemClock:
     """The time of day and the time that passes, for tests to hold in their hands."""
 
     def now(self) -> datetime:
@@ -30,7 +30,7 @@ class Clock:
         return time.monotonic_ns()
 
 
-class Keep:
+class Retention:
     """Removes the oldest segments of one recording, whenever a further one is finished.
 
     Also when the disk is nearly full: whoever lets old segments go rather loses one of them than
@@ -48,7 +48,7 @@ class Keep:
         record: how much is kept.
     """
 
-    def __init__(self, recording: Path, record: RecordConfig, clock: Clock) -> None:
+    def __init__(self, recording: Path, record: RecordConfig, clock: SystemClock) -> None:
         self._recording = recording
         self._option = f"--keep {record.keep}"
         self._most_bytes, self._most_seconds = record.keep_bytes, record.keep_seconds

@@ -17,7 +17,7 @@ from stream_cam.errors import OutputExistsError, UsageError
 from stream_cam.frame import Frame
 from stream_cam.sinks.base import Picture, Sink, StreamInfo
 from stream_cam.sinks.video.lock import is_claimed, refuse_claimed
-from stream_cam.sinks.video.retention import Clock, Keep
+from stream_cam.sinks.video.retention import Retention, SystemClock
 from stream_cam.sinks.video.segment_names import file_name, live_name, segments_of
 from stream_cam.sinks.video.sink import VideoSink, part_of
 
@@ -66,7 +66,7 @@ class SegmentSink(Sink):
         *,
         overwrite: bool = False,
         threads: int = 0,
-        clock: Clock | None = None,
+        clock: SystemClock | None = None,
     ) -> None:
         length = record.segment_seconds
         if length is None:
@@ -76,12 +76,12 @@ class SegmentSink(Sink):
         self._length = length
         self._stream, self._record = stream, record
         self._overwrite, self._threads = overwrite, threads
-        self._clock = clock or Clock()
+        self._clock = clock or SystemClock()
         check_segments(self._recording, record, live=stream.live, overwrite=overwrite)
         like = VideoSink(path, stream, record)
         self.takes_repeats, self.repeat_seconds = like.takes_repeats, like.repeat_seconds
         self.poll_seconds = _POLL_SECONDS if stream.live else None
-        self._keep = Keep(self._recording, record, self._clock)
+        self._keep = Retention(self._recording, record, self._clock)
         self._current: VideoSink | None = None
         self._number = 0
         self._begun: Fraction | None = None

@@ -19,7 +19,7 @@ import numpy.typing as npt
 from av.container import OutputContainer
 
 from stream_cam._version import __version__
-from stream_cam.atomic_files import replace_for_good
+from stream_cam.atomic_files import replace_durably
 from stream_cam.config import RecordConfig
 from stream_cam.errors import OutputExistsError, SinkError
 from stream_cam.frame import BgrImage, Colour
@@ -28,8 +28,8 @@ from stream_cam.sinks.base import Picture, Sink, StreamInfo
 from stream_cam.sinks.video.audio import Sound
 from stream_cam.sinks.video.encoders import CONTAINERS, check_codec, choose
 from stream_cam.sinks.video.finalize import APPLES_HEVC, CANNOT_FINISH, finish, start_tags
-from stream_cam.sinks.video.lock import Claim
-from stream_cam.sinks.video.timestamps import Ticks, duration
+from stream_cam.sinks.video.lock import RecordingLock
+from stream_cam.sinks.video.timestamps import Timestamps, duration
 from stream_cam.sinks.video.yuv import (
     Matrix,
     coefficients,
@@ -120,7 +120,7 @@ class VideoSink(Sink):
         self._begun_seconds = begun_seconds
         self._make_room = make_room
         self._until_seconds: Fraction | None = None
-        self._claim: Claim | None = None
+        self._claim: RecordingLock | None = None
         self._source_ended = False
         self._last_lasts = Fraction(0)
         """How long the last picture is shown, s, as the source says; 0: it does not."""
@@ -134,7 +134,7 @@ class VideoSink(Sink):
         """Pictures given to the encoder so far."""
         self._first_seconds = self._lead_seconds = Fraction(0)
         """The first picture's time in the source, and how much earlier the sound begins."""
-        self._ticks: Ticks | None = None
+        self._ticks: Timestamps | None = None
         self._last_yuv: npt.NDArray[np.uint8] = np.empty((0, 0), np.uint8)
 
     @property
@@ -201,7 +201,7 @@ class VideoSink(Sink):
         self._first_seconds = frame.pts * frame.time_base
         if frame.index == 0 and self._has_sound():
             self._lead_seconds = self._info.sound_lead_seconds
-        self._ticks = Ticks(
+        self._ticks = Timestamps(
             self._first_seconds,
             frame.time_base,
             matroska=self._is_matroska(),
@@ -238,7 +238,7 @@ class VideoSink(Sink):
             self._container.start_encoding()  # what cannot be written shows at the first picture
 
     def _open_container(self) -> OutputContainer:
-        self._claim = Claim(self._part, create=True)
+        self._claim = RecordingLock(self._part, create=True)
         return av.open(
             f"file:{self._part}",  # or FFmpeg takes "a:b.mp4" for a protocol named a
             "w",
@@ -358,7 +358,7 @@ class VideoSink(Sink):
         """The part file becomes the recording; if it cannot be copied, as it is."""
         sound = self._sound()
         if self._info.file is None and complete and self._is_matroska():
-            replace_for_good(self._part, self._path)
+            replace_durably(self._part, self._path)
             return
         whole = self._path.with_name(f".{self._path.name}.whole")
         if n_pictures_in(self._part) == 0:
@@ -373,7 +373,7 @@ class VideoSink(Sink):
                 self._metadata(),
                 tags_of=self._info.file,
             )
-            replace_for_good(whole, self._path)
+            replace_durably(whole, self._path)
         except CANNOT_FINISH as exc:
             whole.unlink(missing_ok=True)
             reason = getattr(exc, "strerror", None) or exc

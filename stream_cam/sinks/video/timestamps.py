@@ -17,7 +17,7 @@ _MOST_BRIDGES: Final = 100
 """A time that lies further ahead is a source's mistake."""
 
 
-class Ticks:
+class Timestamps:
     """The times of one file: they begin at 0 with its first picture, and increase.
 
     Args:

@@ -15,7 +15,7 @@ from fractions import Fraction
 from typing import Final
 from urllib.parse import parse_qsl, urlsplit
 
-from stream_cam.closing import Closes
+from stream_cam.closing import Closeable
 from stream_cam.config import size_hw
 from stream_cam.errors import SourceError, UsageError, unknown_name
 from stream_cam.frame import Frame
@@ -84,7 +84,7 @@ def parse_demo_uri(uri: str) -> DemoOptions:
     )
 
 
-class DemoSource(Closes):
+class DemoSource(Closeable):
     """The synthetic camera as a source."""
 
     def __init__(self, uri: str) -> None:

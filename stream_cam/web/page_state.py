@@ -12,7 +12,7 @@ import cv2
 from stream_cam._version import __version__
 from stream_cam.draw.hud import noted
 from stream_cam.frame import BgrImage
-from stream_cam.settings import CHOICES, Settings, Shown
+from stream_cam.settings import CHOICES, Settings, SettingsSnapshot
 from stream_cam.sinks.base import Picture, Waiting
 from stream_cam.web.viewers import Encoded, Viewers
 
@@ -25,7 +25,7 @@ def no_stats() -> dict[str, object]:
 
 
 @dataclass
-class Desk:
+class PageState:
     """Shared by the sink, which fills it, and the server, which reads it; every thread."""
 
     settings: Settings
@@ -100,7 +100,7 @@ class Desk:
             "settings": self.plain(self.settings.now),
         }
 
-    def plain(self, shown: Shown) -> dict[str, object]:
+    def plain(self, shown: SettingsSnapshot) -> dict[str, object]:
         """All settings, as plain values; targets by label and by index."""
         values: dict[str, object] = asdict(shown)
         values |= asdict(shown.look)

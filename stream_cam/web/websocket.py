@@ -14,7 +14,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from stream_cam.errors import UsageError
 from stream_cam.uri import json_text
-from stream_cam.web.desk import Desk
+from stream_cam.web.page_state import PageState
 from stream_cam.web.viewers import Encoded, Viewer
 
 LONGEST_MESSAGE: Final = 4096
@@ -47,21 +47,21 @@ class Bucket:
         return self._left >= 0.0
 
 
-async def talk(socket: WebSocket, desk: Desk) -> None:
+async def talk(socket: WebSocket, page_state: PageState) -> None:
     """Serves one page until it leaves, or breaks the rules."""
     await socket.accept()
-    if desk.viewers.is_full:
+    if page_state.viewers.is_full:
         await socket.close(_TRY_LATER, "too many viewers")
         return
-    viewer = desk.viewers.join(_PICTURES_UNDER_WAY)
-    conversation = _Conversation(socket, desk, viewer)
+    viewer = page_state.viewers.join(_PICTURES_UNDER_WAY)
+    conversation = _Conversation(socket, page_state, viewer)
     sending = asyncio.create_task(conversation.send())
     try:
-        viewer.tell("hello", json_text(desk.hello()))
-        viewer.tell("stats", json_text({"type": "stats", **desk.figures()}))
+        viewer.tell("hello", json_text(page_state.hello()))
+        viewer.tell("stats", json_text({"type": "stats", **page_state.figures()}))
         await conversation.receive()
     finally:
-        desk.viewers.leave(viewer)
+        page_state.viewers.leave(viewer)
         sending.cancel()
         with suppress(asyncio.CancelledError, WebSocketDisconnect, RuntimeError):
             await sending
@@ -70,9 +70,9 @@ async def talk(socket: WebSocket, desk: Desk) -> None:
 class _Conversation:
     """What is said on one connection."""
 
-    def __init__(self, socket: WebSocket, desk: Desk, viewer: Viewer) -> None:
+    def __init__(self, socket: WebSocket, page_state: PageState, viewer: Viewer) -> None:
         self._socket = socket
-        self._desk = desk
+        self._page_state = page_state
         self._viewer = viewer
         self._under_way: deque[Encoded] = deque()
         self._bucket = Bucket(_MESSAGES_A_SECOND, _BURST)
@@ -101,7 +101,7 @@ class _Conversation:
             if not self._bucket.take() or self._wrong > _MOST_WRONG:
                 await self._socket.close(_POLICY_VIOLATION, "too many messages")
                 return
-            self._obey(message.get("text") or "")
+            self._dispatch(message.get("text") or "")
 
     def _packed(self, picture: Encoded) -> bytes:
         """The length of a header (4 bytes, little end first), the header (JSON), the JPEG."""
@@ -111,7 +111,7 @@ class _Conversation:
         header = json_text(about).encode()
         return struct.pack("<I", len(header)) + header + picture.jpeg
 
-    def _obey(self, text: str) -> None:
+    def _dispatch(self, text: str) -> None:
         try:
             message = json.loads(text)
         except (ValueError, RecursionError):
@@ -125,7 +125,7 @@ class _Conversation:
             asyncio.get_running_loop().call_soon(self._answer, message.get("n"))
         else:
             self._wrong += 1
-            self._complain("not a message that is known here")
+            self._print_error("not a message that is known here")
 
     def _confirm(self, number: object, *, prompt: bool) -> None:
         """All pictures up to this one were drawn or will not be; `prompt`: just now."""
@@ -139,27 +139,27 @@ class _Conversation:
         try:
             if not self._changes.take():
                 raise UsageError("too many changes; the last ones do not count")
-            change(self._desk, changes)
+            change(self._page_state, changes)
         except UsageError as error:
             self._wrong += 1
-            self._complain(str(error))
+            self._print_error(str(error))
 
     def _answer(self, number: object) -> None:
         """The page's change of this number was made, or was refused."""
         self._viewer.tell("done", json_text({"type": "done", "n": number}), last=True)
 
-    def _complain(self, what: str) -> None:
+    def _print_error(self, what: str) -> None:
         self._viewer.tell("error", json_text({"type": "error", "message": what}))
 
 
-def change(desk: Desk, changes: dict[str, Any]) -> None:
+def change(page_state: PageState, changes: dict[str, Any]) -> None:
     """Changes settings for all viewers.
 
     Raises:
         UsageError: they may not, or a value is wrong.
     """
-    if desk.viewer_only:
+    if page_state.viewer_only:
         raise UsageError("this page is for watching only")
     if not all(name.isidentifier() for name in changes):
         raise UsageError("a setting's name is a word")
-    desk.settings.change(**changes)
+    page_state.settings.change(**changes)
