@@ -223,7 +223,7 @@ def _tyro(arguments: Sequence[str]) -> AnyCommand:
 
 
 _SHOWN_AS_FLAGS = tyro.constructors.ConstructorRegistry()
-"""Not through `Annotated`: config.py is read where there is no tyro."""
+"""Not through `Annotated`: config is read where there is no tyro."""
 
 
 @_SHOWN_AS_FLAGS.primitive_rule

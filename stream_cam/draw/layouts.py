@@ -9,14 +9,13 @@ import cv2
 import numpy as np
 
 from stream_cam.cam.panels import panel_hw, panel_image
-from stream_cam.config import Layout, LookConfig
+from stream_cam.config import N_PREDICTIONS, Layout, LookConfig
 from stream_cam.draw.hud import HudStatus, draw_caption, draw_hud
 from stream_cam.explain.explainer import Explainer
 from stream_cam.frame import BgrImage, Explanation, Frame
 
-N_PANELS = 5
-"""Maps in the `top5` layout, beside the frame itself: three columns, two rows."""
 _PANEL_COLUMNS = 3
+"""Of the `top5` layout: the frame and five maps, in two rows."""
 
 
 class Renderer:
@@ -57,7 +56,7 @@ class Renderer:
 
     def n_maps_of(self, layout: Layout, n_targets: int) -> int:
         """The same for another layout, and another number of classes chosen by the user."""
-        wanted = max(N_PANELS if layout == "top5" else 1, n_targets)
+        wanted = max(N_PREDICTIONS if layout == "top5" else 1, n_targets)
         return min(wanted, len(self._explainer.labels))
 
     def show(self, look: LookConfig, *, cam: bool, n_targets: int, divider: float = 0.0) -> None:

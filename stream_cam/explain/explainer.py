@@ -19,12 +19,21 @@ from torch import nn
 from stream_cam.cam.cpu import CpuOverlay, scale_cam
 from stream_cam.cam.geometry import FitPlan, check_input_size, scale_region
 from stream_cam.cam.steady import SteadyMaps
-from stream_cam.config import Device, EngineName, Fit, LookConfig, ModelConfig, Precision
+from stream_cam.config import (
+    FITS,
+    N_PREDICTIONS,
+    Device,
+    EngineName,
+    Fit,
+    LookConfig,
+    ModelConfig,
+    Precision,
+)
 from stream_cam.engine import Engine, EngineInfo, load_engine
 from stream_cam.errors import WeightsError, unknown_name
 from stream_cam.explain.graph.device import NotCapturedError
 from stream_cam.explain.graph.request import FrameRequest
-from stream_cam.explain.host_path import SessionPool, remember
+from stream_cam.explain.host_path import MAX_PLANS, SessionPool, remember
 from stream_cam.frame import (
     BgrImage,
     Drawn,
@@ -46,12 +55,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-N_PREDICTIONS = 5
-
 _MAX_ENGINES = 4
 """Engines of different input shapes kept at once (`native` with frames of many shapes)."""
-_MAX_PLANS = 16
-"""Frame sizes whose plans, or whose overlay a thread, keeps."""
 
 
 class Explainer:
@@ -73,8 +78,8 @@ class Explainer:
         look: LookConfig | None = None,
         parallel: int = 1,
     ) -> None:
-        if fit not in ("stretch", "crop", "letterbox", "native"):
-            raise unknown_name("fit", fit, ("stretch", "crop", "letterbox", "native"))
+        if fit not in FITS:
+            raise unknown_name("fit", fit, FITS)
         if input_size is not None:
             check_input_size(input_size)
         self.look = look or LookConfig()
@@ -503,7 +508,7 @@ class Explainer:
             plan = self._plans.get(frame_hw)
             if plan is None:
                 plan = self.weights.plan(self._fit, frame_hw, self._input_size)
-                remember(self._plans, frame_hw, plan, _MAX_PLANS)
+                remember(self._plans, frame_hw, plan, MAX_PLANS)
             return plan
 
     def _pool(self, input_hw: tuple[int, int]) -> SessionPool:
@@ -543,7 +548,7 @@ class Explainer:
         if overlay is None:
             cam_hw = (explanation.cams.shape[1], explanation.cams.shape[2])
             overlay = CpuOverlay(size_hw, cam_hw, region, look)
-            remember(kept, key, overlay, _MAX_PLANS)
+            remember(kept, key, overlay, MAX_PLANS)
         return overlay
 
 

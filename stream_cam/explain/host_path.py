@@ -19,8 +19,8 @@ from stream_cam.explain.graph.device_lost import holds_gpu_memory, lost
 from stream_cam.frame import BgrImage
 from stream_cam.model.weights import Weights
 
-_MAX_PLANS = 16
-"""Frame sizes whose buffers a session keeps."""
+MAX_PLANS = 16
+"""Frame sizes whose plans, buffers or overlays are kept."""
 
 
 class _PooledSession:
@@ -46,7 +46,7 @@ class _PooledSession:
             preprocessor = CpuPreprocessor(
                 plan, self._weights.mean, self._weights.std, self._weights.interpolation
             )
-            remember(self._preprocessors, plan, preprocessor, _MAX_PLANS)
+            remember(self._preprocessors, plan, preprocessor, MAX_PLANS)
         preprocessor(image, self._batch[0].numpy())
         if self._gpu is None:
             self._session(self._batch, self.logits, self.features)

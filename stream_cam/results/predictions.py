@@ -30,6 +30,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
+from stream_cam.config import N_PREDICTIONS
 from stream_cam.errors import SinkError
 from stream_cam.frame import Explanation, Frame, Prediction
 from stream_cam.results.hot import hot_box
@@ -38,7 +39,6 @@ from stream_cam.sinks.base import Picture, Sink
 from stream_cam.uri import json_text, printable
 
 VERSION: Final = 2
-_N_TOP: Final = 5
 _BOX: Final = ("box_x0", "box_y0", "box_x1", "box_y1")
 _PREDICTION: Final = ("label", "index", "probability")
 _PREDICTION_TYPES: Final = dict(zip(_PREDICTION, ("string", "int32", "double"), strict=True))
@@ -54,7 +54,7 @@ _COLUMN_TYPES: Final[dict[str, str]] = {
     **dict.fromkeys(("peak_x", "peak_y", *_BOX), "double"),
     **{
         f"top{place}_{name}": kind
-        for place in range(1, _N_TOP + 1)
+        for place in range(1, N_PREDICTIONS + 1)
         for name, kind in _PREDICTION_TYPES.items()
     },
 }
@@ -132,7 +132,7 @@ def row_of(frame: Frame, explanation: Explanation, source: str = "") -> dict[str
         **_as_json(explanation.targets[0]),
         "peak": [round(value, 1) for value in explanation.peak_xy()],
         "box": None if box is None else [round(value, 1) for value in box],
-        "top": [_as_json(prediction) for prediction in explanation.predictions[:_N_TOP]],
+        "top": [_as_json(prediction) for prediction in explanation.predictions[:N_PREDICTIONS]],
     }
 
 
@@ -154,7 +154,7 @@ def _flat(row: dict[str, Any]) -> dict[str, Any]:
     columns = {name: value for name, value in row.items() if name not in lists}
     columns |= dict(zip(("peak_x", "peak_y"), row["peak"], strict=True))
     columns |= dict(zip(_BOX, row["box"] or [None] * 4, strict=True))
-    for place in range(_N_TOP):
+    for place in range(N_PREDICTIONS):
         best = row["top"][place] if place < len(row["top"]) else dict.fromkeys(_PREDICTION)
         columns |= {f"top{place + 1}_{name}": best[name] for name in _PREDICTION}
     return columns

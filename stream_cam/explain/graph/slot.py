@@ -19,6 +19,7 @@ from stream_cam.cam.geometry import scale_region
 from stream_cam.cam.overlay_plan import OverlayPlan, OverlayTable, plan_overlay
 from stream_cam.cam.panels import panel_image
 from stream_cam.cam.preprocess import PreprocessPlan, plan_preprocess
+from stream_cam.config import N_PREDICTIONS
 from stream_cam.engine.base import EngineInfo, Session
 from stream_cam.explain.graph.device import Gpu
 from stream_cam.explain.graph.device_lost import holds_gpu_memory
@@ -30,7 +31,6 @@ from stream_cam.model.weights import Weights
 ClockArray = npt.NDArray[np.float64]
 """(6,), as `classes.Clock` says."""
 
-N_BEST = 5
 _LEAST_GAP_SECONDS = 1.0
 """Frames this far apart are of two scenes, unless longer memories are asked for; as on the CPU."""
 
@@ -89,7 +89,7 @@ class Plans:
     @property
     def downloaded(self) -> Fields:
         shape, info = self.shape, self.info
-        n_best = min(N_BEST, info.logits_shape[1])
+        n_best = min(N_PREDICTIONS, info.logits_shape[1])
         return {
             "logits": (info.logits_shape, torch.float32),
             "best": ((n_best,), torch.int64),

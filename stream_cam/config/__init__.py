@@ -1,0 +1,69 @@
+"""Every option and every default, once; the command line is made of these classes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from stream_cam.config.bench import BenchConfig
+from stream_cam.config.capture import CaptureConfig, Deinterlace
+from stream_cam.config.look import AlphaMode, Colormap, Layout, LookConfig, Upsampling
+from stream_cam.config.model import (
+    FITS,
+    N_PREDICTIONS,
+    Device,
+    EngineName,
+    Fit,
+    ModelConfig,
+    Precision,
+)
+from stream_cam.config.record import (
+    RESULT_SUFFIXES,
+    CodecName,
+    OnGap,
+    RecordConfig,
+    StreamFormat,
+)
+from stream_cam.config.run import BatchConfig, DemoConfig, RunConfig
+from stream_cam.config.values import size_hw
+from stream_cam.config.web import WebConfig
+
+__all__ = [
+    "FITS",
+    "N_PREDICTIONS",
+    "RESULT_SUFFIXES",
+    "AlphaMode",
+    "BatchConfig",
+    "BenchConfig",
+    "CaptureConfig",
+    "CodecName",
+    "Colormap",
+    "Deinterlace",
+    "DemoConfig",
+    "Device",
+    "EngineName",
+    "Fit",
+    "Layout",
+    "LookConfig",
+    "ModelConfig",
+    "OnGap",
+    "PipelineConfig",
+    "Precision",
+    "RecordConfig",
+    "RunConfig",
+    "StreamFormat",
+    "Upsampling",
+    "WebConfig",
+    "size_hw",
+]
+
+
+@dataclass(frozen=True)
+class PipelineConfig:
+    """Everything `stream-cam run` can be told, as one value."""
+
+    model: ModelConfig = field(default_factory=ModelConfig)
+    look: LookConfig = field(default_factory=LookConfig)
+    run: RunConfig = field(default_factory=RunConfig)
+    capture: CaptureConfig = field(default_factory=CaptureConfig)
+    record: RecordConfig = field(default_factory=RecordConfig)
+    web: WebConfig = field(default_factory=WebConfig)

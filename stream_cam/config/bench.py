@@ -1,0 +1,74 @@
+"""The options of the benchmark."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+from stream_cam.config.model import Device
+from stream_cam.config.values import size_hw
+
+
+@dataclass(frozen=True)
+class BenchConfig:
+    """What is measured, how long, and where the figures go."""
+
+    engines: tuple[str, ...] = ()
+    """Which engines, such as `eager`, or `openvino:bf16` for one precision of one; none: all that
+    this machine can run."""
+    batch: tuple[int, ...] = (1, 8)
+    """Images in one call of the network."""
+    shape: tuple[str, ...] = ()
+    """Width x height of the network's input in pixels, such as 384x224; none: what the weights were
+    made for."""
+    model: str = "resnet18"
+    """A torchvision classifier that ends in global average pooling and one linear layer."""
+    weights: str = "demo"
+    """imagenet (downloaded once), demo (shipped, resnet18), or a checkpoint file."""
+    checkpoint_key: str | None = None
+    """Which network of a checkpoint that holds several, such as state_dict_ema."""
+    device: Device = "auto"
+    """Where engines run; auto lets each take the fastest place that it knows."""
+    frame: str = "1280x720"
+    """Width x height in pixels of the drawn frames that a --source is not given for."""
+    source: str | None = None
+    """A video file to decode and explain; default: drawn scenes, coded as H.264."""
+    peers: bool = False
+    """Also time torch-cam and pytorch-grad-cam on the same frames (pip install
+    'stream-cam[bench]')."""
+    file: bool = True
+    """Also run a whole file as `stream-cam run` does, several frames at once."""
+    samples: int = 200
+    """Timed calls for one row, at most; p99 is shown from 200 on."""
+    seconds: float = 10.0
+    """Time that the calls of one row may take together, in seconds; slow ones are then fewer."""
+    budget: float | None = None
+    """Begin nothing new after so many seconds; what is left out is said. Engines are then timed one
+    after the other instead of in turns, and no file is run."""
+    json: Path | None = None
+    """Write all figures and samples to this JSON file."""
+    plot: Path | None = None
+    """Draw the distributions into this .svg file."""
+    compare: tuple[Path, Path] | None = None
+    """Measure nothing: say what became slower from the first JSON file to the second."""
+    tolerance: float = 0.1
+    """With --compare: end with 1 if a median grew by more than this share of it, 0 or more, and the
+    files can tell it from their noise."""
+
+    def __post_init__(self) -> None:
+        if not self.batch or min(self.batch) < 1:
+            raise ValueError(f"--batch is a number of images from 1, got {list(self.batch)}")
+        for shape in self.shape:
+            size_hw(shape, "--shape", 10, 9999)
+        size_hw(self.frame, "--frame", 64, 7680)
+        if self.plot is not None and self.plot.suffix.lower() != ".svg":
+            raise ValueError(f"--plot is a file in .svg, got {self.plot}")
+        if self.samples < 1:
+            raise ValueError(f"--samples is a number of calls from 1, got {self.samples}")
+        for name in ("seconds", "budget"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < math.inf:
+                raise ValueError(f"--{name} is a time in seconds above 0, got {value:g}")
+        if not 0 <= self.tolerance < math.inf:
+            raise ValueError(f"--tolerance is a share from 0, got {self.tolerance:g}")

@@ -1,0 +1,56 @@
+"""Sizes, amounts and times as they are written in options."""
+
+from __future__ import annotations
+
+import re
+from fractions import Fraction
+
+MOST_PIXELS = 16_384
+"""Of one side; no encoder takes more."""
+
+
+def size_hw(
+    text: str, option: str = "a size", least: int = 1, most: int = MOST_PIXELS
+) -> tuple[int, int]:
+    """Height and width in pixels of a size as every option takes it: width x height.
+
+    Raises:
+        ValueError: it is none, or a side is out of its bounds.
+    """
+    found = re.fullmatch(r"(\d{1,6})[xX×](\d{1,6})", text)
+    if found is None:
+        raise ValueError(f"{option} is WIDTHxHEIGHT in pixels, such as 1280x720, got {text!r}")
+    width, height = int(found[1]), int(found[2])
+    if not least <= min(width, height) <= max(width, height) <= most:
+        raise ValueError(f"{option} has sides of {least} to {most} pixels, got {text!r}")
+    return height, width
+
+
+def byte_count(option: str, text: str) -> int:
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([kKMGT]?)B?", text)
+    if found is None:
+        raise ValueError(f"{option} is a number with k, M or G behind it, got {text!r}")
+    factor = 1000 ** ("", "K", "M", "G", "T").index(found[2].upper())
+    return int(float(found[1]) * factor)
+
+
+def duration_seconds(text: str) -> Fraction | None:
+    """Seconds of 90, 90s, 1.5h, 2d, or h:m:s; None if it is neither."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd]?)", text)
+    if found is not None:
+        return Fraction(found[1]) * {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86_400}[found[2]]
+    try:
+        return moment_seconds("", text)
+    except ValueError:
+        return None
+
+
+def moment_seconds(option: str, text: str | None) -> Fraction | None:
+    if text is None:
+        return None
+    if not re.fullmatch(r"(?:(?:\d+:)?\d+:)?\d+(?:\.\d+)?", text):
+        raise ValueError(f"{option} is a time in seconds or h:m:s, got {text!r}")
+    seconds = Fraction(0)
+    for part in text.split(":"):
+        seconds = 60 * seconds + Fraction(part)
+    return seconds
