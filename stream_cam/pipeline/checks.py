@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 
 from stream_cam.atomic_files import unwritable
-from stream_cam.config import PipelineConfig, WebConfig
+from stream_cam.config import PipelineConfig
 from stream_cam.errors import OutputExistsError, SinkError, UsageError
 from stream_cam.results import result_paths
-from stream_cam.sinks import check_outputs, kind_of
+from stream_cam.sinks import check_outputs
 from stream_cam.sources import check_source
 from stream_cam.uri import scheme_of
-from stream_cam.web.address import parse_web_uri
 
 
 def check_run(uris: Sequence[str], source_uri: str, config: PipelineConfig) -> None:
@@ -22,7 +21,6 @@ def check_run(uris: Sequence[str], source_uri: str, config: PipelineConfig) -> N
     there: list[str] = []
     with _noted(there):
         _check_outputs(uris, source_uri, config)
-    _check_pages(uris, config.web)
     with _noted(there):
         _check_files(config, [source_uri, *uris])
     if there:  # all are told at once
@@ -42,23 +40,17 @@ def _noted(there: list[str]) -> Iterator[None]:
 
 def _check_outputs(uris: Sequence[str], source_uri: str, config: PipelineConfig) -> None:
     try:
-        check_outputs(uris, source=source_uri, overwrite=config.run.overwrite, record=config.record)
+        check_outputs(
+            uris,
+            source=source_uri,
+            overwrite=config.run.overwrite,
+            record=config.record,
+            web=config.web,
+        )
     except OutputExistsError:
         # Whoever has given the two the wrong way round must not be told of --overwrite.
         check_source(source_uri)
         raise
-
-
-def _check_pages(uris: Sequence[str], config: WebConfig) -> None:
-    """Finds out before anything slow is loaded whether pages can be served."""
-    pages = [parse_web_uri(uri) for uri in uris if kind_of(uri) == "web"]
-    if not pages:
-        return
-    from stream_cam.web.sink import check_page
-
-    with ExitStack() as places:  # held together: two pages are not to have one place
-        for address in pages:
-            places.enter_context(closing(check_page(address, config)))
 
 
 def _check_files(config: PipelineConfig, taken: Sequence[str]) -> None:

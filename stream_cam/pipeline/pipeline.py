@@ -138,6 +138,8 @@ class Pipeline:
             live,
         )
         self.report = self._counters.report
+        for sink in sinks:
+            sink.attach_stats(self.stats)
 
     @property
     def info(self) -> SourceInfo:

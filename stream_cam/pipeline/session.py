@@ -170,7 +170,7 @@ def _pipeline(
 
     info, look, run = source.info, config.look, config.run
     live = info.live if run.live is None else run.live
-    videos = [Path(os.path.expanduser(uri)) for uri in uris if kind_of(uri) == "video"]
+    videos = [Path(os.path.expanduser(uri)) for uri in uris if kind_of(uri).name == "video"]
     if config.record.segment is not None:
         for path in videos:
             check_segments(path, config.record, live=live, overwrite=run.overwrite)
@@ -202,7 +202,7 @@ def _pipeline(
         sinks.append(RecorderSink(settings, Path.cwd(), stream, config.record))
     recording = _linked(sinks, videos)
     results = open_results(config.record, info.name, recording, stream.sound_lead_seconds)
-    pipeline = Pipeline(
+    return Pipeline(
         source,
         [*sinks, *results, *extra_sinks],
         explainer,
@@ -215,9 +215,6 @@ def _pipeline(
         strict=run.strict,
         settings=settings,
     )
-    for sink in sinks:
-        sink.attach_stats(pipeline.stats)
-    return pipeline
 
 
 def _sinks(uris: Sequence[str], make: Callable[[str], Sink]) -> list[Sink]:
@@ -230,8 +227,9 @@ def _sinks(uris: Sequence[str], make: Callable[[str], Sink]) -> list[Sink]:
 
 def _only_watched(uris: Sequence[str]) -> bool:
     """Whether the run is for people's eyes, and not for files."""
-    kinds = {kind_of(uri) for uri in uris}
-    return bool(kinds & {"window", "web"}) and not kinds - {"window", "web", "null"}
+    kinds = [kind_of(uri) for uri in uris]
+    watched = any(kind.watched for kind in kinds)
+    return watched and all(kind.watched or kind.discards for kind in kinds)
 
 
 def _linked(sinks: Sequence[Sink], videos: Sequence[Path]) -> Path | Future[list[Segment]] | None:

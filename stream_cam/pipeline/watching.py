@@ -12,11 +12,9 @@ from stream_cam.closing import Closeable
 from stream_cam.config import WebConfig
 from stream_cam.errors import SinkError
 from stream_cam.settings import Settings
-from stream_cam.sinks import kind_of
+from stream_cam.sinks import Output, kind_of
 from stream_cam.sinks.base import Sink, Waiting
-from stream_cam.sinks.window import WindowSink
 from stream_cam.sources.base import Reconnects, Source, Stoppable
-from stream_cam.web.address import parse_web_uri
 
 _TELL_SECONDS: Final = 0.1
 _FIRST_SECONDS: Final = 0.4
@@ -122,14 +120,9 @@ class Watching(Closeable):
 
 def _sink(uri: str, settings: Settings, name: str, web: WebConfig) -> Sink | None:
     kind = kind_of(uri)
-    if kind == "window":
-        return WindowSink(settings=settings)
-    if kind != "web":
+    if not kind.watched:
         return None
-    # Not before: whoever wants no page need not wait for a server.
-    from stream_cam.web.sink import WebSink
-
-    return WebSink(parse_web_uri(uri), settings, name, web)
+    return kind.make(Output(uri, source=name, web=web, settings=settings))
 
 
 def _stop(source: Source) -> None:

@@ -29,13 +29,13 @@ class Picture:
 
 @dataclass(frozen=True, slots=True)
 class StreamInfo:
-    """What a sink may want to know before the first picture comes."""
+    """Properties of the source and of the run, known before the first picture."""
 
-    fps: Fraction | None
+    fps: Fraction | None = None
     """The source's average frames per second, if known."""
-    still: bool
+    still: bool = False
     """True if the source is pictures, not a video."""
-    live: bool
+    live: bool = False
     colour: Colour | None = None
     """How the source's video is tagged; recordings keep it. None: not at all."""
     file: str | None = None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import glob
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
@@ -12,7 +14,15 @@ from stream_cam.atomic_files import write_atomic
 from stream_cam.errors import OutputExistsError, SinkError
 from stream_cam.frame import BgrImage
 from stream_cam.sinks.base import Picture, Sink
-from stream_cam.uri import result_name
+from stream_cam.sinks.kinds import Output, SinkKind
+from stream_cam.sinks.path_checks import (
+    check_is_no_folder,
+    check_not_source,
+    check_not_there,
+    check_parent,
+    check_writable,
+)
+from stream_cam.uri import folder_of_pattern, local_path, result_name
 
 PICTURE_SUFFIXES: Final = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 
@@ -113,3 +123,68 @@ def write_picture(path: Path, image_bgr: BgrImage, *, overwrite: bool) -> None:
         write_atomic(path, data.tobytes())
     except OSError as exc:
         raise SinkError(f"{path} cannot be written: {exc.strerror}; free space?") from exc
+
+
+def _check_picture(output: Output) -> None:
+    check_is_no_folder(output)
+    path = output.path
+    source = None if output.source is None else local_path(output.source)
+    if source is not None:
+        check_not_source(path, path if _is_one_of(path, source) else source)
+    check_parent(path)
+    check_not_there(output)
+
+
+def _is_one_of(picture: Path, source: Path) -> bool:
+    """Whether a picture lies in the folder that is read, or matches the pattern that is read."""
+    if os.path.isdir(source):
+        return os.path.isfile(picture) and os.path.samefile(picture.parent, source)
+    if os.path.exists(source):
+        return False
+    found = glob.glob(str(source), recursive=True)
+    return os.path.realpath(picture) in map(os.path.realpath, found)
+
+
+def _check_folder(output: Output) -> None:
+    path = output.path
+    source = None if output.source is None else local_path(output.source)
+    folder = None if source is None else _folder_read(source)
+    if folder is not None:
+        check_not_source(path, folder)
+    if not os.path.exists(path):
+        check_parent(path)
+        return
+    if not os.path.isdir(path):
+        raise SinkError(f"{path} is a file, not a folder; give another name")
+    check_writable(path)
+    held = sorted(entry.name for entry in path.iterdir() if entry.suffix in PICTURE_SUFFIXES)
+    if held and not output.overwrite:
+        raise OutputExistsError(
+            f"{path}/ holds {len(held)} pictures already ({held[0]}); give --overwrite to replace "
+            f"those of the same name, or another folder"
+        )
+
+
+def _folder_read(source: Path) -> Path | None:
+    """The folder in which a result could have the source's name; None: it cannot."""
+    if os.path.isdir(source):
+        return source
+    if os.path.isfile(source) and source.suffix.lower() not in PICTURE_SUFFIXES:
+        return None  # a video's frames have names of their own
+    return source.parent if os.path.exists(source) else folder_of_pattern(str(source))
+
+
+PICTURE: Final = SinkKind(
+    "picture",
+    usage=" ".join(f"*{suffix}" for suffix in PICTURE_SUFFIXES),
+    make=lambda output: PictureSink(str(output.path), overwrite=output.overwrite),
+    check=_check_picture,
+    suffixes=PICTURE_SUFFIXES,
+)
+FOLDER: Final = SinkKind(
+    "folder",
+    usage="folder/",
+    make=lambda output: FolderSink(os.path.expanduser(output.uri), overwrite=output.overwrite),
+    check=_check_folder,
+    claims=lambda uri: uri.endswith(("/", os.sep)) or os.path.isdir(os.path.expanduser(uri)),
+)

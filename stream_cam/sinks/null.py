@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from stream_cam.sinks.base import Picture, Sink
+from stream_cam.sinks.kinds import SinkKind
 
 
 class NullSink(Sink):
@@ -16,3 +19,8 @@ class NullSink(Sink):
     def write(self, picture: Picture) -> bool:
         self.written += 1
         return True
+
+
+NULL: Final = SinkKind(
+    "null", usage="null", make=lambda output: NullSink(), words=("null",), discards=True
+)

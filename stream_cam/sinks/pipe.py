@@ -17,8 +17,10 @@ import av.error
 from av.container import OutputContainer
 
 from stream_cam.config import RecordConfig
-from stream_cam.errors import SinkError
-from stream_cam.sinks.base import Picture, StreamInfo
+from stream_cam.errors import SinkError, UsageError
+from stream_cam.sinks.base import Picture, Sink, StreamInfo
+from stream_cam.sinks.kinds import Output, SinkKind
+from stream_cam.sinks.video.encoders import check_codec, check_settings
 from stream_cam.sinks.video.sink import VideoSink
 from stream_cam.uri import pipe_number
 
@@ -200,3 +202,31 @@ class PipeSink(VideoSink):
 
     def _publish(self, *, complete: bool) -> None:
         """It has been read by now."""
+
+
+def _check(output: Output) -> None:
+    uri, record = output.uri, output.record
+    if record is None:
+        return
+    if record.format is None:
+        raise UsageError(
+            f"{uri} is read while it is written: give its --format, {', '.join(STREAM_SUFFIXES)}"
+        )
+    if is_terminal(uri):
+        raise UsageError(f"{uri} is the terminal: pipe it into a program, or give out.mp4")
+    check_settings(check_codec(STREAM_SUFFIXES[record.format], record.codec), record)
+
+
+def _make(output: Output) -> Sink:
+    record = output.record or RecordConfig(format="matroska")
+    return PipeSink(output.uri, output.stream, record)
+
+
+PIPE: Final = SinkKind(
+    "pipe",
+    usage="- (with --format)",
+    make=_make,
+    check=_check,
+    claims=is_pipe,
+    options={"format": "--format is for what is piped: give - as output; files have suffixes"},
+)

@@ -21,6 +21,7 @@ from stream_cam.import_order import pyav_came_first
 from stream_cam.settings import Settings
 from stream_cam.sinks.base import Picture, Sink, Waiting
 from stream_cam.sinks.keys import Keys
+from stream_cam.sinks.kinds import Output, SinkKind
 
 logger = logging.getLogger(__name__)
 
@@ -219,3 +220,19 @@ def _connection_problem(display: str) -> str | None:
             f"access; check DISPLAY and XAUTHORITY; {_WITHOUT_WINDOW}"
         )
     return None
+
+
+def _check(output: Output) -> None:
+    problem = display_problem()
+    if problem is not None:
+        raise SinkError(problem)
+
+
+WINDOW: Final = SinkKind(
+    "window",
+    usage="window",
+    make=lambda output: WindowSink(settings=output.settings),
+    check=_check,
+    words=("window",),
+    watched=True,
+)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import time
 from typing import Final
 
@@ -101,18 +100,15 @@ class WebSink(Sink):
         self._server.stop()
 
 
-def check_page(address: WebAddress, config: WebConfig) -> socket.socket:
+def check_page(address: WebAddress, config: WebConfig) -> None:
     """Finds out before anything slow is loaded whether a page can be served.
-
-    Returns:
-        A socket that holds the place until it is closed.
 
     Raises:
         SinkError, UsageError: it cannot.
     """
     check_certificate(config.tls_cert, config.tls_key)
     _token(address, config)
-    return listen(address)
+    listen(address).close()
 
 
 def _token(address: WebAddress, config: WebConfig) -> str | None:

@@ -1,10 +1,13 @@
+import json
 import os
 import tempfile
+import urllib.request
 from fractions import Fraction
 from pathlib import Path
 
 import pytest
 
+from stream_cam.config import RecordConfig
 from stream_cam.errors import OutputExistsError, SinkError, UsageError
 from stream_cam.sinks import (
     FolderSink,
@@ -14,7 +17,9 @@ from stream_cam.sinks import (
     VideoSink,
     check_output,
     check_outputs,
+    kind_of,
     open_sink,
+    sink_kinds,
 )
 
 STREAM = StreamInfo(fps=Fraction(25), still=False, live=False)
@@ -59,6 +64,23 @@ def test_unknown_output_names_what_there_is(name: str, text: str) -> None:
     with pytest.raises(UsageError, match=text) as caught:
         check_output(name, overwrite=False)
     assert "s3cret" not in str(caught.value)
+
+
+def test_every_kind_has_a_name_and_a_way_to_be_named_in_a_uri() -> None:
+    kinds = sink_kinds()
+    assert len({kind.name for kind in kinds}) == len(kinds) == 7
+    for kind in kinds:
+        assert kind.usage
+        words = [*kind.words, *(f"{scheme}://" for scheme in kind.schemes)]
+        words += [f"out{suffix}" for suffix in kind.suffixes]
+        assert all(kind_of(word) is kind for word in words or [kind.usage.split()[0]])
+
+
+def test_a_page_opens_as_every_other_sink() -> None:
+    with open_sink("web://127.0.0.1:0", STREAM, overwrite=False, source="demo://shapes") as sink:
+        assert sink.name.startswith("web://127.0.0.1:")
+        with urllib.request.urlopen(f"{sink.url}hello", timeout=20) as answer:
+            assert json.load(answer)["source"] == "demo://shapes"
 
 
 def test_existing_output_needs_overwrite(tmp_path: Path) -> None:
@@ -109,8 +131,13 @@ def test_name_that_is_too_long_is_told_before_the_run(
     with pytest.raises(SinkError, match=r"too long a name: \d+ bytes, at most 248"):
         check_output(f"{tmp_path}/{'a' * letters}{suffix}", overwrite=False)
     check_output(f"{tmp_path}/{'a' * 244}{suffix}", overwrite=False)
+
+
+def test_segments_names_are_longer(tmp_path: Path) -> None:
     with pytest.raises(SinkError, match="at most 228"):
-        check_output(f"{tmp_path}/{'a' * 244}{suffix}", overwrite=False, segmented=True)
+        check_output(
+            f"{tmp_path}/{'a' * 244}.mp4", overwrite=False, record=RecordConfig(segment="10m")
+        )
 
 
 def test_tilde_that_is_nobodys_home_is_a_letter(
@@ -151,4 +178,6 @@ def test_output_must_not_be_the_source(tmp_path: Path) -> None:
 def test_two_outputs_must_not_be_the_same(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="given twice"):
         check_outputs([f"{tmp_path}/a.mp4", f"{tmp_path}/./a.mp4"], overwrite=True)
+    with pytest.raises(UsageError, match="given twice"):
+        check_outputs(["web://127.0.0.1:0", "web://:0/"], overwrite=True)
     check_outputs(["null", "null", f"{tmp_path}/a.mp4", f"{tmp_path}/a.png"], overwrite=False)

@@ -50,7 +50,6 @@ _MOST_HELD_FPS: Final = Fraction(60)
 _KEYFRAME_SECONDS: Final = 2
 _ASSUMED_RATE: Final = Fraction(30)
 _UNFINISHED: Final = ".unfinished"
-_UNKNOWN = StreamInfo(fps=None, still=False, live=False)
 _EARLY_SECONDS: Final = 0.5
 _PICTURES_A_LOOK: Final = 30
 """So often is looked how much of the disk is free, first before there is a file."""
@@ -99,7 +98,7 @@ class VideoSink(Sink):
     def __init__(
         self,
         path: str,
-        stream: StreamInfo = _UNKNOWN,
+        stream: StreamInfo | None = None,
         record: RecordConfig | None = None,
         *,
         overwrite: bool = False,
@@ -113,7 +112,7 @@ class VideoSink(Sink):
         self._part = part_of(self._path)
         self._config = record or RecordConfig()
         self._codec = check_codec(self._suffix, self._config.codec)
-        self._info = stream
+        self._info = stream = stream or StreamInfo()
         self._fps = stream.fps or _ASSUMED_RATE
         self._overwrite = overwrite
         self._threads = threads
