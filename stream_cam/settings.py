@@ -9,7 +9,7 @@ from typing import Any, Final, Generic, TypeVar, get_args
 
 from stream_cam.config import AlphaMode, Colormap, Layout, LookConfig, Upsampling
 from stream_cam.errors import UsageError, unknown_name
-from stream_cam.model.labels import Target, resolve_target
+from stream_cam.targets import Target, resolve_target
 
 T = TypeVar("T")
 

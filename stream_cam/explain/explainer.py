@@ -7,7 +7,7 @@ import os
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
@@ -45,9 +45,9 @@ from stream_cam.frame import (
     softmax,
 )
 from stream_cam.model.camnet import CamNet, build_network, load_parameters
-from stream_cam.model.labels import Target, resolve_target
 from stream_cam.model.torch_settings import loading, own_settings
 from stream_cam.model.weights import Weights, load_weights
+from stream_cam.targets import Target, is_single, listed_targets, resolve_target
 
 if TYPE_CHECKING:
     from stream_cam.explain.graph.scheduler import FrameGraphs
@@ -286,7 +286,7 @@ class Explainer:
         """
         image = frame.image_bgr if isinstance(frame, Frame) else frame
         _check_frame(image)
-        wanted = [self.resolve(one) for one in _as_targets(target)]
+        wanted = [self.resolve(one) for one in listed_targets(target)]
         n_locked = len(wanted)
         plan = self.plan((image.shape[0], image.shape[1]))
         with self._pool(plan.input_hw).borrow() as session:
@@ -310,7 +310,7 @@ class Explainer:
             region=plan.region,
             frame_size_hw=plan.frame_hw,
             **_times_of(frame),
-            several=len(wanted) > 1 or not _is_single(target),
+            several=len(wanted) > 1 or not is_single(target),
             n_locked=n_locked,
             features=kept,
         )
@@ -388,8 +388,8 @@ class Explainer:
         """
         look = replace(look or self.look, layout="overlay")
         image = frame.image_bgr if isinstance(frame, Frame) else frame
-        if _is_single(target):
-            explanation = self.explain_drawn(frame, _as_targets(target), look=look)
+        if is_single(target):
+            explanation = self.explain_drawn(frame, listed_targets(target), look=look)
             explanation = replace(explanation, several=False)
         else:
             explanation = self.explain(frame, target)
@@ -617,15 +617,3 @@ class _Times(TypedDict):
     pts_seconds: float
     captured_ns: int
     explained_ns: int
-
-
-def _as_targets(target: Target | Sequence[Target] | None) -> list[Target]:
-    if target is None:
-        return []
-    return [target] if _is_single(target) else list(target)  # type: ignore[arg-type, list-item]
-
-
-def _is_single(target: Target | Sequence[Target] | None) -> bool:
-    # NumPy's and PyTorch's single values look as if they could be iterated over.
-    single = isinstance(target, str | bytes) or getattr(target, "ndim", 1) == 0
-    return single or not isinstance(target, Iterable)

@@ -1,57 +1,21 @@
-"""Class names: read from a file, and found again by name or number."""
+"""Class names, read from a file."""
 
 from __future__ import annotations
 
 import ast
 import json
-import operator
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TypeAlias
 
-from stream_cam.errors import UsageError, WeightsError, unknown_name
+from stream_cam.errors import WeightsError
 from stream_cam.model import label_lines
-
-Target: TypeAlias = int | str
-"""A class, by its index or its label."""
 
 _FORMS = (
     'not a list of names, nor {"0": name, …} or {name: 0, …} with the numbers from 0 on without '
     "gaps; save the names one a line"
 )
-
-
-def resolve_target(labels: Sequence[str], target: Target) -> int:
-    """The class index that a number or a label means.
-
-    Raises:
-        UsageError: there is no such class, or the label is that of several.
-    """
-    if isinstance(target, str):
-        text = target.strip()
-        for fold in (str, str.casefold):
-            indices = [i for i, label in enumerate(labels) if fold(label) == fold(text)]
-            if len(indices) > 1:
-                numbers = ", ".join(str(index) for index in indices)
-                raise UsageError(f"class {text!r} is several ({numbers}); give the number")
-            if indices:
-                return indices[0]
-        if not re.fullmatch(r"[+-]?\d+", text):
-            raise unknown_name("class", text, labels)
-        target = int(text)
-    try:  # NumPy's and PyTorch's integers are indices too
-        is_truth = str(getattr(target, "dtype", type(target).__name__)).endswith("bool")
-        index = None if is_truth else operator.index(target)
-    except TypeError:
-        index = None
-    if index is None:
-        raise UsageError(f"a class is an index or a label, got {target!r}")
-    target = index
-    if not 0 <= target < len(labels):
-        raise UsageError(f"class {target} does not exist; classes are 0 to {len(labels) - 1}")
-    return target
 
 
 LABEL_KEYS = (

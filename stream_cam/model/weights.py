@@ -22,11 +22,11 @@ from stream_cam.errors import UsageError, WeightsError
 from stream_cam.model import checkpoint
 from stream_cam.model.checkpoint import Checkpoint, OpenUrl, reason_of
 from stream_cam.model.fingerprint import fingerprint
-from stream_cam.model.labels import labels_of, names_of, parse_labels, read_labels, resolve_target
+from stream_cam.model.labels import labels_of, names_of, parse_labels, read_labels
 from stream_cam.model.state_dicts import find_parameters
 from stream_cam.model.torchvision_models import check_model_name
 
-__all__ = ["Preprocessing", "Weights", "load_weights", "resolve_target"]
+__all__ = ["Preprocessing", "Weights", "load_weights"]
 
 logger = logging.getLogger(__name__)
 

@@ -39,7 +39,6 @@ from stream_cam.draw.layouts import Renderer
 from stream_cam.errors import StreamCamError
 from stream_cam.explain.explainer import Explainer
 from stream_cam.frame import Explanation, Frame
-from stream_cam.model.labels import Target
 from stream_cam.pipeline.counters import Progress, RunCounters, Waiting
 from stream_cam.pipeline.presenter import Presenter
 from stream_cam.pipeline.report import Report
@@ -48,6 +47,7 @@ from stream_cam.queues import EndOfStream, Handoff, OrderedGate, Ticket
 from stream_cam.settings import Settings
 from stream_cam.sinks.base import Sink
 from stream_cam.sources.base import Reconnects, Source, SourceInfo, Stoppable
+from stream_cam.targets import Target
 from stream_cam.uri import hide
 
 logger = logging.getLogger(__name__)

@@ -26,12 +26,12 @@ from stream_cam.draw.hud import HudStatus
 from stream_cam.draw.layouts import Renderer
 from stream_cam.explain.explainer import Explainer
 from stream_cam.frame import BgrImage, Explanation, Features, FloatArray, Frame, Prediction, Region
-from stream_cam.model.labels import Target
 from stream_cam.pipeline.pipeline import Pipeline
 from stream_cam.pipeline.session import run_session
 from stream_cam.sinks.base import Picture, Sink
 from stream_cam.sources import open_source
 from stream_cam.sources.base import SourceInfo
+from stream_cam.targets import Target
 
 SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
 DEADLINE_SECONDS = 20.0

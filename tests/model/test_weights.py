@@ -29,7 +29,7 @@ import stream_cam.model.weights as weights_module
 from stream_cam.errors import UsageError, WeightsError
 from stream_cam.model.camnet import build_network, load_parameters
 from stream_cam.model.checkpoint import fetch, open_url
-from stream_cam.model.weights import Weights, load_weights, resolve_target
+from stream_cam.model.weights import Weights, load_weights
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -448,39 +448,6 @@ def test_labels_file_that_is_not_there(tmp_path: Path) -> None:
     for path, named in ((tmp_path / "none.txt", "No such file"), (tmp_path, "Is a directory")):
         with pytest.raises(WeightsError, match=named):
             load_file(tmp_path / "a.pth", path)
-
-
-LABELS = ("tench", "Great White", "crane", "cat", "crane", "7")
-
-
-@pytest.mark.parametrize(
-    ("target", "index"),
-    [(0, 0), (5, 5), ("tench", 0), ("TENCH", 0), ("great white", 1), (" cat ", 3), ("2", 2)],
-)
-def test_resolve_target_takes_numbers_and_labels(target: int | str, index: int) -> None:
-    assert resolve_target(LABELS, target) == index
-
-
-def test_resolve_target_prefers_the_label_to_the_number() -> None:
-    assert resolve_target(LABELS, "7") == 5
-    assert resolve_target(("1", "0"), "1") == 0
-    assert resolve_target(("Cat", "cat"), "cat") == 1
-
-
-@pytest.mark.parametrize("target", [-1, 6, "6", "-1", "99999999999999999999"])
-def test_resolve_target_out_of_range_names_the_range(target: int | str) -> None:
-    with pytest.raises(UsageError, match=r"does not exist; classes are 0 to 5"):
-        resolve_target(LABELS, target)
-
-
-def test_resolve_target_unknown_label_names_the_nearest() -> None:
-    with pytest.raises(UsageError, match=r"unknown class 'tensh'; did you mean tench"):
-        resolve_target(LABELS, "tensh")
-
-
-def test_resolve_target_label_of_several_classes_gives_their_numbers() -> None:
-    with pytest.raises(UsageError, match=r"'crane' is several \(2, 4\); give the number"):
-        resolve_target(LABELS, "crane")
 
 
 # The demo

@@ -16,10 +16,10 @@ from stream_cam.config import CaptureConfig
 from stream_cam.draw.layouts import Renderer
 from stream_cam.explain.explainer import Explainer
 from stream_cam.frame import BgrImage, Explanation, Frame
-from stream_cam.model.labels import Target
 from stream_cam.pipeline.pipeline import Pipeline
 from stream_cam.sinks.base import Picture, Sink
 from stream_cam.sources import open_source
+from stream_cam.targets import Target
 
 SECONDS = float(os.environ.get("STREAM_CAM_FRESH_SECONDS", "6"))
 """How long; 120 are asked of a release, on a machine that does nothing else."""

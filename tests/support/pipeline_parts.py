@@ -18,11 +18,11 @@ from stream_cam.draw.layouts import Renderer
 from stream_cam.errors import SinkError
 from stream_cam.explain.explainer import Explainer
 from stream_cam.frame import BgrImage, Explanation, Frame
-from stream_cam.model.labels import Target
 from stream_cam.pipeline.pipeline import Pipeline
 from stream_cam.pipeline.report import Report
 from stream_cam.sinks.base import Picture, Sink, StreamInfo
 from stream_cam.sources.base import Source, SourceInfo
+from stream_cam.targets import Target
 
 DEADLINE_SECONDS = 20.0
 """Nothing here takes a second on a quiet machine; a hang is what this is to find."""
