@@ -1,16 +1,21 @@
-"""The README's example, as it stands there; its output is copied into the README."""
+"""Runs the README's Python example as it stands there, and prints its output."""
 
-import cv2
+from __future__ import annotations
 
-from stream_cam import Explainer, open_source
+import re
+from pathlib import Path
 
-explainer = Explainer.load("resnet18", weights="demo")
-with open_source("demo://shapes?seconds=10&seed=0") as source:
-    frame_bgr = next(frame.image_bgr for frame in source if frame.index == 100)
+ROOT = Path(__file__).resolve().parents[1]
 
-explanation = explainer.explain(frame_bgr)
-for prediction in explanation.predictions[:3]:
-    print(f"{prediction.label:10} {prediction.probability:.3f}")
-print("map", explanation.cam.shape, explanation.cam.dtype, "peak at", explanation.peak_xy())
-print(explainer.engine_info)
-cv2.imwrite("explained.png", explainer.overlay(frame_bgr, explanation))
+
+def readme_example() -> tuple[str, str]:
+    """The README's example, and the output that stands below it."""
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    found = re.search(r"```python\n(.*?)```\n\n```text\n(.*?)```", readme, re.DOTALL)
+    if found is None:
+        raise SystemExit("README.md has no example of Python with its output below it")
+    return found[1], found[2]
+
+
+if __name__ == "__main__":
+    exec(compile(readme_example()[0], "README.md", "exec"))
