@@ -160,6 +160,21 @@ def test_wall_clock_that_is_set_meanwhile_makes_nothing_old(
     assert (first.exists(), second.exists(), keep.removed) == (False, True, 1)
 
 
+def test_segment_that_is_being_finished_is_not_removed_for_room(
+    tmp_path: Path, clock: HeldTime
+) -> None:
+    """It has its name, and the one before it still counts as the newest."""
+    keep = Retention(tmp_path / "out.mp4", RecordConfig(segment="10", keep="24h"), clock)
+    first, second = (earlier(tmp_path, NOON + timedelta(seconds=10 * n)) for n in range(2))
+    for path in (first, second):
+        keep.begun(path)
+    assert keep.finished(first) == []
+    assert keep.make_room(1) == (0, [])
+    assert keep.finished(second) == []
+    size = first.stat().st_size
+    assert keep.make_room(1) == (size, [first])
+
+
 @pytest.mark.parametrize("keep", ["10s", "1B"])
 def test_neighbours_that_look_similar_are_not_touched(
     tmp_path: Path, clock: HeldTime, keep: str

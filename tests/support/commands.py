@@ -79,12 +79,12 @@ class Command:
         assert found
         return found
 
-    def wrote(self, name: str, size: int = 1) -> None:
-        """Waits until a file of at least so many bytes is in its folder; `name` may be a glob."""
+    def wrote(self, name: str, size: int = 1, count: int = 1) -> None:
+        """Waits for `count` files of at least `size` bytes in its folder; `name` may be a glob."""
 
         def there() -> bool:
             assert self.process.poll() is None, self.process.poll()
-            return any(path.stat().st_size >= size for path in self.folder.glob(name))
+            return sum(path.stat().st_size >= size for path in self.folder.glob(name)) >= count
 
         wait_until(there, START_SECONDS)
 

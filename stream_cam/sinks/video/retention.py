@@ -55,6 +55,8 @@ class Retention:
         self._clock = clock
         self._min_free = record.min_free
         self._newest: Path | None = None
+        self._unfinished: set[Path] = set()
+        """Of this run's segments: one may have its name already while `finished` is on its way."""
         self._told = False
         self._finished_ns: dict[Path, int] = {}
         """Of this run's segments."""
@@ -62,8 +64,13 @@ class Retention:
         """Files that were looked into."""
         self.removed = 0
 
+    def begun(self, path: Path) -> None:
+        """A segment of this run is being recorded; it stays until `finished` was called with it."""
+        self._unfinished.add(path)
+
     def finished(self, newest: Path) -> list[Path]:
         """A segment has got its name; gives the ones that were removed for it."""
+        self._unfinished.discard(newest)
         if not self._may_remove():
             return []
         self._newest = newest
@@ -103,7 +110,8 @@ class Retention:
 
     def _older_ones(self) -> list[SegmentName]:
         """Finished segments, of earlier runs as well, but for the newest; oldest first."""
-        there = sorted(segments_of(self._recording, live=True), key=self._order)
+        segments = segments_of(self._recording, live=True)
+        there = sorted((s for s in segments if s.path not in self._unfinished), key=self._order)
         newest = self._newest or (there[-1].path if there else None)
         return [each for each in there if each.path != newest and self._is_ours(each.path)]
 

@@ -154,6 +154,8 @@ class SegmentSink(Sink):
     def _begin(self, first: Frame) -> VideoSink:
         name = next(name for name in self._names(first) if self._is_free(name))
         self._begins[name] = _seconds(first)
+        with self._removing:
+            self._keep.begun(name)
         later = self._begun if self._number else None
         return VideoSink(
             str(name),
