@@ -31,7 +31,7 @@ from stream_cam.bench.machine import examined
 from stream_cam.bench.table import print_file
 from stream_cam.config import ModelConfig, RecordConfig
 from stream_cam.errors import BenchError, StreamCamError
-from stream_cam.sinks.video.encoders import choose
+from stream_cam.sinks.video.encoders import choose_encoder
 
 WEIGHTS = "demo"
 SAMPLE_SECONDS = 5.0
@@ -86,7 +86,7 @@ def compare(frames: list[str], videos: list[Path]) -> dict[str, Any]:
 
 def _transcode_seconds(video: Path, out: Path) -> float:
     """FFmpeg's time for the same file with the encoder's settings of a recording."""
-    encoding = choose("h264", RecordConfig())
+    encoding = choose_encoder("h264", RecordConfig())
     settings = [part for k, v in encoding.options.items() for part in (f"-{k}", v)]
     command = [_ffmpeg(), "-v", "error", "-nostdin", "-y", "-i", str(video)]
     command += [

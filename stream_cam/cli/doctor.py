@@ -265,15 +265,15 @@ def _codecs() -> Findings:
     import av
     from av.codec import codecs_available
 
-    from stream_cam.sinks.video.encoders import encodes
+    from stream_cam.sinks.video.encoders import encoder_works
 
-    if not encodes("libx264"):
+    if not encoder_works("libx264"):
         advice = "pip install --force-reinstall --only-binary :all: av"
         yield Finding("video", "missing", f"PyAV {av.__version__} has no libx264", advice)
     else:
         yield Finding("video", "ok", f"PyAV {av.__version__} writes H.264 (libx264)")
     others = {"HEVC": "libx265", "AV1": "libsvtav1", "VP9": "libvpx-vp9"}
-    writes = [name for name, encoder in others.items() if encodes(encoder)]
+    writes = [name for name, encoder in others.items() if encoder_works(encoder)]
     readers = {"H.264": "h264", "HEVC": "hevc", "VP9": "vp9", "AV1": "libdav1d", "MJPEG": "mjpeg"}
     reads = [name for name, codec in readers.items() if codec in codecs_available]
     yield Finding(
@@ -281,7 +281,7 @@ def _codecs() -> Findings:
         "ok",
         f"also writes {', '.join(writes) or 'nothing'}; reads {', '.join(reads)}",
     )
-    hardware = [name for name in _HARDWARE_ENCODERS if encodes(name)]
+    hardware = [name for name in _HARDWARE_ENCODERS if encoder_works(name)]
     if hardware:
         yield Finding("video", "ok", f"NVENC: {', '.join(hardware)}")
     else:

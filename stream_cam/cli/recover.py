@@ -18,10 +18,10 @@ from stream_cam.errors import (
     UsageError,
 )
 from stream_cam.sinks.video.encoders import CONTAINERS
-from stream_cam.sinks.video.finalize import CANNOT_FINISH, finish, sound_of_part
+from stream_cam.sinks.video.finalize import FINALIZE_ERRORS, audio_of_part, count_pictures, finalize
 from stream_cam.sinks.video.lock import RecordingLock
+from stream_cam.sinks.video.recording_names import part_path
 from stream_cam.sinks.video.segment_names import segments_of
-from stream_cam.sinks.video.sink import n_pictures_in, part_of
 from stream_cam.sources.ffmpeg_errors import explain_file_error
 from stream_cam.sources.paths import check_readable, refuse_pipe
 from stream_cam.uri import TAG_ERRORS
@@ -54,7 +54,7 @@ def recover_command(names: Sequence[str], *, sound_of: Path | None, overwrite: b
 
 def _meant(path: Path) -> list[Path]:
     """The recording itself, or what is left of its segments."""
-    if path.stem.endswith(".part") or part_of(path).exists():
+    if path.stem.endswith(".part") or part_path(path).exists():
         return [path]
     parts = [
         each.path for live in (False, True) for each in segments_of(path, live=live, part=True)
@@ -81,7 +81,7 @@ def recover(
     if path.stem.endswith(".part"):
         part, path = path, path.with_name(path.stem.removesuffix(".part") + path.suffix)
     else:
-        part = part_of(path)
+        part = part_path(path)
     suffix = path.suffix.lower()
     if suffix not in CONTAINERS:
         raise UsageError(f"{path} is not a recording: its name ends in {', '.join(CONTAINERS)}")
@@ -100,7 +100,7 @@ def recover(
 
 def _recovered(part: Path, path: Path, sound_of: Path | None) -> tuple[int, Fraction]:
     """`recover`, once the part file is ours."""
-    n_pictures = n_pictures_in(part)
+    n_pictures = count_pictures(part)
     if not n_pictures:
         raise SourceError(f"no picture can be read from {part}; remove it")
     if sound_of is not None:
@@ -110,11 +110,11 @@ def _recovered(part: Path, path: Path, sound_of: Path | None) -> tuple[int, Frac
         with av.open(f"file:{part}") as container:
             metadata = {k: v for k, v in container.metadata.items() if k.lower() == "comment"}
         seconds = _last_second(part)
-        sound = None if sound_of is None else sound_of_part(part, str(sound_of), seconds)
+        sound = None if sound_of is None else audio_of_part(part, str(sound_of), seconds)
         tags_of = None if sound_of is None else str(sound_of)
-        finish(part, whole, path.suffix.lower(), sound, metadata, tags_of=tags_of)
+        finalize(part, whole, path.suffix.lower(), sound, metadata, tags_of=tags_of)
         replace_durably(whole, path)
-    except CANNOT_FINISH as exc:
+    except FINALIZE_ERRORS as exc:
         whole.unlink(missing_ok=True)
         reason = getattr(exc, "strerror", None) or type(exc).__name__
         raise SinkError(f"{path} cannot be written: {reason}; {part} is as it was") from exc

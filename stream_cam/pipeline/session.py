@@ -34,8 +34,8 @@ from stream_cam.sinks.base import Sink, StreamInfo, Waiting
 from stream_cam.sinks.pipe import messages_to_stderr
 from stream_cam.sinks.recorder import RecorderSink
 from stream_cam.sinks.score import TruthScore
+from stream_cam.sinks.video.recording_names import finished_path
 from stream_cam.sinks.video.segments import Segment, SegmentSink, check_segments
-from stream_cam.sinks.video.sink import finished_of
 from stream_cam.sinks.window import display_problem
 from stream_cam.sources import open_source
 from stream_cam.sources.base import Source, SourceInfo
@@ -181,7 +181,7 @@ def _pipeline(
         still=info.still,
         live=live,
         colour=info.colour,
-        sound_lead_seconds=info.sound_lead_seconds if config.record.audio else Fraction(0),
+        audio_lead_seconds=info.audio_lead_seconds if config.record.audio else Fraction(0),
         file=None if live else info.file,
         duration_seconds=info.duration_seconds,
         description=_description(explainer, [explainer.labels[index] for index in targets]),
@@ -201,7 +201,7 @@ def _pipeline(
     if any(sink.watched for sink in sinks):  # who watches may want to keep it
         sinks.append(RecorderSink(settings, Path.cwd(), stream, config.record))
     recording = _linked(sinks, videos)
-    results = open_results(config.record, info.name, recording, stream.sound_lead_seconds)
+    results = open_results(config.record, info.name, recording, stream.audio_lead_seconds)
     return Pipeline(
         source,
         [*sinks, *results, *extra_sinks],
@@ -237,7 +237,7 @@ def _linked(sinks: Sequence[Sink], videos: Sequence[Path]) -> Path | Future[list
     segmented = [sink for sink in sinks if isinstance(sink, SegmentSink)]
     if segmented:
         return segmented[0].there
-    return finished_of(videos[0]) if videos else None
+    return finished_path(videos[0]) if videos else None
 
 
 def _description(explainer: Explainer, targets: Sequence[str]) -> str:

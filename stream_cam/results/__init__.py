@@ -21,14 +21,14 @@ def open_results(
     config: RecordConfig,
     title: str = "",
     recording: Path | Future[list[Segment]] | None = None,
-    sound_lead_seconds: Fraction = Fraction(0),
+    audio_lead_seconds: Fraction = Fraction(0),
 ) -> list[Sink]:
     """The sinks of the results that are asked for; they write nothing before their first frame.
 
     Args:
         title: the source's name.
         recording: a video of the same run, or its segments, for links into it.
-        sound_lead_seconds: how much earlier than the first picture the recording begins.
+        audio_lead_seconds: how much earlier than the first picture the recording begins.
     """
     from stream_cam.results.maps import MapsSink
     from stream_cam.results.predictions import PredictionsSink
@@ -41,7 +41,7 @@ def open_results(
     if config.cams is not None:
         sinks.append(MapsSink(config.cams, title))
     if config.timeline is not None:
-        sinks.append(TimelineSink(config.timeline, title, recording, sound_lead_seconds))
+        sinks.append(TimelineSink(config.timeline, title, recording, audio_lead_seconds))
     if config.sheet is not None:
         sinks.append(SheetSink(config.sheet))
     return sinks

@@ -78,13 +78,13 @@ class TimelineSink(Sink):
         title: what was looked at.
         recording: a video of the same run, or its segments once they are known; moments are links
             into them.
-        sound_lead_seconds: how much earlier than the first picture the recording begins.
+        audio_lead_seconds: how much earlier than the first picture the recording begins.
     """
 
     path: Path
     title: str = ""
     recording: Path | Future[list[Segment]] | None = None
-    sound_lead_seconds: Fraction = Fraction(0)
+    audio_lead_seconds: Fraction = Fraction(0)
     _begin_seconds: float | None = None
     _films: list[tuple[float, str]] = field(default_factory=list)
     """When each video begins, and its address as seen from the page."""
@@ -98,7 +98,7 @@ class TimelineSink(Sink):
 
     def write(self, picture: Picture) -> bool:
         if self._begin_seconds is None:
-            lead = self.sound_lead_seconds if picture.frame.index == 0 else 0
+            lead = self.audio_lead_seconds if picture.frame.index == 0 else 0
             self._begin_seconds = picture.frame.pts_seconds - float(lead)
         explanation = picture.explanation
         if explanation is not None:

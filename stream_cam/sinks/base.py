@@ -44,7 +44,7 @@ class StreamInfo:
     """Of the file's video."""
     description: str = ""
     """What makes the pictures: the model, its weights, the class. For a recording's comment."""
-    sound_lead_seconds: Fraction = Fraction(0)
+    audio_lead_seconds: Fraction = Fraction(0)
     """How much earlier than its first picture a recording of the whole file begins, with sound."""
 
 

@@ -10,7 +10,8 @@ from stream_cam.config import RecordConfig
 from stream_cam.errors import SinkError
 from stream_cam.settings import Settings
 from stream_cam.sinks.base import Picture, Sink, StreamInfo
-from stream_cam.sinks.video.sink import VideoSink, part_of
+from stream_cam.sinks.video.recording_names import part_path
+from stream_cam.sinks.video.sink import VideoSink
 
 logger = logging.getLogger(__name__)
 
@@ -76,7 +77,7 @@ class RecorderSink(Sink):
     def _path(self) -> Path:
         stem = f"stream-cam-{time.strftime('%Y%m%d-%H%M%S')}"
         path, number = self._folder / f"{stem}.mp4", 1
-        while path.exists() or part_of(path).exists():
+        while path.exists() or part_path(path).exists():
             number += 1
             path = self._folder / f"{stem}-{number}.mp4"
         return path

@@ -35,7 +35,7 @@ class SourceInfo:
     """The path of a video file."""
     note: str = ""
     """What the user should know at the start: a camera's mode, as asked for and as it is."""
-    sound_lead_seconds: Fraction = Fraction(0)
+    audio_lead_seconds: Fraction = Fraction(0)
     """How much earlier than the first picture a file's sound begins; 0: hardly, or no sound."""
 
 

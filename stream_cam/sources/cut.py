@@ -62,7 +62,7 @@ class CutSource(Closeable):
             part = max(0.0, end - float(self._start))
             n_frames = None if info.fps is None else max(1, round(part * info.fps))
         if self._start:
-            info = replace(info, sound_lead_seconds=Fraction(0))
+            info = replace(info, audio_lead_seconds=Fraction(0))
         if n_frames is not None:
             n_frames = -(-n_frames // self._every)
         return replace(info, n_frames=n_frames)

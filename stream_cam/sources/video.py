@@ -238,7 +238,7 @@ class VideoSource(Closeable):
             duration_seconds=length_seconds,
             still=picture,
             colour=self._colour,
-            sound_lead_seconds=sound_lead(container, self._first) if file else Fraction(0),
+            audio_lead_seconds=sound_lead(container, self._first) if file else Fraction(0),
             file=file,
         )
 

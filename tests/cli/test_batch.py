@@ -19,7 +19,7 @@ from stream_cam.cli.batch import Batch, Job, find_videos
 from stream_cam.config import BatchConfig, ModelConfig, PipelineConfig, RecordConfig
 from stream_cam.errors import SourceNotFoundError, UsageError
 from stream_cam.sinks.video.lock import RecordingLock
-from stream_cam.sinks.video.sink import part_of
+from stream_cam.sinks.video.recording_names import part_path
 from stream_cam.sources import VideoSource
 
 DEADLINE_SECONDS = 60.0
@@ -203,7 +203,7 @@ def test_what_another_batch_is_making_is_left_to_it(
     assert names(Path("out")) == ["b10.mkv.mp4", "b9.mp4"]
     # The process of a batch that was killed may go on for a while.
     job.output.unlink()
-    with RecordingLock(part_of(job.unfinished), create=True):
+    with RecordingLock(part_path(job.unfinished), create=True):
         first._do(job)
     assert job.fate == "skipped"
 

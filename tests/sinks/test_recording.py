@@ -26,10 +26,10 @@ from stream_cam.errors import OutputExistsError, SinkError, SourceError, UsageEr
 from stream_cam.frame import Colour
 from stream_cam.sinks import Picture, StreamInfo, VideoSink
 from stream_cam.sinks.video import audio, encoders
-from stream_cam.sinks.video.audio import Sound
-from stream_cam.sinks.video.encoders import check_codec, check_settings, encodes
-from stream_cam.sinks.video.finalize import sound_of_part
-from stream_cam.sinks.video.sink import n_pictures_in, part_of
+from stream_cam.sinks.video.audio import AudioSpan
+from stream_cam.sinks.video.encoders import check_codec, check_settings, encoder_works
+from stream_cam.sinks.video.finalize import audio_of_part, count_pictures
+from stream_cam.sinks.video.recording_names import part_path
 from stream_cam.sources import VideoSource
 from stream_cam.sources.cut import CutSource, cut_out
 
@@ -204,7 +204,7 @@ def test_what_cannot_be_copied_is_kept_as_it_was_recorded(
         whole.write_bytes(b"half a file")
         raise problem
 
-    monkeypatch.setattr("stream_cam.sinks.video.sink.finish", refuses)
+    monkeypatch.setattr("stream_cam.sinks.video.sink.finalize", refuses)
     out = tmp_path / "out.mp4"
     times = annotate(clip, out)
     assert times_in(out) == times
@@ -287,14 +287,14 @@ def test_no_encoder_makes_the_run_real_time(tmp_path: Path, codec: Any) -> None:
         for index in range(3):
             sink.write(picture_at(numbered_picture(index, (64, 64)), index))
             assert os.sched_getscheduler(0) == os.SCHED_OTHER
-    encodes.cache_clear()
-    assert encodes("libsvtav1")
+    encoder_works.cache_clear()
+    assert encoder_works("libsvtav1")
     assert os.sched_getscheduler(0) == os.SCHED_OTHER
 
 
 def test_encoders_are_really_opened() -> None:
-    assert encodes("libx264")
-    assert not encodes("no_such_encoder")
+    assert encoder_works("libx264")
+    assert not encoder_works("no_such_encoder")
 
 
 def test_codecs_that_players_do_not_expect_are_refused() -> None:
@@ -339,7 +339,7 @@ def test_what_a_kill_leaves_plays_and_recovers(tmp_path: Path, suffix: str) -> N
         part = tmp_path / f"out{number}.part{suffix}"
         given = killed_while_writing(out, chance.randrange(60, 400))
         assert times_in(part)[-1] >= given - 2.0
-        assert sound_of_part(part, "of.mp4", Fraction(1)) == Sound(
+        assert audio_of_part(part, "of.mp4", Fraction(1)) == AudioSpan(
             "of.mp4", Fraction(20), Fraction(21)
         )
         path, n_pictures, seconds = recover(out)
@@ -439,7 +439,7 @@ def test_recovery_says_what_it_cannot_do(tmp_path: Path) -> None:
         recover(tmp_path / "out.part.mp4")
     with pytest.raises(UsageError, match="is not a recording"):
         recover(tmp_path / "out.txt")
-    assert n_pictures_in(tmp_path / "nowhere.mp4") == 0
+    assert count_pictures(tmp_path / "nowhere.mp4") == 0
 
 
 def test_recovery_without_the_sound_that_was_asked_for_is_none(clip: Path, tmp_path: Path) -> None:
@@ -660,7 +660,7 @@ def test_encoder_holds_little_back(
             image = numbered_picture(number, (256, 320))
             sink.write(picture_at(image, number, Fraction(1, fps)))
             if number == 6 * fps - 3:
-                shutil.copy(part_of(out), seen)  # as a kill would leave it
+                shutil.copy(part_path(out), seen)  # as a kill would leave it
                 given = Fraction(number, fps)
     assert times_in(seen)[-1] >= given - 2
 
@@ -692,7 +692,7 @@ def test_recovery_with_sound_of_an_unknown_codec_goes_without(
     write_clip_of_unknown_sound(odd)
     write_video(part, n_frames=5)
     path, n_pictures, _ = recover(part, sound_of=odd)
-    assert n_pictures == n_pictures_in(path) == 5
+    assert n_pictures == count_pictures(path) == 5
     assert [record.levelname for record in caplog.records] == ["WARNING"]
 
 

@@ -18,9 +18,9 @@ from stream_cam.config import RecordConfig
 from stream_cam.errors import SinkError
 from stream_cam.frame import Frame
 from stream_cam.sinks import Picture, SegmentSink, StreamInfo
+from stream_cam.sinks.video.finalize import count_pictures
 from stream_cam.sinks.video.retention import Retention
 from stream_cam.sinks.video.segment_names import live_name, segments_of
-from stream_cam.sinks.video.sink import n_pictures_in
 
 LIVE = StreamInfo(fps=Fraction(2), still=False, live=True)
 
@@ -262,7 +262,7 @@ def test_on_a_disk_that_fills_up_old_segments_go_before_the_recording_ends(
     assert 2 < len(left) < 15
     assert [Path(path).name for path in sink.segments] == left
     assert sink.removed == 16 - len(left)
-    assert {n_pictures_in(tiny_disk / name) for name in left} == {10}
+    assert {count_pictures(tiny_disk / name) for name in left} == {10}
     told = [each.message for each in caplog.records if each.levelno >= logging.WARNING]
     assert len(told) == 1
     assert "is nearly full (--min-free 400k): from now on its oldest segments are " in told[0]

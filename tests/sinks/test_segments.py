@@ -38,9 +38,9 @@ from stream_cam.config import RecordConfig
 from stream_cam.errors import OutputExistsError, UsageError
 from stream_cam.frame import Frame
 from stream_cam.sinks import Picture, StreamInfo, VideoSink
+from stream_cam.sinks.video.finalize import count_pictures
 from stream_cam.sinks.video.segment_names import is_segment_of, live_name, segments_of
 from stream_cam.sinks.video.segments import SegmentSink
-from stream_cam.sinks.video.sink import n_pictures_in
 from stream_cam.sources import VideoSource
 from stream_cam.sources.base import Health, Outage
 from stream_cam.sources.cut import cut_out
@@ -500,7 +500,7 @@ def test_outage_is_a_gap_or_a_held_picture(
     assert (count.repeated >= 30) == (on_gap == "hold")
     paths = [Path(path) for path in count.segments] or [tmp_path / "out.mp4"]
     assert sorted(tmp_path.iterdir()) == sorted(paths)
-    assert sum(map(n_pictures_in, paths)) == count.written + count.repeated
+    assert sum(map(count_pictures, paths)) == count.written + count.repeated
     times = [round(25 * time) for time in put_together(paths)]
     assert times == [0, 1, 2, *repeats, 1003, 1004, 1005]
     assert (len(paths) > 1) == (segment is not None)
@@ -595,7 +595,7 @@ def test_run_tells_of_its_segments(
     links = re.findall(r'<a href="(.*?)#t=', Path("t.html").read_text())
     assert links
     assert set(links) <= set(made)
-    assert sum(n_pictures_in(Path(name)) for name in made) == 6
+    assert sum(count_pictures(Path(name)) for name in made) == 6
 
 
 def test_segments_tell_once_that_there_is_no_sound(
@@ -614,8 +614,8 @@ def test_first_segment_begins_with_sound_before_the_pictures(tmp_path: Path) -> 
     config = RecordConfig(segment="1")
     with VideoSource(str(late)) as source:
         info = source.info
-        lead = info.sound_lead_seconds
-        stream = StreamInfo(info.fps, False, False, file=info.file, sound_lead_seconds=lead)
+        lead = info.audio_lead_seconds
+        stream = StreamInfo(info.fps, False, False, file=info.file, audio_lead_seconds=lead)
         with SegmentSink(str(tmp_path / "out.mp4"), stream, config) as sink:
             for frame in source:
                 sink.write(Picture(frame.image_bgr, frame, None))

@@ -18,7 +18,7 @@ from stream_cam.cli.recover import recover
 from stream_cam.frame import Explanation, Frame, Prediction, Region
 from stream_cam.results.timeline import TimelineSink
 from stream_cam.sinks import Picture, StreamInfo, VideoSink
-from stream_cam.sinks.video.sink import part_of
+from stream_cam.sinks.video.recording_names import part_path
 from stream_cam.sources import VideoSource
 
 _BEST = Prediction("cat", 0, 1.0)
@@ -144,7 +144,7 @@ def test_sound_before_the_pictures_is_kept(tmp_path: Path, suffix: str) -> None:
 def test_links_into_a_recording_count_from_its_sound(tmp_path: Path) -> None:
     late, page = write_late_clip(tmp_path / "late.mkv"), tmp_path / "timeline.html"
     with VideoSource(str(late)) as source:
-        lead = source.info.sound_lead_seconds
+        lead = source.info.audio_lead_seconds
         timeline = TimelineSink(page, "", tmp_path / "out.mp4", lead)
         for frame in source:
             timeline.write(Picture(frame.image_bgr, frame, EXPLANATION))
@@ -171,12 +171,12 @@ def test_recovered_sound_begins_before_the_pictures(tmp_path: Path) -> None:
     late, out = write_late_clip(tmp_path / "late.mkv", n_pictures=60), tmp_path / "out.mp4"
     with VideoSource(str(late)) as source:
         info = source.info
-        lead = info.sound_lead_seconds
-        stream = StreamInfo(info.fps, False, False, file=info.file, sound_lead_seconds=lead)
+        lead = info.audio_lead_seconds
+        stream = StreamInfo(info.fps, False, False, file=info.file, audio_lead_seconds=lead)
         sink = VideoSink(str(out), stream)
         for frame in source:
             sink.write(Picture(frame.image_bgr, frame, None))
-        kept = shutil.copy(part_of(out), tmp_path / "kept.part.mp4")
+        kept = shutil.copy(part_path(out), tmp_path / "kept.part.mp4")
         sink.close()
     recover(Path(kept), sound_of=late)
     assert begins(tmp_path / "kept.mp4") == pytest.approx(begins(out), abs=0.001)

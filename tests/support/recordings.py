@@ -94,7 +94,7 @@ def annotate(clip: Path, out: Path, **options: Any) -> list[Fraction]:
             colour=info.colour,
             file=info.file,
             duration_seconds=info.duration_seconds,
-            sound_lead_seconds=info.sound_lead_seconds,
+            audio_lead_seconds=info.audio_lead_seconds,
         )
         with VideoSink(str(out), stream, config) as sink:
             for frame in source:

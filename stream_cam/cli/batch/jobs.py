@@ -17,8 +17,8 @@ from stream_cam.cli.batch.worker import TICK_SECONDS, WorkerMessage, annotate
 from stream_cam.config import BatchConfig, PipelineConfig
 from stream_cam.errors import OutputExistsError, SinkError, StreamCamError, UsageError
 from stream_cam.sinks.video.encoders import check_codec, check_settings
-from stream_cam.sinks.video.lock import RecordingLock, is_claimed
-from stream_cam.sinks.video.sink import part_of, unfinished_of
+from stream_cam.sinks.video.lock import RecordingLock, is_locked
+from stream_cam.sinks.video.recording_names import part_path, unfinished_path
 from stream_cam.uri import result_name
 
 Fate = Literal["done", "there already", "skipped", "failed", "stopped", "to do"]
@@ -43,12 +43,12 @@ class Job:
 
     @property
     def unfinished(self) -> Path:
-        return unfinished_of(self.output)
+        return unfinished_path(self.output)
 
     @property
     def was_begun(self) -> bool:
         """Whether an earlier run has left something of it."""
-        return self.unfinished.exists() or part_of(self.unfinished).exists()
+        return self.unfinished.exists() or part_path(self.unfinished).exists()
 
     @property
     def lock(self) -> Path:
@@ -59,7 +59,7 @@ class Job:
         """Find out what would become of it."""
         if self.output.exists() and not overwrite:
             self.fate = "there already"
-        elif is_claimed(self.lock):
+        elif is_locked(self.lock):
             self.fate, self.reason = "skipped", _ELSEWHERE
 
 
@@ -176,7 +176,7 @@ class Batch:
         if job.output.exists() and not self.config.run.overwrite:
             job.fate = "there already"  # by now: another batch has made it
             return
-        if is_claimed(part_of(job.unfinished)):  # by a process whose batch was killed
+        if is_locked(part_path(job.unfinished)):  # by a process whose batch was killed
             job.fate, job.reason = "skipped", _ELSEWHERE
             return
         results = {

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from stream_cam.config import RESULT_SUFFIXES, PipelineConfig
-from stream_cam.sinks.video.sink import unfinished_of
+from stream_cam.sinks.video.recording_names import unfinished_path
 
 NAME: Final = "{name}"
 """Stands for a recording's name, without its suffix, in the paths of results."""
@@ -35,7 +35,7 @@ def named(pattern: Path, name: str) -> Path:
 def unfinished_result(path: Path) -> Path:
     """What a result is called until its recording is finished; /dev/stdout as it is."""
     special = path.exists() and not path.is_file()
-    return path if special else unfinished_of(path)
+    return path if special else unfinished_path(path)
 
 
 def with_results(config: PipelineConfig, paths: Mapping[str, Path]) -> PipelineConfig:

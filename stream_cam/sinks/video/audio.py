@@ -34,7 +34,7 @@ _MOST_AHEAD: Final = 100
 
 
 @dataclass(frozen=True)
-class Sound:
+class AudioSpan:
     """Which part of which file's sound belongs to a recording."""
 
     source: str
@@ -52,7 +52,7 @@ class Sound:
 
 
 def sound_rows(
-    source: InputContainer, out: OutputContainer, suffix: str, sound: Sound, damage: list[str]
+    source: InputContainer, out: OutputContainer, suffix: str, sound: AudioSpan, damage: list[str]
 ) -> list[Iterator[av.Packet[Any]]]:
     """The packets of the sound in the new file, with their times there.
 
@@ -86,7 +86,7 @@ def sound_rows(
     return [_transcoded(packets, stream, sound, damage)]
 
 
-def _audible(source: InputContainer, sound: Sound) -> Any:
+def _audible(source: InputContainer, sound: AudioSpan) -> Any:
     """The best stream of sound whose codec FFmpeg knows; None: there is none."""
     streams: list[Any] = list(source.streams.audio)
     known = [stream for stream in streams if stream.codec_context is not None]
@@ -161,7 +161,7 @@ def _in_order(
 def _packets(
     source: InputContainer,
     stream: Any,
-    sound: Sound,
+    sound: AudioSpan,
     earliest: Fraction,
     damage: list[str],
     *,
@@ -183,7 +183,7 @@ def _packets(
 
 
 def _moved(
-    packets: Iterator[av.Packet[Any]], stream: Any, out_stream: Any, sound: Sound
+    packets: Iterator[av.Packet[Any]], stream: Any, out_stream: Any, sound: AudioSpan
 ) -> Iterator[av.Packet[Any]]:
     base = Fraction(stream.time_base)
     shift = round(sound.start_seconds / base)
@@ -200,7 +200,7 @@ def _moved(
 
 
 def _transcoded(
-    packets: Iterator[av.Packet[Any]], out_stream: Any, sound: Sound, damage: list[str]
+    packets: Iterator[av.Packet[Any]], out_stream: Any, sound: AudioSpan, damage: list[str]
 ) -> Iterator[av.Packet[Any]]:
     codec: Any = out_stream.codec_context
     resampler = AudioResampler(

@@ -160,12 +160,12 @@ def check_settings(codec: CodecName, config: RecordConfig) -> None:
         raise UsageError(f"--crf of {codec} is from 0 to {_MOST_CRF[codec]}, got {config.crf}")
     if config.preset is None:
         return
-    known = [name for each in _ENCODERS[codec] if encodes(each.name) for name in each.presets]
+    known = [name for each in _ENCODERS[codec] if encoder_works(each.name) for name in each.presets]
     if known and config.preset not in known:
         raise unknown_name("--preset", config.preset, known)
 
 
-def choose(
+def choose_encoder(
     codec: CodecName, config: RecordConfig, *, fps: Fraction | None = None, threads: int = 0
 ) -> Encoding:
     """The first encoder of a codec that really encodes here: NVENC, then a library.
@@ -180,7 +180,7 @@ def choose(
     """
     for encoder in _ENCODERS[codec]:
         foreign = config.preset is not None and config.preset not in encoder.presets
-        if not foreign and encodes(encoder.name):
+        if not foreign and encoder_works(encoder.name):
             options = _options(encoder, config)
             if fps is not None:
                 threads = _bound_delay(encoder.name, options, fps, threads)
@@ -229,7 +229,7 @@ def _options(encoder: _Encoder, config: RecordConfig) -> dict[str, str]:
 
 
 @cache
-def encodes(name: str) -> bool:
+def encoder_works(name: str) -> bool:
     """Whether an encoder really takes a picture: having its name is not enough."""
     os.environ.setdefault("SVT_LOG", "1")  # errors only: it greets on stderr, as x265 does
     try:

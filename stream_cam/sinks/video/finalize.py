@@ -13,16 +13,16 @@ import av
 import av.error
 from av.container import InputContainer, OutputContainer
 
-from stream_cam.sinks.video.audio import Sound, sound_rows
+from stream_cam.sinks.video.audio import AudioSpan, sound_rows
 from stream_cam.sinks.video.encoders import CONTAINERS
 from stream_cam.uri import TAG_ERRORS, printable
 
 logger = logging.getLogger(__name__)
 
-APPLES_HEVC: Final = "hvc1"
+APPLE_HEVC_TAG: Final = "hvc1"
 """The tag of HEVC in MP4 and MOV without which Apple's players show nothing."""
-CANNOT_FINISH: Final = (av.error.FFmpegError, OSError, ValueError)
-"""What `finish` raises; PyAV calls a codec it does not know a wrong value."""
+FINALIZE_ERRORS: Final = (av.error.FFmpegError, OSError, ValueError)
+"""What `finalize` raises; PyAV calls a codec it does not know a wrong value."""
 _START_TAG, _CUT_TAG, _LEAD_TAG = "stream_cam_start", "stream_cam_cut", "stream_cam_lead"
 _KEPT_METADATA: Final = ("title", "artist", "album", "date", "creation_time", "location", "genre")
 
@@ -35,26 +35,26 @@ def start_tags(
     return tags | ({_LEAD_TAG: str(lead_seconds)} if lead_seconds else {})
 
 
-def sound_of_part(part: Path, source: str, length_seconds: Fraction) -> Sound:
+def audio_of_part(part: Path, source: str, length_seconds: Fraction) -> AudioSpan:
     """The sound that belongs to a part file's first `length_seconds`."""
     with av.open(f"file:{part}") as container:
         tags = {key.lower(): value for key, value in container.metadata.items()}
     first, lead = Fraction(tags.get(_START_TAG, "0")), Fraction(tags.get(_LEAD_TAG, "0"))
-    return Sound(source, first - lead, first + length_seconds, _CUT_TAG in tags, lead)
+    return AudioSpan(source, first - lead, first + length_seconds, _CUT_TAG in tags, lead)
 
 
-def finish(
+def finalize(
     part: Path,
     whole: Path,
     suffix: str,
-    sound: Sound | None,
+    sound: AudioSpan | None,
     metadata: Mapping[str, str],
     *,
     tags_of: str | None = None,
 ) -> None:
     """Copy a closed part file's pictures, and the sound, into an ordinary file.
 
-    Sound that cannot be copied is left out, with a warning.
+    AudioSpan that cannot be copied is left out, with a warning.
 
     Args:
         part: what was recorded.
@@ -65,7 +65,7 @@ def finish(
         metadata: written into the file, over what is kept of the source's.
 
     Raises:
-        CANNOT_FINISH: it cannot be done; `part` is as it was.
+        FINALIZE_ERRORS: it cannot be done; `part` is as it was.
     """
     tags = _kept_of(tags_of) | dict(metadata)
     if sound is not None:
@@ -73,7 +73,7 @@ def finish(
             _copy(part, whole, suffix, sound, tags)
         except OSError:
             raise  # a full disk is no fault of the sound
-        except CANNOT_FINISH as exc:
+        except FINALIZE_ERRORS as exc:
             if not sound.later:
                 logger.warning("%s: the recording has no sound: %s", sound.source, exc)
         else:
@@ -82,7 +82,7 @@ def finish(
 
 
 def _copy(
-    part: Path, whole: Path, suffix: str, sound: Sound | None, tags: Mapping[str, str]
+    part: Path, whole: Path, suffix: str, sound: AudioSpan | None, tags: Mapping[str, str]
 ) -> None:
     options = {"movflags": "+faststart+use_metadata_tags"} if suffix in (".mp4", ".mov") else {}
     with (
@@ -95,7 +95,7 @@ def _copy(
         video_out = out.add_stream_from_template(video_in, opaque=decoder_only)
         video_out.time_base = video_in.time_base
         if video_in.codec_context.name == "hevc" and suffix in (".mp4", ".mov"):
-            video_out.codec_context.codec_tag = APPLES_HEVC
+            video_out.codec_context.codec_tag = APPLE_HEVC_TAG
         lead = Fraction(0) if sound is None else sound.lead_seconds
         rows: list[Iterator[av.Packet[Any]]] = [_copied(pictures, video_in, video_out, lead)]
         out.metadata.update(tags)
@@ -146,3 +146,15 @@ def _copied(
         packet.pts, packet.dts = (packet.pts or 0) + lead, packet.dts + lead
         packet.stream = out_stream
         yield packet
+
+
+def count_pictures(path: Path) -> int:
+    """How many pictures can be read from a video file, also from one that is not complete."""
+    count = 0
+    try:
+        with av.open(f"file:{path}") as container:
+            for packet in container.demux(video=0):
+                count += packet.size > 0 and not packet.is_corrupt
+    except (av.error.FFmpegError, IndexError):
+        pass  # what came before can be read
+    return count

@@ -18,10 +18,11 @@ from stream_cam.sinks.path_checks import (
     check_parent,
 )
 from stream_cam.sinks.video.encoders import CONTAINERS, check_codec, check_settings
-from stream_cam.sinks.video.lock import refuse_claimed
+from stream_cam.sinks.video.lock import check_unlocked
+from stream_cam.sinks.video.recording_names import part_path
 from stream_cam.sinks.video.segment_names import is_segment_of
 from stream_cam.sinks.video.segments import SegmentSink
-from stream_cam.sinks.video.sink import VideoSink, part_of
+from stream_cam.sinks.video.sink import VideoSink
 from stream_cam.uri import local_path
 
 _SEGMENT_BYTES: Final = 20
@@ -44,11 +45,11 @@ def _check(output: Output) -> None:
     check_parent(path, _SEGMENT_BYTES if output.segmented else 0)
     if not output.segmented:  # check_segments needs to know whether the source is live
         check_not_there(output)
-        _check_part(output, part_of(path))
+        _check_part(output, part_path(path))
 
 
 def _check_part(output: Output, part: Path) -> None:
-    refuse_claimed(part)
+    check_unlocked(part)
     if os.path.exists(part) and not output.overwrite:
         raise OutputExistsError(
             f"{part} is there, left by a run that was killed: `stream-cam recover {output.uri}` "

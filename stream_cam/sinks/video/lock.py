@@ -52,7 +52,7 @@ class RecordingLock(Closeable):
             self._handle = None
 
 
-def refuse_claimed(path: Path) -> None:
+def check_unlocked(path: Path) -> None:
     """Find out whether a file may be replaced.
 
     Raises:
@@ -63,10 +63,10 @@ def refuse_claimed(path: Path) -> None:
             RecordingLock(path).close()
 
 
-def is_claimed(path: Path) -> bool:
+def is_locked(path: Path) -> bool:
     """Whether somebody holds it now."""
     try:
-        refuse_claimed(path)
+        check_unlocked(path)
     except OutputExistsError:
         return True
     return False

@@ -16,10 +16,11 @@ from stream_cam.config import RecordConfig
 from stream_cam.errors import OutputExistsError, UsageError
 from stream_cam.frame import Frame
 from stream_cam.sinks.base import Picture, Sink, StreamInfo
-from stream_cam.sinks.video.lock import is_claimed, refuse_claimed
+from stream_cam.sinks.video.lock import check_unlocked, is_locked
+from stream_cam.sinks.video.recording_names import part_path
 from stream_cam.sinks.video.retention import Retention, SystemClock
 from stream_cam.sinks.video.segment_names import file_name, live_name, segments_of
-from stream_cam.sinks.video.sink import VideoSink, part_of
+from stream_cam.sinks.video.sink import VideoSink
 
 logger = logging.getLogger(__name__)
 
@@ -101,7 +102,7 @@ class SegmentSink(Sink):
     def _tell_of_parts(self) -> None:
         """A live recording goes on, whatever an earlier one has left."""
         parts = segments_of(self._recording, live=True, part=True) if self._stream.live else []
-        left = [each.path for each in parts if not is_claimed(each.path)]
+        left = [each.path for each in parts if not is_locked(each.path)]
         if left:
             logger.warning(
                 "%s is there, what a run that was killed left (%d in all): `stream-cam recover %s` "
@@ -178,14 +179,14 @@ class SegmentSink(Sink):
         yield from (file_name(self._recording, max(0, int(at)), again) for again in count(1))
 
     def _is_free(self, path: Path) -> bool:
-        there = self._stream.live and (path.exists() or part_of(path).exists())
+        there = self._stream.live and (path.exists() or part_path(path).exists())
         return path not in self._begins and not there
 
     def _end(self, until: Fraction | None) -> None:
         """The current segment is complete; None: with its last picture."""
         assert self._current is not None
         if until is not None:
-            self._current.last_until(until)
+            self._current.end_at(until)
         self._finishing.submit(self._finish, self._current)
         self._current = None
 
@@ -244,7 +245,7 @@ def check_segments(recording: Path, record: RecordConfig, *, live: bool, overwri
         )
     parts = segments_of(recording, live=False, part=True)
     if parts:
-        refuse_claimed(parts[0].path)
+        check_unlocked(parts[0].path)
         raise OutputExistsError(
             f"{parts[0].path} is there, what a run that was killed left: `stream-cam recover "
             f"{recording}` makes a recording of it, --overwrite replaces it"

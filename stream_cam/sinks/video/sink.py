@@ -25,10 +25,17 @@ from stream_cam.errors import OutputExistsError, SinkError
 from stream_cam.frame import BgrImage, Colour
 from stream_cam.host import scheduling_kept
 from stream_cam.sinks.base import Picture, Sink, StreamInfo
-from stream_cam.sinks.video.audio import Sound
-from stream_cam.sinks.video.encoders import CONTAINERS, check_codec, choose
-from stream_cam.sinks.video.finalize import APPLES_HEVC, CANNOT_FINISH, finish, start_tags
+from stream_cam.sinks.video.audio import AudioSpan
+from stream_cam.sinks.video.encoders import CONTAINERS, check_codec, choose_encoder
+from stream_cam.sinks.video.finalize import (
+    APPLE_HEVC_TAG,
+    FINALIZE_ERRORS,
+    count_pictures,
+    finalize,
+    start_tags,
+)
 from stream_cam.sinks.video.lock import RecordingLock
+from stream_cam.sinks.video.recording_names import part_path
 from stream_cam.sinks.video.timestamps import Timestamps, duration
 from stream_cam.sinks.video.yuv import (
     Matrix,
@@ -49,7 +56,6 @@ _LIMITED_RANGE, _FULL_RANGE = 1, 2
 _MOST_HELD_FPS: Final = Fraction(60)
 _KEYFRAME_SECONDS: Final = 2
 _ASSUMED_RATE: Final = Fraction(30)
-_UNFINISHED: Final = ".unfinished"
 _EARLY_SECONDS: Final = 0.5
 _PICTURES_A_LOOK: Final = 30
 """So often is looked how much of the disk is free, first before there is a file."""
@@ -109,7 +115,7 @@ class VideoSink(Sink):
         self.name = path
         self._path = Path(path)
         self._suffix = self._path.suffix.lower()
-        self._part = part_of(self._path)
+        self._part = part_path(self._path)
         self._config = record or RecordConfig()
         self._codec = check_codec(self._suffix, self._config.codec)
         self._info = stream = stream or StreamInfo()
@@ -156,7 +162,7 @@ class VideoSink(Sink):
     def source_ended(self) -> None:
         self._source_ended = True
 
-    def last_until(self, seconds: Fraction) -> None:
+    def end_at(self, seconds: Fraction) -> None:
         """Its last picture and its sound last until then, a time of the source's."""
         self._until_seconds = seconds
 
@@ -199,7 +205,7 @@ class VideoSink(Sink):
         frame = picture.frame
         self._first_seconds = frame.pts * frame.time_base
         if frame.index == 0 and self._has_sound():
-            self._lead_seconds = self._info.sound_lead_seconds
+            self._lead_seconds = self._info.audio_lead_seconds
         self._ticks = Timestamps(
             self._first_seconds,
             frame.time_base,
@@ -209,7 +215,7 @@ class VideoSink(Sink):
         self._packets = 0
         # libvpx takes no picture that lasts less than a tick, as it would if a rate was assumed.
         rate = min(self._fps, 1 / self._ticks.tick)
-        encoding = choose(self._codec, self._config, fps=rate, threads=self._threads)
+        encoding = choose_encoder(self._codec, self._config, fps=rate, threads=self._threads)
         self._container = self._open_container()
         self._container.metadata.update(
             self._metadata()
@@ -221,7 +227,7 @@ class VideoSink(Sink):
         assert isinstance(stream, av.VideoStream)
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         if self._codec == "hevc" and self._suffix in (".mp4", ".mov"):
-            stream.codec_context.codec_tag = APPLES_HEVC
+            stream.codec_context.codec_tag = APPLE_HEVC_TAG
         codec = stream.codec_context
         codec.time_base = self._ticks.tick
         codec.gop_size = max(1, round(_KEYFRAME_SECONDS * self._fps))
@@ -360,11 +366,11 @@ class VideoSink(Sink):
             replace_durably(self._part, self._path)
             return
         whole = self._path.with_name(f".{self._path.name}.whole")
-        if n_pictures_in(self._part) == 0:
+        if count_pictures(self._part) == 0:
             raise SinkError(f"{self.name}: no picture can be read from what was recorded")
         try:
             self._check_room_for_copy()
-            finish(
+            finalize(
                 self._part,
                 whole,
                 self._suffix,
@@ -373,7 +379,7 @@ class VideoSink(Sink):
                 tags_of=self._info.file,
             )
             replace_durably(whole, self._path)
-        except CANNOT_FINISH as exc:
+        except FINALIZE_ERRORS as exc:
             whole.unlink(missing_ok=True)
             reason = getattr(exc, "strerror", None) or exc
             logger.warning("%s is kept as it was recorded, without sound: %s", self.name, reason)
@@ -391,7 +397,7 @@ class VideoSink(Sink):
     def _has_sound(self) -> bool:
         return self._info.file is not None and self._config.audio
 
-    def _sound(self) -> Sound | None:
+    def _sound(self) -> AudioSpan | None:
         if self._info.file is None or not self._has_sound():
             return None
         start, ended = self.start_seconds, self._last_second()
@@ -401,7 +407,7 @@ class VideoSink(Sink):
         near_end = length is not None and ended - begun >= length - _EARLY_SECONDS
         # It may go on after the last picture.
         goes_on = (self._source_ended or near_end) and not (part or self._until_seconds is not None)
-        return Sound(
+        return AudioSpan(
             self._info.file,
             start,
             None if goes_on else ended,
@@ -439,36 +445,9 @@ class VideoSink(Sink):
 
     def _kept(self) -> str:
         """What is left of a recording that failed."""
-        n_kept = n_pictures_in(self._path) if self.published else 0
+        n_kept = count_pictures(self._path) if self.published else 0
         return f"the first {n_kept} pictures are in it" if n_kept else "nothing was kept"
 
 
 class _DiskNearlyFullError(SinkError):
     """Less is free than is to stay free."""
-
-
-def part_of(path: Path) -> Path:
-    """What a recording is called while it is made."""
-    return path.with_name(f"{path.stem}.part{path.suffix}")
-
-
-def unfinished_of(path: Path) -> Path:
-    """What a recording is called that waits for its name until its whole source is in it."""
-    return path.with_name(f"{path.stem}{_UNFINISHED}{path.suffix}")
-
-
-def finished_of(path: Path) -> Path:
-    """The name for which `unfinished_of` stands; other paths as they are."""
-    return path.with_name(path.stem.removesuffix(_UNFINISHED) + path.suffix)
-
-
-def n_pictures_in(path: Path) -> int:
-    """How many pictures can be read from a video file, also from one that is not complete."""
-    count = 0
-    try:
-        with av.open(f"file:{path}") as container:
-            for packet in container.demux(video=0):
-                count += packet.size > 0 and not packet.is_corrupt
-    except (av.error.FFmpegError, IndexError):
-        pass  # what came before can be read
-    return count
