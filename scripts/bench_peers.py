@@ -16,9 +16,9 @@ import sys
 from pathlib import Path
 
 from stream_cam.bench.command import check_writable, save
-from stream_cam.bench.files import file_throughput
 from stream_cam.bench.run import run_bench
 from stream_cam.bench.table import print_file, print_result
+from stream_cam.bench.throughput import file_throughput
 from stream_cam.config import BenchConfig, ModelConfig
 from stream_cam.errors import StreamCamError
 

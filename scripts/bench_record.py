@@ -26,9 +26,9 @@ from typing import Any
 
 from stream_cam.atomic_files import write_atomic
 from stream_cam.bench.command import check_writable
-from stream_cam.bench.files import file_throughput, write_scenes
 from stream_cam.bench.machine import examined
 from stream_cam.bench.table import print_file
+from stream_cam.bench.throughput import file_throughput, write_scenes
 from stream_cam.config import ModelConfig, RecordConfig
 from stream_cam.errors import BenchError, StreamCamError
 from stream_cam.sinks.video.encoders import choose_encoder

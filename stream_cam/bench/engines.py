@@ -9,9 +9,9 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from stream_cam.bench.clock import Case, Clock, CudaClock, HostClock
+from stream_cam.bench.graph_capture import capture_graph
 from stream_cam.bench.plan import Planned
-from stream_cam.bench.replay import capture_graph
+from stream_cam.bench.timing import Case, Clock, CudaClock, HostClock
 from stream_cam.config import Device, EngineName, Precision
 from stream_cam.engine import Engine, EngineInfo, Session, load_engine
 from stream_cam.engine.base import Batch

@@ -8,10 +8,10 @@ from itertools import cycle, islice
 
 import numpy as np
 
-from stream_cam.bench.clock import Case, CudaClock, HostClock
-from stream_cam.bench.kernel_case import Divided, check_picture
+from stream_cam.bench.kernel_timing import Divided, check_picture
 from stream_cam.bench.plan import Plan, Planned
 from stream_cam.bench.result import Subject
+from stream_cam.bench.timing import Case, CudaClock, HostClock
 from stream_cam.engine import Engine
 from stream_cam.engine.manifest import Figures
 from stream_cam.errors import BenchError, EngineError

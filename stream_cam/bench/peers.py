@@ -18,10 +18,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from stream_cam.bench.clock import Case, Effort
 from stream_cam.bench.plan import Planned, timed_rows
 from stream_cam.bench.result import Row, Subject
 from stream_cam.bench.stages import FrameStages
+from stream_cam.bench.timing import Case, Effort
 from stream_cam.cam.reference import scale_cam
 from stream_cam.errors import BenchError, first_line
 from stream_cam.explain.explainer import Explainer

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from stream_cam.bench.clock import Case, Effort, Timed, measure
 from stream_cam.bench.result import Row, Subject
+from stream_cam.bench.timing import Case, Effort, Timed, measure
 from stream_cam.engine.manifest import Figures
 
 

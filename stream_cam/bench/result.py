@@ -12,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 
 from stream_cam.atomic_files import write_atomic
-from stream_cam.bench.clock import Timed
+from stream_cam.bench.timing import Timed
 from stream_cam.engine.manifest import Figures
 from stream_cam.errors import BenchError
 from stream_cam.uri import json_text, printable
@@ -150,7 +150,7 @@ class BenchResult:
     left_out: list[dict[str, str]] = field(default_factory=list)
     """`what` was not measured, and `why`; `kind` "not here" if there is no such thing here."""
     files: list[dict[str, Any]] = field(default_factory=list)
-    """Throughput of whole files (`stream_cam.bench.files`)."""
+    """Throughput of whole files (`stream_cam.bench.throughput`)."""
     method: dict[str, Any] = field(default_factory=dict)
     """How it was measured: calls, warm-up, turns, threads."""
     seconds: float = 0.0

@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stream_cam.bench.clock import Budget, Case, Effort
 from stream_cam.bench.engines import (
     Bound,
     Spec,
@@ -26,6 +25,7 @@ from stream_cam.bench.machine import examined, examined_after, pinning, threads
 from stream_cam.bench.plan import Plan, Planned, timed_rows
 from stream_cam.bench.result import BenchResult, Row, Subject, size_text
 from stream_cam.bench.stages import REGIONS, FrameStages
+from stream_cam.bench.timing import Budget, Case, Effort
 from stream_cam.cam.cpu import CpuPreprocessor
 from stream_cam.cam.geometry import FitPlan
 from stream_cam.config import BenchConfig, ModelConfig, size_hw
@@ -398,7 +398,7 @@ class _Bench:
         frames = [row for row in self.result.rows if row.subject.name == "frame"]
         if not self._config.file or not self._in_turns or not frames:
             return
-        from stream_cam.bench.files import file_throughput
+        from stream_cam.bench.throughput import file_throughput
 
         config = self._config
         best = min(frames, key=lambda row: row.mean_ms).subject
@@ -423,7 +423,7 @@ class _Bench:
         if self._config.device == "cpu" or not torch.cuda.is_available():
             return
         try:
-            from stream_cam.bench.gpu import kernel_parts
+            from stream_cam.bench.kernels import kernel_parts
             from stream_cam.explain.graph.cuda_device import CudaGpu
         except Exception as error:  # Triton is not everywhere, and where it is not always whole
             self.result.leave_out("kernels", first_line(error))

@@ -13,10 +13,10 @@ from itertools import cycle
 import numpy as np
 import torch
 
-from stream_cam.bench.clock import Case, Clock, HostClock
 from stream_cam.bench.engines import Bound
 from stream_cam.bench.plan import Plan, Planned
 from stream_cam.bench.result import Subject
+from stream_cam.bench.timing import Case, Clock, HostClock
 from stream_cam.cam.cpu import CpuOverlay, CpuPreprocessor, scale_cam
 from stream_cam.cam.geometry import plan_fit
 from stream_cam.config import LookConfig

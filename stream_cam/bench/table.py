@@ -6,7 +6,6 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, get_args
 
-from stream_cam.bench.clock import LEAST_WARM_UPS
 from stream_cam.bench.machine import busy, described
 from stream_cam.bench.result import (
     GROUP_TITLES,
@@ -17,6 +16,7 @@ from stream_cam.bench.result import (
     Row,
     size_text,
 )
+from stream_cam.bench.timing import LEAST_WARM_UPS
 from stream_cam.config import Precision
 
 _PIPE_COLUMNS = 200
@@ -193,7 +193,7 @@ def _md(cells: Sequence[str]) -> str:
 
 
 def print_file(file: Mapping[str, Any]) -> None:
-    """What `stream_cam.bench.files.file_throughput` found, on stdout."""
+    """What `stream_cam.bench.throughput.file_throughput` found, on stdout."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text

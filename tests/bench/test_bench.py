@@ -27,11 +27,11 @@ from support.networks import untrained
 from support.toy_engine import ToyEngine, toy_net
 
 from stream_cam.bench import engines, stages
-from stream_cam.bench.clock import Budget
 from stream_cam.bench.engines import Bound, Spec, open_engine, parse_specs
 from stream_cam.bench.plan import timed_rows
 from stream_cam.bench.result import BenchResult
 from stream_cam.bench.run import run_bench
+from stream_cam.bench.timing import Budget
 from stream_cam.cli import main
 from stream_cam.config import BenchConfig
 from stream_cam.engine import load_engine

@@ -11,13 +11,13 @@ import torch
 from support.bench_parts import Spoilt
 from support.networks import untrained
 
-from stream_cam.bench.clock import CudaClock, Effort
 from stream_cam.bench.engines import Bound, Spec, open_engine
 from stream_cam.bench.frames import drawn_frames
+from stream_cam.bench.graph_capture import capture_graph
 from stream_cam.bench.plan import timed_rows
-from stream_cam.bench.replay import capture_graph
 from stream_cam.bench.run import run_bench
 from stream_cam.bench.stages import FrameStages
+from stream_cam.bench.timing import CudaClock, Effort
 from stream_cam.config import BenchConfig
 from stream_cam.engine.verify import GATES
 from stream_cam.errors import EngineError
@@ -80,7 +80,7 @@ from support.bench_parts import Spoilt
 from support.networks import untrained
 from stream_cam.bench.engines import Bound, Spec, open_engine
 from stream_cam.bench.plan import timed_rows
-from stream_cam.bench.replay import capture_graph
+from stream_cam.bench.graph_capture import capture_graph
 from stream_cam.errors import EngineError
 from stream_cam.model.camnet import CamNet
 

@@ -14,11 +14,11 @@ from support.bench_parts import row as row_of
 from support.graph_parts import picture
 from support.networks import LABELS, small_network
 
-from stream_cam.bench.clock import Effort
 from stream_cam.bench.plan import Planned, timed_rows
 from stream_cam.bench.result import BenchResult, Row, Subject
 from stream_cam.bench.run import GRAPHS, _Bench
 from stream_cam.bench.table import markdown
+from stream_cam.bench.timing import Effort
 from stream_cam.config import BenchConfig
 from stream_cam.errors import BenchError, EngineError
 from stream_cam.explain.explainer import Explainer
@@ -27,10 +27,10 @@ pytest.importorskip("triton", reason="no Triton for this system")
 
 from support.simulated_gpu import SimulatedGpu
 
-from stream_cam.bench import gpu as gpu_bench
-from stream_cam.bench.gpu import kernel_rows, small_kernel_rows
+from stream_cam.bench import kernels as kernel_bench
 from stream_cam.bench.graphs import REGIONS, GraphFrames
-from stream_cam.bench.kernel_case import Divided
+from stream_cam.bench.kernel_timing import Divided
+from stream_cam.bench.kernels import kernel_rows, small_kernel_rows
 from stream_cam.explain.graph.scheduler import FrameGraphs
 from stream_cam.explain.graph.slot import Slot
 
@@ -173,7 +173,7 @@ def test_a_kernel_that_is_wrong_is_not_timed_but_the_others_are(
 def test_a_kernel_for_nv12_that_is_wrong_is_not_timed(
     which: str, what: str, said: str, name: str, other: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    right, n_calls = getattr(gpu_bench, which), 0
+    right, n_calls = getattr(kernel_bench, which), 0
 
     def wrong_at_first(*arguments: Any, **results: torch.Tensor) -> None:
         """On the CPU the reference is its own kernel."""
@@ -183,7 +183,7 @@ def test_a_kernel_for_nv12_that_is_wrong_is_not_timed(
         if n_calls == 1:
             results[what][..., :20] += 40
 
-    monkeypatch.setattr(gpu_bench, which, wrong_at_first)
+    monkeypatch.setattr(kernel_bench, which, wrong_at_first)
     rows, left_out = kernels(SimulatedGpu())
     assert left_out.keys() == {f"kernel {name} 256×240"}
     assert left_out[f"kernel {name} 256×240"].startswith(f"{said} differs from its reference")
@@ -302,7 +302,7 @@ def test_kernels_that_cannot_be_timed_leave_the_others_and_are_told_part_by_part
 
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     monkeypatch.setattr("torch.cuda.current_device", lambda: 0)
-    monkeypatch.setattr("stream_cam.bench.gpu.kernel_parts", parts)
+    monkeypatch.setattr("stream_cam.bench.kernels.kernel_parts", parts)
     made = bench()
     _Bench._measure_kernels(made)
     assert made.result.rows == [small, copy, overlay]

@@ -16,13 +16,13 @@ from support.bench_parts import result, row
 from support.material import write_video
 from support.networks import LABELS, small_network
 
-from stream_cam.bench.clock import Effort
-from stream_cam.bench.files import file_throughput
 from stream_cam.bench.frames import drawn_frames
 from stream_cam.bench.peers import Ours, Peer, check_peer, peer_rows
 from stream_cam.bench.result import BenchResult
 from stream_cam.bench.run import _Bench, run_bench
 from stream_cam.bench.stages import FrameStages
+from stream_cam.bench.throughput import file_throughput
+from stream_cam.bench.timing import Effort
 from stream_cam.cli import main
 from stream_cam.config import BenchConfig, ModelConfig
 from stream_cam.errors import BenchError

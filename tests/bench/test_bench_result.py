@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 from support.bench_parts import DECODE, NETWORK, PEER, result, row
 
-from stream_cam.bench.clock import Timed
 from stream_cam.bench.compare import compare, print_comparison
 from stream_cam.bench.machine import described, gpus
 from stream_cam.bench.plot import svg, ticks_ms
@@ -26,6 +25,7 @@ from stream_cam.bench.table import (
     percent,
     print_result,
 )
+from stream_cam.bench.timing import Timed
 from stream_cam.errors import BenchError
 
 

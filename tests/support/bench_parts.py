@@ -7,8 +7,8 @@ from typing import Any
 
 from torch import Tensor
 
-from stream_cam.bench.clock import Timed
 from stream_cam.bench.result import BenchResult, Row, Subject
+from stream_cam.bench.timing import Timed
 from stream_cam.engine.base import Engine, EngineInfo, Session
 from stream_cam.engine.manifest import Figures
 

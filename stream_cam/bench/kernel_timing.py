@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stream_cam.bench.clock import Case, Clock, CudaClock, HostClock
-from stream_cam.bench.replay import capture_graph
+from stream_cam.bench.graph_capture import capture_graph
+from stream_cam.bench.timing import Case, Clock, CudaClock, HostClock
 from stream_cam.errors import BenchError
 from stream_cam.explain.graph.device import Gpu
 

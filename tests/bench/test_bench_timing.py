@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 
 import pytest
 
-from stream_cam.bench.clock import (
+from stream_cam.bench.timing import (
     Budget,
     Case,
     CudaClock,

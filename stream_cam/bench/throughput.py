@@ -16,8 +16,8 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from stream_cam.bench.clock import HostClock
 from stream_cam.bench.result import percentile
+from stream_cam.bench.timing import HostClock
 from stream_cam.config import CaptureConfig, LookConfig, ModelConfig, PipelineConfig, RunConfig
 from stream_cam.draw.layouts import Renderer
 from stream_cam.explain.explainer import Explainer

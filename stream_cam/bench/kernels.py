@@ -13,8 +13,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from stream_cam.bench.clock import Effort, Timed, measure
-from stream_cam.bench.kernel_case import (
+from stream_cam.bench.kernel_timing import (
     CAM_HW,
     Timing,
     case_of,
@@ -23,8 +22,9 @@ from stream_cam.bench.kernel_case import (
     noise_frames,
     wide_by_high,
 )
-from stream_cam.bench.maps import Chain, SmallKernels
+from stream_cam.bench.map_kernels import Chain, SmallKernels
 from stream_cam.bench.result import Row, Subject, size_text
+from stream_cam.bench.timing import Effort, Timed, measure
 from stream_cam.cam.geometry import plan_fit
 from stream_cam.cam.nv12 import planes
 from stream_cam.cam.overlay import overlay_reference

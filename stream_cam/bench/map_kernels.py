@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from stream_cam.bench.kernel_case import (
+from stream_cam.bench.kernel_timing import (
     CAM_HW,
     Timing,
     case_of,
