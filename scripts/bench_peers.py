@@ -17,7 +17,7 @@ from pathlib import Path
 
 from stream_cam.bench.command import check_writable, save
 from stream_cam.bench.run import run_bench
-from stream_cam.bench.table import print_file, print_result
+from stream_cam.bench.table import print_result, print_throughput
 from stream_cam.bench.throughput import file_throughput
 from stream_cam.config import BenchConfig, ModelConfig
 from stream_cam.errors import StreamCamError
@@ -42,7 +42,7 @@ def main() -> int:
         print_result(result)
         for video in options.video:
             result.files.append(file_throughput(video, ModelConfig(weights=config.weights), None))
-            print_file(result.files[-1])
+            print_throughput(result.files[-1])
         save(result, options.json, options.plot)
     except (StreamCamError, ValueError) as error:
         print(f"bench_peers: {error}", file=sys.stderr)

@@ -26,8 +26,8 @@ from typing import Any
 
 from stream_cam.atomic_files import write_atomic
 from stream_cam.bench.command import check_writable
-from stream_cam.bench.machine import examined
-from stream_cam.bench.table import print_file
+from stream_cam.bench.machine import describe_machine
+from stream_cam.bench.table import print_throughput
 from stream_cam.bench.throughput import file_throughput, write_scenes
 from stream_cam.config import ModelConfig, RecordConfig
 from stream_cam.errors import BenchError, StreamCamError
@@ -51,7 +51,7 @@ def main() -> int:
             found = compare(options.frame, options.video)
             failed = False
         if options.json is not None:
-            text = json.dumps({"machine": examined(), **found}, indent=1)
+            text = json.dumps({"machine": describe_machine(), **found}, indent=1)
             write_atomic(options.json, f"{text}\n".encode())
     except StreamCamError as error:
         print(f"bench_record: {error}", file=sys.stderr)
@@ -70,7 +70,7 @@ def compare(frames: list[str], videos: list[Path]) -> dict[str, Any]:
             videos = [*videos, made]
         for video in videos:
             file = file_throughput(video, ModelConfig(weights=WEIGHTS), None)
-            print_file(file)
+            print_throughput(file)
             transcoded = file["frames"] / _transcode_seconds(video, folder / "transcoded.mp4")
             network = file["alone"]["explain"]["fps"]
             print(

@@ -29,7 +29,7 @@ from typing import Any
 
 import numpy as np
 
-from stream_cam.bench.machine import described, examined
+from stream_cam.bench.machine import describe_machine, machine_lines
 from stream_cam.closing import Closeable
 from stream_cam.config import LookConfig, WebConfig
 from stream_cam.draw.layouts import Renderer
@@ -106,7 +106,7 @@ def main() -> int:
     figures = {
         "command": f"python scripts/bench_web.py --seconds {given.seconds:g} "
                    f"--abuse-seconds {given.abuse_seconds:g}",
-        "machine": described(examined()),
+        "machine": machine_lines(describe_machine()),
         "picture": "1280x720, 30 frames/s, JPEG quality 80, network input 96x96",
         "latency_ms": {name: round(float(np.percentile(ages, q)), 1) for name, q in
                        (("p50", 50), ("p95", 95), ("p99", 99))},

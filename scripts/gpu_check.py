@@ -37,8 +37,9 @@ sys.path.insert(0, str(ROOT))
 
 # On that machine nothing is installed: the checkout is put on the path first.
 from stream_cam.bench.command import save  # noqa: E402
+from stream_cam.bench.recorder import NO_TIME  # noqa: E402
 from stream_cam.bench.result import BenchResult, write_text  # noqa: E402
-from stream_cam.bench.run import GRAPHS, NO_TIME, run_bench  # noqa: E402
+from stream_cam.bench.run import GRAPHS, run_bench  # noqa: E402
 from stream_cam.bench.table import markdown  # noqa: E402
 from stream_cam.bench.timing import Budget  # noqa: E402
 from stream_cam.config import BenchConfig  # noqa: E402

@@ -1,4 +1,4 @@
-"""`stream-cam bench`: measure and show, or compare what was measured."""
+"""`stream-cam bench`: measure and show the figures, or compare two files of them."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from stream_cam.errors import BenchError, EngineError, UsageError, first_line
 from stream_cam.uri import redact_uri
 
 if TYPE_CHECKING:
+    from stream_cam.bench.recorder import OnStage
     from stream_cam.bench.result import BenchResult
-    from stream_cam.bench.run import OnStage
 
 
 def bench_command(config: BenchConfig, arguments: Sequence[str], *, verbose: bool = False) -> None:
-    """Does what `config` asks for, and prints it.
+    """Runs the benchmark or the comparison of `config`, and prints it.
 
     Args:
         arguments: the command line, for the header.
-        verbose: say of each engine that is left out why.
+        verbose: print the reason for each engine that is left out.
 
     Raises:
-        BenchError: something became slower; a file is no benchmark's, or cannot be written.
-        EngineError: an engine that was asked for by name has no figures, with the reason.
-        StreamCamError: as its message says.
+        BenchError: a row became slower; a file holds no benchmark, or cannot be written.
+        EngineError: an engine that was named has no figures, with the reason.
+        StreamCamError: see `run_bench`.
     """
     if config.compare is not None:
         _compare(*config.compare, config.tolerance)
@@ -48,13 +48,13 @@ def bench_command(config: BenchConfig, arguments: Sequence[str], *, verbose: boo
 
     def keep(result: BenchResult) -> None:
         found[:] = [result]
-        with suppress(BenchError):  # a disk that is full by now is told of at the end
+        with suppress(BenchError):  # a full disk is reported at the end
             save(result, config.json, config.plot if result.rows else None)
 
     try:
         with _progress() as on_stage:
             result = run_bench(config, command, on_stage=on_stage, on_result=keep)
-    except BaseException as error:  # Ctrl-C too: what was measured took its time
+    except BaseException as error:  # Ctrl-C too: keep the figures so far
         if found and found[0].rows:
             interrupted = isinstance(error, KeyboardInterrupt)
             found[0].cut_short("interrupted" if interrupted else first_line(error))
@@ -63,7 +63,7 @@ def bench_command(config: BenchConfig, arguments: Sequence[str], *, verbose: boo
         raise
     print_result(result, verbose=verbose)
     save(result, config.json, config.plot)
-    _require_asked(config, result)
+    _check_requested(config, result)
 
 
 def save(result: BenchResult, json: Path | None, plot: Path | None) -> None:
@@ -81,7 +81,7 @@ def save(result: BenchResult, json: Path | None, plot: Path | None) -> None:
 
 
 def check_writable(path: Path) -> None:
-    """Finds out before the measurement whether its file can be written after it.
+    """Checks before the measurement that a file can be written.
 
     Raises:
         BenchError: it cannot.
@@ -105,8 +105,8 @@ def _compare(old: Path, new: Path, tolerance: float) -> None:
         )
 
 
-def _require_asked(config: BenchConfig, result: BenchResult) -> None:
-    """What was asked for by name either has figures, or its failure is the command's."""
+def _check_requested(config: BenchConfig, result: BenchResult) -> None:
+    """Raises an error for each named engine, and for peers, without figures."""
     for name in config.engines:
         engine, _, precision = name.partition(":")
         there = any(
@@ -125,7 +125,7 @@ def _require_asked(config: BenchConfig, result: BenchResult) -> None:
 
 @contextmanager
 def _progress() -> Iterator[OnStage]:
-    """A line on a terminal that says what is being done; nothing elsewhere."""
+    """A terminal line with the present stage; nothing without a terminal."""
     if not sys.stderr.isatty():
         yield lambda stage: None
         return

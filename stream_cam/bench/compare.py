@@ -1,4 +1,4 @@
-"""Two files of figures: what became slower, what faster, what cannot be compared."""
+"""Two files of figures, compared row by row: slower, faster, or not told apart."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from stream_cam.bench.machine import busy
+from stream_cam.bench.machine import busy_warning
 from stream_cam.bench.result import BenchResult, Row, Subject
 from stream_cam.bench.table import milliseconds, percent
 from stream_cam.errors import BenchError
@@ -19,9 +19,9 @@ Verdict = Literal["slower", "faster", "same", "not told apart", "too few calls"]
 _COLOURS = {"slower": "red", "faster": "green", "not told apart": "yellow"}
 _PIPE_COLUMNS = 200
 _PARTS = 10
-"""Of a row's samples, in the order of time; each has a median of its own."""
-_LEAST_CALLS = 20
-"""From which on a row is judged."""
+"""Parts of a row's samples, in the order of time; each has its own median."""
+_MIN_CALLS = 20
+"""A row with fewer calls is not judged."""
 
 
 @dataclass(frozen=True)
@@ -39,8 +39,8 @@ class Change:
 
     @property
     def verdict(self) -> Verdict:
-        """Slower or faster only beyond the tolerance, and where both rows can tell it."""
-        if min(self.old.n, self.new.n) < _LEAST_CALLS:
+        """Slower or faster only beyond the tolerance and beyond both rows' own variation."""
+        if min(self.old.n, self.new.n) < _MIN_CALLS:
             return "too few calls"
         factor = max(self.ratio, 1 / self.ratio)
         if factor <= 1 + self.tolerance:
@@ -59,8 +59,7 @@ def median(row: Row) -> float:
 def medians_range(row: Row) -> tuple[float, float]:
     """The lowest and the highest median of the parts of a row, in ms.
 
-    A short repetition could have found any of them: two rows whose ranges overlap are not told
-    apart.
+    A short repetition could find any of them, so two rows whose ranges overlap are not told apart.
     """
     parts = max(1, min(_PARTS, row.n // 5))
     medians = [float(np.median(part)) for part in np.array_split(np.array(row.samples_ms), parts)]
@@ -69,7 +68,7 @@ def medians_range(row: Row) -> tuple[float, float]:
 
 def noise(row: Row) -> str:
     """Half of `medians_range` as a share of the median, for people; a dash for too few calls."""
-    if row.n < _LEAST_CALLS:
+    if row.n < _MIN_CALLS:
         return "-"
     low, high = medians_range(row)
     return f"±{(high - low) / 2 / median(row):.0%}"
@@ -81,21 +80,21 @@ class Comparison:
     only_old: tuple[Subject, ...]
     only_new: tuple[Subject, ...]
     warnings: tuple[str, ...]
-    """Why a ratio may say nothing of the code."""
+    """Reasons why a ratio may not be due to the code."""
 
     @property
     def slower(self) -> tuple[Change, ...]:
-        return self.having("slower")
+        return self.with_verdict("slower")
 
-    def having(self, *verdicts: Verdict) -> tuple[Change, ...]:
+    def with_verdict(self, *verdicts: Verdict) -> tuple[Change, ...]:
         return tuple(change for change in self.changes if change.verdict in verdicts)
 
 
 def compare(old: BenchResult, new: BenchResult, tolerance: float) -> Comparison:
-    """Sets equal subjects side by side.
+    """Pairs the rows of equal subjects.
 
     Raises:
-        BenchError: there are none.
+        BenchError: no subject is in both.
     """
     before = {row.subject: row for row in old.rows}
     after = {row.subject: row for row in new.rows}
@@ -115,7 +114,7 @@ def compare(old: BenchResult, new: BenchResult, tolerance: float) -> Comparison:
 
 
 def print_comparison(comparison: Comparison) -> None:
-    """As a table on stdout, the largest ratio first."""
+    """Prints a table, the largest ratio first."""
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
@@ -143,7 +142,7 @@ def print_comparison(comparison: Comparison) -> None:
             console.print(escape(f"only in the {where} file: {subject.group}: {subject}"))
     ratios = [math.log(change.ratio) for change in comparison.changes]
     mean = math.exp(sum(ratios) / len(ratios))
-    unclear = len(comparison.having("not told apart", "too few calls"))
+    unclear = len(comparison.with_verdict("not told apart", "too few calls"))
     print(
         f"{len(ratios)} compared, {len(comparison.slower)} slower, {unclear} not told apart; "
         f"geometric mean {mean:.2f}. drift and noise: old / new, within each file. A change counts "
@@ -155,7 +154,7 @@ def _warnings(old: BenchResult, new: BenchResult) -> list[str]:
     said = []
     machines = [_identity(one.machine) for one in (old, new)]
     if differs := _difference(*machines):
-        said.append(f"different machines, so ratios say nothing of the code: {differs}")
+        said.append(f"different machines, so ratios do not compare the code: {differs}")
     if differs := _difference(old.network, new.network):
         said.append(f"different networks: {differs}")
     if old.source != new.source:
@@ -163,7 +162,7 @@ def _warnings(old: BenchResult, new: BenchResult) -> list[str]:
     if differs := _difference(old.machine.get("versions", {}), new.machine.get("versions", {})):
         said.append(f"other versions: {differs}")
     for where, one in (("old", old), ("new", new)):
-        if what := busy(one.machine):
+        if what := busy_warning(one.machine):
             said.append(f"in the {where} file {what}")
     return said
 

@@ -1,4 +1,4 @@
-"""Every engine that this machine can run: opened, verified, and only then timed."""
+"""Every engine that this machine can run: opened and verified, before it is timed."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from stream_cam.bench.graph_capture import capture_graph
-from stream_cam.bench.plan import Planned
-from stream_cam.bench.timing import Case, Clock, CudaClock, HostClock
+from stream_cam.bench.plan import PlannedRow
+from stream_cam.bench.timing import CudaTimer, HostTimer, TimedCall, Timer
 from stream_cam.config import Device, EngineName, Precision
 from stream_cam.engine import Engine, EngineInfo, Session, load_engine
 from stream_cam.engine.base import Batch
@@ -21,22 +21,22 @@ from stream_cam.errors import EngineError, UsageError, unknown_name, why_not_cap
 from stream_cam.model.camnet import CamNet
 
 Mode = Literal["launch", "graph"]
-"""How one call at a time is made."""
+"""A plain call, or the replay of a CUDA graph."""
 Capture = Callable[[Callable[[], None], str], Callable[[], None]]
-"""A call and its device → what replays it."""
+"""Captures a call on a device; returns its replay."""
 
 ENGINES: tuple[EngineName, ...] = tuple(
-    # What is not built first: if the time runs out, there are figures.
+    # The engine without a build comes first: there are figures even if the time runs out.
     sorted((name for name in get_args(EngineName) if name != "auto"), key=lambda n: n != "eager")
 )
 PRECISIONS: tuple[Precision, ...] = tuple(
-    # What GPUs use first, for the same reason.
+    # The usual precision on GPUs comes first, for the same reason.
     sorted((name for name in get_args(Precision) if name != "auto"), key=lambda n: n != "fp16")
 )
 
 
 @dataclass(frozen=True)
-class Spec:
+class EngineVariant:
     """One engine in one precision."""
 
     engine: EngineName
@@ -46,8 +46,8 @@ class Spec:
         return f"{self.engine}:{self.precision}"
 
 
-def parse_specs(names: Sequence[str]) -> list[Spec]:
-    """What `--engines` asks for; none: everything that there could be.
+def parse_variants(names: Sequence[str]) -> list[EngineVariant]:
+    """The variants that `--engines` names; without names all that could exist.
 
     Raises:
         UsageError: an unknown engine or precision.
@@ -59,28 +59,28 @@ def parse_specs(names: Sequence[str]) -> list[Spec]:
             raise unknown_name("engine", engine, ENGINES)
         if precision and precision not in PRECISIONS:
             raise unknown_name("precision", precision, PRECISIONS)
-        # `openvino` alone: those of its precisions that work.
-        specs += [Spec(engine, one) for one in PRECISIONS if precision in ("", one)]
+        # `openvino` alone: all precisions; those that fail are left out.
+        specs += [EngineVariant(engine, one) for one in PRECISIONS if precision in ("", one)]
     return list(dict.fromkeys(specs))
 
 
 def open_engine(
     net: CamNet,
     fingerprint: str,
-    spec: Spec,
+    spec: EngineVariant,
     input_hw: tuple[int, int],
     batch: int = 1,
     device: Device = "auto",
     *,
     parallel: int = 1,
 ) -> Engine:
-    """One engine; never another in its place.
+    """Opens this engine, never another in its place.
 
     Args:
-        parallel: images that it works on at once, each in a call of its own.
+        parallel: images that it works on at once, in one call each.
 
     Raises:
-        EngineError: it does not work on this machine, or not with this batch.
+        EngineError: the engine does not work on this machine, or not with this batch.
     """
     try:
         return load_engine(
@@ -97,12 +97,12 @@ def open_engine(
         raise EngineError(str(error)) from error
 
 
-class Bound:
-    """An engine's session on buffers of its own: what is verified is what is timed.
+class BoundSession:
+    """An engine's session on fixed buffers, so that the timed call is the verified one.
 
     Args:
         engine: for a batch of N images.
-        capture: makes a replay of the call; default: none, the call itself is timed.
+        capture: makes a replay of the call; None: the call itself is timed.
     """
 
     def __init__(self, engine: Engine, capture: Capture | None = None) -> None:
@@ -116,26 +116,26 @@ class Bound:
         if capture is not None:
             try:
                 self.call = capture(self._launch, info.device)
-            except Exception as error:  # whatever an engine or a compiler of kernels raises
+            except Exception as error:  # an engine or a kernel compiler may raise anything
                 reason = why_not_captured(error)
                 raise EngineError(f"it cannot be captured in a graph ({reason})") from error
 
     @property
-    def clock(self) -> Clock:
-        return HostClock() if self.info.device == "cpu" else CudaClock()
+    def timer(self) -> Timer:
+        return HostTimer() if self.info.device == "cpu" else CudaTimer()
 
     def verify(self, net: CamNet, comparison: Comparison | None = None) -> Figures:
         """Compares with the network, each image of the batch in its place.
 
         Args:
-            comparison: what the network says at this input shape; default: it is asked.
+            comparison: the network's outputs at this input shape; default: computed here.
 
         Raises:
-            EngineError: by more than the precision explains, with the figures.
+            EngineError: they differ by more than the precision explains, with the figures.
         """
-        # Verification may have a stream of its own, which knows nothing of what this one does.
+        # Verification may run on another stream, which does not wait for this one.
         self.wait()
-        figures = verify(_OneOfBatch(self), net, comparison=comparison)
+        figures = verify(_SingleImageEngine(self), net, comparison=comparison)
         self.wait()
         return figures
 
@@ -149,7 +149,7 @@ class Bound:
         self.batch.copy_(images.repeat(-(-n // len(images)), 1, 1, 1)[:n])
 
     def wait(self) -> None:
-        """Until the device has done what it was given."""
+        """Waits until the device is idle."""
         if self.info.device != "cpu":
             torch.cuda.synchronize(self.info.device)
 
@@ -157,14 +157,13 @@ class Bound:
         self._session(self.batch, self.logits, self.features)
 
 
-class _OneOfBatch:
-    """A batch's engine as one for a single image, which verification asks for.
-
-    The image is in other places at every call, between random ones, and the outputs are NaN before
-    it: what mixes images up, leaves one out or shows an older result cannot pass.
+class _SingleImageEngine:
+    """A batch's engine as one for a single image, which verification needs. The image is in other
+    places at every call, between random ones, and the outputs are NaN before it. So an engine that
+    mixes images up, leaves one out or keeps an older result cannot pass.
     """
 
-    def __init__(self, bound: Bound) -> None:
+    def __init__(self, bound: BoundSession) -> None:
         self._bound = bound
         info = bound.info
         self._n = info.input_shape[0]
@@ -198,41 +197,44 @@ class _OneOfBatch:
 
 
 def _farthest(logits: Tensor) -> int:
-    """The row of (M, n_classes) that is farthest from the first; one that has NaN before all."""
+    """The row of (M, n_classes) that is farthest from the first; a row with NaN counts as
+    farthest."""
     distance = (logits - logits[0]).abs().amax(1)
     return int(distance.nan_to_num(torch.inf).argmax())
 
 
-def modes_of(device: str) -> Iterable[tuple[Mode, Capture | None]]:
-    """How an engine can be called there."""
+def call_modes(device: str) -> Iterable[tuple[Mode, Capture | None]]:
+    """The modes in which an engine on a device can be called."""
     yield "launch", None
     if device != "cpu":
         yield "graph", capture_graph
 
 
-Check = Callable[[Bound], Figures]
+Check = Callable[[BoundSession], Figures]
 
 
-def planned_call(
+def plan_call(
     engine: Engine, mode: Mode, capture: Capture | None, check: Check, images: Tensor
-) -> Planned:
-    """An engine's call, or as many at the same time as it has streams; verified.
+) -> PlannedRow:
+    """An engine's verified call, or one call for each of its streams at the same time.
 
     Args:
-        check: verifies each of them.
+        check: verifies each call.
         images: as `Bound.fill` takes them.
 
     Raises:
-        EngineError, RuntimeError: it is not the network, or cannot be called.
+        EngineError, RuntimeError: its outputs are wrong, or it cannot be called.
     """
     n_streams = engine.info.parallel
-    bounds = [Bound(engine, capture) for _ in range(n_streams)]
+    bounds = [BoundSession(engine, capture) for _ in range(n_streams)]
     for bound in bounds:
         figures = check(bound)
         bound.fill(images)
     first, *others = bounds
-    case = Case(first.call, first.clock, beside=tuple(other.call for other in others))
+    timed_call = TimedCall(
+        first.call, first.timer, concurrent=tuple(other.call for other in others)
+    )
     what = "one replay" if mode == "graph" else "one call"
     if others:
         what = f"one of {n_streams} calls at once, an image each"
-    return Planned(case, f"{what}: batch → logits, features", figures)
+    return PlannedRow(timed_call, f"{what}: batch → logits, features", figures)

@@ -1,4 +1,4 @@
-"""The frames that are explained, and the file that they are decoded from."""
+"""Frames to explain, and a file to decode."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ from stream_cam.uri import redact_uri
 N_FRAMES = 24
 """In memory: 66 MB at 1280×720."""
 _FPS = 5
-N_CODED = 150
-"""Frames of the file that are decoded, before it is opened anew."""
+N_ENCODED = 150
+"""Frames that are decoded before the file is opened again."""
 
 
-def drawn_frames(size: str, n_frames: int = N_FRAMES) -> list[BgrImage]:
+def scene_frames(size: str, n_frames: int = N_FRAMES) -> list[BgrImage]:
     """Frames of the demo's scene, 0.2 s apart.
 
     Args:
         size: width x height in pixels, such as 1280x720.
 
     Raises:
-        UsageError: the size is none.
+        UsageError: the size is not valid.
     """
     uri = f"demo://shapes?size={size}&fps={_FPS}&seconds={n_frames / _FPS}"
     with DemoSource(uri) as source:
@@ -43,8 +43,8 @@ def source_frames(uri: str, n_frames: int = N_FRAMES) -> list[BgrImage]:
     """The first frames of a file.
 
     Raises:
-        UsageError: it is a camera or a stream.
-        StreamCamError: it cannot be read, or has none.
+        UsageError: the URI is a camera or a stream.
+        StreamCamError: the file cannot be read, or has no frame.
     """
     refuse_pipe(uri, "--source")
     with open_source(uri, CaptureConfig()) as source:
@@ -59,11 +59,11 @@ def source_frames(uri: str, n_frames: int = N_FRAMES) -> list[BgrImage]:
 
 
 @contextmanager
-def coded_file(source: str | None, size: str) -> Iterator[str]:
-    """The file to decode: the one given, or drawn frames as H.264 in a temporary folder.
+def encoded_file(source: str | None, size: str) -> Iterator[str]:
+    """The file to decode: the given one, or drawn frames as H.264 in a temporary folder.
 
     Raises:
-        BenchError: PyAV is not here.
+        BenchError: PyAV is not installed.
     """
     try:
         importlib.import_module("av")
@@ -82,34 +82,34 @@ def coded_file(source: str | None, size: str) -> Iterator[str]:
 def _code(size: str, path: Path) -> None:
     from stream_cam.sinks import Picture, StreamInfo, open_sink
 
-    with DemoSource(f"demo://shapes?size={size}&fps=30&seconds={N_CODED / 30}") as source:
+    with DemoSource(f"demo://shapes?size={size}&fps=30&seconds={N_ENCODED / 30}") as source:
         stream = StreamInfo(fps=source.info.fps, still=False, live=False)
         with open_sink(str(path), stream, overwrite=True) as sink:
             for frame in source:
                 sink.write(Picture(frame.image_bgr, frame, None))
 
 
-class Decoding(Closeable):
-    """A file's first frames one by one, over and over.
+class DecodeLoop(Closeable):
+    """Decodes a file's first frames one by one, again and again.
 
-    `ready` opens the file anew where they have ended, and takes the first one, in which opening
-    is; `decode` gives the next.
+    `prepare` opens the file again at their end and decodes the first one, which includes the
+    opening; `decode` gives the next.
 
     Raises:
-        BenchError: it has fewer than two frames.
+        BenchError: the file has fewer than two frames.
     """
 
     def __init__(self, uri: str) -> None:
         self._uri = uri
         with open_source(uri, CaptureConfig()) as source:
-            self._n_frames = sum(1 for _ in islice(source, N_CODED))
+            self._n_frames = sum(1 for _ in islice(source, N_ENCODED))
         if self._n_frames < 2:
             raise BenchError(f"{uri} has {self._n_frames} frames; decoding is timed from 2 on")
         self._opened = ExitStack()
         self._frames: Iterator[Frame] = iter(())
         self._n_left = 0
 
-    def ready(self) -> None:
+    def prepare(self) -> None:
         if self._n_left > 0:
             return
         self._opened.close()

@@ -6,17 +6,17 @@ from collections.abc import Callable
 
 
 def capture_graph(call: Callable[[], None], device: str) -> Callable[[], None]:
-    """Captures what `call` gives to the GPU.
+    """Captures the GPU work of a call.
 
     Args:
-        call: works on the current stream, always on the same buffers, and never synchronises.
+        call: uses the current stream and always the same buffers, and never synchronises.
         device: cuda or cuda:N, where its buffers are.
 
     Returns:
-        Replays it on the then current stream; new input is what the buffers hold by then.
+        The replay, on the stream that is current then, with the buffers' contents as input.
 
     Raises:
-        RuntimeError: it does something that a graph cannot hold.
+        RuntimeError: a graph cannot hold the call.
     """
     import torch
 

@@ -8,10 +8,10 @@ from itertools import cycle, islice
 
 import numpy as np
 
-from stream_cam.bench.kernel_timing import Divided, check_picture
-from stream_cam.bench.plan import Plan, Planned
+from stream_cam.bench.kernel_timing import PerItemTimer, check_picture
+from stream_cam.bench.plan import Plan, PlannedRow
 from stream_cam.bench.result import Subject
-from stream_cam.bench.timing import Case, CudaClock, HostClock
+from stream_cam.bench.timing import CudaTimer, HostTimer, TimedCall
 from stream_cam.engine import Engine
 from stream_cam.engine.manifest import Figures
 from stream_cam.errors import BenchError, EngineError
@@ -21,12 +21,12 @@ from stream_cam.explain.graph.scheduler import N_SLOTS, FrameGraphs
 from stream_cam.explain.graph.slot import Slot, clock_of
 from stream_cam.frame import BgrImage
 
-_MOST_MAP = 0.03
-"""Of the largest value of a map, between both ways: one resizes to uint8, the other does not."""
+_MAX_MAP_DIFFERENCE = 0.03
+"""Share of a map's largest value. One of the two ways resizes to uint8, the other does not."""
 _POISON = 0xA5
-"""In every byte of a picture that was not drawn."""
+"""Every byte of a picture that was not drawn."""
 _PIPELINED = 60
-"""Frames that are given one after the other, for what a frame takes with all slots at work."""
+"""Frames in a row, to time one frame while all slots are busy."""
 
 REGIONS = {
     "graph": "frame in memory → explanation and picture in memory, one replay and two copies",
@@ -47,7 +47,7 @@ class GraphFrames:
 
     Raises:
         EngineError: its engine cannot be captured.
-        BenchError: the graphs do not do what the explainer does without them.
+        BenchError: the graphs' results differ from the explainer's without them.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class GraphFrames:
     ) -> None:
         self._explainer, self._verification = explainer, verification
         self._frame_hw = (frames[0].shape[0], frames[0].shape[1])
-        # Each slot once: from then on none has zeros for a frame.
+        # Uses each slot once, so that none holds zeros as its frame any more.
         for frame in islice(cycle(frames), N_SLOTS):
             self._check(frame)
         graphs, engine = explainer.graphs, explainer.engine
@@ -68,20 +68,20 @@ class GraphFrames:
         self._frame = frames[0]
 
     def plan(self) -> Plan:
-        """All of them, ready to be timed."""
+        """All rows, ready to be timed."""
         return {
-            self._subject(name): Planned(case, REGIONS[name], self._verification)
-            for name, case in self.cases().items()
+            self._subject(name): PlannedRow(timed_call, REGIONS[name], self._verification)
+            for name, timed_call in self.timed_calls().items()
         }
 
-    def cases(self) -> dict[str, Case]:
+    def timed_calls(self) -> dict[str, TimedCall]:
         on_device = self._slot_on_device()
         names = iter(REGIONS)
         return {
-            next(names): Case(self._whole, HostClock(), self._next_frame),
-            next(names): Case(self._pinned, HostClock()),
+            next(names): TimedCall(self._whole, HostTimer(), self._next_frame),
+            next(names): TimedCall(self._pinned, HostTimer()),
             next(names): self._device_case(on_device),
-            next(names): Case(self._pipelined, Divided(HostClock(), _PIPELINED)),
+            next(names): TimedCall(self._pipelined, PerItemTimer(HostTimer(), _PIPELINED)),
         }
 
     def _whole(self) -> None:
@@ -92,7 +92,7 @@ class GraphFrames:
             slot.done.wait()
 
     def _pipelined(self) -> None:
-        """Each frame begins as soon as a slot is free, whose result is then in its memory."""
+        """Begins each frame as soon as a slot is free, after its last result has arrived."""
         on_their_way: list[tuple[ExitStack, Slot]] = []
         for _ in range(_PIPELINED):
             if len(on_their_way) == N_SLOTS:
@@ -104,12 +104,12 @@ class GraphFrames:
             _finish(each)
 
     def _slot_on_device(self) -> Slot:
-        """A slot without copies, with a frame in its input, whose picture is right."""
+        """A slot without copies, with a frame in its input and a verified picture."""
         frame, order = self._frame, FrameRequest()
         slot = self._graphs.slot_without_copies(self._engine, self._fit, order)
         clock = clock_of(order, None, forget_class=False, forget_maps=False)
         slot.fill(frame, order, clock)
-        # Its graph has no upload, without which it would work on zeros, as they came from there.
+        # Its graph has no upload, so the frame is loaded here; it would be zeros otherwise.
         slot.load(poison=_POISON)
         slot.start()
         slot.done.wait()
@@ -119,16 +119,16 @@ class GraphFrames:
         check_picture(picture, expected, "the picture of the graph without copies")
         return slot
 
-    def _device_case(self, slot: Slot) -> Case:
+    def _device_case(self, slot: Slot) -> TimedCall:
         replay: Callable[[], None] | None = getattr(slot.graph, "replay", None)
         if replay is not None:  # a CUDA graph: on the clock's own stream
-            return Case(replay, CudaClock())
+            return TimedCall(replay, CudaTimer())
 
         def run() -> None:
             slot.start()
             slot.done.wait()
 
-        return Case(run, HostClock())
+        return TimedCall(run, HostTimer())
 
     def _next_frame(self) -> None:
         self._frame = next(self._frames)
@@ -145,10 +145,10 @@ class GraphFrames:
         expected = explainer.explain(frame, got.targets[0].index)
         difference = float(np.abs(got.cams[0] - expected.cams[0]).max())
         share = difference / max(float(np.abs(expected.cams).max()), 1e-12)
-        if not share <= _MOST_MAP:
+        if not share <= _MAX_MAP_DIFFERENCE:
             raise BenchError(
                 f"the graph's map differs by {share:.1%} from the one without a graph, at most "
-                f"{_MOST_MAP:.0%} is allowed; it is not timed"
+                f"{_MAX_MAP_DIFFERENCE:.0%} is allowed; it is not timed"
             )
 
     def _subject(self, name: str) -> Subject:

@@ -1,6 +1,6 @@
-"""The GPU's kernels beside a copy and plain torch; verified first.
+"""The GPU's kernels, verified and timed beside a copy and plain torch.
 
-What a kernel moves a second is compared with a copy from and to the device's memory, measured in
+Each kernel's bytes a second are compared with those of a copy in the device's memory, measured in
 the same turns.
 """
 
@@ -15,16 +15,16 @@ import torch.nn.functional as F
 
 from stream_cam.bench.kernel_timing import (
     CAM_HW,
-    Timing,
-    case_of,
+    KernelTiming,
     check_input,
     check_picture,
+    kernel_call,
     noise_frames,
-    wide_by_high,
+    width_x_height,
 )
-from stream_cam.bench.map_kernels import Chain, SmallKernels
+from stream_cam.bench.map_kernels import MapsAndOverlay, SmallKernels
 from stream_cam.bench.result import Row, Subject, size_text
-from stream_cam.bench.timing import Effort, Timed, measure
+from stream_cam.bench.timing import Measurement, Sampling, measure
 from stream_cam.cam.geometry import plan_fit
 from stream_cam.cam.nv12 import planes
 from stream_cam.cam.overlay import overlay_reference
@@ -47,13 +47,13 @@ SIZES_HW = ((720, 1280), (1080, 1920), (2160, 3840))
 _INPUT_SIDE = 224
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _COLD_BYTES = 160 << 20
-"""Frames in turn, together: three times what the largest GPUs' caches hold."""
+"""Size of all frames together: three times the largest GPUs' caches."""
 _COPIED_BYTES = 512 << 20
 
 
 def kernel_rows(
     gpu: Gpu,
-    effort: Effort,
+    sampling: Sampling,
     size_hw: tuple[int, int],
     leave_out: Callable[[str, str], None],
     *,
@@ -63,49 +63,51 @@ def kernel_rows(
     """The kernels at one frame size, beside a copy and plain torch.
 
     Args:
-        leave_out: gets the name of a kernel that cannot be timed, or does not do what its
-            reference does, and why; the others are timed.
+        leave_out: gets the name of each kernel that fails or differs from its reference, and the
+            reason. The others are timed.
     """
     timings = {"copy": _copy(gpu, copied_bytes)}
     n_frames = max(2, -(-cold_bytes // (6 * size_hw[0] * size_hw[1])))
-    for name, make in _makers(gpu, size_hw, n_frames).items():
-        timings |= _made(make, f"kernel {name} {size_text(size_hw)}", leave_out)
-    return _rows(gpu, timings, effort)
+    for name, make in _timing_builders(gpu, size_hw, n_frames).items():
+        timings |= _build_timings(make, f"kernel {name} {size_text(size_hw)}", leave_out)
+    return _rows(gpu, timings, sampling)
 
 
 def kernel_parts(
-    gpu: Gpu, effort: Effort, leave_out: Callable[[str, str], None]
+    gpu: Gpu, sampling: Sampling, leave_out: Callable[[str, str], None]
 ) -> dict[str, Callable[[], list[Row]]]:
-    """What is timed together, by what it is called; the copy is timed at each size."""
+    """Groups of rows that are timed together, by name; the copy is timed at each size."""
     parts: dict[str, Callable[[], list[Row]]] = {
-        "kernels": partial(small_kernel_rows, gpu, effort, leave_out)
+        "kernels": partial(small_kernel_rows, gpu, sampling, leave_out)
     }
     for size_hw in SIZES_HW:
         name = f"kernels at {size_text(size_hw)}"
-        parts[name] = partial(kernel_rows, gpu, effort, size_hw, leave_out)
+        parts[name] = partial(kernel_rows, gpu, sampling, size_hw, leave_out)
     return parts
 
 
-def small_kernel_rows(gpu: Gpu, effort: Effort, leave_out: Callable[[str, str], None]) -> list[Row]:
+def small_kernel_rows(
+    gpu: Gpu, sampling: Sampling, leave_out: Callable[[str, str], None]
+) -> list[Row]:
     """The kernels whose work does not depend on the frame's size, beside plain torch."""
     small = SmallKernels(gpu)
-    timings: dict[str, Timing] = {}
+    timings: dict[str, KernelTiming] = {}
     for name, make in (("choice", small.choice), ("maps", small.maps), ("filter", small.filter)):
-        timings |= _made(make, f"kernel {name}", leave_out)
-    return _rows(gpu, timings, effort)
+        timings |= _build_timings(make, f"kernel {name}", leave_out)
+    return _rows(gpu, timings, sampling)
 
 
-def _rows(gpu: Gpu, timings: Mapping[str, Timing], effort: Effort) -> list[Row]:
-    timed = measure({name: one.case for name, one in timings.items()}, effort)
+def _rows(gpu: Gpu, timings: Mapping[str, KernelTiming], sampling: Sampling) -> list[Row]:
+    timed = measure({name: one.timed_call for name, one in timings.items()}, sampling)
     return [
         Row.of(_subject(gpu, name, one), _region(name, timings, timed), timed[name])
         for name, one in timings.items()
     ]
 
 
-def _made(
-    make: Callable[[], dict[str, Timing]], what: str, leave_out: Callable[[str, str], None]
-) -> dict[str, Timing]:
+def _build_timings(
+    make: Callable[[], dict[str, KernelTiming]], what: str, leave_out: Callable[[str, str], None]
+) -> dict[str, KernelTiming]:
     try:
         return make()
     except Exception as error:  # a compiler of kernels may raise anything
@@ -113,27 +115,29 @@ def _made(
         return {}
 
 
-def _makers(
+def _timing_builders(
     gpu: Gpu, size_hw: tuple[int, int], n_frames: int
-) -> dict[str, Callable[[], dict[str, Timing]]]:
-    """What verifies and captures each kernel, by its name."""
+) -> dict[str, Callable[[], dict[str, KernelTiming]]]:
+    """By name, the functions that verify and capture each kernel."""
     return {
-        "overlay": lambda: _Overlays(gpu, size_hw, n_frames).timings(),
-        "overlay bicubic": lambda: _Overlays(gpu, size_hw, n_frames, "bicubic").timings(),
-        "maps+overlay": lambda: Chain(gpu, size_hw, n_frames).timings(),
-        "preprocess": lambda: _Inputs(gpu, size_hw, n_frames).timings(),
-        "overlay nv12": lambda: _Nv12Frames(gpu, size_hw, 2 * n_frames).drawn(),
-        "preprocess nv12": lambda: _Nv12Frames(gpu, size_hw, 2 * n_frames).prepared(),
+        "overlay": lambda: _OverlayKernel(gpu, size_hw, n_frames).timings(),
+        "overlay bicubic": lambda: _OverlayKernel(gpu, size_hw, n_frames, "bicubic").timings(),
+        "maps+overlay": lambda: MapsAndOverlay(gpu, size_hw, n_frames).timings(),
+        "preprocess": lambda: _PreprocessKernel(gpu, size_hw, n_frames).timings(),
+        "overlay nv12": lambda: _Nv12Kernels(gpu, size_hw, 2 * n_frames).drawn(),
+        "preprocess nv12": lambda: _Nv12Kernels(gpu, size_hw, 2 * n_frames).prepared(),
     }
 
 
-def _subject(gpu: Gpu, name: str, timing: Timing) -> Subject:
+def _subject(gpu: Gpu, name: str, timing: KernelTiming) -> Subject:
     mode = "launch" if gpu.device == "cpu" else "graph"
     return Subject("kernel", name, "", gpu.device, "", 1, None, timing.frame_hw, mode)
 
 
-def _region(name: str, timings: Mapping[str, Timing], timed: Mapping[str, Timed]) -> str:
-    """What is timed, and what follows from it."""
+def _region(
+    name: str, timings: Mapping[str, KernelTiming], timed: Mapping[str, Measurement]
+) -> str:
+    """The timed region, with the bandwidth and the speed-up over plain torch."""
     one = timings[name]
     said = one.region
     if one.n_bytes:
@@ -144,23 +148,23 @@ def _region(name: str, timings: Mapping[str, Timing], timed: Mapping[str, Timed]
         said += f"; {one.n_bytes / 1e6:.1f} MB at {own:.0f} GB/s"
         if name != "copy":
             said += f", {own / copy:.0%} of the copy's"
-    if one.beside:
-        ratio = np.median(timed[one.beside].samples_ms) / np.median(timed[name].samples_ms)
+    if one.baseline:
+        ratio = np.median(timed[one.baseline].samples_ms) / np.median(timed[name].samples_ms)
         said += f", {ratio:.1f} times as fast as plain torch"
-    return f"{said}; {one.case.clock.name}"
+    return f"{said}; {one.timed_call.timer.name}"
 
 
-def _copy(gpu: Gpu, n_bytes: int) -> Timing:
+def _copy(gpu: Gpu, n_bytes: int) -> KernelTiming:
     source, target = gpu.memory(n_bytes), gpu.memory(n_bytes)
 
     def copy() -> None:
         target.copy_(source)
 
-    case = case_of(gpu, copy, 1)
-    return Timing(case, 2 * n_bytes, None, "device → device, read and written")
+    timed_call = kernel_call(gpu, copy, 1)
+    return KernelTiming(timed_call, 2 * n_bytes, None, "device → device, read and written")
 
 
-class _Overlays:
+class _OverlayKernel:
     """One map on each of several frames."""
 
     def __init__(
@@ -185,7 +189,7 @@ class _Overlays:
         self._colours = (colours[:OUTSIDE] - 128).float() / 256.0
         self._keep = float(entries[0] >> 48) / 256.0
 
-    def timings(self) -> dict[str, Timing]:
+    def timings(self) -> dict[str, KernelTiming]:
         """By name: the kernel, and plain torch.
 
         Raises:
@@ -197,17 +201,17 @@ class _Overlays:
             work()
             for place, picture in expected.items():
                 check_picture(self._out[place].cpu().numpy(), picture, what)
-        size, n_bytes = wide_by_high(self._size_hw), 6 * self._size_hw[0] * self._size_hw[1]
+        size, n_bytes = width_x_height(self._size_hw), 6 * self._size_hw[0] * self._size_hw[1]
         name = "overlay" if self._upsampling == "bilinear" else f"overlay {self._upsampling}"
         own, other = f"{name} {size}", f"{name} {size}, torch"
         region = "frame, scaled map → picture"
         return {
-            own: Timing(
-                case_of(self._gpu, self._kernel, self._n_frames),
+            own: KernelTiming(
+                kernel_call(self._gpu, self._kernel, self._n_frames),
                 *(n_bytes, self._size_hw, region, other),
             ),
-            other: Timing(
-                case_of(self._gpu, self._torch, self._n_frames),
+            other: KernelTiming(
+                kernel_call(self._gpu, self._torch, self._n_frames),
                 *(n_bytes, self._size_hw, f"{region}: interpolate, gather, lerp"),
             ),
         }
@@ -238,7 +242,7 @@ class _Overlays:
         return pictures
 
 
-class _Inputs:
+class _PreprocessKernel:
     """The network's input from each of several frames."""
 
     def __init__(self, gpu: Gpu, size_hw: tuple[int, int], n_frames: int) -> None:
@@ -251,13 +255,13 @@ class _Inputs:
             torch.tensor(values, device=gpu.device)[:, None, None] for values in (_MEAN, _STD)
         )
 
-    def timings(self) -> dict[str, Timing]:
+    def timings(self) -> dict[str, KernelTiming]:
         """By name: the kernel, and plain torch.
 
         Raises:
             BenchError: the kernel's input is wrong.
         """
-        size, n_bytes = wide_by_high(self._size_hw), 3 * self._size_hw[0] * self._size_hw[1]
+        size, n_bytes = width_x_height(self._size_hw), 3 * self._size_hw[0] * self._size_hw[1]
         n_bytes += 12 * _INPUT_SIDE**2
         own, other = f"preprocess {size}", f"preprocess {size}, torch"
         for work, what in ((self._torch, "plain torch's input"), (self._kernel, "preprocess")):
@@ -266,12 +270,12 @@ class _Inputs:
             self._check(what)
         region = f"frame → {_INPUT_SIDE}×{_INPUT_SIDE} float32, normalised"
         return {
-            own: Timing(
-                case_of(self._gpu, self._kernel, self._n_frames),
+            own: KernelTiming(
+                kernel_call(self._gpu, self._kernel, self._n_frames),
                 *(n_bytes, self._size_hw, region, other),
             ),
-            other: Timing(
-                case_of(self._gpu, self._torch, self._n_frames),
+            other: KernelTiming(
+                kernel_call(self._gpu, self._torch, self._n_frames),
                 *(n_bytes, self._size_hw, f"{region}: flip, interpolate, subtract, divide"),
             ),
         }
@@ -295,7 +299,7 @@ class _Inputs:
             check_input(self._out[place].cpu(), expected[0], what)
 
 
-class _Nv12Frames:
+class _Nv12Kernels:
     """One map on each of several NV12 frames, and the network's input from each."""
 
     def __init__(self, gpu: Gpu, size_hw: tuple[int, int], n_frames: int) -> None:
@@ -317,7 +321,7 @@ class _Nv12Frames:
         self._input = torch.full((n_frames, 3, _INPUT_SIDE, _INPUT_SIDE), torch.nan, device=device)
         self._n_bytes = height * width * 3 // 2
 
-    def drawn(self) -> dict[str, Timing]:
+    def drawn(self) -> dict[str, KernelTiming]:
         """By name: the overlay.
 
         Raises:
@@ -327,13 +331,13 @@ class _Nv12Frames:
         for place in (0, self._n_frames - 1):
             self._check_picture(slice(place, place + 1))
         return {
-            f"overlay nv12 {wide_by_high(self._size_hw)}": Timing(
-                case_of(self._gpu, self._draw, self._n_frames),
+            f"overlay nv12 {width_x_height(self._size_hw)}": KernelTiming(
+                kernel_call(self._gpu, self._draw, self._n_frames),
                 *(2 * self._n_bytes, self._size_hw, "NV12 frame, scaled map → NV12 picture"),
             )
         }
 
-    def prepared(self) -> dict[str, Timing]:
+    def prepared(self) -> dict[str, KernelTiming]:
         """By name: preprocess.
 
         Raises:
@@ -343,8 +347,8 @@ class _Nv12Frames:
         for place in (0, self._n_frames - 1):
             self._check_input(slice(place, place + 1))
         return {
-            f"preprocess nv12 {wide_by_high(self._size_hw)}": Timing(
-                case_of(self._gpu, self._prepare, self._n_frames),
+            f"preprocess nv12 {width_x_height(self._size_hw)}": KernelTiming(
+                kernel_call(self._gpu, self._prepare, self._n_frames),
                 *(self._n_bytes + 12 * _INPUT_SIDE**2, self._size_hw),
                 f"NV12 frame → {_INPUT_SIDE}×{_INPUT_SIDE} float32, normalised",
             )

@@ -1,4 +1,5 @@
-"""What figures were measured on: processor, GPU, clocks, power, driver, versions, load."""
+"""The machine that figures were measured on: processor, GPU, clocks, power, driver, versions,
+load."""
 
 from __future__ import annotations
 
@@ -15,7 +16,7 @@ from stream_cam.host import cpuinfo, usable_cores
 from stream_cam.pipeline.report import versions
 
 Ask = Callable[[list[str]], str]
-"""A program's arguments → what it prints; empty if it cannot be asked."""
+"""Runs a program with these arguments; returns its output, or "" where it cannot run."""
 
 PACKAGES = (
     *("torch", "torchvision", "triton", "openvino", "nncf", "torch-tensorrt", "torch-tensorrt-rtx"),
@@ -23,7 +24,7 @@ PACKAGES = (
 )
 _PROGRAM_SECONDS = 5.0
 _BUSY = 0.5
-"""Load a core; what starts the benchmark makes some."""
+"""Load per core. Starting the benchmark causes some by itself."""
 _GPU_FIELDS = {
     "name": "name",
     "driver": "driver_version",
@@ -38,8 +39,8 @@ _GPU_FIELDS = {
 }
 
 
-def examined() -> dict[str, Any]:
-    """This machine before anything is measured."""
+def describe_machine() -> dict[str, Any]:
+    """The machine's state before anything is measured."""
     import torch
 
     found: dict[str, Any] = {
@@ -58,8 +59,8 @@ def examined() -> dict[str, Any]:
     return found
 
 
-def examined_after(machine: dict[str, Any]) -> None:
-    """Adds the clocks, power and load as they are right after work."""
+def add_state_after(machine: dict[str, Any]) -> None:
+    """Adds the clocks, power and load right after the measurement."""
     machine["after"] = {
         "cpu_mhz": cpu_mhz(),
         "load": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
@@ -67,16 +68,17 @@ def examined_after(machine: dict[str, Any]) -> None:
     }
 
 
-def threads() -> dict[str, str]:
-    """How many threads the libraries compute on; an engine with threads of its own says so."""
+def library_threads() -> dict[str, str]:
+    """How many threads the libraries compute on. An engine with its own threads is listed
+    elsewhere."""
     import cv2
     import torch
 
     return {"torch": str(torch.get_num_threads()), "OpenCV": str(cv2.getNumThreads())}
 
 
-def pinning() -> str:
-    """Which cores this process may run on, and whether that is all that there are."""
+def core_pinning() -> str:
+    """The cores that this process may run on, and whether those are all."""
     n_cores = os.cpu_count() or 1
     if not hasattr(os, "sched_getaffinity"):
         return f"not pinned, {n_cores} cores"
@@ -87,22 +89,22 @@ def pinning() -> str:
 
 
 def cpu_name() -> str:
-    """The processor's name, or its architecture where the system does not tell."""
+    """The processor's name, or its architecture where the name is unknown."""
     return next(iter(cpuinfo("model name")), "") or platform.processor() or platform.machine()
 
 
 def cpu_mhz() -> float | None:
-    """The fastest core's clock at this moment; None where the system does not tell."""
+    """The fastest core's clock now; None where it is unknown."""
     return max(map(float, cpuinfo("cpu MHz")), default=None)
 
 
 def gpus(ask: Ask | None = None) -> list[dict[str, Any]]:
-    """Each NVIDIA GPU as nvidia-smi tells it at this moment; numbers where they are some.
+    """The present state of each NVIDIA GPU, from nvidia-smi; numbers where possible.
 
-    Where it tells of none, what PyTorch knows of those that it can use.
+    Without nvidia-smi, the facts that PyTorch has about its GPUs.
     """
     if ask is None:
-        ask = _said if shutil.which("nvidia-smi") else lambda command: ""
+        ask = _stdout_of if shutil.which("nvidia-smi") else lambda command: ""
     return _gpus_of_nvidia_smi(ask) or _gpus_of_torch()
 
 
@@ -139,8 +141,8 @@ def _gpus_of_nvidia_smi(ask: Ask) -> list[dict[str, Any]]:
     ]
 
 
-def described(machine: dict[str, Any]) -> list[str]:
-    """The machine in lines for people."""
+def machine_lines(machine: dict[str, Any]) -> list[str]:
+    """The machine as lines of text."""
     clock = f" at {machine['cpu_mhz']:.0f} MHz" if machine.get("cpu_mhz") else ""
     lines = [
         f"CPU: {machine['cpu']}, cores: {machine['cpu_cores']}{clock}, load {machine['load']}, "
@@ -149,7 +151,7 @@ def described(machine: dict[str, Any]) -> list[str]:
     after = (machine.get("after") or {}).get("gpus") or []
     for number, gpu in enumerate(machine["gpus"]):
         if "driver" not in gpu:
-            lines.append(_known_to_torch(gpu))
+            lines.append(_torch_gpu_line(gpu))
             continue
         busy = after[number] if number < len(after) else gpu
         lines.append(
@@ -163,7 +165,7 @@ def described(machine: dict[str, Any]) -> list[str]:
     return [*lines, f"versions: {packages}", f"system: {machine['system']}, {machine['time_utc']}"]
 
 
-def _known_to_torch(gpu: dict[str, Any]) -> str:
+def _torch_gpu_line(gpu: dict[str, Any]) -> str:
     facts = [
         f"{what} {gpu[name]}{unit}"
         for what, name, unit in (
@@ -176,8 +178,8 @@ def _known_to_torch(gpu: dict[str, Any]) -> str:
     return ", ".join([f"GPU: {gpu['name']}", *facts, "clocks and driver not known (no nvidia-smi)"])
 
 
-def busy(machine: dict[str, Any]) -> str:
-    """That something else ran before the measurement; empty if not, or if it is not known."""
+def busy_warning(machine: dict[str, Any]) -> str:
+    """A warning that other work ran before the measurement; empty if not, or unknown."""
     load, cores = machine.get("load"), machine.get("cpu_cores")
     if not isinstance(load, int | float) or not isinstance(cores, int) or load <= _BUSY * cores:
         return ""
@@ -198,7 +200,7 @@ def _number_or_text(text: str) -> float | str:
         return text
 
 
-def _said(command: list[str]) -> str:
+def _stdout_of(command: list[str]) -> str:
     try:
         done = subprocess.run(
             command, capture_output=True, text=True, timeout=_PROGRAM_SECONDS, check=True

@@ -1,4 +1,4 @@
-"""Choice, maps and filter on the GPU, alone and as far as the picture, beside plain torch."""
+"""The GPU's choice, map and filter kernels, alone and up to the picture, beside plain torch."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from torch import Tensor
 
 from stream_cam.bench.kernel_timing import (
     CAM_HW,
-    Timing,
-    case_of,
+    KernelTiming,
     check_picture,
+    kernel_call,
     noise_frames,
-    wide_by_high,
+    width_x_height,
 )
 from stream_cam.cam.classes import N_HELD, FrameTiming, choose_classes_reference
 from stream_cam.cam.colormaps import color_table
@@ -31,12 +31,13 @@ _N_CLASSES, _N_CHANNELS = 1000, 512
 """ResNet18's."""
 _ALPHA = 0.4
 _N_INPUTS = 16
-"""Of the small kernels, one after the other."""
-_MOST_DIFFERENCE = 1e-4
-"""Between two orders of adding 512 float32 up; of the largest value where that is above 1."""
+"""Inputs of the small kernels in one call."""
+_MAX_DIFFERENCE = 1e-4
+"""Due to two orders of adding up 512 float32; relative to the largest value where that is above
+1."""
 
 
-class Chain:
+class MapsAndOverlay:
     """From features to the picture, one map on each of several frames."""
 
     def __init__(self, gpu: Gpu, size_hw: tuple[int, int], n_frames: int) -> None:
@@ -54,7 +55,7 @@ class Chain:
         colours = torch.tensor(color_table("turbo")).reshape(256, 3)
         self._colours = colours.float().to(device)
 
-    def timings(self) -> dict[str, Timing]:
+    def timings(self) -> dict[str, KernelTiming]:
         """By name: the kernels, and plain torch.
 
         Raises:
@@ -66,17 +67,17 @@ class Chain:
             for place in {0, self._n_frames - 1}:
                 picture = self._out[place, 0].cpu().numpy()
                 check_picture(picture, self._expected(place).numpy(), what)
-        size, n_bytes = wide_by_high(self._size_hw), 6 * self._size_hw[0] * self._size_hw[1]
+        size, n_bytes = width_x_height(self._size_hw), 6 * self._size_hw[0] * self._size_hw[1]
         own, other = f"maps+overlay {size}", f"maps+overlay {size}, torch"
         region = "frame, features → picture"
         chain = "einsum, min-max, interpolate, gather, lerp"
         return {
-            own: Timing(
-                case_of(self._gpu, self._kernels, self._n_frames),
+            own: KernelTiming(
+                kernel_call(self._gpu, self._kernels, self._n_frames),
                 *(n_bytes, self._size_hw, region, other),
             ),
-            other: Timing(
-                case_of(self._gpu, self._torch, self._n_frames),
+            other: KernelTiming(
+                kernel_call(self._gpu, self._torch, self._n_frames),
                 *(n_bytes, self._size_hw, f"{region}: {chain}"),
             ),
         }
@@ -120,7 +121,7 @@ class Chain:
 
 
 class SmallKernels:
-    """What a frame's size does not matter to, on several inputs."""
+    """Kernels whose work does not depend on the frame's size, on several inputs."""
 
     def __init__(self, gpu: Gpu) -> None:
         self._gpu = gpu
@@ -135,9 +136,9 @@ class SmallKernels:
         self._clock = self._clock.to(device)
         self._locked = torch.full((1,), -1, device=device)
 
-    def choice(self) -> dict[str, Timing]:
-        """By name: the choice, and plain torch, which holds no class."""
-        got, expected = self._room(), self._room()
+    def choice(self) -> dict[str, KernelTiming]:
+        """Timings by name: the choice, and plain torch, which holds no class."""
+        got, expected = self._output_buffers(), self._output_buffers()
 
         def chosen(choose: Callable[..., None], room: dict[str, Tensor]) -> None:
             outputs = {name: room[name] for name in room if name != "held"}
@@ -169,8 +170,8 @@ class SmallKernels:
             (in_torch, "softmax, topk; none held"),
         )
 
-    def maps(self) -> dict[str, Timing]:
-        """By name: the sum and its scaling, and plain torch."""
+    def maps(self) -> dict[str, KernelTiming]:
+        """Timings by name: the sum with its scaling, and plain torch."""
         shape = (_N_INPUTS, 1, *CAM_HW)
         cams, scaled = (torch.zeros(shape, device=self._gpu.device) for _ in range(2))
 
@@ -208,8 +209,8 @@ class SmallKernels:
             "maps", by_kernel, f"features {sides} → one map, scaled", (in_torch, "einsum, min-max")
         )
 
-    def filter(self) -> dict[str, Timing]:
-        """By name: the filter, and the scaling after it."""
+    def filter(self) -> dict[str, KernelTiming]:
+        """Timings by name: the filter with the scaling after it."""
         device, kernels = self._gpu.device, self._gpu.kernels
         raw = _noise(_N_INPUTS, 1, *CAM_HW)
         cams, scaled = raw.to(device), torch.zeros(1, 1, *CAM_HW, device=device)
@@ -224,7 +225,7 @@ class SmallKernels:
             seconds, values, ranges = states[0]
             for place in range(_N_INPUTS):
                 one = slice(place, place + 1)
-                chosen = self._chosen[:1]  # one class: each meets what the last one left
+                chosen = self._chosen[:1]  # one class, whose state each input reads
                 kernels.smooth_maps(cams[one], chosen, self._clock, seconds, values, ranges=ranges)
                 kernels.scale_maps(cams[one], scaled=scaled, ranges=ranges, relu=False)
 
@@ -245,19 +246,19 @@ class SmallKernels:
         name: str,
         work: Callable[[], None],
         region: str,
-        beside: tuple[Callable[[], None], str] | None = None,
-    ) -> dict[str, Timing]:
-        case = case_of(self._gpu, work, _N_INPUTS)
-        if beside is None:
-            return {name: Timing(case, 0, None, region)}
-        in_torch, said = beside
-        other = case_of(self._gpu, in_torch, _N_INPUTS)
+        baseline: tuple[Callable[[], None], str] | None = None,
+    ) -> dict[str, KernelTiming]:
+        timed_call = kernel_call(self._gpu, work, _N_INPUTS)
+        if baseline is None:
+            return {name: KernelTiming(timed_call, 0, None, region)}
+        in_torch, said = baseline
+        other = kernel_call(self._gpu, in_torch, _N_INPUTS)
         return {
-            name: Timing(case, 0, None, region, f"{name}, torch"),
-            f"{name}, torch": Timing(other, 0, None, f"{region}: {said}"),
+            name: KernelTiming(timed_call, 0, None, region, f"{name}, torch"),
+            f"{name}, torch": KernelTiming(other, 0, None, f"{region}: {said}"),
         }
 
-    def _room(self) -> dict[str, Tensor]:
+    def _output_buffers(self) -> dict[str, Tensor]:
         device = self._gpu.device
         return {
             "best": torch.full((5,), -1, device=device),
@@ -283,8 +284,8 @@ def _check(got: Tensor, expected: Tensor, what: str) -> None:
     wanted = expected.cpu().double()
     difference = float((got.cpu().double() - wanted).abs().max())
     share = difference / max(1.0, float(wanted.abs().max()))
-    if not share <= _MOST_DIFFERENCE:
+    if not share <= _MAX_DIFFERENCE:
         raise BenchError(
-            f"{what} differs from its reference by {share:.2g}, at most {_MOST_DIFFERENCE:g} is "
+            f"{what} differs from its reference by {share:.2g}, at most {_MAX_DIFFERENCE:g} is "
             "allowed; it is not timed"
         )

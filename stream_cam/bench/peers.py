@@ -1,8 +1,8 @@
 """pytorch-grad-cam and torch-cam on the same frames, network and weights, as their READMEs show.
 
-What is timed is a decoded frame in (H, W, 3) uint8 to a full-size picture with the map on it:
-preprocessing, network, map, colours, blend. All take turns, so that whatever else the machine does
-meets them all.
+The timed region goes from a decoded frame, (H, W, 3) uint8, to a full-size picture with the map on
+it: preprocessing, network, map, colours, blend. All take turns, so that other load on the machine
+affects all alike.
 """
 
 from __future__ import annotations
@@ -18,25 +18,25 @@ import numpy as np
 import torch
 from torch import nn
 
-from stream_cam.bench.plan import Planned, timed_rows
+from stream_cam.bench.plan import PlannedRow, time_rows
 from stream_cam.bench.result import Row, Subject
 from stream_cam.bench.stages import FrameStages
-from stream_cam.bench.timing import Case, Effort
+from stream_cam.bench.timing import Sampling, TimedCall
 from stream_cam.cam.reference import scale_cam
 from stream_cam.errors import BenchError, first_line
 from stream_cam.explain.explainer import Explainer
 from stream_cam.frame import BgrImage, FloatArray
 from stream_cam.model.weights import Weights
 
-_LEAST_CORRELATION = 0.8
-"""Of a peer's map with ours, on the frames where both name the same class: its README's resize does
-not smooth as torchvision's does, so that its network sees other pixels."""
+_MIN_CORRELATION = 0.8
+"""Least correlation of a peer's map with ours. The resize in its README does not smooth as
+torchvision's does, so its network sees other pixels."""
 REGION = "decoded frame → picture, host to host"
 _IMPORTED = {
     "pytorch-grad-cam": ("pytorch_grad_cam", "pytorch_grad_cam.utils.image"),
     "torch-cam": ("torchcam.methods", "torchcam.utils", "PIL.Image"),
 }
-"""What each peer needs."""
+"""Modules that each peer imports."""
 PEERS = tuple(_IMPORTED)
 
 
@@ -54,7 +54,7 @@ class Peer:
 
 
 def grad_cam(module: nn.Module, layer: nn.Module, weights: Weights, device: str) -> Peer:
-    """preprocess_image, GradCAM, show_cam_on_image."""
+    """pytorch-grad-cam's own functions: preprocess_image, GradCAM, show_cam_on_image."""
     from pytorch_grad_cam import GradCAM
     from pytorch_grad_cam.utils.image import preprocess_image, show_cam_on_image
 
@@ -74,7 +74,7 @@ def grad_cam(module: nn.Module, layer: nn.Module, weights: Weights, device: str)
 
 
 def torch_cam(module: nn.Module, layer: nn.Module, weights: Weights, device: str) -> Peer:
-    """CAM, to_pil_image, overlay_mask."""
+    """torch-cam's own functions: CAM, to_pil_image, overlay_mask."""
     from PIL import Image
     from torchcam.methods import CAM
     from torchcam.utils import overlay_mask
@@ -102,23 +102,23 @@ def torch_cam(module: nn.Module, layer: nn.Module, weights: Weights, device: str
     return Peer("torch-cam", draw)
 
 
-def why_not(name: str, module: nn.Module) -> str | None:
-    """Why a peer cannot be timed with a network here; None: it can."""
+def peer_problem(name: str, module: nn.Module) -> str | None:
+    """The reason why a peer cannot be timed with a network here; None if it can."""
     if getattr(module, "layer4", None) is None:
         return "--peers knows the last layer of ResNets only: give --model resnet18"
     try:
         for part in _IMPORTED[name]:
             importlib.import_module(part)
-    except Exception as error:  # what it needs may be there in a version that it does not know
+    except Exception as error:  # a dependency may have an unsupported version
         return f"{name} is not installed ({first_line(error)}): pip install 'stream-cam[bench]'"
     return None
 
 
 def open_peer(name: str, module: nn.Module, weights: Weights, device: str) -> Peer:
-    """A peer that `why_not` has nothing against.
+    """Opens a peer for which `peer_problem` found none.
 
     Args:
-        module: its own: it puts hooks into it.
+        module: for this peer alone, which puts hooks into it.
     """
     layer: Any = module.eval().layer4
     if name == "torch-cam":
@@ -130,7 +130,7 @@ def check_peer(peer: Peer, explainer: Explainer, frames: Sequence[BgrImage]) -> 
     """The median correlation of a peer's maps with ours.
 
     Raises:
-        BenchError: it draws no picture of the frame's size, or another network's maps.
+        BenchError: its picture has another size, or its maps are another network's.
     """
     found = []
     for frame in frames:
@@ -144,57 +144,57 @@ def check_peer(peer: Peer, explainer: Explainer, frames: Sequence[BgrImage]) -> 
         both = torch.stack([ours.flatten(), theirs.flatten()])
         found.append(float(torch.corrcoef(both)[0, 1].nan_to_num(0.0)))
     correlation = float(np.median(found))
-    if not correlation >= _LEAST_CORRELATION:
+    if not correlation >= _MIN_CORRELATION:
         raise BenchError(
             f"the maps of {peer.name} are not this network's (correlation {correlation:.2f} with "
-            f"ours, at least {_LEAST_CORRELATION:g} is asked for); it is not timed"
+            f"ours, at least {_MIN_CORRELATION:g} is asked for); it is not timed"
         )
     return correlation
 
 
 @dataclass(frozen=True)
-class Ours:
-    """One of our engines, verified."""
+class StreamCamEngine:
+    """One of stream-cam's engines, verified."""
 
     stages: FrameStages
     is_graph: bool
-    """Whether its explainer draws a frame by one graph, verified as well."""
+    """Whether its explainer draws a frame by one graph, which is verified too."""
 
-    def case(self, frames: Sequence[BgrImage]) -> Case:
-        """A whole frame, as this machine does it."""
+    def timed_call(self, frames: Sequence[BgrImage]) -> TimedCall:
+        """A whole frame, in the way that `run` uses here."""
         if not self.is_graph:
-            return self.stages.cases()["frame"]
+            return self.stages.timed_calls()["frame"]
         turns, explainer = cycle(frames), self.stages.explainer
-        return Case(lambda: explainer.draw(next(turns)))
+        return TimedCall(lambda: explainer.draw(next(turns)))
 
 
-def measured_peers(
+def measure_peers(
     modules: Mapping[str, nn.Module],
     weights: Weights,
-    ours: Sequence[Ours],
+    ours: Sequence[StreamCamEngine],
     frames: Sequence[BgrImage],
-    effort: Effort,
+    sampling: Sampling,
     device: str,
     leave_out: Callable[[str, str], None],
 ) -> list[Row]:
-    """Rows of the peers that draw this network's maps, beside ours; none without a peer.
+    """Rows of the verified peers and of stream-cam's engines; none without a peer.
 
     Args:
-        modules: the network for each peer, by its name.
-        leave_out: gets a peer that fails, and why.
+        modules: a copy of the network for each peer, by the peer's name.
+        leave_out: gets each peer that fails, and the reason.
     """
-    # The same input for all, whatever the weights were made for.
+    # The same input size for all, whatever size the weights were trained at.
     first = ours[0].stages
     weights = replace(weights, input_size=first.info.input_shape[2])
     opened = [
-        _opened(name, module, weights, device, first.explainer, frames[::3], leave_out)
+        _open_checked(name, module, weights, device, first.explainer, frames[::3], leave_out)
         for name, module in modules.items()
     ]
     peers = [peer for peer in opened if peer is not None]
-    return peer_rows(peers, ours, frames, effort, device) if peers else []
+    return time_peers(peers, ours, frames, sampling, device) if peers else []
 
 
-def _opened(
+def _open_checked(
     name: str,
     module: nn.Module,
     weights: Weights,
@@ -203,7 +203,7 @@ def _opened(
     frames: Sequence[BgrImage],
     leave_out: Callable[[str, str], None],
 ) -> Peer | None:
-    """A peer that draws this network's maps; None after it was left out."""
+    """Opens and verifies a peer; None after it was left out."""
     try:
         peer = open_peer(name, module, weights, device)
         check_peer(peer, explainer, frames)
@@ -213,21 +213,21 @@ def _opened(
     return peer
 
 
-def peer_rows(
+def time_peers(
     peers: Sequence[Peer],
-    ours: Sequence[Ours],
+    ours: Sequence[StreamCamEngine],
     frames: Sequence[BgrImage],
-    effort: Effort,
+    sampling: Sampling,
     device: str,
 ) -> list[Row]:
-    """Times whole frames: the peers and our verified engines in turns."""
+    """Times whole frames: the peers and stream-cam's verified engines, in turns."""
     frame_hw = (frames[0].shape[0], frames[0].shape[1])
-    plan: dict[Subject, Planned] = {}
+    plan: dict[Subject, PlannedRow] = {}
     for peer in peers:
         subject = Subject("peer", peer.name, "", device, "fp32", 1, None, frame_hw, "launch")
         turns = cycle(frames)
-        case = Case(lambda peer=peer, turns=turns: peer(next(turns)))  # type: ignore[misc]
-        plan[subject] = Planned(case, REGION)
+        timed_call = TimedCall(lambda peer=peer, turns=turns: peer(next(turns)))  # type: ignore[misc]
+        plan[subject] = PlannedRow(timed_call, REGION)
     for own in ours:
         info = own.stages.info
         input_hw = (info.input_shape[2], info.input_shape[3])
@@ -235,5 +235,5 @@ def peer_rows(
             *("peer", "stream-cam", info.name, info.device, info.precision, 1),
             *(input_hw, frame_hw, "graph" if own.is_graph else "launch"),
         )
-        plan[subject] = Planned(own.case(frames), REGION, own.stages.verification)
-    return timed_rows(plan, effort)
+        plan[subject] = PlannedRow(own.timed_call(frames), REGION, own.stages.verification)
+    return time_rows(plan, sampling)

@@ -1,4 +1,4 @@
-"""What is to be timed: verified cases with what their rows say, measured together in turns."""
+"""Rows to be timed: verified calls with their regions, measured together in turns."""
 
 from __future__ import annotations
 
@@ -6,48 +6,48 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from stream_cam.bench.result import Row, Subject
-from stream_cam.bench.timing import Case, Effort, Timed, measure
+from stream_cam.bench.timing import Measurement, Sampling, TimedCall, measure
 from stream_cam.engine.manifest import Figures
 
 
 @dataclass(frozen=True)
-class Planned:
-    """One case, ready to be timed."""
+class PlannedRow:
+    """One row, ready to be timed."""
 
-    case: Case
+    timed_call: TimedCall
     region: str
-    """What lies between the start and the end of the time, without whose clock it is."""
+    """The work between the start and the end of the time, without the timer's name."""
     verification: Figures | None = None
 
 
-Plan = Mapping[Subject, Planned]
+Plan = Mapping[Subject, PlannedRow]
 
 
-def timed_rows(
+def time_rows(
     plan: Plan,
-    effort: Effort,
+    sampling: Sampling,
     *,
     on_turn: Callable[[list[Row]], None] | None = None,
     on_error: Callable[[Subject, RuntimeError], None] | None = None,
 ) -> list[Row]:
-    """Times all, in turns.
+    """Times all rows, in turns.
 
     Args:
         on_turn: gets the rows so far, after each turn.
-        on_error: gets what failed, which is then left out; default: raised.
+        on_error: gets a failed row, which is then left out; default: the error is raised.
     """
 
-    def rows(timed: Mapping[Subject, Timed]) -> list[Row]:
+    def rows(timed: Mapping[Subject, Measurement]) -> list[Row]:
         return [
             Row.of(
                 subject,
-                f"{plan[subject].region}; {plan[subject].case.clock.name}",
+                f"{plan[subject].region}; {plan[subject].timed_call.timer.name}",
                 one,
                 plan[subject].verification,
             )
             for subject, one in timed.items()
         ]
 
-    cases = {subject: planned.case for subject, planned in plan.items()}
+    timed_calls = {subject: planned.timed_call for subject, planned in plan.items()}
     told = None if on_turn is None else lambda timed: on_turn(rows(timed))
-    return rows(measure(cases, effort, on_turn=told, on_error=on_error))
+    return rows(measure(timed_calls, sampling, on_turn=told, on_error=on_error))

@@ -1,4 +1,4 @@
-"""Distributions as an SVG: each row's samples as dots, its quartiles as a box, on a log scale."""
+"""Distributions as an SVG: samples as dots and quartiles as a box for each row, on a log scale."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from xml.sax.saxutils import escape
 
 import numpy as np
 
-from stream_cam.bench.machine import described
+from stream_cam.bench.machine import machine_lines
 from stream_cam.bench.result import GROUP_TITLES, GROUPS, BenchResult, Row, write_text
 from stream_cam.bench.table import milliseconds
 
@@ -18,11 +18,11 @@ _WIDTH = 1000
 _LEFT, _RIGHT = 300, 110
 _ROW, _TITLE, _AXIS, _GAP = 30, 34, 34, 14
 _TICKS = 10
-"""On one axis, at most."""
+"""Most ticks of one axis."""
 _DOTS = 250
-"""Of one row, at most: evenly over the time."""
+"""Most dots of one row, spread evenly over the time."""
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#7f7f7f")
-"""Okabe and Ito's, which colour-blind people tell apart; by engine and precision."""
+"""Okabe and Ito's colours, for colour-blind readers; one for each engine and precision."""
 _FONT = "font-family='DejaVu Sans, Verdana, sans-serif'"
 
 
@@ -50,7 +50,7 @@ def svg(result: BenchResult) -> str:
         panel = _Panel(title, rows, top)
         parts += panel.drawn(colours)
         top = panel.bottom + _GAP
-    machine = described(result.machine)
+    machine = machine_lines(result.machine)
     caption = "One dot a call; box: quartiles, line: median, whiskers: p10 to p90. Log scale."
     return "\n".join(
         [
@@ -119,7 +119,7 @@ class _Panel:
         yield "</g>"
 
     def _box(self, row: Row, y: float, colour: str) -> Iterator[str]:
-        """As far as the samples suffice for its percentiles."""
+        """Draws the percentiles for which there are enough samples."""
         p10, p25, p50, p75, p90 = (
             self.x(float(value)) for value in np.percentile(row.samples_ms, [10, 25, 50, 75, 90])
         )

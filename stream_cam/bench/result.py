@@ -12,21 +12,21 @@ from typing import Any, Literal
 import numpy as np
 
 from stream_cam.atomic_files import write_atomic
-from stream_cam.bench.timing import Timed
+from stream_cam.bench.timing import Measurement
 from stream_cam.engine.manifest import Figures
 from stream_cam.errors import BenchError
 from stream_cam.uri import json_text, printable
 
 FORMAT = "stream-cam bench"
 VERSION = 2
-"""Raised when a field changes its meaning or goes."""
-_READ_TOO = (1,)
-"""Older versions; figures are computed from their samples."""
+"""Raised when a field is removed or changes its meaning."""
+_OLDER_VERSIONS = (1,)
+"""Older versions that can be read; figures are computed from their samples."""
 _MAX_BYTES = 256 << 20
-LEAST_SAMPLES = {50: 5, 90: 20, 99: 200}
-"""Calls from which on a percentile says something: fewer, and one call decides it."""
+MIN_SAMPLES = {50: 5, 90: 20, 99: 200}
+"""Calls that each percentile needs. With fewer, a single call decides it."""
 NOT_HERE = "not here"
-"""The `kind` of what is left out because the machine or the engine has no such thing."""
+"""The `kind` of a gap that exists because the machine or the engine has no such feature."""
 
 Group = Literal["engine", "stage", "kernel", "peer"]
 GROUPS: tuple[Group, ...] = ("engine", "stage", "kernel", "peer")
@@ -40,26 +40,26 @@ GROUP_TITLES: Mapping[str, str] = {
 
 @dataclass(frozen=True)
 class Subject:
-    """What a row is about: rows of two files with equal subjects can be compared."""
+    """The identity of a row. Rows of two files with equal subjects can be compared."""
 
     group: Group
     name: str
-    """network; a stage; a kernel and its frame's size; a peer."""
+    """"network", a stage, a kernel with its frame's size, or a peer."""
     engine: str
-    """openvino, eager, …; empty where no engine has a part."""
+    """openvino, eager, …; empty for rows without an engine."""
     device: str
-    """cpu, cuda, cuda:0, …: where it runs."""
+    """Where it runs: cpu, cuda, cuda:0, …"""
     precision: str
-    """fp32, bf16, fp16, int8; empty where no engine has a part."""
+    """fp32, bf16, fp16, int8; empty for rows without an engine."""
     batch: int
     """Images a call."""
     input_hw: tuple[int, int] | None
-    """The network's input in pixels; None where it has no part."""
+    """The network's input in pixels; None for rows without it."""
     frame_hw: tuple[int, int] | None
-    """The frame in pixels; None where it has no part."""
+    """The frame in pixels; None for rows without it."""
     mode: str
-    """launch: the engine's own call; graph: the replay of a CUDA graph of it; 2 streams: two calls
-    at the same time, as `run` has them for files."""
+    """launch: the engine's own call; graph: the replay of its CUDA graph; 2 streams: two calls at
+    the same time, as `run` makes them for files."""
 
     def __str__(self) -> str:
         parts = [self.name, f"{self.engine}:{self.precision}".strip(":"), self.device]
@@ -75,39 +75,39 @@ class Row:
 
     subject: Subject
     region: str
-    """What lies between the start and the end of the time, and whose clock it is."""
+    """The work between the start and the end of the time, and the timer's name."""
     n: int
     p50_ms: float | None
-    """None: too few calls (`LEAST_SAMPLES`)."""
+    """None with fewer calls than `MIN_SAMPLES`."""
     p90_ms: float | None
     p99_ms: float | None
     min_ms: float
     max_ms: float
     mean_ms: float
     spread: float | None
-    """(p90 − p10) / p50; None: as p90."""
+    """(p90 − p10) / p50; None where p90 is."""
     drift: float | None
-    """Between the medians of the earlier and the later half of the samples, as a share of p50;
-    None: one half has too few for a median."""
+    """Difference between the medians of the earlier and the later half of the samples, as a share
+    of p50. None where a half has too few samples for a median."""
     images_per_second: float
-    """One call after the other; where calls can be queued, without waiting for each; of several at
-    the same time all together."""
+    """Throughput of calls one after the other, without waiting where they can be queued. Concurrent
+    calls are counted together."""
     verification: Figures | None
-    """How far the engine that was timed is from its network; None where there is none."""
+    """Differences between the timed engine and its network; None for rows without an engine."""
     samples_ms: tuple[float, ...]
     """In the order of time."""
 
     @classmethod
     def of(
-        cls, subject: Subject, region: str, timed: Timed, verification: Figures | None = None
+        cls, subject: Subject, region: str, timed: Measurement, verification: Figures | None = None
     ) -> Row:
         samples = tuple(round(value, 6) for value in timed.samples_ms)
         values = np.array(samples)
-        p50, p90, p99 = (percentile(values, share) for share in LEAST_SAMPLES)
+        p50, p90, p99 = (percentile(values, share) for share in MIN_SAMPLES)
         spread = drift = None
         if p90 is not None and p50:
             spread = (p90 - float(np.percentile(values, 10))) / p50
-        if values.size >= 2 * LEAST_SAMPLES[50] and p50:
+        if values.size >= 2 * MIN_SAMPLES[50] and p50:
             early, late = np.array_split(values, 2)
             drift = abs(float(np.median(late) - np.median(early))) / p50
         return cls(
@@ -129,15 +129,15 @@ class Row:
 
 
 def percentile(values: np.ndarray[tuple[int], np.dtype[np.float64]], share: int) -> float | None:
-    """A percentile of samples; None if they are too few for it."""
-    if values.size < LEAST_SAMPLES[share]:
+    """A percentile of samples; None if there are too few."""
+    if values.size < MIN_SAMPLES[share]:
         return None
     return float(np.percentile(values, share))
 
 
 @dataclass
 class BenchResult:
-    """Everything one benchmark found out."""
+    """All figures of one benchmark."""
 
     command: str
     machine: dict[str, Any]
@@ -148,11 +148,12 @@ class BenchResult:
     """Where the frames came from."""
     rows: list[Row] = field(default_factory=list)
     left_out: list[dict[str, str]] = field(default_factory=list)
-    """`what` was not measured, and `why`; `kind` "not here" if there is no such thing here."""
+    """`what` was not measured, and `why`; `kind` is "not here" where the machine lacks the
+    feature."""
     files: list[dict[str, Any]] = field(default_factory=list)
     """Throughput of whole files (`stream_cam.bench.throughput`)."""
     method: dict[str, Any] = field(default_factory=dict)
-    """How it was measured: calls, warm-up, turns, threads."""
+    """The method: calls, warm-up, turns, threads."""
     seconds: float = 0.0
 
     def leave_out(self, what: str, why: str, *, not_here: bool = False) -> None:
@@ -160,15 +161,15 @@ class BenchResult:
         self.left_out.append({"what": what, "why": why, **kind})
 
     def cut_short(self, why: str) -> None:
-        """Says that not everything was measured which could have been."""
-        self.leave_out("what was being done, and all after it", why)
+        """Records that the benchmark ended early."""
+        self.leave_out("the part in progress, and all after it", why)
 
     def to_json(self) -> str:
         said = {"format": FORMAT, "version": VERSION, **asdict(self)}
         return json_text(said, indent=1) + "\n"
 
     def write(self, path: Path) -> None:
-        """Writes JSON, whole or not at all.
+        """Writes JSON atomically.
 
         Raises:
             BenchError: it cannot be written.
@@ -177,10 +178,10 @@ class BenchResult:
 
     @classmethod
     def read(cls, path: Path) -> BenchResult:
-        """What `write` wrote.
+        """Reads a file of `write`.
 
         Raises:
-            BenchError: it cannot be read, or is no such file.
+            BenchError: the file cannot be read, or holds no benchmark.
         """
         try:
             if path.stat().st_size > _MAX_BYTES:
@@ -192,7 +193,7 @@ class BenchResult:
             raise _no_bench_file(path, "it is not JSON") from error
         if not isinstance(said, dict) or said.get("format") != FORMAT:
             raise _no_bench_file(path, f'it does not say "format": "{FORMAT}"')
-        if said.get("version") not in (VERSION, *_READ_TOO):
+        if said.get("version") not in (VERSION, *_OLDER_VERSIONS):
             raise _no_bench_file(path, f"its version is {said.get('version')}, here {VERSION}")
         try:
             return cls._of(said)
@@ -215,7 +216,7 @@ class BenchResult:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes a file whole or not at all.
+    """Writes a file atomically.
 
     Raises:
         BenchError: it cannot be written.
@@ -227,12 +228,12 @@ def write_text(path: Path, text: str) -> None:
 
 
 def size_text(size_hw: Sequence[int] | None) -> str:
-    """As 384×224, width × height as everywhere on the command line; empty for None."""
+    """Width × height, such as 384×224; empty for None."""
     return "" if size_hw is None else "×".join(str(side) for side in reversed(size_hw))
 
 
 def _row(said: Mapping[str, Any]) -> Row:
-    """The figures are those of the samples, whatever else the file says of them."""
+    """Computes the figures from the samples; other figures in the file are ignored."""
     subject = {name: said["subject"][name] for name in Subject.__dataclass_fields__}
     for name in ("input_hw", "frame_hw"):
         subject[name] = None if subject[name] is None else tuple(map(int, subject[name]))
@@ -245,7 +246,7 @@ def _row(said: Mapping[str, Any]) -> Row:
     return Row.of(
         Subject(**subject),
         str(said["region"]),
-        Timed(samples_ms, _number(said["images_per_second"]) / subject["batch"]),
+        Measurement(samples_ms, _number(said["images_per_second"]) / subject["batch"]),
         None if verification is None else Figures(**verification),
     )
 

@@ -1,8 +1,7 @@
-"""What one frame goes through, stage by stage, and as a whole.
+"""The stages of one frame, one by one and as a whole.
 
-The stages are those of `Explainer`: the same classes, on the same buffers. Before anything is
-timed, the engine is verified, and the stages one after the other must give the picture that the
-explainer gives.
+The stages are those of `Explainer`: the same classes, on the same buffers. The engine is verified
+before anything is timed, and all stages in a row must give the explainer's picture.
 """
 
 from __future__ import annotations
@@ -13,10 +12,10 @@ from itertools import cycle
 import numpy as np
 import torch
 
-from stream_cam.bench.engines import Bound
-from stream_cam.bench.plan import Plan, Planned
+from stream_cam.bench.engines import BoundSession
+from stream_cam.bench.plan import Plan, PlannedRow
 from stream_cam.bench.result import Subject
-from stream_cam.bench.timing import Case, Clock, HostClock
+from stream_cam.bench.timing import HostTimer, TimedCall, Timer
 from stream_cam.cam.cpu import CpuOverlay, CpuPreprocessor, scale_cam
 from stream_cam.cam.geometry import plan_fit
 from stream_cam.config import LookConfig
@@ -27,9 +26,9 @@ from stream_cam.explain.explainer import Explainer
 from stream_cam.frame import BgrImage, FloatArray
 from stream_cam.model.camnet import CamNet
 
-_MOST_LEVELS = 2
-"""Of 255, by which the stages' picture may differ from the explainer's: the class map of a float16
-or bfloat16 engine may round once more where it is computed elsewhere."""
+_MAX_LEVELS = 2
+"""Levels of 255 between the stages' picture and the explainer's. The class map of a float16 or
+bfloat16 engine may be rounded once more where it is computed elsewhere."""
 
 REGIONS = {
     "decode": "next frame of the file → BGR in memory",
@@ -52,8 +51,8 @@ class FrameStages:
         comparison: as `Bound.verify` takes it.
 
     Raises:
-        EngineError: its engine is not the network.
-        BenchError: the stages do not add up to what the explainer does.
+        EngineError: the engine's outputs are not the network's.
+        BenchError: the stages do not add up to the explainer's picture.
     """
 
     def __init__(
@@ -73,8 +72,8 @@ class FrameStages:
         plan = plan_fit("stretch", frame_hw, info.input_shape[2])
         self.explainer = explainer
         self._preprocess = CpuPreprocessor(plan, weights.mean, weights.std, weights.interpolation)
-        self._bound = Bound(engine)
-        # Pinned on a GPU, as `run` has them.
+        self._bound = BoundSession(engine)
+        # Pinned for a GPU, as in `run`.
         self._batch, self._logits, self._features = (
             torch.zeros(shape, pin_memory=info.device != "cpu")
             for shape in (info.input_shape, info.logits_shape, info.features_shape)
@@ -92,16 +91,18 @@ class FrameStages:
     def plan(self) -> Plan:
         """All stages, ready to be timed."""
         return {
-            self._subject(name): Planned(
-                case, REGIONS[name], self.verification if name in ("network", "frame") else None
+            self._subject(name): PlannedRow(
+                timed_call,
+                REGIONS[name],
+                self.verification if name in ("network", "frame") else None,
             )
-            for name, case in self.cases().items()
+            for name, timed_call in self.timed_calls().items()
         }
 
-    def cases(self) -> dict[str, Case]:
-        """Stages by their names, in the order of a frame's way; the whole frame last."""
-        host, device = HostClock(), self._bound.clock
-        stages: dict[str, tuple[Callable[[], object], Clock]] = {
+    def timed_calls(self) -> dict[str, TimedCall]:
+        """Stages by name, in the order of a frame's way; the whole frame last."""
+        host, device = HostTimer(), self._bound.timer
+        stages: dict[str, tuple[Callable[[], object], Timer]] = {
             "preprocess": (self.preprocess, host),
             "upload": (self.upload, device),
             "network": (self._bound.call, device),
@@ -109,9 +110,11 @@ class FrameStages:
             "cam+overlay": (self.cam_overlay, host),
             "frame": (self.frame, host),
         }
-        if not device.queues:
+        if not device.is_asynchronous:
             del stages["upload"], stages["download"]
-        return {name: Case(call, clock, self._next_frame) for name, (call, clock) in stages.items()}
+        return {
+            name: TimedCall(call, timer, self._next_frame) for name, (call, timer) in stages.items()
+        }
 
     def preprocess(self) -> None:
         self._preprocess(self._frame, self._batch[0].numpy())
@@ -145,7 +148,7 @@ class FrameStages:
         self._bound.wait()
         by_stages = self.cam_overlay()
         difference = int(np.abs(by_stages.astype(np.int16) - whole).max())
-        if difference > _MOST_LEVELS:
+        if difference > _MAX_LEVELS:
             raise BenchError(
                 f"the stages of {self.info.name} do not add up to a frame: their picture differs "
                 f"from the explainer's by {difference} of 255 levels; please report it"

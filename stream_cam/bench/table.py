@@ -1,4 +1,4 @@
-"""Figures as tables: for a terminal, and as Markdown."""
+"""Figures as tables, for a terminal or as Markdown."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, get_args
 
-from stream_cam.bench.machine import busy, described
+from stream_cam.bench.machine import busy_warning, machine_lines
 from stream_cam.bench.result import (
     GROUP_TITLES,
     GROUPS,
@@ -16,7 +16,7 @@ from stream_cam.bench.result import (
     Row,
     size_text,
 )
-from stream_cam.bench.timing import LEAST_WARM_UPS
+from stream_cam.bench.timing import MIN_WARM_UPS
 from stream_cam.config import Precision
 
 _PIPE_COLUMNS = 200
@@ -32,7 +32,7 @@ _FIGURES = ("n", "p50 ms", "p90 ms", "p99 ms", "spread", "images/s", "timed")
 
 
 def print_result(result: BenchResult, *, verbose: bool = False) -> None:
-    """Everything, on stdout."""
+    """Prints all figures."""
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
@@ -61,14 +61,14 @@ def print_result(result: BenchResult, *, verbose: bool = False) -> None:
         console.print(table)
     for file in result.files:
         console.print()
-        print_file(file)
+        print_throughput(file)
     console.print()
     for line in footer(result, verbose=verbose):
         console.print(escape(line), soft_wrap=True)
 
 
 def markdown(result: BenchResult) -> str:
-    """Everything, as Markdown."""
+    """All figures as Markdown."""
     lines = [f"- {line}" for line in header(result)]
     for group, rows in _groups(result.rows):
         columns = (*_COLUMNS[group], *_FIGURES)
@@ -80,26 +80,26 @@ def markdown(result: BenchResult) -> str:
 
 
 def header(result: BenchResult) -> list[str]:
-    """What was measured, on what, how."""
+    """Lines above the tables: the machine, the network, the method and the command."""
     network = result.network
     return [
-        *described(result.machine),
+        *machine_lines(result.machine),
         f"network: {network['model']}, {network['n_classes']} classes, weights "
         f"{network['weights']} ({network['weights_sha256']}); frames: {result.source}",
-        *described_method(result.method),
+        *method_lines(result.method),
         f"command: {result.command} ({result.seconds:.0f} s)",
     ]
 
 
-def described_method(method: Mapping[str, Any]) -> list[str]:
-    """How it was measured, in lines for people; none for figures that do not say it."""
+def method_lines(method: Mapping[str, Any]) -> list[str]:
+    """The method as lines of text; none for a file without it."""
     if not method:
         return []
     at_once = "all rows of a table" if method["in_turns"] else "the rows of one engine"
     return [
         f"method: at most {method['samples']} calls or {method['seconds']:g} s a row, in "
         f"{method['turns']} turns, {at_once} in turns; untimed: {method['warm_ups']} calls before "
-        f"the first turn (fewer, {LEAST_WARM_UPS} at least, if they take longer than a turn), "
+        f"the first turn (fewer, {MIN_WARM_UPS} at least, if they take longer than a turn), "
         f"{method['settle']} before each further one",
         f"threads: {'; '.join(f'{name}: {said}' for name, said in method['threads'].items())}; "
         f"this process: {method['pinning']}",
@@ -107,10 +107,10 @@ def described_method(method: Mapping[str, Any]) -> list[str]:
 
 
 def footer(result: BenchResult, *, verbose: bool = False) -> list[str]:
-    """How to read it, and what is not in it.
+    """Lines below the tables: how to read them, and which rows were left out.
 
     Args:
-        verbose: a line for each that is left out, also where there is no such thing here.
+        verbose: one line for each row left out, also for features that this machine lacks.
     """
     said = [
         "spread: (p90 − p10) / p50. images/s: calls one after the other, not waited for where they "
@@ -118,7 +118,7 @@ def footer(result: BenchResult, *, verbose: bool = False) -> list[str]:
         "calls (p50 from 5, p90 from 20, p99 from 200). Every engine was compared with its network "
         "in float32 before it was timed."
     ]
-    if what := busy(result.machine):
+    if what := busy_warning(result.machine):
         said.append(f"{what}: only ratios within this run mean something")
     told = [one for one in result.left_out if verbose or one.get("kind") != NOT_HERE]
     said += [f"left out: {one['what']}: {one['why']}" for one in told]
@@ -126,7 +126,7 @@ def footer(result: BenchResult, *, verbose: bool = False) -> list[str]:
     if missing and not verbose:
         said.append(
             f"left out: {len(missing)} that this machine or their engine does not have "
-            f"({', '.join(_shortened(missing))}); --verbose says why of each"
+            f"({', '.join(_shortened(missing))}); --verbose gives each reason"
         )
     return said
 
@@ -145,7 +145,7 @@ def _shortened(missing: Sequence[str]) -> list[str]:
 
 
 def milliseconds(value_ms: float | None) -> str:
-    """Three digits that count."""
+    """Three significant digits."""
     if value_ms is None:
         return "-"
     if value_ms >= 100:
@@ -192,8 +192,8 @@ def _md(cells: Sequence[str]) -> str:
     return f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |"
 
 
-def print_file(file: Mapping[str, Any]) -> None:
-    """What `stream_cam.bench.throughput.file_throughput` found, on stdout."""
+def print_throughput(file: Mapping[str, Any]) -> None:
+    """Prints the figures of `stream_cam.bench.throughput.file_throughput`."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text

@@ -1,7 +1,7 @@
 """Whole video files through `run`, beside each of its stages alone.
 
-The stages of a run work at once, so its throughput is held against its slowest stage alone, and
-against what the cores allow that all stages share.
+The stages of a run work at once. So its throughput is compared with its slowest stage alone, and
+with the rate that the shared cores allow.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from stream_cam.bench.result import percentile
-from stream_cam.bench.timing import HostClock
+from stream_cam.bench.timing import HostTimer
 from stream_cam.config import CaptureConfig, LookConfig, ModelConfig, PipelineConfig, RunConfig
 from stream_cam.draw.layouts import Renderer
 from stream_cam.explain.explainer import Explainer
@@ -68,7 +68,7 @@ def file_throughput(
 
 
 def write_scenes(video: Path, size: str, seconds: float, fps: int = 30) -> None:
-    """Drawn scenes as H.264, with nothing laid over them."""
+    """Encodes drawn scenes as H.264, without HUD or heatmap."""
     source = f"demo://shapes?size={size}&fps={fps}&seconds={seconds:g}"
     _run(source, video, ModelConfig(weights="demo"), look=LookConfig(hud=False, alpha=0.0))
 
@@ -76,9 +76,9 @@ def write_scenes(video: Path, size: str, seconds: float, fps: int = 30) -> None:
 def _stages_alone(
     video: str, encoded: Path, model: ModelConfig, most_frames: int | None
 ) -> dict[str, Any]:
-    """Figures of decoding, explaining, rendering, encoding; each with nothing beside it."""
+    """Figures of decoding, explaining, rendering and encoding, each run alone."""
     with open_source(video, CaptureConfig()) as source:
-        frames, decode = _timed(lambda: list(islice(source, most_frames)))
+        frames, decode = _time_call(lambda: list(islice(source, most_frames)))
         stream = StreamInfo(fps=source.info.fps, still=source.info.still, live=False)
         parallel = parallel_frames(source.info, live=False)
     explainer = Explainer.from_config(model, LookConfig(), parallel=parallel)
@@ -88,21 +88,21 @@ def _stages_alone(
 
     def explained(frame: Frame) -> Explanation:
         made: list[Explanation] = []
-        taken_ms.append(HostClock().time_ms(lambda: made.append(explainer.explain(frame))))
+        taken_ms.append(HostTimer().time_ms(lambda: made.append(explainer.explain(frame))))
         return made[0]
 
     with ThreadPoolExecutor(parallel) as pool:
         list(pool.map(explainer.explain, frames[:10]))
-        explanations, explain = _timed(lambda: list(pool.map(explained, frames)))
+        explanations, explain = _time_call(lambda: list(pool.map(explained, frames)))
     pairs = list(zip(frames, explanations, strict=True))
-    images, render = _timed(lambda: [renderer.render(*pair) for pair in pairs])
+    images, render = _time_call(lambda: [renderer.render(*pair) for pair in pairs])
 
     def write() -> None:
         with open_sink(str(encoded), stream, overwrite=True) as sink:
             for image, (frame, explanation) in zip(images, pairs, strict=True):
                 sink.write(Picture(image, frame, explanation))
 
-    _, encode = _timed(write)
+    _, encode = _time_call(write)
     seconds = {"decode": decode, "explain": explain, "render": render, "encode": encode}
     return {
         "engine": "" if info is None else f"{info.name} {info.precision} on {info.device}",
@@ -115,11 +115,11 @@ def _stages_alone(
     }
 
 
-def _timed(call: Callable[[], T]) -> tuple[T, tuple[float, float]]:
-    """What a call returns, and its seconds: of the host's clock, and of all cores together."""
+def _time_call(call: Callable[[], T]) -> tuple[T, tuple[float, float]]:
+    """The result of a call, its wall-clock seconds, and its seconds of all cores together."""
     returned: list[T] = []
     cpu = process_time()
-    wall_ms = HostClock().time_ms(lambda: returned.append(call()))
+    wall_ms = HostTimer().time_ms(lambda: returned.append(call()))
     return returned[0], (wall_ms / 1e3, process_time() - cpu)
 
 

@@ -27,8 +27,8 @@ from support.networks import untrained
 from support.toy_engine import ToyEngine, toy_net
 
 from stream_cam.bench import engines, stages
-from stream_cam.bench.engines import Bound, Spec, open_engine, parse_specs
-from stream_cam.bench.plan import timed_rows
+from stream_cam.bench.engines import BoundSession, EngineVariant, open_engine, parse_variants
+from stream_cam.bench.plan import time_rows
 from stream_cam.bench.result import BenchResult
 from stream_cam.bench.run import run_bench
 from stream_cam.bench.timing import Budget
@@ -186,10 +186,10 @@ def test_batch_in_which_one_image_is_wrong_is_not_timed(
     assert "is not the network" in left_out["why"]
 
 
-def bound(how: Any = None, capture: Any = None) -> tuple[Bound, CamNet]:
+def bound(how: Any = None, capture: Any = None) -> tuple[BoundSession, CamNet]:
     net = toy_net()
     engine: Engine = ToyEngine(net)
-    return Bound(engine if how is None else Spoilt(engine, how), capture), net
+    return BoundSession(engine if how is None else Spoilt(engine, how), capture), net
 
 
 def test_replay_is_what_is_verified_and_what_is_timed() -> None:
@@ -237,8 +237,8 @@ def test_call_that_cannot_be_captured_is_told() -> None:
 
 def test_input_is_what_it_was_filled_with() -> None:
     net = CamNet.from_module(untrained("resnet18", 5), probe_hw=(64, 64))
-    engine = open_engine(net, "abc", Spec("eager", "fp32"), (64, 64), 5, "cpu")
-    made = Bound(engine)
+    engine = open_engine(net, "abc", EngineVariant("eager", "fp32"), (64, 64), 5, "cpu")
+    made = BoundSession(engine)
     images = torch.randn(2, 3, 64, 64)
     made.fill(images)
     assert torch.equal(made.batch, images[[0, 1, 0, 1, 0]])
@@ -250,11 +250,11 @@ def test_input_is_what_it_was_filled_with() -> None:
 
 
 def test_engine_that_has_no_memory_left_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(made: Bound, images: torch.Tensor) -> None:
+    def full(made: BoundSession, images: torch.Tensor) -> None:
         if made.info.input_shape[0] == 2:
             raise RuntimeError("out of memory\nand a long story")
 
-    monkeypatch.setattr(Bound, "fill", full)
+    monkeypatch.setattr(BoundSession, "fill", full)
     found = run_bench(small(engines=("eager:fp32",), batch=(2, 1)), "c")
     assert [r.subject.batch for r in found.rows if r.subject.group == "engine"] == [1]
     assert found.left_out == [
@@ -279,9 +279,9 @@ def test_engine_that_cannot_be_opened_for_lack_of_memory_is_left_out(
 
 
 def test_engine_that_fails_while_it_is_timed_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    fill = Bound.fill
+    fill = BoundSession.fill
 
-    def filled(made: Bound, images: torch.Tensor) -> None:
+    def filled(made: BoundSession, images: torch.Tensor) -> None:
         fill(made, images)
         if made.info.input_shape[0] == 2:  # verified by now
 
@@ -290,7 +290,7 @@ def test_engine_that_fails_while_it_is_timed_is_left_out(monkeypatch: pytest.Mon
 
             made.call = fails
 
-    monkeypatch.setattr(Bound, "fill", filled)
+    monkeypatch.setattr(BoundSession, "fill", filled)
     found = run_bench(small(engines=("eager:fp32",), batch=(2, 1)), "c")
     assert [r.subject.batch for r in found.rows if r.subject.group == "engine"] == [1]
     assert found.left_out == [
@@ -307,9 +307,9 @@ def test_engines_of_all_tables_take_turns(monkeypatch: pytest.MonkeyPatch) -> No
 
     def timed(plan: Any, *arguments: Any, **options: Any) -> Any:
         asked.append({(one.group, one.name, one.batch) for one in plan})
-        return timed_rows(plan, *arguments, **options)
+        return time_rows(plan, *arguments, **options)
 
-    monkeypatch.setattr("stream_cam.bench.run.timed_rows", timed)
+    monkeypatch.setattr("stream_cam.bench.recorder.time_rows", timed)
     run_bench(small(engines=("eager:fp32",), batch=(1, 2)), "c")
     per_frame = ("decode", "preprocess", "network", "cam+overlay", "frame")
     assert asked == [
@@ -421,7 +421,7 @@ def test_what_was_measured_is_kept_whatever_stops_the_rest(
     assert main([*SMALL, *asked]) == code
     found = BenchResult.read(place / "a.json")
     assert {"decode", "frame"} <= {r.subject.name for r in found.rows}
-    assert found.left_out[-1] == {"what": "what was being done, and all after it", "why": why}
+    assert found.left_out[-1] == {"what": "the part in progress, and all after it", "why": why}
     assert "</svg>" in (place / "a.svg").read_text(encoding="utf-8")
     assert re.search(r"^frame +eager fp32", capsys.readouterr().out, re.MULTILINE)
 
@@ -449,12 +449,12 @@ def test_without_pyav_decoding_is_left_out(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_specs_are_engines_in_their_precisions() -> None:
-    assert parse_specs(["openvino:bf16"]) == [Spec("openvino", "bf16")]
-    assert parse_specs(["eager", "eager:fp32"])[:2] == [
-        Spec("eager", "fp16"),
-        Spec("eager", "fp32"),
+    assert parse_variants(["openvino:bf16"]) == [EngineVariant("openvino", "bf16")]
+    assert parse_variants(["eager", "eager:fp32"])[:2] == [
+        EngineVariant("eager", "fp16"),
+        EngineVariant("eager", "fp32"),
     ]
-    everything = parse_specs([])
+    everything = parse_variants([])
     assert everything[0].engine == "eager"  # needs no building: first, should time run out
     assert {spec.engine for spec in everything} == set(engines.ENGINES)
 

@@ -11,13 +11,13 @@ import torch
 from support.bench_parts import Spoilt
 from support.networks import untrained
 
-from stream_cam.bench.engines import Bound, Spec, open_engine
-from stream_cam.bench.frames import drawn_frames
+from stream_cam.bench.engines import BoundSession, EngineVariant, open_engine
+from stream_cam.bench.frames import scene_frames
 from stream_cam.bench.graph_capture import capture_graph
-from stream_cam.bench.plan import timed_rows
+from stream_cam.bench.plan import time_rows
 from stream_cam.bench.run import run_bench
 from stream_cam.bench.stages import FrameStages
-from stream_cam.bench.timing import CudaClock, Effort
+from stream_cam.bench.timing import CudaTimer, Sampling
 from stream_cam.config import BenchConfig
 from stream_cam.engine.verify import GATES
 from stream_cam.errors import EngineError
@@ -38,9 +38,9 @@ def net() -> CamNet:
     return CamNet.from_module(untrained("resnet18", 13), name="resnet18", probe_hw=(64, 64))
 
 
-def bound(net: CamNet, batch: int, *, graph: bool) -> Bound:
-    engine = open_engine(net, "abc", Spec("eager", "fp32"), (64, 64), batch, "cuda")
-    return Bound(engine, capture_graph if graph else None)
+def bound(net: CamNet, batch: int, *, graph: bool) -> BoundSession:
+    engine = open_engine(net, "abc", EngineVariant("eager", "fp32"), (64, 64), batch, "cuda")
+    return BoundSession(engine, capture_graph if graph else None)
 
 
 @pytest.mark.parametrize("batch", [1, 3])
@@ -65,13 +65,13 @@ def test_replay_on_new_input_equals_the_launch_and_leaves_no_poison(
 
 
 def test_replay_of_a_wrong_engine_is_refused(net: CamNet) -> None:
-    engine = open_engine(net, "abc", Spec("eager", "fp32"), (64, 64), 1, "cuda")
+    engine = open_engine(net, "abc", EngineVariant("eager", "fp32"), (64, 64), 1, "cuda")
 
     def much_louder(before: object, logits: torch.Tensor, features: torch.Tensor) -> None:
         features.mul_(1.5)
 
     with pytest.raises(EngineError, match="not the network"):
-        Bound(Spoilt(engine, much_louder), capture_graph).verify(net)
+        BoundSession(Spoilt(engine, much_louder), capture_graph).verify(net)
 
 
 SYNCHRONISES = """
@@ -110,7 +110,7 @@ def test_call_that_synchronises_cannot_be_captured() -> None:
 
 def test_events_time_what_the_gpu_does() -> None:
     left = torch.randn(4096, 4096, device="cuda")
-    clock = CudaClock()
+    clock = CudaTimer()
     clock.time_ms(lambda: left @ left)
     once, often = clock.time_ms(lambda: left @ left), clock.time_ms(lambda: left @ left, 20)
     assert 0 < once < often
@@ -124,9 +124,9 @@ def test_copies_are_of_pinned_memory_as_in_a_run() -> None:
         precision="fp32",
         input_size=64,
     )
-    made = FrameStages(explainer, explainer._net, drawn_frames("96x64", 3))
+    made = FrameStages(explainer, explainer._net, scene_frames("96x64", 3))
     assert all(one.is_pinned() for one in (made._batch, made._logits, made._features))
-    rows = {row.subject.name for row in timed_rows(made.plan(), Effort(2, 10.0, 1, 1))}
+    rows = {row.subject.name for row in time_rows(made.plan(), Sampling(2, 10.0, 1, 1))}
     assert {"upload", "download"} <= rows
 
 

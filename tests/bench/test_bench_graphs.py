@@ -14,11 +14,12 @@ from support.bench_parts import row as row_of
 from support.graph_parts import picture
 from support.networks import LABELS, small_network
 
-from stream_cam.bench.plan import Planned, timed_rows
-from stream_cam.bench.result import BenchResult, Row, Subject
+from stream_cam.bench.plan import time_rows
+from stream_cam.bench.recorder import Recorder
+from stream_cam.bench.result import BenchResult, Row
 from stream_cam.bench.run import GRAPHS, _Bench
 from stream_cam.bench.table import markdown
-from stream_cam.bench.timing import Effort
+from stream_cam.bench.timing import Budget, Sampling
 from stream_cam.config import BenchConfig
 from stream_cam.errors import BenchError, EngineError
 from stream_cam.explain.explainer import Explainer
@@ -29,12 +30,12 @@ from support.simulated_gpu import SimulatedGpu
 
 from stream_cam.bench import kernels as kernel_bench
 from stream_cam.bench.graphs import REGIONS, GraphFrames
-from stream_cam.bench.kernel_timing import Divided
+from stream_cam.bench.kernel_timing import PerItemTimer
 from stream_cam.bench.kernels import kernel_rows, small_kernel_rows
 from stream_cam.explain.graph.scheduler import FrameGraphs
 from stream_cam.explain.graph.slot import Slot
 
-QUICK = Effort(samples=2, seconds=60.0, warm_ups=1, turns=1)
+QUICK = Sampling(samples=2, seconds=60.0, warm_ups=1, turns=1)
 SMALL: dict[str, Any] = {"cold_bytes": 1, "copied_bytes": 1 << 16}
 
 
@@ -194,7 +195,7 @@ def test_a_kernel_for_nv12_that_is_wrong_is_not_timed(
 
 def test_whole_frames_are_timed_in_every_way() -> None:
     frames = [picture(seed, (48, 64)) for seed in range(3)]
-    rows = timed_rows(GraphFrames(explainer(), frames).plan(), QUICK)
+    rows = time_rows(GraphFrames(explainer(), frames).plan(), QUICK)
     assert [row.subject.name for row in rows] == list(REGIONS)
     for row in rows:
         assert row.subject.mode == "graph"
@@ -258,26 +259,14 @@ def test_an_explainer_without_graphs_has_no_figures_of_them() -> None:
 
 
 def bench(**parts: Any) -> Any:
-    """As much of a benchmark as its parts on a GPU need."""
+    """The parts of a benchmark that its rows on a GPU need."""
     found = result()
-    told: list[int] = []
-    planned: dict[Subject, Planned] = {}
-
-    def leave_out(spec: str, what: str, error: Exception) -> None:
-        found.leave_out(what, str(error))
-
+    n_reported: list[int] = []
+    recorder = Recorder(
+        found, QUICK, Budget(), on_result=lambda found: n_reported.append(len(found.rows))
+    )
     return SimpleNamespace(
-        _config=BenchConfig(),
-        _effort=QUICK,
-        result=found,
-        told=told,
-        planned=planned,
-        _plan=planned.update,
-        _may_begin=lambda what: True,
-        _on_stage=lambda stage: None,
-        _told=lambda: told.append(len(found.rows)),
-        _leave_out=leave_out,
-        **parts,
+        _config=BenchConfig(), _recorder=recorder, _result=found, n_reported=n_reported, **parts
     )
 
 
@@ -305,9 +294,9 @@ def test_kernels_that_cannot_be_timed_leave_the_others_and_are_told_part_by_part
     monkeypatch.setattr("stream_cam.bench.kernels.kernel_parts", parts)
     made = bench()
     _Bench._measure_kernels(made)
-    assert made.result.rows == [small, copy, overlay]
-    assert made.told == [1, 3, 3]
-    assert made.result.left_out == [{"what": "kernels at 1280×720", "why": "out of memory"}]
+    assert made._result.rows == [small, copy, overlay]
+    assert made.n_reported == [1, 3, 3]
+    assert made._result.left_out == [{"what": "kernels at 1280×720", "why": "out of memory"}]
 
 
 def test_graphs_that_fail_are_named_as_what_the_gpu_check_looks_for() -> None:
@@ -316,20 +305,20 @@ def test_graphs_that_fail_are_named_as_what_the_gpu_check_looks_for() -> None:
     stages = SimpleNamespace(info=on_gpu, explainer=explainer(), verification=None)
     made = bench(_frames=frames)
     assert _Bench._plan_graphs(made, "eager:fp16", stages)  # type: ignore[arg-type]
-    assert "graph, on device" in {subject.name for subject in made.planned}
+    assert "graph, on device" in {subject.name for subject in made._recorder._planned}
     stages.explainer.graphs = None
     assert not _Bench._plan_graphs(made, "eager:fp16", stages)  # type: ignore[arg-type]
-    assert [one["what"] for one in made.result.left_out] == [f"eager:fp16, {GRAPHS}"]
+    assert [one["what"] for one in made._result.left_out] == [f"eager:fp16, {GRAPHS}"]
 
 
 def test_divided_clock_gives_each_its_share() -> None:
     class Fixed:
-        name, queues = "fixed", True
+        name, is_asynchronous = "fixed", True
 
         def time_ms(self, call: object, n_calls: int = 1) -> float:
             return 30.0 * n_calls
 
-    clock = Divided(Fixed(), 10)
+    clock = PerItemTimer(Fixed(), 10)
     assert clock.time_ms(lambda: None) == 3.0
-    assert not clock.queues
+    assert not clock.is_asynchronous
     assert clock.name == "fixed"

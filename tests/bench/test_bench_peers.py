@@ -16,13 +16,13 @@ from support.bench_parts import result, row
 from support.material import write_video
 from support.networks import LABELS, small_network
 
-from stream_cam.bench.frames import drawn_frames
-from stream_cam.bench.peers import Ours, Peer, check_peer, peer_rows
+from stream_cam.bench.frames import scene_frames
+from stream_cam.bench.peers import Peer, StreamCamEngine, check_peer, time_peers
 from stream_cam.bench.result import BenchResult
 from stream_cam.bench.run import _Bench, run_bench
 from stream_cam.bench.stages import FrameStages
 from stream_cam.bench.throughput import file_throughput
-from stream_cam.bench.timing import Effort
+from stream_cam.bench.timing import Sampling
 from stream_cam.cli import main
 from stream_cam.config import BenchConfig, ModelConfig
 from stream_cam.errors import BenchError
@@ -78,9 +78,10 @@ def test_peers_that_are_not_installed_are_told_before_anything_is_measured(
 
 def test_networks_that_peers_do_not_know_are_told_before_anything_is_measured() -> None:
     config = asked(model="mobilenet_v2", weights="imagenet")
-    net = SimpleNamespace(_module=lambda: torch.nn.Identity(), _config=config)
+    network = SimpleNamespace(new_module=lambda: torch.nn.Identity())
+    bench = SimpleNamespace(_network=network, _config=config)
     with pytest.raises(BenchError, match=r"ResNets only: give --model resnet18$"):
-        _Bench.find_peers(net, may_lack=False)  # type: ignore[arg-type]
+        _Bench.find_peers(bench, may_lack=False)  # type: ignore[arg-type]
 
 
 def test_peers_may_lack_where_that_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -97,7 +98,7 @@ def test_a_peer_that_fails_leaves_the_other_figures(monkeypatch: pytest.MonkeyPa
             raise RuntimeError("no kernel image is available")
         return Peer(name, lambda frame: (frame, np.zeros((3, 3), np.float32)))
 
-    monkeypatch.setattr("stream_cam.bench.peers.why_not", lambda name, module: None)
+    monkeypatch.setattr("stream_cam.bench.peers.peer_problem", lambda name, module: None)
     monkeypatch.setattr("stream_cam.bench.peers.open_peer", opened)
     found = run_bench(asked(), "c")
     left_out = {one["what"]: one["why"] for one in found.left_out}
@@ -114,11 +115,13 @@ def test_our_frames_are_drawn_by_a_graph_where_there_is_one() -> None:
 
     module = small_network()
     made = Explainer.from_module(module, labels=LABELS, engine="eager", device="cpu", input_size=64)
-    frames, gpu = drawn_frames("96x64", 3), SimulatedGpu()
+    frames, gpu = scene_frames("96x64", 3), SimulatedGpu()
     made.graphs = FrameGraphs(gpu, made.weights, made._class_weight)
     stages = FrameStages(made, made._net, frames)
     for is_graph, mode, n_replayed in ((False, "launch", 0), (True, "graph", 4)):
-        rows = peer_rows([], [Ours(stages, is_graph)], frames, Effort(2, 60.0, 2, 2, 0), "cuda")
+        rows = time_peers(
+            [], [StreamCamEngine(stages, is_graph)], frames, Sampling(2, 60.0, 2, 2, 0), "cuda"
+        )
         assert [row.subject.mode for row in rows] == [mode]
         assert gpu.n_replayed == n_replayed
 
@@ -128,7 +131,7 @@ def peer(heat_of: Callable[[BgrImage], FloatArray], cut: int = 0) -> Peer:
 
 
 def test_peer_with_our_maps_may_be_timed(explainer: Explainer) -> None:
-    frames = drawn_frames("320x180", 3)
+    frames = scene_frames("320x180", 3)
     ours = peer(lambda frame: np.asarray(explainer.explain(frame).cam, np.float32))
     assert check_peer(ours, explainer, frames) == pytest.approx(1.0, abs=1e-4)
 
@@ -145,13 +148,13 @@ def test_peer_with_other_maps_is_refused(
     explainer: Explainer, heat: Callable[[BgrImage], FloatArray]
 ) -> None:
     with pytest.raises(BenchError, match="not this network's"):
-        check_peer(peer(heat), explainer, drawn_frames("320x180", 3))
+        check_peer(peer(heat), explainer, scene_frames("320x180", 3))
 
 
 def test_peer_that_draws_no_whole_picture_is_refused(explainer: Explainer) -> None:
     half = peer(lambda frame: np.zeros((3, 3), np.float32), cut=90)
     with pytest.raises(BenchError, match="it is not timed"):
-        check_peer(half, explainer, drawn_frames("320x180", 1))
+        check_peer(half, explainer, scene_frames("320x180", 1))
 
 
 def test_file_is_run_beside_each_of_its_stages(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import pytest
 from support.bench_parts import DECODE, NETWORK, PEER, result, row
 
 from stream_cam.bench.compare import compare, print_comparison
-from stream_cam.bench.machine import described, gpus
+from stream_cam.bench.machine import gpus, machine_lines
 from stream_cam.bench.plot import svg, ticks_ms
 from stream_cam.bench.result import BenchResult, Row
 from stream_cam.bench.table import (
@@ -25,13 +25,13 @@ from stream_cam.bench.table import (
     percent,
     print_result,
 )
-from stream_cam.bench.timing import Timed
+from stream_cam.bench.timing import Measurement
 from stream_cam.errors import BenchError
 
 
 def test_row_has_the_percentiles_of_its_samples() -> None:
     samples = tuple(float(value) for value in range(1, 102))
-    made = Row.of(replace(NETWORK, batch=4), "region", Timed(samples, 20.0))
+    made = Row.of(replace(NETWORK, batch=4), "region", Measurement(samples, 20.0))
     assert (made.n, made.p50_ms, made.p90_ms) == (101, 51.0, 91.0)
     assert (made.min_ms, made.max_ms, made.mean_ms) == (1.0, 101.0, 51.0)
     assert made.spread == pytest.approx((91 - 11) / 51)
@@ -57,7 +57,7 @@ def test_row_has_the_percentiles_of_its_samples() -> None:
 def test_figures_need_samples_enough(
     n_calls: int, known: set[str], capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    made = Row.of(NETWORK, "region", Timed((2.0,) * n_calls, 500.0))
+    made = Row.of(NETWORK, "region", Measurement((2.0,) * n_calls, 500.0))
     names = ("p50_ms", "p90_ms", "p99_ms", "spread", "drift")
     assert {name for name in names if getattr(made, name) is not None} == known
     result(made).write(tmp_path / "a.json")
@@ -262,7 +262,7 @@ def test_what_is_not_here_is_one_line_unless_it_is_asked_for() -> None:
     assert told == [
         "left out: eager:fp32, 64×64: out of memory",
         "left out: 7 that this machine or their engine does not have (tensorrt, openvino:fp16, "
-        "openvino:int8, openvino:fp32 batch 8); --verbose says why of each",
+        "openvino:int8, openvino:fp32 batch 8); --verbose gives each reason",
     ]
     assert len([line for line in footer(found, verbose=True) if "left out" in line]) == 8
 
@@ -332,7 +332,9 @@ def test_gpus_are_read_as_nvidia_smi_tells_them() -> None:
     assert (found[0]["sm_mhz"], found[0]["power_w"]) == (1980.0, 410.55)
     assert found[0]["temperature_c"] == "[N/A]"
     assert not {"-pm", "-r", "-lgc"} & set(asked[0])  # asks, and sets nothing
-    (line,) = [text for text in described({**result().machine, "gpus": found[:1]}) if "GPU" in text]
+    (line,) = [
+        text for text in machine_lines({**result().machine, "gpus": found[:1]}) if "GPU" in text
+    ]
     assert "NVIDIA H200, driver 580.1" in line
 
 
@@ -354,7 +356,7 @@ def test_without_nvidia_smi_the_header_has_what_pytorch_knows(
     found = gpus()
     assert [one["name"] for one in found] == ["NVIDIA H200"] * 2
     machine = {**result().machine, "gpus": found, "after": {"gpus": found}}
-    lines = [line for line in described(machine) if line.startswith("GPU")]
+    lines = [line for line in machine_lines(machine) if line.startswith("GPU")]
     assert len(lines) == 2
     assert (
         "NVIDIA H200, compute capability 9.0, multiprocessors: 132, memory: 142336 MiB" in lines[0]

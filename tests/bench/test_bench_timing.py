@@ -9,23 +9,23 @@ import pytest
 
 from stream_cam.bench.timing import (
     Budget,
-    Case,
-    CudaClock,
-    Effort,
-    HostClock,
-    Timed,
+    CudaTimer,
+    HostTimer,
+    Measurement,
+    Sampling,
+    TimedCall,
+    concurrent_samples,
     measure,
-    overlapping,
 )
 
 
-class HeldClock:
+class ManualTimer:
     """A clock for cases whose calls take what the test says."""
 
     name = "held"
 
-    def __init__(self, *, queues: bool = False) -> None:
-        self.queues = queues
+    def __init__(self, *, is_asynchronous: bool = False) -> None:
+        self.is_asynchronous = is_asynchronous
         self.now_ms = 0.0
         self.log: list[str] = []
 
@@ -63,81 +63,89 @@ class Event:
 
 def test_host_clock_counts_what_lies_between() -> None:
     ticks = iter([1_000_000, 4_500_000])
-    assert HostClock(lambda: next(ticks)).time_ms(lambda: None) == 3.5
+    assert HostTimer(lambda: next(ticks)).time_ms(lambda: None) == 3.5
 
 
 def test_cuda_clock_brackets_the_calls_and_waits_for_their_end() -> None:
     log: list[str] = []
-    clock = CudaClock(lambda: Event(log))
-    assert clock.time_ms(lambda: log.append("call"), 2) == 3.0
+    timer = CudaTimer(lambda: Event(log))
+    assert timer.time_ms(lambda: log.append("call"), 2) == 3.0
     assert log == ["record", "call", "call", "record", "synchronize"]
 
 
 def test_cases_take_turns_after_warming_up() -> None:
-    clock = HeldClock()
-    cases = {name: Case(clock.call(name, 1.0), clock) for name in "ab"}
-    timed = measure(cases, Effort(samples=4, seconds=1.0, warm_ups=3, turns=2, settle=1))
-    assert "".join(clock.log) == "aaaaabbbbbaaabbb"
+    timer = ManualTimer()
+    timed_calls = {name: TimedCall(timer.call(name, 1.0), timer) for name in "ab"}
+    timed = measure(timed_calls, Sampling(samples=4, seconds=1.0, warm_ups=3, turns=2, settle=1))
+    assert "".join(timer.log) == "aaaaabbbbbaaabbb"
     assert timed["a"].samples_ms == (1.0,) * 4
     assert timed["a"].calls_per_second == 1000.0
 
 
 def test_samples_that_do_not_divide_evenly_are_all_taken() -> None:
-    clock = HeldClock()
-    timed = measure({"a": Case(clock.call("a", 1.0), clock)}, Effort(samples=7, turns=4))
+    timer = ManualTimer()
+    timed = measure({"a": TimedCall(timer.call("a", 1.0), timer)}, Sampling(samples=7, turns=4))
     assert len(timed["a"].samples_ms) == 7
 
 
 def test_slow_calls_end_with_their_time() -> None:
-    clock = HeldClock()
-    effort = Effort(samples=100, seconds=1.0, warm_ups=10, turns=2)
-    timed = measure({"a": Case(clock.call("a", 300.0), clock)}, effort)
+    timer = ManualTimer()
+    sampling = Sampling(samples=100, seconds=1.0, warm_ups=10, turns=2)
+    timed = measure({"a": TimedCall(timer.call("a", 300.0), timer)}, sampling)
     # Two a turn reach the half second; warm-ups too end with a turn's time, after two at least.
     assert len(timed["a"].samples_ms) == 4
-    assert len(clock.log) == 2 + 2 + 1 + 2
+    assert len(timer.log) == 2 + 2 + 1 + 2
 
 
 def test_a_slow_case_is_in_every_turn_and_leaves_a_fast_one_its_calls() -> None:
-    clock = HeldClock()
-    cases = {"slow": Case(clock.call("s", 50.0), clock), "fast": Case(clock.call("f", 1.0), clock)}
-    timed = measure(cases, Effort(samples=40, seconds=1.0, warm_ups=0, turns=10, settle=0))
-    assert "".join(clock.log) == "ssffff" * 10
+    timer = ManualTimer()
+    timed_calls = {
+        "slow": TimedCall(timer.call("s", 50.0), timer),
+        "fast": TimedCall(timer.call("f", 1.0), timer),
+    }
+    timed = measure(timed_calls, Sampling(samples=40, seconds=1.0, warm_ups=0, turns=10, settle=0))
+    assert "".join(timer.log) == "ssffff" * 10
     assert (len(timed["slow"].samples_ms), len(timed["fast"].samples_ms)) == (20, 40)
 
 
 def test_a_case_of_which_one_call_is_longer_than_a_turn_ends_with_its_time() -> None:
-    clock = HeldClock()
-    cases = {"slow": Case(clock.call("s", 400.0), clock), "fast": Case(clock.call("f", 1.0), clock)}
-    timed = measure(cases, Effort(samples=10, seconds=1.0, warm_ups=0, turns=10, settle=0))
-    assert "".join(clock.log) == "sfsfsf" + 7 * "f"
+    timer = ManualTimer()
+    timed_calls = {
+        "slow": TimedCall(timer.call("s", 400.0), timer),
+        "fast": TimedCall(timer.call("f", 1.0), timer),
+    }
+    timed = measure(timed_calls, Sampling(samples=10, seconds=1.0, warm_ups=0, turns=10, settle=0))
+    assert "".join(timer.log) == "sfsfsf" + 7 * "f"
     assert len(timed["fast"].samples_ms) == 10
 
 
 def test_figures_so_far_are_told_after_each_turn() -> None:
-    clock, told = HeldClock(), list[int]()
+    timer, told = ManualTimer(), list[int]()
 
-    def on_turn(timed: Mapping[str, Timed]) -> None:
+    def on_turn(timed: Mapping[str, Measurement]) -> None:
         told.append(len(timed["a"].samples_ms))
         assert timed["a"].calls_per_second == pytest.approx(1000.0)
 
-    cases = {"a": Case(clock.call("a", 1.0), clock)}
-    measure(cases, Effort(samples=6, turns=3), on_turn=on_turn)
+    timed_calls = {"a": TimedCall(timer.call("a", 1.0), timer)}
+    measure(timed_calls, Sampling(samples=6, turns=3), on_turn=on_turn)
     assert told == [2, 4, 6]
 
 
 def test_a_case_that_fails_leaves_the_others() -> None:
-    clock, failed = HeldClock(), dict[str, str]()
+    timer, failed = ManualTimer(), dict[str, str]()
 
     def fails() -> None:
         raise RuntimeError("no memory")
 
-    cases = {"bad": Case(fails, clock), "good": Case(clock.call("g", 1.0), clock)}
-    effort = Effort(samples=4, turns=2)
-    timed = measure(cases, effort, on_error=lambda key, error: failed.update({key: str(error)}))
+    timed_calls = {"bad": TimedCall(fails, timer), "good": TimedCall(timer.call("g", 1.0), timer)}
+    sampling = Sampling(samples=4, turns=2)
+    timed = measure(
+        timed_calls, sampling, on_error=lambda key, error: failed.update({key: str(error)})
+    )
     assert failed == {"bad": "no memory"}
     assert list(timed) == ["good"]
     with pytest.raises(RuntimeError, match="no memory"):
-        measure(cases, effort)
+        measure(timed_calls, sampling)
 
 
 def test_calls_at_the_same_time_are_counted_together_and_each_has_its_own_latency() -> None:
@@ -145,14 +153,14 @@ def test_calls_at_the_same_time_are_counted_together_and_each_has_its_own_latenc
     # one of the other is half alone, and faster.
     first = [(0.0, 0.1), (0.1, 0.2), (0.2, 0.3)]
     second = [(0.05, 0.15), (0.15, 0.25), (0.25, 0.32)]
-    samples_ms, n_done, seconds = overlapping([first, second])
+    samples_ms, n_done, seconds = concurrent_samples([first, second])
     assert samples_ms == pytest.approx([100.0] * 4)
     assert seconds == pytest.approx(0.25)
     assert n_done == pytest.approx(0.5 + 2 + 2 + 0.05 / 0.07)
-    samples_ms, n_done, seconds = overlapping([[(0.0, 0.1), (0.1, 0.2)]] * 2)
+    samples_ms, n_done, seconds = concurrent_samples([[(0.0, 0.1), (0.1, 0.2)]] * 2)
     assert samples_ms == pytest.approx([100.0] * 4)
     assert n_done / seconds == pytest.approx(20.0)  # a second; one after the other would be 10
-    samples_ms, *nothing = overlapping([[(0.0, 0.1), (0.1, 0.2)], [(0.3, 0.4), (0.4, 0.5)]])
+    samples_ms, *nothing = concurrent_samples([[(0.0, 0.1), (0.1, 0.2)], [(0.3, 0.4), (0.4, 0.5)]])
     assert samples_ms == pytest.approx([100.0] * 4)
     assert nothing == [0.0, 0.0]
 
@@ -165,26 +173,26 @@ def test_streams_really_are_called_at_the_same_time() -> None:
         both.wait(30.0)
 
     timed = measure(
-        {"a": Case(call, beside=(call,))},
-        Effort(samples=8, seconds=60.0, warm_ups=0, turns=2, settle=0),
+        {"a": TimedCall(call, concurrent=(call,))},
+        Sampling(samples=8, seconds=60.0, warm_ups=0, turns=2, settle=0),
     )["a"]
     assert 4 <= len(timed.samples_ms) <= 8
     assert timed.calls_per_second > 0
 
 
 def test_what_comes_before_a_call_is_not_in_its_time() -> None:
-    clock = HeldClock()
-    case = Case(clock.call("a", 1.0), clock, before=clock.call("before", 50.0))
-    timed = measure({"a": case}, Effort(samples=3, warm_ups=2, turns=1))
+    timer = ManualTimer()
+    timed_call = TimedCall(timer.call("a", 1.0), timer, setup=timer.call("before", 50.0))
+    timed = measure({"a": timed_call}, Sampling(samples=3, warm_ups=2, turns=1))
     assert timed["a"].samples_ms == (1.0,) * 3
-    assert clock.log == ["before", "a"] * 5
+    assert timer.log == ["before", "a"] * 5
 
 
 def test_calls_that_queue_are_counted_in_one_region() -> None:
-    clock = HeldClock(queues=True)
-    timed = measure({"a": Case(clock.call("a", 2.0), clock)}, Effort(samples=5, warm_ups=0))
+    timer = ManualTimer(is_asynchronous=True)
+    timed = measure({"a": TimedCall(timer.call("a", 2.0), timer)}, Sampling(samples=5, warm_ups=0))
     assert timed["a"].calls_per_second == 500.0
-    assert len(clock.log) == 5 + 4 + 5  # samples, settling in four further turns, the region
+    assert len(timer.log) == 5 + 4 + 5  # samples, settling in four further turns, the region
 
 
 def test_budget_is_spent_with_time_and_never_without_a_limit() -> None:
@@ -198,11 +206,11 @@ def test_budget_is_spent_with_time_and_never_without_a_limit() -> None:
 
 
 def test_nothing_to_measure_is_no_error() -> None:
-    assert measure({}, Effort()) == {}
+    assert measure({}, Sampling()) == {}
 
 
 @pytest.mark.parametrize("turns", [1, 8])
 def test_one_sample_is_enough(turns: int) -> None:
-    clock = HeldClock()
-    timed = measure({"a": Case(clock.call("a", 1.0), clock)}, Effort(samples=1, turns=turns))
+    timer = ManualTimer()
+    timed = measure({"a": TimedCall(timer.call("a", 1.0), timer)}, Sampling(samples=1, turns=turns))
     assert timed["a"].samples_ms == (1.0,)

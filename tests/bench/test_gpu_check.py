@@ -116,7 +116,7 @@ def test_time_that_is_over_keeps_what_there_is_and_says_what_is_not(
     monkeypatch.setattr(script, "run_bench", hangs)
     script.measured(BenchConfig(), tmp_path, budget_seconds=0.01, started=0.0)
     assert codes == [1]
-    assert "left out: what was being done, and all after it" in capsys.readouterr().out
+    assert "left out: the part in progress, and all after it" in capsys.readouterr().out
 
 
 def test_on_a_gpu_kernels_and_graphs_that_are_left_out_fail_the_check(

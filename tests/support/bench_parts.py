@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from stream_cam.bench.result import BenchResult, Row, Subject
-from stream_cam.bench.timing import Timed
+from stream_cam.bench.timing import Measurement
 from stream_cam.engine.base import Engine, EngineInfo, Session
 from stream_cam.engine.manifest import Figures
 
@@ -21,7 +21,7 @@ FIGURES = Figures(1e-6, 2e-6, 1.0, 1e-5, 1.0)
 def row(subject: Subject = NETWORK, *samples_ms: float) -> Row:
     """A row with these samples; default: 20 of about 10 ms."""
     samples = samples_ms or (10.0, 10.1, 10.0, 9.9) * 5
-    timed = Timed(samples, 1e3 * len(samples) / sum(samples))
+    timed = Measurement(samples, 1e3 * len(samples) / sum(samples))
     return Row.of(subject, "one call; host clock", timed, FIGURES)
 
 
