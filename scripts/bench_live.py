@@ -96,7 +96,7 @@ def running(server: RtspServer, explainer: Explainer, seconds: float) -> dict[st
             found["explained_fps"] = (newest[-1].explained - before.explained) / watch.wall
             server.freeze()
             deadline = time.monotonic() + AWAY_WITHIN_SECONDS
-            while (away := source.status()) is None or not away.reconnecting:
+            while (away := source.outage()) is None or not away.reconnecting:
                 if time.monotonic() > deadline:
                     break
                 pause.wait(0.05)

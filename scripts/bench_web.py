@@ -30,7 +30,6 @@ from typing import Any
 import numpy as np
 
 from stream_cam.bench.machine import describe_machine, machine_lines
-from stream_cam.closing import Closeable
 from stream_cam.config import LookConfig, WebConfig
 from stream_cam.draw.layouts import Renderer
 from stream_cam.explain.explainer import Explainer
@@ -39,7 +38,7 @@ from stream_cam.pipeline.pipeline import Pipeline
 from stream_cam.settings import Settings
 from stream_cam.sinks.base import Sink, StreamInfo
 from stream_cam.sinks.video.sink import VideoSink
-from stream_cam.sources.base import SourceInfo
+from stream_cam.sources.base import Source, SourceInfo
 from stream_cam.sources.demo.scene import Scene
 from stream_cam.web.address import WebAddress
 from stream_cam.web.sink import WebSink
@@ -67,12 +66,12 @@ _WATCH = """() => {
 }""".replace("BITS", str(BITS)).replace("BLOCK", str(BLOCK_PX))
 
 
-class ClockSource(Closeable):
+class ClockSource(Source):
     """The demo's wall, moving, with the time in ms of the monotonic clock as blocks below."""
 
     def __init__(self, seconds: float) -> None:
         self._n_frames = round(seconds * FPS)
-        self.info = SourceInfo("clock", SIZE_HW, Fraction(FPS), self._n_frames, live=True)
+        self._info = SourceInfo("clock", SIZE_HW, Fraction(FPS), self._n_frames, live=True)
 
     def __iter__(self) -> Iterator[Frame]:
         ground = Scene(SIZE_HW[1], SIZE_HW[0], 0).frame(0, 1.0)[0]

@@ -177,7 +177,7 @@ class Chaos:
         """Seconds until a new picture came, without the wait that had been planned before."""
         self.outcome.faults += 1
         returned_ns = time.monotonic_ns()
-        away = self._source.status()
+        away = self._source.outage()
         wait = away.next_try_seconds if away is not None else 0.0
         if not self._sink.wait_for_frame_after(returned_ns, wait + BACK_SECONDS):
             self.outcome.problems.append(f"no picture came back after fault {self.outcome.faults}")

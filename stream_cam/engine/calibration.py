@@ -14,7 +14,6 @@ from stream_cam.errors import UsageError
 from stream_cam.frame import Frame
 from stream_cam.model.weights import Weights
 from stream_cam.sources import Source
-from stream_cam.sources.base import Reconnects
 
 MOST_FRAMES = 300
 LEAST_FRAMES = 20
@@ -33,7 +32,7 @@ def read_calibration(
         UsageError: the source does not end, or has too few frames.
         SourceError: it cannot be read.
     """
-    if isinstance(source, Reconnects):
+    if source.health is not None:
         raise _endless("a camera or stream")
     kept: list[Tensor] = []
     step = 1

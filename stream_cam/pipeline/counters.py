@@ -12,7 +12,7 @@ from stream_cam.pipeline.presenter import Presenter
 from stream_cam.pipeline.report import Report, StageClock, versions
 from stream_cam.pipeline.sink_queue import SinkQueue
 from stream_cam.queues import Handoff
-from stream_cam.sources.base import Outage, Reconnects, Source
+from stream_cam.sources.base import Outage, Source
 
 Waiting = tuple[Frame, Future[Explanation] | None]
 """A frame to be drawn, with the promise of its explanation; None: draw the newest."""
@@ -62,7 +62,6 @@ class RunCounters:
         live: bool,
     ) -> None:
         self._source = source
-        self._healing = source if isinstance(source, Reconnects) else None
         self._explainer = explainer
         self._presenter = presenter
         self._sink_queues = sink_queues
@@ -86,7 +85,7 @@ class RunCounters:
 
     def progress(self, last: Explanation | None) -> Progress:
         """How far the run is now; from any thread."""
-        healing = self._healing
+        health = self._source.health
         return Progress(
             captured=self.report.captured,
             explained=self.explain.count,
@@ -95,8 +94,8 @@ class RunCounters:
             fps=self._presenter.fps,
             dropped=sum(sink_queue.dropped_so_far for sink_queue in self._sink_queues),
             age_seconds=self._presenter.age_seconds,
-            connections=healing.health.connections if healing is not None else None,
-            away=healing.status() if healing is not None else None,
+            connections=None if health is None else health.connections,
+            away=self._source.outage(),
             last=last,
         )
 
@@ -111,8 +110,9 @@ class RunCounters:
         report.skipped = drawing.dropped + drawing.left + drawing.taken - report.rendered
         report.stale = self._presenter.stale
         report.sinks = [sink_queue.count() for sink_queue in self._sink_queues]
-        report.corrupt = getattr(self._source, "corrupt_frames", 0)
-        report.connection = asdict(self._healing.health) if self._healing is not None else {}
+        report.corrupt = self._source.corrupt_frames
+        health = self._source.health
+        report.connection = {} if health is None else asdict(health)
         info = self._explainer.engine_info
         report.engine = asdict(info) if info else {}
         found = {name: clock.percentiles() for name, clock in self._clocks().items()}

@@ -46,7 +46,7 @@ from stream_cam.pipeline.sink_queue import SinkQueue
 from stream_cam.queues import EndOfStream, Handoff, OrderedGate, Ticket
 from stream_cam.settings import Settings
 from stream_cam.sinks.base import Sink
-from stream_cam.sources.base import Reconnects, Source, SourceInfo, Stoppable
+from stream_cam.sources.base import Source, SourceInfo
 from stream_cam.targets import Target
 from stream_cam.uri import hide
 
@@ -94,7 +94,6 @@ class Pipeline:
         settings: Settings | None = None,
     ) -> None:
         self._source = source
-        self._healing = source if isinstance(source, Reconnects) else None
         self._explainer = explainer
         self._renderer = renderer
         self._steady = steady or SteadyMaps()
@@ -393,7 +392,7 @@ class Pipeline:
             picture = self._presenter.paint_paused(self._explained_anew())
             sink_queues = [sink_queue for sink_queue in sink_queues if sink_queue.sink.watched]
         else:
-            away = self._healing.status() if self._healing is not None and self._live else None
+            away = self._source.outage() if self._live else None
             picture = self._presenter.paint_away(away) if away is not None else None
         if picture is not None:
             for sink_queue in sink_queues:
@@ -503,8 +502,7 @@ class Pipeline:
 
     def _stop_reading(self) -> None:
         self._stopping.set()
-        if isinstance(self._source, Stoppable):
-            self._source.stop()
+        self._source.stop()
 
     def _fail(self, error: BaseException) -> None:
         """A stage after the source broke: nothing more can be finished before it."""

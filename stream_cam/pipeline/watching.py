@@ -14,7 +14,7 @@ from stream_cam.errors import SinkError
 from stream_cam.settings import Settings
 from stream_cam.sinks import Output, kind_of
 from stream_cam.sinks.base import Sink, Waiting
-from stream_cam.sources.base import Reconnects, Source, Stoppable
+from stream_cam.sources.base import Source
 
 _TELL_SECONDS: Final = 0.1
 _FIRST_SECONDS: Final = 0.4
@@ -88,11 +88,11 @@ class Watching(Closeable):
             while not wait([opened], seconds).done:
                 seconds = _TELL_SECONDS
                 if not self.tell(self._waiting(whole)):
-                    _stop(whole)
+                    whole.stop()
                     return None
             return opened.result()
         except BaseException:
-            _stop(whole)
+            whole.stop()
             raise
 
     def tell(self, waiting: Waiting) -> bool:
@@ -111,7 +111,7 @@ class Watching(Closeable):
 
     def _waiting(self, source: Source) -> Waiting:
         what = f"waiting for {self._name}"
-        away = source.status() if isinstance(source, Reconnects) else None
+        away = source.outage()
         if away is None or not away.reconnecting:
             return Waiting(what)
         reason = away.reason.removeprefix(f"{self._name} ")
@@ -123,8 +123,3 @@ def _sink(uri: str, settings: Settings, name: str, web: WebConfig) -> Sink | Non
     if not kind.watched:
         return None
     return kind.make(Output(uri, source=name, web=web, settings=settings))
-
-
-def _stop(source: Source) -> None:
-    if isinstance(source, Stoppable):
-        source.stop()

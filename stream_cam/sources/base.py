@@ -1,20 +1,23 @@
-"""What every source is: a context manager that yields frames."""
+"""The base class of every source, and the values that a source reports."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
-from types import TracebackType
-from typing import Protocol, runtime_checkable
+from typing import TYPE_CHECKING
 
+from stream_cam.closing import Closeable
 from stream_cam.errors import SourceErrorKind
 from stream_cam.frame import Colour, Frame
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
 @dataclass(frozen=True, slots=True)
 class SourceInfo:
-    """What is known of a source once it is open."""
+    """The properties of an open source."""
 
     name: str
     """The URI as it may be shown: secrets redacted."""
@@ -30,34 +33,13 @@ class SourceInfo:
     still: bool = False
     """True for single pictures: the frames are not a video."""
     colour: Colour | None = None
-    """How a video is tagged; None where it is not."""
+    """The colour tags of a video; None where it has none."""
     file: str | None = None
     """The path of a video file."""
     note: str = ""
-    """What the user should know at the start: a camera's mode, as asked for and as it is."""
+    """A note for the user at the start, such as a camera's requested and actual mode."""
     audio_lead_seconds: Fraction = Fraction(0)
     """How much earlier than the first picture a file's sound begins; 0: hardly, or no sound."""
-
-
-class Source(Protocol):
-    """Opens in `__enter__`, yields frames once, closes in `__exit__`.
-
-    Iteration ends at the end of the source; it raises SourceError when the source fails.
-    """
-
-    @property
-    def info(self) -> SourceInfo: ...
-
-    def __enter__(self) -> Source: ...
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None: ...
-
-    def __iter__(self) -> Iterator[Frame]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +69,7 @@ class Outage:
 
 @dataclass(slots=True)
 class Health:
-    """What became of a live source's connections."""
+    """Counts of a live source's connections and outages."""
 
     connections: int = 0
     recoveries: int = 0
@@ -100,26 +82,93 @@ class Health:
     """Frames that a newer one replaced before the run took them; not captured."""
 
 
-@runtime_checkable
-class Stoppable(Protocol):
-    """A source that waits, and can be told to wait no longer; from any thread."""
+@dataclass(frozen=True, slots=True)
+class StreamState:
+    """The state of one connection to a stream, for the source that reconnects."""
 
-    def stop(self) -> None:
-        """Ends the iteration at once, whatever the source is doing."""
-        ...
+    packets_read: int = 0
+    awaits_key_frame: bool = False
+    """Packets come, and none of them can be decoded before the next key frame."""
+    read_timeout_seconds: float = 0.0
+    """How long its protocol may give no frame; 0: as long as any other."""
+    in_segments: bool = False
+    """It comes in bursts, segment by segment: HLS, DASH."""
 
 
-@runtime_checkable
-class Reconnects(Protocol):
-    """What a source that reconnects can be asked and told besides being read; from any thread."""
+class Source(Closeable):
+    """Opens in `__enter__`, yields frames once, closes in `close`.
+
+    Iteration ends at the end of the source; it raises SourceError when the source fails. A
+    subclass defines `__iter__`, and sets `_info` when it opens. All else has a default.
+    """
+
+    _info: SourceInfo | None = None
 
     @property
-    def health(self) -> Health: ...
+    def info(self) -> SourceInfo:
+        """Known once the source is open."""
+        if self._info is None:
+            raise ValueError("the source is not open; use it in a with-statement")
+        return self._info
 
-    def status(self) -> Outage | None:
-        """Why there are no frames; None while they come."""
-        ...
+    @property
+    def corrupt_frames(self) -> int:
+        """Packets and frames so far that could not be decoded."""
+        return 0
+
+    @property
+    def health(self) -> Health | None:
+        """Its connections so far; None: it does not reconnect."""
+        return None
+
+    @property
+    def stream_state(self) -> StreamState:
+        """The state of the connection, if the source is one."""
+        return StreamState()
+
+    def __iter__(self) -> Iterator[Frame]:
+        raise NotImplementedError
+
+    def outage(self) -> Outage | None:
+        """Why there are no frames; None while they come. Any thread may ask."""
+        return None
 
     def stop(self) -> None:
-        """Ends the iteration at once, whatever the source is doing."""
-        ...
+        """Ends the iteration soon; any thread may call it. The default: at the next frame."""
+        return
+
+
+class WrappedSource(Source):
+    """A source that changes another one's frames, or when they come."""
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+
+    @property
+    def info(self) -> SourceInfo:
+        return self._source.info
+
+    @property
+    def corrupt_frames(self) -> int:
+        return self._source.corrupt_frames
+
+    @property
+    def health(self) -> Health | None:
+        return self._source.health
+
+    @property
+    def stream_state(self) -> StreamState:
+        return self._source.stream_state
+
+    def __enter__(self) -> Self:
+        self._source.__enter__()
+        return self
+
+    def outage(self) -> Outage | None:
+        return self._source.outage()
+
+    def stop(self) -> None:
+        self._source.stop()
+
+    def close(self) -> None:
+        self._source.__exit__(None, None, None)

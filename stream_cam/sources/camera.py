@@ -17,11 +17,10 @@ from typing import Final, Protocol
 import cv2
 import numpy as np
 
-from stream_cam.closing import Closeable
 from stream_cam.config import CaptureConfig, size_hw
 from stream_cam.errors import SourceError, SourceErrorKind, SourceNotFoundError, UsageError
 from stream_cam.frame import BgrImage, Frame
-from stream_cam.sources.base import SourceInfo
+from stream_cam.sources.base import Source, SourceInfo
 from stream_cam.sources.paths import natural_key
 
 logger = logging.getLogger(__name__)
@@ -71,7 +70,7 @@ def open_device(index: int) -> Device:
     return device
 
 
-class CameraSource(Closeable):
+class CameraSource(Source):
     """A webcam; frame times are nanoseconds since the first frame.
 
     Args:
@@ -95,14 +94,7 @@ class CameraSource(Closeable):
         self._opener = opener
         self._device: Device | None = None
         self._first: tuple[BgrImage, int] | None = None
-        self._info: SourceInfo | None = None
         self._note = ""
-
-    @property
-    def info(self) -> SourceInfo:
-        if self._info is None:
-            raise ValueError("the source is not open; use it in a with-statement")
-        return self._info
 
     def __enter__(self) -> CameraSource:
         self._check(self._index)

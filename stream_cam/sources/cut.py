@@ -8,11 +8,10 @@ from dataclasses import replace
 from fractions import Fraction
 from typing import Final, Protocol, runtime_checkable
 
-from stream_cam.closing import Closeable
 from stream_cam.config import RecordConfig
 from stream_cam.errors import SourceError, UsageError
 from stream_cam.frame import Frame
-from stream_cam.sources.base import Source, SourceInfo, Stoppable
+from stream_cam.sources.base import Source, SourceInfo, WrappedSource
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +35,7 @@ def cut_out(source: Source, config: RecordConfig) -> Source:
     return CutSource(source, config.start_seconds, config.end_seconds, config.every)
 
 
-class CutSource(Closeable):
+class CutSource(WrappedSource):
     """The frames from `start` to before `end`, every n-th of them; times stay the source's.
 
     With a start, frames are counted from the first one at or after it.
@@ -49,7 +48,7 @@ class CutSource(Closeable):
     def __init__(
         self, source: Source, start: Fraction | None, end: Fraction | None, every: int
     ) -> None:
-        self._source = source
+        super().__init__(source)
         self._start, self._end, self._every = start or Fraction(0), end, every
 
     @property
@@ -72,14 +71,9 @@ class CutSource(Closeable):
         try:
             self._check()
         except BaseException:
-            self._source.__exit__(None, None, None)
+            self.close()
             raise
         return self
-
-    @property
-    def corrupt_frames(self) -> int:
-        """Of the source, so far."""
-        return int(getattr(self._source, "corrupt_frames", 0))
 
     def _check(self) -> None:
         info = self._source.info
@@ -90,14 +84,6 @@ class CutSource(Closeable):
             raise SourceError(
                 f"{info.name} lasts {duration:.1f} s, and --start is {float(self._start):g} s"
             )
-
-    def stop(self) -> None:
-        """Ends the iteration at once, if the source can do that."""
-        if isinstance(self._source, Stoppable):
-            self._source.stop()
-
-    def close(self) -> None:
-        self._source.__exit__(None, None, None)
 
     def __iter__(self) -> Iterator[Frame]:
         frames = iter(self._source)

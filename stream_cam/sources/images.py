@@ -9,10 +9,9 @@ from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from pathlib import Path
 
-from stream_cam.closing import Closeable
 from stream_cam.errors import SourceError
 from stream_cam.frame import Frame
-from stream_cam.sources.base import SourceInfo
+from stream_cam.sources.base import Source, SourceInfo
 from stream_cam.sources.paths import check_readable, find_pictures, is_pattern, name_in
 from stream_cam.sources.pictures import Page, decode_pages
 from stream_cam.uri import printable
@@ -25,7 +24,7 @@ _MILLISECOND = Fraction(1, 1000)
 """Animations tell how long each picture is shown in these."""
 
 
-class ImagesSource(Closeable):
+class ImagesSource(Source):
     """A picture, a folder of pictures or a glob, in natural order; `frame.name` is `name_in`.
 
     Every page of a file is a frame: `scan.tif#1`, `scan.tif#2`. An animation that is the only file
@@ -39,21 +38,15 @@ class ImagesSource(Closeable):
         data: the file, where it is not one of this machine; `place` then is its name.
     """
 
+    corrupt_frames = 0
+
     def __init__(self, place: str, data: bytes | None = None) -> None:
         self._place, self._data = place, data
         several = data is None and (is_pattern(place) or os.path.isdir(place))
         self._paths, self._left_out = find_pictures(place) if several else ([place], "")
         self._frames: Iterator[Frame] | None = None
         self._first: Frame | None = None
-        self._info: SourceInfo | None = None
         self._n_pages = 1
-        self.corrupt_frames = 0
-
-    @property
-    def info(self) -> SourceInfo:
-        if self._info is None:
-            raise ValueError("the source is not open; use it in a with-statement")
-        return self._info
 
     def __enter__(self) -> ImagesSource:
         if self._left_out:

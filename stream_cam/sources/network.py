@@ -10,11 +10,10 @@ from collections.abc import Iterator
 from fractions import Fraction
 from typing import Final
 
-from stream_cam.closing import Closeable
 from stream_cam.config import CaptureConfig
 from stream_cam.errors import SourceError
 from stream_cam.frame import Frame
-from stream_cam.sources.base import SourceInfo
+from stream_cam.sources.base import Source, SourceInfo, StreamState
 from stream_cam.sources.connection import Connection
 from stream_cam.sources.images import ImagesSource
 from stream_cam.sources.mjpeg import JPEG_START, MOST_PICTURE_BYTES, PNG_START, PictureSplitter
@@ -45,7 +44,7 @@ _PLAYLISTS: Final = (b"#EXTM3U", b"<?xml", b"<MPD", b"v=0", b"\xef\xbb\xbf#EXTM3
 """HLS, DASH and SDP: FFmpeg opens further addresses relative to this one."""
 
 
-class NetworkSource(Closeable):
+class NetworkSource(Source):
     """A camera or file at http://, https:// or tcp://.
 
     Looks at the first bytes. Motion JPEG is read here, whatever the server says about it. A server
@@ -63,45 +62,21 @@ class NetworkSource(Closeable):
         self._config = config
         self._live = live
         self._connection = Connection(uri, config)
-        self._pictures: PictureSource | ImagesSource | None = None
-        self._video: VideoSource | None = None
+        self._source: PictureSource | ImagesSource | VideoSource | None = None
 
     @property
     def info(self) -> SourceInfo:
-        return self._source.info
+        return super().info if self._source is None else self._source.info
 
     @property
     def corrupt_frames(self) -> int:
-        source = self._pictures or self._video
-        return 0 if source is None else source.corrupt_frames
+        return 0 if self._source is None else self._source.corrupt_frames
 
     @property
-    def awaits_key_frame(self) -> bool:
-        """Packets come, and none of them can be decoded before the next key frame."""
-        return self._video is not None and self._video.awaits_key_frame
-
-    @property
-    def packets_read(self) -> int:
-        return 0 if self._video is None else self._video.packets_read
-
-    @property
-    def in_segments(self) -> bool:
-        """It comes in bursts, segment by segment: HLS, DASH."""
-        return self._video is not None and self._video.in_segments
-
-    @property
-    def read_timeout_seconds(self) -> float:
-        """How long it may give no frame."""
-        if self._video is not None:
-            return self._video.read_timeout_seconds
-        return self._config.read_timeout_seconds
-
-    @property
-    def _source(self) -> PictureSource | ImagesSource | VideoSource:
-        source = self._pictures or self._video
-        if source is None:
-            raise ValueError("the source is not open; use it in a with-statement")
-        return source
+    def stream_state(self) -> StreamState:
+        if isinstance(self._source, VideoSource):
+            return self._source.stream_state
+        return StreamState(read_timeout_seconds=self._config.read_timeout_seconds)
 
     def __enter__(self) -> NetworkSource:
         try:
@@ -112,30 +87,32 @@ class NetworkSource(Closeable):
         return self
 
     def __iter__(self) -> Iterator[Frame]:
-        yield from self._source
+        if self._source is not None:
+            yield from self._source
 
-    def interrupt(self) -> None:
-        """Ends the iteration soon, from any thread."""
+    def stop(self) -> None:
         self._connection.interrupt()
-        if self._video is not None:
-            self._video.interrupt()
+        if self._source is not None:
+            self._source.stop()
 
     def close(self) -> None:
-        if self._video is not None:
-            self._video.close()
+        if self._source is not None:
+            self._source.close()
         self._connection.close()
 
     def _open(self) -> None:
         connection = self._connection.__enter__()
         head = self._head()
         if _is_picture_file(head, connection):
-            self._pictures = ImagesSource(self._name, self._whole())
-            self._pictures.__enter__()
-            return
-        if _are_pictures(head, connection) or self._joined_pictures(head):
-            self._pictures = PictureSource(self._name, connection, self._live)
-            self._pictures.__enter__()
-            return
+            self._source = ImagesSource(self._name, self._whole())
+        elif _are_pictures(head, connection) or self._joined_pictures(head):
+            self._source = PictureSource(self._name, connection, self._live)
+        else:
+            self._source = self._open_video(head)
+        self._source.__enter__()
+
+    def _open_video(self, head: bytes) -> VideoSource:
+        connection = self._connection
         if head.lstrip()[:1] == b"<" and connection.content_type in _TEXT_TYPES:
             raise SourceError(
                 f"{self._name} cannot be opened: what comes is no video that can be decoded, but "
@@ -144,10 +121,8 @@ class NetworkSource(Closeable):
             )
         if connection.length is not None or connection.seekable or head.startswith(_PLAYLISTS):
             connection.close()
-            self._video = VideoSource(self._uri, self._config, self._live)
-        else:
-            self._video = VideoSource(self._uri, self._config, self._live, connection)
-        self._video.__enter__()
+            return VideoSource(self._uri, self._config, self._live)
+        return VideoSource(self._uri, self._config, self._live, connection)
 
     def _head(self) -> bytes:
         """The first bytes, which stay to be read: some kinds are known by the first twelve."""
@@ -215,7 +190,7 @@ def _are_pictures(head: bytes, connection: Connection) -> bool:
     return multipart or (kind in _PICTURE_TYPES and connection.length is None)
 
 
-class PictureSource(Closeable):
+class PictureSource(Source):
     """JPEGs and PNGs that come one after the other; just one is a still.
 
     A frame's time is when its last byte has come, in ns since the first frame's.
@@ -234,14 +209,7 @@ class PictureSource(Closeable):
         self._waiting: deque[bytes] = deque()
         self._frames = self._read()
         self._first: Frame | None = None
-        self._info: SourceInfo | None = None
         self._undecodable = 0
-
-    @property
-    def info(self) -> SourceInfo:
-        if self._info is None:
-            raise ValueError("the source is not open; use it in a with-statement")
-        return self._info
 
     @property
     def corrupt_frames(self) -> int:

@@ -7,9 +7,8 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
-from stream_cam.closing import Closeable
 from stream_cam.frame import Frame
-from stream_cam.sources.base import Source, SourceInfo, Stoppable
+from stream_cam.sources.base import Source, SourceInfo, WrappedSource
 from stream_cam.sources.playout import Playout
 
 _PICTURE_SECONDS = 3.0
@@ -18,7 +17,7 @@ _AGAIN_SECONDS = 0.5
 """How often a picture that stays is given again: settings take effect, and it does not age."""
 
 
-class PacedSource(Closeable):
+class PacedSource(WrappedSource):
     """Gives each frame of a file when it is due by its time in the file, and not before.
 
     Pictures are given again and again for three seconds each, the last one until it is stopped.
@@ -38,7 +37,7 @@ class PacedSource(Closeable):
         *,
         once: bool = False,
     ) -> None:
-        self._source = source
+        super().__init__(source)
         self._once = once
         self._stopped = threading.Event()
         self._now, self._wait = now, wait or self._stopped.wait
@@ -48,24 +47,13 @@ class PacedSource(Closeable):
         info = self._source.info
         return replace(info, n_frames=None) if info.still and not self._once else info
 
-    @property
-    def corrupt_frames(self) -> int:
-        """Frames that could not be decoded."""
-        return int(getattr(self._source, "corrupt_frames", 0))
-
-    def __enter__(self) -> PacedSource:
-        self._source.__enter__()
-        return self
-
     def close(self) -> None:
         self._stopped.set()
-        self._source.__exit__(None, None, None)
+        super().close()
 
     def stop(self) -> None:
-        """Ends the iteration at once."""
         self._stopped.set()
-        if isinstance(self._source, Stoppable):
-            self._source.stop()
+        super().stop()
 
     def __iter__(self) -> Iterator[Frame]:
         still = self._source.info.still

@@ -12,7 +12,7 @@ from stream_cam.closing import Closeable
 from stream_cam.config import CaptureConfig
 from stream_cam.errors import SourceError
 from stream_cam.frame import Frame
-from stream_cam.sources.base import SourceInfo
+from stream_cam.sources.base import WrappedSource
 from stream_cam.sources.video import VideoSource
 
 _LOOK_MS: Final = 100
@@ -78,7 +78,7 @@ def _has_something(handle: int) -> bool:
     return bool(ready.poll(_LOOK_MS))
 
 
-class PipeSource(Closeable):
+class PipeSource(WrappedSource):
     """A video that comes through a pipe: opened once, never sought in, and without its sound.
 
     Args:
@@ -96,15 +96,7 @@ class PipeSource(Closeable):
     ) -> None:
         self._name = name
         self._pipe = Pipe(place)
-        self._video = VideoSource(name, config, live, self._pipe)
-
-    @property
-    def info(self) -> SourceInfo:
-        return self._video.info
-
-    @property
-    def corrupt_frames(self) -> int:
-        return self._video.corrupt_frames
+        super().__init__(VideoSource(name, config, live, self._pipe))
 
     def __enter__(self) -> PipeSource:
         try:
@@ -118,7 +110,7 @@ class PipeSource(Closeable):
         problem: BaseException | None = None
         try:
             self._pipe.__enter__()
-            self._video.__enter__()
+            self._source.__enter__()
         except OSError as exc:
             problem = SourceError(f"{self._name} cannot be read: {exc.strerror}")
         except SourceError as exc:
@@ -134,13 +126,12 @@ class PipeSource(Closeable):
             raise problem
 
     def __iter__(self) -> Iterator[Frame]:
-        return iter(self._video)
+        return iter(self._source)
 
     def stop(self) -> None:
-        """Ends the iteration at once, from any thread."""
-        self._video.interrupt()
+        super().stop()
         self._pipe.interrupt()
 
     def close(self) -> None:
-        self._video.close()
+        super().close()
         self._pipe.close()

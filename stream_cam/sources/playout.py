@@ -11,9 +11,8 @@ from dataclasses import replace
 from typing import Final
 from urllib.parse import urlsplit
 
-from stream_cam.closing import Closeable
 from stream_cam.frame import Frame
-from stream_cam.sources.base import Source, SourceInfo
+from stream_cam.sources.base import Source, WrappedSource
 
 SEGMENTED_FORMATS: Final = frozenset({"hls", "dash"})
 """FFmpeg's demuxers of streams in segments."""
@@ -97,13 +96,13 @@ class SeenFrames:
         return True
 
 
-class PlayoutSource(Closeable):
+class PlayoutSource(WrappedSource):
     """One connection to a live stream; what comes in segments is played at its own times.
 
     Frames that an earlier connection has given are left out. All other sources are passed through.
 
     Args:
-        source: says with `in_segments` how it comes.
+        source: says in its `stream_state` whether it comes in segments.
         seen: shared by all connections to the stream.
         now: seconds of a monotonic clock.
         wait: takes seconds; gives True if it was ended before they were over.
@@ -116,35 +115,17 @@ class PlayoutSource(Closeable):
         now: Callable[[], float] = time.monotonic,
         wait: Callable[[float], bool] | None = None,
     ) -> None:
-        self._source = source
+        super().__init__(source)
         self._seen = seen
-        self._interrupted = threading.Event()
-        self._now, self._wait = now, wait or self._interrupted.wait
+        self._stopped = threading.Event()
+        self._now, self._wait = now, wait or self._stopped.wait
 
-    def __getattr__(self, name: str) -> object:
-        # What a reader asks of its source besides frames: counts, time limits.
-        return getattr(self._source, name)
-
-    @property
-    def info(self) -> SourceInfo:
-        return self._source.info
-
-    def __enter__(self) -> PlayoutSource:
-        self._source.__enter__()
-        return self
-
-    def close(self) -> None:
-        self._source.__exit__(None, None, None)
-
-    def interrupt(self) -> None:
-        """Ends the iteration soon, from any thread."""
-        self._interrupted.set()
-        interrupt = getattr(self._source, "interrupt", None)
-        if interrupt is not None:
-            interrupt()
+    def stop(self) -> None:
+        self._stopped.set()
+        super().stop()
 
     def __iter__(self) -> Iterator[Frame]:
-        if getattr(self._source, "in_segments", False) and self.info.live:
+        if self.stream_state.in_segments and self.info.live:
             yield from self._played()
         elif not self._seen:
             yield from self._source

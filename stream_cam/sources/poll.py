@@ -10,11 +10,10 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Final
 
-from stream_cam.closing import Closeable
 from stream_cam.config import CaptureConfig
 from stream_cam.errors import SourceError
 from stream_cam.frame import Frame
-from stream_cam.sources.base import SourceInfo
+from stream_cam.sources.base import Source, SourceInfo
 from stream_cam.sources.connection import Connection
 from stream_cam.sources.mjpeg import MOST_PICTURE_BYTES
 from stream_cam.sources.pictures import decode_picture
@@ -33,7 +32,7 @@ class Seen:
     frame: Frame | None = None
 
 
-class PollSource(Closeable):
+class PollSource(Source):
     """Fetches a picture every few seconds; live.
 
     A picture that has not changed is given as the same `Frame` object again: a sign of life, and
@@ -46,22 +45,16 @@ class PollSource(Closeable):
         seen: what the connections before this one have got.
     """
 
+    corrupt_frames = 0
+
     def __init__(self, uri: str, seconds: float, config: CaptureConfig, seen: Seen) -> None:
         self._uri, self._name = uri, redact_uri(uri)
         self._seconds = seconds
         self._config = config
         self._seen = seen
-        self._interrupted = threading.Event()
+        self._stopped = threading.Event()
         self._connection: Connection | None = None
         self._first: Frame | None = None
-        self._info: SourceInfo | None = None
-        self.corrupt_frames = 0
-
-    @property
-    def info(self) -> SourceInfo:
-        if self._info is None:
-            raise ValueError("the source is not open; use it in a with-statement")
-        return self._info
 
     def __enter__(self) -> PollSource:
         self._began = time.monotonic()
@@ -74,10 +67,10 @@ class PollSource(Closeable):
         if self._first is not None:
             yield self._first
         due = self._began
-        while not self._interrupted.is_set():
+        while not self._stopped.is_set():
             # After a fetch that took long, the next one is not late: it is due later.
             due = max(due + self._seconds, time.monotonic())
-            if self._interrupted.wait(due - time.monotonic()):
+            if self._stopped.wait(due - time.monotonic()):
                 return
             data = self._fetch()
             try:
@@ -87,9 +80,8 @@ class PollSource(Closeable):
                 self.corrupt_frames += 1
                 logger.debug("damaged picture: %s", exc)
 
-    def interrupt(self) -> None:
-        """Ends the iteration soon, from any thread."""
-        self._interrupted.set()
+    def stop(self) -> None:
+        self._stopped.set()
         connection = self._connection
         if connection is not None:
             connection.interrupt()

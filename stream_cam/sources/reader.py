@@ -11,7 +11,7 @@ from collections.abc import Callable
 from stream_cam.errors import SourceError
 from stream_cam.frame import Frame
 from stream_cam.queues import Handoff, WaitFor
-from stream_cam.sources.base import Source, SourceInfo
+from stream_cam.sources.base import Source, SourceInfo, StreamState
 
 
 class Reader:
@@ -60,21 +60,17 @@ class Reader:
     def corrupt_frames(self) -> int:
         """So far."""
         source = self._source
-        return self._corrupt_frames if source is None else getattr(source, "corrupt_frames", 0)
+        return self._corrupt_frames if source is None else source.corrupt_frames
 
     @property
-    def awaits_key_frame(self) -> bool:
-        """Packets come, and none of them can be decoded before the next key frame."""
-        return bool(getattr(self._source, "awaits_key_frame", False))
+    def stream_state(self) -> StreamState:
+        """Of the source while it is open."""
+        source = self._source
+        return StreamState() if source is None else source.stream_state
 
-    @property
-    def read_timeout_seconds(self) -> float:
-        """How long this source may give no frame by its protocol; 0: as long as any other."""
-        return float(getattr(self._source, "read_timeout_seconds", 0.0))
-
-    def has_news(self) -> bool:
+    def has_new_packets(self) -> bool:
         """Whether packets have come since the last call."""
-        before, self._packets = self._packets, getattr(self._source, "packets_read", 0)
+        before, self._packets = self._packets, self.stream_state.packets_read
         return self._packets > before
 
     def start(self) -> None:
@@ -87,9 +83,9 @@ class Reader:
         """Nothing of this reader is wanted any more; any thread, returns at once."""
         self._abandoned.set()
         self.frames.abort()
-        interrupt = getattr(self._source, "interrupt", None)
-        if interrupt is not None:
-            interrupt()
+        source = self._source
+        if source is not None:
+            source.stop()
 
     def _run(self) -> None:
         source: Source | None = None

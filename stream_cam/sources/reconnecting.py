@@ -24,13 +24,12 @@ from dataclasses import replace
 from fractions import Fraction
 from typing import Final
 
-from stream_cam.closing import Closeable
 from stream_cam.config import CaptureConfig
 from stream_cam.errors import SourceError, SourceErrorKind
 from stream_cam.frame import Frame
 from stream_cam.queues import EndOfStream
 from stream_cam.sources.backoff import LONGEST_WAIT_SECONDS, Backoff
-from stream_cam.sources.base import Health, Outage, Source, SourceInfo
+from stream_cam.sources.base import Health, Outage, Source
 from stream_cam.sources.frame_interval import FrameInterval
 from stream_cam.sources.outage_log import OutageLog
 from stream_cam.sources.reader import Reader
@@ -72,11 +71,11 @@ class MonotonicClock:
         return changed.wait_for(ready, timeout)
 
 
-class ReconnectingSource(Closeable):
+class ReconnectingSource(Source):
     """A live source that reconnects; frames count on and their times are the capture clock's.
 
     Entering waits for the first frame. Iterating gives the newest frame, and waits through
-    outages; `status` tells about them. What turns out to be recorded (a file on a web server) is
+    outages; `outage` tells about them. What turns out to be recorded (a file on a web server) is
     passed through: every frame, with its own time, and its first failure is the end.
 
     Args:
@@ -106,7 +105,6 @@ class ReconnectingSource(Closeable):
         self._stopping = False
         self._reader: Reader | None = None
         self._abandoned: list[Reader] = []
-        self._info: SourceInfo | None = None
         self._first: Frame | None = None
         self._latest: Frame | None = None
         """As the source gave it. The same one again means that it is there and has nothing new."""
@@ -121,19 +119,17 @@ class ReconnectingSource(Closeable):
         self._connecting_took = 0.0
         self._told_full = False
         self._overtaken_before = 0
-        self.health = Health()
-
-    @property
-    def info(self) -> SourceInfo:
-        if self._info is None:
-            raise ValueError("the source is not open; use it in a with-statement")
-        return self._info
+        self._health = Health()
 
     @property
     def corrupt_frames(self) -> int:
         """Packets and frames that could not be decoded, so far, over all connections."""
         reader = self._reader
         return self._corrupt_before + (reader.corrupt_frames if reader is not None else 0)
+
+    @property
+    def health(self) -> Health:
+        return self._health
 
     @property
     def patient_config(self) -> CaptureConfig:
@@ -182,14 +178,13 @@ class ReconnectingSource(Closeable):
         if reader is not None:
             reader.abandon()
 
-    def status(self) -> Outage | None:
-        """Why there are no frames; None while they come."""
+    def outage(self) -> Outage | None:
         failure, age = self._failure, self._clock.now() - self._heard_at
         quiet = self._interval.quiet_seconds(self._config.read_timeout_seconds)
         if failure is None and (age < quiet or self._is_recorded()):
             return None
         reader = self._reader
-        awaits_key_frame = reader is not None and reader.awaits_key_frame
+        awaits_key_frame = reader is not None and reader.stream_state.awaits_key_frame
         if awaits_key_frame:
             reason = f"{self._name} sends video; waiting for a key frame"
         else:
@@ -246,7 +241,7 @@ class ReconnectingSource(Closeable):
                 self._open_source,
                 self._notify,
                 self._clock.wait_for,
-                name=f"reader {self.health.connections + self._attempt}",
+                name=f"reader {self._health.connections + self._attempt}",
                 always_live=self._info is not None,
             )
             self._reader.start()
@@ -283,7 +278,7 @@ class ReconnectingSource(Closeable):
         if reader.recorded:
             return None
         config = self.patient_config
-        wait = max(config.read_timeout_seconds, reader.read_timeout_seconds)
+        wait = max(config.read_timeout_seconds, reader.stream_state.read_timeout_seconds)
         if reader.info is None:
             wait = config.open_timeout_seconds + self._config.read_timeout_seconds
             if self._info is not None:
@@ -300,7 +295,11 @@ class ReconnectingSource(Closeable):
         if self._patience(reader):
             return True  # it has connected meanwhile, and has more time than an attempt has
         waited = now - max(self._opened_at, self._heard_at)
-        if not reader.has_news() or not reader.awaits_key_frame or waited >= _KEY_FRAME_SECONDS:
+        if (
+            not reader.has_new_packets()
+            or not reader.stream_state.awaits_key_frame
+            or waited >= _KEY_FRAME_SECONDS
+        ):
             return False
         self._alive_at = now
         self._log.awaits_key_frame()
@@ -309,21 +308,21 @@ class ReconnectingSource(Closeable):
     def _received(self, reader: Reader, frame: Frame) -> None:
         """Takes note of a frame, or of the same one again, that the source is there."""
         now = self._clock.now()
-        self.health.overtaken = self._overtaken_before + reader.frames.dropped
+        self._health.overtaken = self._overtaken_before + reader.frames.dropped
         if self._info is None or self._failure is not None:
             self._told_full = False
             self._connecting_took = now - self._opened_at
         if self._info is None:
             self._info = reader.info
-            self.health.connections += 1
+            self._health.connections += 1
             self._origin_ns = frame.captured_ns
             self._log.connected(self._attempt)
         elif self._failure is not None:
             away_seconds = now - self._heard_at
-            self.health.connections += 1
-            self.health.recoveries += 1
-            slowest = self.health.slowest_recovery_seconds
-            self.health.slowest_recovery_seconds = max(slowest, away_seconds)
+            self._health.connections += 1
+            self._health.recoveries += 1
+            slowest = self._health.slowest_recovery_seconds
+            self._health.slowest_recovery_seconds = max(slowest, away_seconds)
             self._log.recovered(away_seconds)
         self._heard_at, self._failure = now, None
         self._attempt = 0
@@ -352,7 +351,7 @@ class ReconnectingSource(Closeable):
         if self._failure is not None and self._until_giving_up() == [0.0]:
             return self._failure  # an attempt that was cut short says less
         seconds = self._clock.now() - max(self._heard_at, self._opened_at)
-        if reader.awaits_key_frame and seconds >= _KEY_FRAME_SECONDS:
+        if reader.stream_state.awaits_key_frame and seconds >= _KEY_FRAME_SECONDS:
             return SourceError(
                 f"{self._name} sends video, but no key frame for {seconds:.1f} s; "
                 f"set the camera to send one every 2 s",
@@ -362,7 +361,7 @@ class ReconnectingSource(Closeable):
 
     def _abandon(self, reader: Reader) -> None:
         reader.abandon()
-        self.health.abandoned_readers += 1
+        self._health.abandoned_readers += 1
         self._abandoned.append(reader)
 
     def _until_giving_up(self) -> list[float]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import logging
-import threading
 import time
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
@@ -15,11 +14,10 @@ import av
 import av.error
 from av.container import InputContainer
 
-from stream_cam.closing import Closeable
 from stream_cam.config import CaptureConfig
 from stream_cam.errors import SourceError
 from stream_cam.frame import Colour, Frame
-from stream_cam.sources.base import SourceInfo
+from stream_cam.sources.base import Source, SourceInfo, StreamState
 from stream_cam.sources.convert import BgrConverter
 from stream_cam.sources.extent import Extent, duration_seconds
 from stream_cam.sources.ffmpeg_errors import explain_file_error, explain_network_error
@@ -57,7 +55,7 @@ class Readable(Protocol):
     def read(self, most: int, /) -> bytes: ...
 
 
-class VideoSource(Closeable):
+class VideoSource(Source):
     """A video file or a network stream.
 
     The first frame is decoded on entering, so that `info` tells the truth about size and
@@ -69,6 +67,8 @@ class VideoSource(Closeable):
         live: whether the newest frame wins; default: streams without a known duration.
         connection: where the bytes come from, instead of FFmpeg's opening the path or URL.
     """
+
+    corrupt_frames = 0
 
     def __init__(
         self,
@@ -83,32 +83,26 @@ class VideoSource(Closeable):
         self._connection = connection
         self._is_sdp = not scheme_of(uri) and uri.lower().endswith(".sdp")
         self._network = scheme_of(uri) in NETWORK_SCHEMES or self._is_sdp
-        self.in_segments = self._network and names_segments(quoted_url(uri))
-        """It comes in bursts, segment by segment: HLS, DASH."""
+        self._in_segments = self._network and names_segments(quoted_url(uri))
         self._container: InputContainer | None = None
         self._frames: Iterator[Frame] | None = None
         self._first: Frame | None = None
-        self._info: SourceInfo | None = None
         self._colour: Colour | None = None
-        self._interrupted = threading.Event()
-        self.corrupt_frames = 0
-        """Packets and frames that could not be decoded, so far."""
-        self.packets_read = 0
-        self.awaits_key_frame = False
-        """Live: packets come, and none of them can be decoded before the next key frame."""
+        self._stopped = False
+        self._packets_read = 0
+        self._awaits_key_frame = False
         self.repaired_times = 0
         """Frames whose time was missing or did not increase, so far."""
 
     @property
-    def info(self) -> SourceInfo:
-        if self._info is None:
-            raise ValueError("the source is not open; use it in a with-statement")
-        return self._info
-
-    @property
-    def read_timeout_seconds(self) -> float:
-        """How long the stream may give no frame."""
-        return self._config.read_timeout_seconds * (SEGMENTED_PATIENCE if self.in_segments else 1)
+    def stream_state(self) -> StreamState:
+        patience = SEGMENTED_PATIENCE if self._in_segments else 1
+        return StreamState(
+            self._packets_read,
+            self._awaits_key_frame,
+            self._config.read_timeout_seconds * patience,
+            self._in_segments,
+        )
 
     def __enter__(self) -> VideoSource:
         self._container = self._open()
@@ -138,9 +132,9 @@ class VideoSource(Closeable):
         self._first = None
         self._frames = self._restart()
 
-    def interrupt(self) -> None:
-        """Ends the iteration soon, from any thread: at the next packet or time limit."""
-        self._interrupted.set()
+    def stop(self) -> None:
+        """Ends the iteration at the next packet or time limit, from any thread."""
+        self._stopped = True
 
     def _open(self) -> InputContainer:
         problem: SourceError
@@ -157,9 +151,9 @@ class VideoSource(Closeable):
                     metadata_errors=TAG_ERRORS,
                 )
             container = self._open_url()
-            if container.format.name in SEGMENTED_FORMATS and not self.in_segments:
+            if container.format.name in SEGMENTED_FORMATS and not self._in_segments:
                 # Its name did not say so, and a container's time limits cannot be changed.
-                self.in_segments = True
+                self._in_segments = True
                 container.close()
                 container = self._open_url()
             return container
@@ -188,12 +182,12 @@ class VideoSource(Closeable):
         opened = partial(
             av.open,
             "file:" + self._uri if self._is_sdp else quoted_url(self._uri),
-            timeout=(self._config.open_timeout_seconds, self.read_timeout_seconds),
+            timeout=(self._config.open_timeout_seconds, self.stream_state.read_timeout_seconds),
             metadata_errors=TAG_ERRORS,
         )
         # Not fflags=nobuffer: it throws away what was read to recognise the stream, the key frame
         # with it, and the first picture waits for the next one (seconds, or for ever).
-        options: dict[str, str] = {**(SEGMENTED_OPTIONS if self.in_segments else {})}
+        options: dict[str, str] = {**(SEGMENTED_OPTIONS if self._in_segments else {})}
         if scheme in ("rtsp", "rtsps"):
             options["rtsp_transport"] = self._config.rtsp_transport
         if self._is_sdp:
@@ -271,7 +265,7 @@ class VideoSource(Closeable):
                 duration=picture.duration or 0,
             )
             extent.add_picture(pts * time_base, (picture.duration or 0) * time_base)
-        if extent.lacks_its_end and not live and not self._interrupted.is_set():
+        if extent.lacks_its_end and not live and not self._stopped:
             self.corrupt_frames += 1
             logger.warning(
                 "%s: its pictures end after %.1f of %.1f s: it was cut off or is damaged",
@@ -294,7 +288,7 @@ class VideoSource(Closeable):
         joined = not live
         for packet in packets:
             joined = joined or packet.is_keyframe
-            self.awaits_key_frame = not joined or (live and damaged_at is not None)
+            self._awaits_key_frame = not joined or (live and damaged_at is not None)
             # Of a file, what its container knows to be damaged may be missing without an error.
             known = packet.is_corrupt and not live
             self.corrupt_frames += known
@@ -335,13 +329,13 @@ class VideoSource(Closeable):
         while True:
             try:
                 for packet in container.demux(*streams):
-                    if self._interrupted.is_set():
+                    if self._stopped:
                         return
                     self.corrupt_frames += unreadable > 0
                     unreadable = 0
                     extent.add_packet(packet)
                     if packet.stream is stream:
-                        self.packets_read += 1
+                        self._packets_read += 1
                         yield packet
                 self.corrupt_frames += unreadable > 0 and not self._network
                 return
@@ -353,7 +347,9 @@ class VideoSource(Closeable):
             except av.error.FFmpegError as exc:
                 if not self._network:
                     raise explain_file_error(self._uri, exc, "read") from exc
-                problem = explain_network_error(self._uri, exc, "read", self.read_timeout_seconds)
+                problem = explain_network_error(
+                    self._uri, exc, "read", self.stream_state.read_timeout_seconds
+                )
                 break
         raise problem  # outside the handler, for the password's sake: see _open
 

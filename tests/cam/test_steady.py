@@ -20,7 +20,6 @@ from torch import nn
 
 from stream_cam.cam.cpu import scale_cam
 from stream_cam.cam.steady import SteadyMaps
-from stream_cam.closing import Closeable
 from stream_cam.config import CaptureConfig, LookConfig, ModelConfig, PipelineConfig, RunConfig
 from stream_cam.draw.hud import HudStatus
 from stream_cam.draw.layouts import Renderer
@@ -30,7 +29,7 @@ from stream_cam.pipeline.pipeline import Pipeline
 from stream_cam.pipeline.session import run_session
 from stream_cam.sinks.base import Picture, Sink
 from stream_cam.sources import open_source
-from stream_cam.sources.base import SourceInfo
+from stream_cam.sources.base import Source, SourceInfo
 from stream_cam.targets import Target
 
 SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
@@ -470,7 +469,7 @@ def test_the_peak_is_on_a_shape_within_the_time_constant_of_its_jump(
 # In the pipeline.
 
 
-class Noise(Closeable):
+class Noise(Source):
     """A source of different pictures, 20 a second; live, it waits for `ready` before each."""
 
     def __init__(
@@ -481,7 +480,7 @@ class Noise(Closeable):
         at_end: threading.Semaphore | None = None,
     ) -> None:
         self._count, self._ready, self._at_end = count, ready, at_end
-        self.info = SourceInfo("noise", (48, 64), Fraction(20), count, live)
+        self._info = SourceInfo("noise", (48, 64), Fraction(20), count, live)
 
     def __iter__(self) -> Iterator[Frame]:
         for index in range(self._count):
@@ -545,7 +544,7 @@ def test_lossless_pipeline_filters_in_the_frames_order(layout: str) -> None:
 def test_pictures_have_nothing_to_do_with_each_other() -> None:
     explainer, keeper = tiny_explainer(), Keeper()
     source = Noise(10, live=False)
-    source.info = replace(source.info, still=True)
+    source._info = replace(source.info, still=True)
     steady = SteadyMaps(smooth_seconds=1.0, hold_seconds=1.0)
     Pipeline(source, [keeper], explainer, Renderer(explainer, hud=False), steady=steady).run()
     assert len(keeper.pictures) == 10

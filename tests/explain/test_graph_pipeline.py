@@ -127,7 +127,7 @@ def test_frames_that_change_their_size_keep_their_order() -> None:
 def test_pictures_of_a_folder_cost_no_capture() -> None:
     gpu = SimulatedGpu(13)
     source = Varied(3, size_hw=SIZE_HW)
-    source.info = replace(source.info, still=True)
+    source._info = replace(source.info, still=True)
     explainer, kept = on_gpu(gpu), Kept()
     run(Pipeline(source, [kept], explainer, Renderer(explainer)))
     assert kept.indices == [0, 1, 2]

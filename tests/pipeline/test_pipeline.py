@@ -730,13 +730,16 @@ class Camera(Frames):
     def __init__(self) -> None:
         super().__init__(3, live=True)
         self.stopped, self.seen = threading.Event(), threading.Event()
-        self.health = Health(connections=1)
 
     def __iter__(self) -> Iterator[Frame]:
         yield from super().__iter__()
         wait(self.stopped)
 
-    def status(self) -> Outage | None:
+    @property
+    def health(self) -> Health:
+        return Health(connections=1)
+
+    def outage(self) -> Outage | None:
         if not self.seen.is_set():
             return None
         return Outage(True, 3.2, 1, 0.5, "lost", "the connection was cut")

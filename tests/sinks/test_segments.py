@@ -438,7 +438,6 @@ class Camera(Frames):
         super().__init__(6, live=True)
         self.returns = threading.Event()
         self.seen = threading.Semaphore(0)
-        self.health = Health(connections=1)
         self.away, self.asked = False, 0
 
     def __iter__(self) -> Iterator[Frame]:
@@ -453,7 +452,11 @@ class Camera(Frames):
             # Each is drawn and written before the next comes.
             assert self.seen.acquire(timeout=DEADLINE_SECONDS)
 
-    def status(self) -> Outage | None:
+    @property
+    def health(self) -> Health:
+        return Health(connections=1)
+
+    def outage(self) -> Outage | None:
         if not self.away:
             return None
         self.asked += 1

@@ -98,7 +98,7 @@ def reading_pauses(viewer: Viewer) -> Iterator[None]:
     yield
     deadline = time.monotonic() + DEADLINE_SECONDS
     noticed = threading.Event()
-    while (away := viewer.source.status()) is None or not away.reconnecting:
+    while (away := viewer.source.outage()) is None or not away.reconnecting:
         assert time.monotonic() < deadline, "the source did not notice"
         noticed.wait(0.01)
 
@@ -123,7 +123,7 @@ def test_server_that_is_killed_again_and_again(server: RtspServer) -> None:
                 server.kill()
             server.start()
             returned = time.monotonic()
-            away = viewer.source.status()
+            away = viewer.source.outage()
             viewer.until_fresh()
             # An attempt that is being made now may come too early, and the next wait is longer.
             wait = 0.5 * 2**away.attempt * 1.25 if away is not None else 0.0
@@ -147,7 +147,7 @@ def test_server_that_stands_still(
         with reading_pauses(viewer):
             server.freeze()
         while time.monotonic() - frozen < frozen_seconds:
-            away = viewer.source.status()
+            away = viewer.source.outage()
             assert away is not None
             assert away.reconnecting
             threading.Event().wait(0.1)
@@ -177,7 +177,7 @@ def test_client_that_comes_before_the_server(server: RtspServer) -> None:
     with Viewer(server.url) as viewer:
         with reading_pauses(viewer):
             pass
-        away = viewer.source.status()
+        away = viewer.source.outage()
         assert away is not None
         assert away.kind == "refused"
         server.start()

@@ -21,7 +21,7 @@ from stream_cam.closing import Closeable
 from stream_cam.config import CaptureConfig
 from stream_cam.frame import BgrImage, Frame
 from stream_cam.sources import ReconnectingSource, VideoSource, open_source
-from stream_cam.sources.base import SourceInfo
+from stream_cam.sources.base import SourceInfo, StreamState
 from stream_cam.sources.playout import Playout, PlayoutSource, SeenFrames, names_segments
 
 FPS = 10
@@ -81,9 +81,11 @@ def test_frames_are_known_by_time_and_pixels() -> None:
 
 
 class Segments(Frames):
-    """Frames that come in segments, and that an interrupt ends."""
+    """Frames that come in segments, and that `stop` ends."""
 
-    in_segments = True
+    @property
+    def stream_state(self) -> StreamState:
+        return StreamState(in_segments=True)
 
 
 def test_second_connection_gives_only_what_is_new() -> None:
@@ -106,7 +108,7 @@ def test_playlist_of_a_stream_that_has_ended_is_not_played_again() -> None:
         assert len(list(source)) == 50
 
 
-def test_interrupt_ends_the_waiting() -> None:
+def test_stop_ends_the_waiting() -> None:
     class Hourly(Segments):
         def __iter__(self) -> Iterator[Frame]:
             for frame in super().__iter__():
@@ -115,7 +117,7 @@ def test_interrupt_ends_the_waiting() -> None:
     with PlayoutSource(Hourly(9, live=True), SeenFrames()) as source:
         frames = iter(source)
         next(frames)
-        threading.Timer(0.05, source.interrupt).start()
+        threading.Timer(0.05, source.stop).start()
         begun = time.monotonic()
         assert next(frames, None) is None
         assert time.monotonic() - begun < DEADLINE_SECONDS
@@ -130,7 +132,7 @@ def test_patience_depends_on_the_protocol() -> None:
         ("rtsp://host/live.m3u8/1", 4.0),
     ):
         assert names_segments(url) == (seconds > 4.0)
-        assert VideoSource(url, config).read_timeout_seconds == seconds
+        assert VideoSource(url, config).stream_state.read_timeout_seconds == seconds
 
 
 def numbered(index: int) -> BgrImage:

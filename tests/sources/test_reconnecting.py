@@ -15,30 +15,30 @@ import numpy as np
 import pytest
 from support.held_clock import DEADLINE_SECONDS, Even, HeldClock
 
-from stream_cam.closing import Closeable
 from stream_cam.config import CaptureConfig
 from stream_cam.errors import SourceError, SourceErrorKind, UsageError
 from stream_cam.frame import Frame
 from stream_cam.sinks import Picture, StreamInfo, VideoSink
 from stream_cam.sources import VideoSource
-from stream_cam.sources.base import Reconnects, SourceInfo
+from stream_cam.sources.base import Source, SourceInfo, StreamState
 from stream_cam.sources.reconnecting import LOOKS_PERMANENT, ReconnectingSource
 
 URI = "rtsp://me:s3cret@cam/stream"
 
 
-class Line(Closeable):
+class Line(Source):
     """One connection: gives what is put into it; an exception is raised, None is the end."""
+
+    corrupt_frames = 0
 
     def __init__(
         self, *, size_hw: tuple[int, int] = (48, 64), live: bool = True, fails: str | None = None
     ) -> None:
-        self.info = SourceInfo("line", size_hw, Fraction(25), None, live)
+        self._info = SourceInfo("line", size_hw, Fraction(25), None, live)
         self.fails = fails
         self.opening: threading.Event | None = None
         self.entered, self.closed = threading.Event(), threading.Event()
         self.items: queue.Queue[Frame | BaseException | None] = queue.Queue()
-        self.corrupt_frames = 0
 
     def give(self, pts: int = 7) -> Line:
         image = np.zeros((*self.info.size_hw, 3), np.uint8)
@@ -328,22 +328,21 @@ def test_gives_up_in_the_middle_of_a_hang() -> None:
     assert watched.error.kind == "timeout"
 
 
-def test_status_tells_what_the_picture_shows() -> None:
+def test_outage_says_why_there_are_no_frames() -> None:
     first, second = Line().give(), Line()
     watched = Watched(first, second)
-    assert isinstance(watched.source, Reconnects)
     watched.frame()
     watched.clock.advance(0.04)
     first.give()
     watched.frame()
-    assert watched.source.status() is None
+    assert watched.source.outage() is None
     watched.clock.until_waited_for()
     watched.clock.advance(1.5)
-    quiet = watched.source.status()
+    quiet = watched.source.outage()
     assert quiet is not None
     assert not quiet.reconnecting
     first.items.put(SourceError("the connection was cut", kind="lost"))
-    while (away := watched.source.status()) is None or not away.reconnecting:
+    while (away := watched.source.outage()) is None or not away.reconnecting:
         assert watched.frames.empty()
     assert away.kind == "lost"
     assert away.last_frame_age_seconds == pytest.approx(1.5)
@@ -352,7 +351,7 @@ def test_status_tells_what_the_picture_shows() -> None:
     second.give()
     watched.clock.advance(0.5)
     watched.frame()
-    assert watched.source.status() is None
+    assert watched.source.outage() is None
     watched.stop()
 
 
@@ -408,16 +407,16 @@ def test_time_that_the_models_take_is_no_interval() -> None:
             line.give()
             next(frames)
         clock.advance(2.4)
-        assert source.status() is None
+        assert source.outage() is None
         clock.advance(5.2)
-        assert source.status() is not None
+        assert source.outage() is not None
         line.items.put(None)
 
 
-def test_interrupt_reaches_a_source_that_can_be_told() -> None:
+def test_stop_reaches_the_source_of_the_connection() -> None:
     told = threading.Event()
     line = Line().give()
-    line.interrupt = told.set  # type: ignore[attr-defined]
+    line.stop = told.set  # type: ignore[method-assign]
     watched = Watched(line)
     watched.frame()
     watched.source.stop()
@@ -471,14 +470,14 @@ def test_slow_camera_is_neither_dead_nor_quiet() -> None:
     watched.frame()
     for _ in range(4):
         watched.clock.advance(2.4)
-        assert watched.source.status() is None
+        assert watched.source.outage() is None
         watched.clock.advance(0.1)
         line.give()
         watched.frame()
     watched.clock.advance(7.4)
-    assert watched.source.status() is None
+    assert watched.source.outage() is None
     watched.clock.advance(0.2)
-    assert watched.source.status() is not None
+    assert watched.source.outage() is not None
     assert watched.opened == 1
     line.items.put(None)
     watched.stop()
@@ -498,7 +497,7 @@ def test_camera_slower_than_the_patience_is_found_out() -> None:
         slow.give()
         watched.frame()
     assert watched.opened == 2
-    assert watched.source.status() is None
+    assert watched.source.outage() is None
     for line in (hung, slow):
         line.items.put(None)
     watched.stop()
@@ -507,7 +506,6 @@ def test_camera_slower_than_the_patience_is_found_out() -> None:
 class MidStream(Line):
     """Joined between two key frames: packets come, pictures do not."""
 
-    awaits_key_frame = True
     comes = True
 
     def __init__(self) -> None:
@@ -515,10 +513,10 @@ class MidStream(Line):
         self._packets = 0
 
     @property
-    def packets_read(self) -> int:
+    def stream_state(self) -> StreamState:
         """One packet more at each look."""
         self._packets += self.comes
-        return self._packets
+        return StreamState(self._packets, awaits_key_frame=True)
 
 
 def test_stream_joined_between_key_frames_is_waited_for() -> None:
@@ -527,7 +525,7 @@ def test_stream_joined_between_key_frames_is_waited_for() -> None:
     watched = Watched(line)
     watched.clock.pass_wait(15.0)  # the usual patience, twice
     watched.clock.pass_wait(15.0)
-    away = watched.source.status()
+    away = watched.source.outage()
     assert away is not None
     assert (away.state, away.reconnecting) == ("waiting for a key frame", False)
     assert "waiting for a key frame" in away.reason
@@ -535,7 +533,7 @@ def test_stream_joined_between_key_frames_is_waited_for() -> None:
     line.give()
     watched.frame()
     assert watched.opened == 1
-    assert watched.source.status() is None
+    assert watched.source.outage() is None
     line.items.put(None)
     watched.stop()
 

@@ -220,7 +220,7 @@ def test_reading_is_ended_from_another_thread() -> None:
     with QuirkyServer(answer) as server, NetworkSource(server.url, CONFIG) as source:
         frames = iter(source)
         assert len(list(islice(frames, 4))) == 4
-        threading.Timer(0.1, source.interrupt).start()
+        threading.Timer(0.1, source.stop).start()
         start = time.monotonic()
         assert list(frames) == []
         assert time.monotonic() - start < 3
@@ -303,7 +303,7 @@ def test_camera_with_a_certificate_of_its_own(tmp_path: Path) -> None:
         with NetworkSource(server.url, CONFIG) as source:
             frames = iter(source)
             assert len(list(islice(frames, 4))) == 4
-            threading.Timer(0.1, source.interrupt).start()
+            threading.Timer(0.1, source.stop).start()
             start = time.monotonic()
             assert list(frames) == []
             assert time.monotonic() - start < 3

@@ -77,7 +77,7 @@ def test_a_stop_ends_the_waiting() -> None:
     """The next frame is due in an hour; also a picture that stays for ever."""
     for still in (False, True):
         inner = Frames(1) if still else Hourly(2)
-        inner.info = replace(inner.info, still=still)
+        inner._info = replace(inner.info, still=still)
         with PacedSource(inner) as source:
             frames = iter(source)
             next(frames)
@@ -95,7 +95,7 @@ def test_waiting_is_no_delay_of_the_frame(clock: Clock) -> None:
 
 def test_pictures_stay_and_the_last_one_to_the_end(clock: Clock) -> None:
     inner = Frames(2)
-    inner.info = replace(inner.info, still=True)
+    inner._info = replace(inner.info, still=True)
     seen = []
     with paced(inner, clock) as source:
         assert source.info.n_frames is None
@@ -115,7 +115,7 @@ def test_what_is_known_of_the_source_stays_known(clock: Clock) -> None:
 
 def test_pictures_that_are_counted_come_once_and_stay_as_long(clock: Clock) -> None:
     inner = Frames(3)
-    inner.info = replace(inner.info, still=True)
+    inner._info = replace(inner.info, still=True)
     with PacedSource(inner, lambda: clock.now, clock.wait, once=True) as source:
         seen = [(frame.index, clock.now) for frame in source]
         assert source.info.n_frames == 3

@@ -61,7 +61,7 @@ def test_picture_that_never_changes_is_no_silence() -> None:
             assert isinstance(source, ReconnectingSource)
             wait_until(lambda: len(server.requests) >= 5)
             frames = list(islice(source, 2))
-            assert source.status() is None
+            assert source.outage() is None
         assert len(server.requests) >= 21
     assert [frame.index for frame in frames] == [0, 1]
     assert source.health.connections == 1
@@ -87,7 +87,7 @@ def test_damaged_picture_is_counted_and_left_out() -> None:
     ):
         frames = list(islice(source, 2))
     assert [frame.index for frame in frames] == [0, 1]
-    assert source.corrupt_frames == 1  # type: ignore[attr-defined]
+    assert source.corrupt_frames == 1
 
 
 def test_wait_between_two_fetches_is_ended_at_once() -> None:

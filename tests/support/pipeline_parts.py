@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from torch import nn
 
-from stream_cam.closing import Closeable
 from stream_cam.draw.hud import HudStatus
 from stream_cam.draw.layouts import Renderer
 from stream_cam.errors import SinkError
@@ -61,7 +60,7 @@ WITHOUT_END = 10**12
 """Frames that come as fast as they can be drawn are a million in a few seconds."""
 
 
-class Frames(Closeable):
+class Frames(Source):
     """A source that yields numbered frames, and does `before` ahead of each of them."""
 
     def __init__(
@@ -75,7 +74,7 @@ class Frames(Closeable):
     ) -> None:
         self._count, self._before, self._sizes = count, before, sizes
         self.yielded = 0
-        self.info = SourceInfo("frames", size_hw, Fraction(25), count, live)
+        self._info = SourceInfo("frames", size_hw, Fraction(25), count, live)
 
     def __iter__(self) -> Iterator[Frame]:
         for index in range(self._count):

@@ -15,11 +15,10 @@ from fractions import Fraction
 from typing import Final
 from urllib.parse import parse_qsl, urlsplit
 
-from stream_cam.closing import Closeable
 from stream_cam.config import size_hw
 from stream_cam.errors import SourceError, UsageError, unknown_name
 from stream_cam.frame import Frame
-from stream_cam.sources.base import SourceInfo
+from stream_cam.sources.base import Source, SourceInfo
 from stream_cam.sources.demo.scene import Scene
 from stream_cam.uri import redact_uri
 
@@ -84,7 +83,7 @@ def parse_demo_uri(uri: str) -> DemoOptions:
     )
 
 
-class DemoSource(Closeable):
+class DemoSource(Source):
     """The synthetic camera as a source."""
 
     def __init__(self, uri: str) -> None:
