@@ -26,7 +26,7 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from stream_cam.cam import maps, overlay, overlay_nv12, preprocess, preprocess_nv12
+from stream_cam.cam import class_maps, overlay, overlay_nv12, preprocess, preprocess_nv12
 from stream_cam.cam.geometry import plan_fit
 from stream_cam.cam.nv12 import planes
 from stream_cam.cam.overlay_plan import overlay_table, plan_overlay, plan_overlay_nv12
@@ -231,9 +231,9 @@ def maps_launch() -> Launch:
     features, weight = torch.empty((1, 512, 7, 7), dtype=torch.float16), torch.empty(1000, 512)
     classes, scaled = torch.zeros((1, 1), dtype=torch.int64), torch.empty(1, 1, 7, 7)
     (launch,) = recorded(
-        maps,
+        class_maps,
         "_maps_kernel",
-        lambda: maps.class_maps(features, weight, classes, scaled=scaled, cams=scaled),
+        lambda: class_maps.class_maps(features, weight, classes, scaled=scaled, cams=scaled),
     )
     return launch
 

@@ -16,13 +16,13 @@ from stream_cam.bench.kernel_timing import (
     noise_frames,
     width_x_height,
 )
-from stream_cam.cam.classes import N_HELD, FrameTiming, choose_classes_reference
+from stream_cam.cam.class_choice import N_HELD, FrameTiming, choose_classes_reference
+from stream_cam.cam.class_maps import class_maps_reference
 from stream_cam.cam.colormaps import color_table
-from stream_cam.cam.maps import class_maps_reference
 from stream_cam.cam.overlay import overlay_reference
 from stream_cam.cam.overlay_plan import overlay_table, plan_overlay
 from stream_cam.cam.reference import scale_cam
-from stream_cam.cam.smooth import smooth_maps_reference
+from stream_cam.cam.smooth_maps import smooth_maps_reference
 from stream_cam.errors import BenchError
 from stream_cam.explain.graph.device import Gpu
 from stream_cam.frame import Region

@@ -32,9 +32,9 @@ import triton.language as tl
 from torch import Tensor
 
 from stream_cam.cam import reference
+from stream_cam.cam.heat_interpolation import SHIFT, heat_and_step
 from stream_cam.cam.overlay_plan import OUTSIDE, OverlayPlan, OverlayTable
-from stream_cam.cam.pixels import load_pixels, store_pixels
-from stream_cam.cam.walk import SHIFT, walk
+from stream_cam.cam.packed_pixels import load_pixels, store_pixels
 
 
 @triton.jit
@@ -132,7 +132,7 @@ def _overlay_kernel(
         heats = ()
         steps = ()
         for place in tl.static_range(UNIT):
-            heat, step = walk(
+            heat, step = heat_and_step(
                 scaled_ptr,
                 column_cells_ptr,
                 column_t_ptr,

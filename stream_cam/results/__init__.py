@@ -30,7 +30,7 @@ def open_results(
         recording: a video of the same run, or its segments, for links into it.
         audio_lead_seconds: how much earlier than the first picture the recording begins.
     """
-    from stream_cam.results.maps import MapsSink
+    from stream_cam.results.cams import CamsSink
     from stream_cam.results.predictions import PredictionsSink
     from stream_cam.results.sheet import SheetSink
     from stream_cam.results.timeline import TimelineSink
@@ -39,7 +39,7 @@ def open_results(
     if config.predictions is not None:
         sinks.append(PredictionsSink(config.predictions, title))
     if config.cams is not None:
-        sinks.append(MapsSink(config.cams, title))
+        sinks.append(CamsSink(config.cams, title))
     if config.timeline is not None:
         sinks.append(TimelineSink(config.timeline, title, recording, audio_lead_seconds))
     if config.sheet is not None:

@@ -33,7 +33,7 @@ from typing import Any, Final
 from stream_cam.config import N_PREDICTIONS
 from stream_cam.errors import SinkError
 from stream_cam.frame import Explanation, Frame, Prediction
-from stream_cam.results.hot import hot_box
+from stream_cam.results.boxes import hot_box
 from stream_cam.results.paths import part_of
 from stream_cam.sinks.base import Picture, Sink
 from stream_cam.uri import json_text, printable

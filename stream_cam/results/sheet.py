@@ -13,7 +13,7 @@ from stream_cam.atomic_files import write_atomic
 from stream_cam.draw.hud import captioned
 from stream_cam.errors import SinkError
 from stream_cam.frame import BgrImage
-from stream_cam.results.clock import clock
+from stream_cam.results.time_text import time_text
 from stream_cam.sinks.base import Picture, Sink
 
 _CELL_WIDTH: Final = 640
@@ -75,7 +75,7 @@ class SheetSink(Sink):
             size = (_CELL_WIDTH, max(1, round(height * _CELL_WIDTH / width)))
             small = cv2.resize(picture.image_bgr, size, interpolation=cv2.INTER_AREA)
             seconds = picture.frame.pts_seconds
-            when = picture.frame.name or clock(seconds)
+            when = picture.frame.name or time_text(seconds)
             self._current = _Moment(
                 shown.label, shown.probability, seconds, when, np.asarray(small, np.uint8)
             )

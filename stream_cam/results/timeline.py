@@ -18,7 +18,7 @@ from urllib.parse import quote
 from stream_cam.atomic_files import write_atomic
 from stream_cam.errors import SinkError
 from stream_cam.frame import Frame
-from stream_cam.results.clock import clock
+from stream_cam.results.time_text import time_text
 from stream_cam.sinks.base import Picture, Sink
 from stream_cam.uri import printable
 
@@ -124,7 +124,7 @@ class TimelineSink(Sink):
 
     def _add_to_spans(self, frame: Frame, label: str, probability: float) -> None:
         seconds = frame.pts_seconds
-        when = frame.name or clock(seconds)
+        when = frame.name or time_text(seconds)
         if self._spans:
             last = self._spans[-1]
             last.end_seconds, last.end = seconds, when
@@ -205,7 +205,7 @@ class TimelineSink(Sink):
         for seconds in _ticks(first, last):
             yield (
                 f'<text x="{x(seconds):.1f}" y="{_HEIGHT - 14}" text-anchor="middle">'
-                f"{clock(seconds)}</text>"
+                f"{time_text(seconds)}</text>"
             )
         ribbon = _TOP + high + 14
         for shown in self.spans():

@@ -19,8 +19,8 @@ from stream_cam.frame import Explanation, Features, FloatArray, Prediction, Regi
 
 pytest.importorskip("triton", reason="no Triton for this system")
 
-from stream_cam.cam.classes import FrameTiming, choose_classes, choose_classes_reference
-from stream_cam.cam.smooth import smooth_maps, smooth_maps_reference
+from stream_cam.cam.class_choice import FrameTiming, choose_classes, choose_classes_reference
+from stream_cam.cam.smooth_maps import smooth_maps, smooth_maps_reference
 
 NAN = float("nan")
 

@@ -31,13 +31,13 @@ from kernel_sass import (  # noqa: E402
 )
 
 from stream_cam.cam import (  # noqa: E402
-    classes,
-    maps,
+    class_choice,
+    class_maps,
     overlay,
     overlay_nv12,
     preprocess,
     preprocess_nv12,
-    smooth,
+    smooth_maps,
 )
 from stream_cam.cam.geometry import plan_fit  # noqa: E402
 from stream_cam.cam.nv12 import planes  # noqa: E402
@@ -123,12 +123,14 @@ def maps_launches(**options: Any) -> list[Launch]:
     classes = torch.zeros((1, 1), dtype=torch.int32)
     return [
         *recorded(
-            maps, "_maps_kernel", lambda: maps.scale_maps(features, scaled=scaled, **options)
+            class_maps,
+            "_maps_kernel",
+            lambda: class_maps.scale_maps(features, scaled=scaled, **options),
         ),
         *recorded(
-            maps,
+            class_maps,
             "_maps_kernel",
-            lambda: maps.class_maps(features, weight, classes, scaled=scaled, **options),
+            lambda: class_maps.class_maps(features, weight, classes, scaled=scaled, **options),
         ),
     ]
 
@@ -223,9 +225,9 @@ def choice_launch() -> Launch:
     """Of ImageNet's classes, for the `top5` layout."""
     numbers = {name: torch.zeros(5, dtype=torch.int64) for name in ("locked", "best")}
     (launch,) = recorded(
-        classes,
+        class_choice,
         "_classes_kernel",
-        lambda: classes.choose_classes(
+        lambda: class_choice.choose_classes(
             torch.zeros(1, 1000),
             clock=torch.zeros(6, dtype=torch.float64),
             held=torch.zeros(4, dtype=torch.float64),
@@ -240,9 +242,9 @@ def choice_launch() -> Launch:
 
 def filter_launch() -> Launch:
     (launch,) = recorded(
-        smooth,
+        smooth_maps,
         "_smooth_kernel",
-        lambda: smooth.smooth_maps(
+        lambda: smooth_maps.smooth_maps(
             torch.zeros(1, 5, 7, 7),
             torch.zeros((1, 5), dtype=torch.int64),
             torch.zeros(6, dtype=torch.float64),

@@ -22,10 +22,10 @@ from stream_cam.frame import Region
 
 pytest.importorskip("triton", reason="no Triton for this system")
 
-from stream_cam.cam.maps import class_maps, class_maps_reference, scale_maps
+from stream_cam.cam.class_maps import class_maps, class_maps_reference, scale_maps
+from stream_cam.cam.heat_interpolation import SHIFT
 from stream_cam.cam.overlay import overlay, overlay_reference
 from stream_cam.cam.overlay_plan import OverlayPlan, overlay_table, plan_overlay
-from stream_cam.cam.walk import SHIFT
 
 COLORMAPS: tuple[Colormap, ...] = ("turbo", "jet", "viridis", "inferno", "magma")
 

@@ -22,8 +22,8 @@ from stream_cam.config import RecordConfig
 from stream_cam.errors import SinkError, UsageError
 from stream_cam.frame import Explanation, FloatArray, Frame, Prediction, Region
 from stream_cam.results import result_paths
-from stream_cam.results.hot import hot_box
-from stream_cam.results.maps import MapsSink
+from stream_cam.results.boxes import hot_box
+from stream_cam.results.cams import CamsSink
 from stream_cam.results.predictions import VERSION, PredictionsSink, row_of
 from stream_cam.results.timeline import TimelineSink
 from stream_cam.sinks import Picture, SegmentSink, StreamInfo
@@ -215,7 +215,7 @@ def test_parquet_needs_pyarrow(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_maps_come_back_as_they_were(tmp_path: Path) -> None:
     path = tmp_path / "c.npz"
     cams = np.random.default_rng(0).normal(size=(3, 7, 12)).astype(np.float32)
-    with MapsSink(path) as sink:
+    with CamsSink(path) as sink:
         for number, cam in enumerate(cams):
             region = Region(0, -3.5, 140, 73.5)
             sink.write(picture(explained(cam, best=number % 2, region=region), number + 5))
@@ -256,7 +256,7 @@ def test_each_row_names_its_source(tmp_path: Path, suffix: str) -> None:
 
 
 def test_each_map_names_its_source(tmp_path: Path) -> None:
-    with MapsSink(tmp_path / "c.npz", "clip.mp4") as sink:
+    with CamsSink(tmp_path / "c.npz", "clip.mp4") as sink:
         for number in (0, 1, 2, 1):
             sink.write(named(number))
         sink.write(picture(explained(peaked(2, 3)), 3))
@@ -278,7 +278,7 @@ def test_timeline_of_pictures_names_them(tmp_path: Path) -> None:
 
 def test_maps_of_another_shape_end_the_file_with_those_before(tmp_path: Path) -> None:
     path = tmp_path / "c.npz"
-    sink = MapsSink(path)
+    sink = CamsSink(path)
     sink.write(picture(explained(peaked(1, 1)), 0))
     with pytest.raises(SinkError, match="give --fit stretch"):
         sink.write(picture(explained(peaked(1, 1, (7, 12))), 1))
@@ -288,7 +288,7 @@ def test_maps_of_another_shape_end_the_file_with_those_before(tmp_path: Path) ->
 
 @pytest.mark.parametrize("name", ["p.jsonl", "c.npz", "t.svg"])
 def test_no_frames_no_file(tmp_path: Path, name: str) -> None:
-    sinks = {"p": PredictionsSink, "c": MapsSink, "t": TimelineSink}
+    sinks = {"p": PredictionsSink, "c": CamsSink, "t": TimelineSink}
     with sinks[name[0]](tmp_path / name) as sink:
         sink.write(picture(None, 0))
     assert list(tmp_path.iterdir()) == []

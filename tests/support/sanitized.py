@@ -42,7 +42,12 @@ def kernels(device: str) -> None:
 
 
 def choice(device: str) -> None:
-    from stream_cam.cam.classes import N_HELD, FrameTiming, choose_classes, choose_classes_reference
+    from stream_cam.cam.class_choice import (
+        N_HELD,
+        FrameTiming,
+        choose_classes,
+        choose_classes_reference,
+    )
 
     for n_classes, n_shown, hold in ((1000, 1, 0.5), (7, 5, 0.0), (1, 1, 0.5), (33, 3, 0.5)):
         logits = _noise(1, n_classes) * 4
@@ -150,10 +155,10 @@ def _nv12(device: str, size_hw: tuple[int, int]) -> None:
 
 
 def _maps(device: str) -> None:
-    from stream_cam.cam.classes import FrameTiming
-    from stream_cam.cam.maps import class_maps, class_maps_reference, scale_maps
+    from stream_cam.cam.class_choice import FrameTiming
+    from stream_cam.cam.class_maps import class_maps, class_maps_reference, scale_maps
     from stream_cam.cam.reference import scale_cam
-    from stream_cam.cam.smooth import smooth_maps, smooth_maps_reference
+    from stream_cam.cam.smooth_maps import smooth_maps, smooth_maps_reference
 
     features, weight = _noise(1, 19, *CAM_HW), _noise(11, 19)
     classes = torch.tensor([[10, 0, 3]])

@@ -22,12 +22,12 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from stream_cam.cam.classes import choose_classes_reference
-from stream_cam.cam.maps import class_maps_reference
+from stream_cam.cam.class_choice import choose_classes_reference
+from stream_cam.cam.class_maps import class_maps_reference
 from stream_cam.cam.overlay import overlay_reference
 from stream_cam.cam.preprocess import preprocess_reference
 from stream_cam.cam.reference import scale_cam
-from stream_cam.cam.smooth import smooth_maps_reference
+from stream_cam.cam.smooth_maps import smooth_maps_reference
 from stream_cam.explain.graph.device import Event, Graph, Kernels, Stream, Work
 
 POISON = 0xA5

@@ -7,11 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from stream_cam.cam.classes import choose_classes
-from stream_cam.cam.maps import class_maps, scale_maps
+from stream_cam.cam.class_choice import choose_classes
+from stream_cam.cam.class_maps import class_maps, scale_maps
 from stream_cam.cam.overlay import overlay
 from stream_cam.cam.preprocess import preprocess
-from stream_cam.cam.smooth import smooth_maps
+from stream_cam.cam.smooth_maps import smooth_maps
 from stream_cam.explain.graph.cuda_capture import captured, capturing
 from stream_cam.explain.graph.device import Event, Graph, Kernels, Stream, Work
 

@@ -14,7 +14,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from stream_cam.cam.classes import N_HELD, FrameTiming
+from stream_cam.cam.class_choice import N_HELD, FrameTiming
 from stream_cam.cam.geometry import scale_region
 from stream_cam.cam.overlay_plan import OverlayPlan, OverlayTable, plan_overlay
 from stream_cam.cam.panels import panel_image

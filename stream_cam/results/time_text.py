@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 
-def clock(seconds: float) -> str:
+def time_text(seconds: float) -> str:
     """As 1:02.5 or 2:01:02."""
     minutes, rest = divmod(round(seconds * 10) / 10, 60)
     hours, minutes = divmod(int(minutes), 60)

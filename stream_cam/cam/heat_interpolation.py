@@ -62,7 +62,7 @@ def _cubic_heat(scaled_ptr, row_cells, row_t, cells, t, n_map_rows, n_map_column
 
 
 @triton.jit
-def walk(
+def heat_and_step(
     scaled_ptr,
     column_cells_ptr,
     column_t_ptr,

@@ -24,7 +24,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from stream_cam.cam.classes import FrameTiming
+from stream_cam.cam.class_choice import FrameTiming
 
 _HURRY = 4.0
 """β above."""

@@ -40,7 +40,7 @@ _ROW = np.dtype(
 )
 
 
-class MapsSink(Sink):
+class CamsSink(Sink):
     """Writes an `.npz` on closing; until then maps wait on disk, not in memory.
 
     Args:
