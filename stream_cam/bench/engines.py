@@ -13,8 +13,8 @@ from stream_cam.bench.graph_capture import capture_graph
 from stream_cam.bench.plan import PlannedRow
 from stream_cam.bench.timing import CudaTimer, HostTimer, TimedCall, Timer
 from stream_cam.config import Device, EngineName, Precision
-from stream_cam.engine import Engine, EngineInfo, Session, load_engine
-from stream_cam.engine.base import Batch
+from stream_cam.engine import Batch, Engine, EngineInfo, EngineOptions, Session, load_engine
+from stream_cam.engine.backends import BACKENDS
 from stream_cam.engine.manifest import Figures
 from stream_cam.engine.verify import N_DRAWN, N_RANDOM, Comparison, verify
 from stream_cam.errors import EngineError, UsageError, unknown_name, why_not_captured
@@ -27,7 +27,7 @@ Capture = Callable[[Callable[[], None], str], Callable[[], None]]
 
 ENGINES: tuple[EngineName, ...] = tuple(
     # The engine without a build comes first: there are figures even if the time runs out.
-    sorted((name for name in get_args(EngineName) if name != "auto"), key=lambda n: n != "eager")
+    sorted((backend.name for backend in BACKENDS), key=lambda name: name != "eager")
 )
 PRECISIONS: tuple[Precision, ...] = tuple(
     # The usual precision on GPUs comes first, for the same reason.
@@ -84,14 +84,10 @@ def open_engine(
     """
     try:
         return load_engine(
-            net,
-            fingerprint,
-            input_hw,
-            name=spec.engine,
-            precision=spec.precision,
-            device=device,
-            parallel=parallel,
-            batch=Batch(batch, batch, batch),
+            *(net, fingerprint, input_hw),
+            EngineOptions(
+                spec.engine, device, spec.precision, parallel, Batch(batch, batch, batch)
+            ),
         )
     except UsageError as error:  # an engine that takes one image at a time
         raise EngineError(str(error)) from error

@@ -38,6 +38,7 @@ from stream_cam.bench.stages import REGIONS, FrameStages
 from stream_cam.bench.timing import Budget, Sampling, TimedCall
 from stream_cam.config import BenchConfig, ModelConfig
 from stream_cam.engine import EngineInfo
+from stream_cam.engine.backends import find_backend
 from stream_cam.engine.manifest import Figures
 from stream_cam.errors import BenchError, EngineError, StreamCamError, first_line
 from stream_cam.explain.explainer import Explainer
@@ -218,7 +219,7 @@ class _Bench:
         """A row of the engine as `run` uses it for files: several images at once."""
         parallel = max(parallel_choices())
         what = f"{variant}, {parallel} streams, {size_text(input_hw)}"
-        if parallel > 1 and variant.engine == "openvino":
+        if parallel > 1 and find_backend(variant.engine).has_streams:
             self._plan_engine(variant, what, 1, input_hw, parallel)
 
     def _measure_more_batches(self, batches: Sequence[int]) -> None:

@@ -11,11 +11,12 @@ from typing import Any
 
 from stream_cam.cam.geometry import check_input_size
 from stream_cam.config import ModelConfig
-from stream_cam.engine import Batch, OnStage, check_engine, open_backend
+from stream_cam.engine import Batch, EngineOptions, OnStage, check_buildable, open_builder
+from stream_cam.engine.builder import EngineBuilder
 from stream_cam.engine.calibration import read_calibration
 from stream_cam.engine.machine import TENSORRT_INSTALL
 from stream_cam.engine.manifest import Manifest
-from stream_cam.engine.prepare import Backend, load_and_verify, load_or_build
+from stream_cam.engine.prepare import load_and_verify, load_or_build
 from stream_cam.engine.quantize import Quantizers
 from stream_cam.engine.store import EngineStore
 from stream_cam.errors import EngineError, UsageError
@@ -59,12 +60,12 @@ def build_command(
     """
     store = EngineStore()
     done = []
-    for backend in _backends(model, parallels, _batch(batch), calibrate):
-        with _progress(f"{backend.key.model} {backend.key.input_text}") as on_stage:
+    for builder in _builders(model, parallels, _batch(batch), calibrate):
+        with _progress(f"{builder.key.model} {builder.key.input_text}") as on_stage:
             result = (
-                _verified_again(backend, store, on_stage)
+                _verified_again(builder, store, on_stage)
                 if verify_only
-                else _made(backend, store, force, on_stage)
+                else _made(builder, store, force, on_stage)
             )
         done.append(result)
         if not as_json:
@@ -92,21 +93,17 @@ def _check(model: ModelConfig) -> None:
             "with --fit native the input's shape is the frame's, so its engine is built at the "
             "first frame: give another --fit"
         )
-    if model.engine in ("eager", "inductor"):
-        raise UsageError(
-            f"the {model.engine} engine is not built ahead: give --engine tensorrt, openvino or "
-            "auto"
-        )
 
 
-def _backends(
+def _builders(
     model: ModelConfig, parallels: Sequence[int], batch: Batch, calibrate: str | None = None
-) -> list[Backend]:
+) -> list[EngineBuilder]:
     """One for each engine: on a GPU, how many frames are explained at once makes no other."""
     _check(model)
     # Told before anything slow is loaded.
     quantizing = calibrate is not None
-    check_engine(model.engine, model.device, model.precision, batch, quantizing=quantizing)
+    options = EngineOptions.from_config(model, batch=batch)
+    check_buildable(options, quantizing=quantizing)
     if calibrate is not None:
         source = open_source(calibrate)
     loaded = load_weights(model.weights, model.model, model.labels, model.checkpoint_key)
@@ -120,25 +117,19 @@ def _backends(
         with _progress(redact_uri(calibrate)) as on_stage:
             calibration = read_calibration(source, loaded, model.fit, size, on_stage)
         quantizers = Quantizers(net, calibration)
-    backends = [
-        open_backend(
-            net,
-            net.fingerprint(),
-            (size, size),
-            name=model.engine,
-            device=model.device,
-            precision=model.precision,
-            parallel=parallel,
-            batch=batch,
-            quantizers=quantizers,
+    builders = [
+        open_builder(
+            *(net, net.fingerprint(), (size, size)),
+            dataclasses.replace(options, parallel=parallel),
+            quantizers,
         )
         for parallel in parallels
     ]
-    return list({backend.key.digest(): backend for backend in backends}.values())
+    return list({builder.key.digest(): builder for builder in builders}.values())
 
 
-def _made(backend: Backend, store: EngineStore, force: bool, on_stage: OnStage) -> Result:
-    prepared = load_or_build(backend, store, force=force, on_stage=on_stage)
+def _made(builder: EngineBuilder, store: EngineStore, force: bool, on_stage: OnStage) -> Result:
+    prepared = load_or_build(builder, store, force=force, on_stage=on_stage)
     if prepared.path is None:
         raise EngineError(
             f"the engine was built but could not be kept in {store.folder}: export "
@@ -147,8 +138,8 @@ def _made(backend: Backend, store: EngineStore, force: bool, on_stage: OnStage) 
     return Result("built" if prepared.built else "kept already", prepared.path, prepared.manifest)
 
 
-def _verified_again(backend: Backend, store: EngineStore, on_stage: OnStage) -> Result:
-    prepared, figures = load_and_verify(backend, store, on_stage=on_stage)
+def _verified_again(builder: EngineBuilder, store: EngineStore, on_stage: OnStage) -> Result:
+    prepared, figures = load_and_verify(builder, store, on_stage=on_stage)
     assert prepared.path is not None
     manifest = dataclasses.replace(prepared.manifest, verification=figures)
     return Result("verified", prepared.path, manifest)

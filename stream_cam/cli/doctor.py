@@ -16,10 +16,8 @@ import subprocess
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
@@ -231,13 +229,12 @@ def _nncf() -> Findings:
 def _engines() -> Findings:
     import torch
 
+    from stream_cam.engine.backends import usable_backends
     from stream_cam.engine.store import engines_folder
 
-    usable = ["eager on the CPU"]
-    if find_spec("openvino") is not None:
-        usable.insert(0, "openvino on the CPU")
+    usable = [f"{name} on the CPU" for name in usable_backends("cpu")]
     if torch.cuda.is_available():
-        usable = [f"{name} on the GPU" for name in _gpu_engines()] + usable
+        usable = [f"{name} on the GPU" for name in usable_backends("cuda")] + usable
     yield Finding("engines", "ok", f"can run here: {', '.join(usable)}")
     folder = engines_folder()
     kept = list(folder.glob("*/manifest.json")) if folder.is_dir() else []
@@ -247,18 +244,6 @@ def _engines() -> Findings:
     if not os.access(existing, os.W_OK | os.X_OK):
         advice = "export STREAM_CAM_ENGINES=<a folder of yours>: else each start compiles anew"
         yield Finding("engines", "missing", f"{existing} may not be written to", advice)
-
-
-def _gpu_engines() -> list[str]:
-    from stream_cam.engine.machine import installed_tensorrt
-
-    names = ["eager"]
-    if find_spec("triton") is not None:
-        names.insert(0, "inductor")
-    with suppress(EngineError):
-        installed_tensorrt()
-        names.insert(0, "tensorrt")
-    return names
 
 
 def _codecs() -> Findings:

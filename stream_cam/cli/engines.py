@@ -8,8 +8,8 @@ import time
 from collections.abc import Sequence
 from typing import Any, Literal
 
+from stream_cam.engine.backends import machines_for
 from stream_cam.engine.inventory import StoredEngine, list_engines, prune
-from stream_cam.engine.machine import machines_for
 from stream_cam.engine.store import EngineStore
 from stream_cam.uri import json_text
 

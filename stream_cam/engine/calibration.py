@@ -2,21 +2,47 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
 import numpy as np
 import torch
 from torch import Tensor
 
 from stream_cam.cam.cpu import CpuPreprocessor
 from stream_cam.config import Fit
-from stream_cam.engine import OnStage
-from stream_cam.engine.quantize import Calibration
+from stream_cam.engine.base import OnStage
 from stream_cam.errors import UsageError
 from stream_cam.frame import Frame
+from stream_cam.model.fingerprint import fingerprint
 from stream_cam.model.weights import Weights
 from stream_cam.sources import Source
 
 MOST_FRAMES = 300
 LEAST_FRAMES = 20
+
+
+@dataclass(frozen=True, eq=False)
+class Calibration:
+    """Frames of the scene to be watched, as inputs of the network.
+
+    All are (1, 3, H, W) float32, normalised RGB.
+    """
+
+    calibrating: tuple[Tensor, ...]
+    """Give the ranges."""
+    validating: tuple[Tensor, ...]
+    """Others: decide which layers stay in floating point, and verify the engine."""
+
+    @cached_property
+    def identity(self) -> Mapping[str, str]:
+        """For an engine's key."""
+        frames = (*self.calibrating, *self.validating)
+        return {
+            "frames": f"{len(self.calibrating)}+{len(self.validating)}",
+            "frames_sha256": fingerprint({f"{i:06}": frame for i, frame in enumerate(frames)}),
+        }
 
 
 def read_calibration(
@@ -45,7 +71,7 @@ def read_calibration(
                 on_stage(f"reading frame {index} for")
             if index % step:
                 continue
-            # How many will come is known at the end.
+            # Their number is known only at the end.
             if len(kept) == MOST_FRAMES:
                 del kept[1::2]
                 step *= 2

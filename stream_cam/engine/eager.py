@@ -1,55 +1,46 @@
-"""PyTorch as it is: the engine that always works, and the one that others are checked against."""
+"""PyTorch without a compiler: the engine that always works, and the measure of the others."""
 
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
-from stream_cam.engine.base import Batch, Session
+from stream_cam.engine.base import Session
 from stream_cam.engine.buffers import Buffers
-from stream_cam.engine.typed_net import TypedNet, arithmetic, made_for
-from stream_cam.model.camnet import CamNet
+from stream_cam.engine.builder import EngineRequest
+from stream_cam.engine.typed_net import TypedNet, arithmetic, probe_info
 from stream_cam.model.tracing import running
 
 
 class EagerEngine:
     """Channels-last, inference mode; float32, or fp16 on a GPU.
 
-    Args:
-        net: on the CPU in float32.
-        input_hw: height and width of the input in pixels.
-        device: cpu or cuda:N.
-        precision: fp32 or fp16.
-        batch: any number of frames costs nothing to prepare for.
-
     Raises:
         EngineError: the network does not take that input.
     """
 
-    def __init__(
-        self,
-        net: CamNet,
-        input_hw: tuple[int, int],
-        device: str = "cpu",
-        precision: str = "fp32",
-        batch: Batch | None = None,
-    ) -> None:
+    def __init__(self, request: EngineRequest) -> None:
+        device, precision = request.device, request.precision
         self._net: nn.Module
         if device == "cpu" and precision == "fp32":
-            self._net = copy.deepcopy(net).to(memory_format=torch.channels_last)
+            self._net = copy.deepcopy(request.net).to(memory_format=torch.channels_last)
         else:
-            self._net = TypedNet(net, precision, channels_last=True).to(device)
+            self._net = TypedNet(request.net, precision, channels_last=True).to(device)
         with arithmetic(device, precision):
-            self.info = made_for("eager", device, precision, batch or Batch(), input_hw, self._net)
+            info = probe_info(
+                "eager", device, precision, request.batch, request.input_hw, self._net
+            )
+        self.info = replace(info, alternative="--device cpu")
 
     def session(self) -> Session:
         return TorchSession(self._net, Buffers(self.info), self.info.device, self.info.precision)
 
 
 class TorchSession:
-    """Runs what PyTorch made of a network, eager or compiled, and copies what it returns."""
+    """Runs a network of PyTorch's, eager or compiled, and copies its outputs."""
 
     def __init__(self, net: nn.Module, buffers: Buffers, device: str, precision: str) -> None:
         self._net = net

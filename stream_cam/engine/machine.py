@@ -1,4 +1,4 @@
-"""What of this machine matters to an engine; PyTorch is imported only to ask it for a GPU."""
+"""The parts of this machine that matter to engines; PyTorch is imported only to ask for a GPU."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ class TensorRt:
     """Which TensorRT is installed."""
 
     module: str
-    """tensorrt or tensorrt_rtx: what runs engines."""
+    """tensorrt or tensorrt_rtx: it runs engines."""
     converter: str
-    """torch-tensorrt or torch-tensorrt-rtx: the package that makes them; both are imported as
+    """torch-tensorrt or torch-tensorrt-rtx: the package that makes them. Both are imported as
     torch_tensorrt."""
 
     @property
@@ -50,7 +50,7 @@ class TensorRt:
             )
 
     def versions(self) -> dict[str, str]:
-        """What made and reads its engines, to the full build.
+        """The versions that make and read its engines, to the full build.
 
         Raises:
             EngineError: TensorRT itself cannot be imported.
@@ -74,14 +74,14 @@ def installed_tensorrt() -> TensorRt:
     """The flavour of TensorRT that is installed, by its packages; imports nothing.
 
     Raises:
-        EngineError: none, both, or what only looks like one; the message says what to install.
+        EngineError: none, both, or a broken one; the message says how to install it.
     """
     flavours = (
         TensorRt("tensorrt", "torch-tensorrt"),
         TensorRt("tensorrt_rtx", "torch-tensorrt-rtx"),
     )
     found = [(flavour, _version(flavour.converter)) for flavour in flavours]
-    there = [(flavour, kept) for flavour, kept in found if kept is not None]
+    there = [(flavour, installed) for flavour, installed in found if installed is not None]
     if not there:
         raise EngineError(f"torch-tensorrt is not installed: {TENSORRT_INSTALL}")
     if len(there) > 1:
@@ -89,28 +89,35 @@ def installed_tensorrt() -> TensorRt:
             "torch-tensorrt and torch-tensorrt-rtx own the same files: pip uninstall both, then "
             f"{TENSORRT_INSTALL}"
         )
-    ((flavour, kept),) = there
-    if kept == _PLACEHOLDER:
-        raise EngineError(f"{flavour.converter} {kept} is an empty placeholder: {TENSORRT_INSTALL}")
+    ((flavour, installed),) = there
+    if installed == _PLACEHOLDER:
+        raise EngineError(
+            f"{flavour.converter} {installed} is an empty placeholder: {TENSORRT_INSTALL}"
+        )
     if find_spec(flavour.module) is None:
         raise EngineError(
-            f"{flavour.converter} {kept} is here, but not {flavour.module}: pip install "
+            f"{flavour.converter} {installed} is installed, but not {flavour.module}: pip install "
             f"--force-reinstall {flavour.converter}"
         )
     return flavour
 
 
-def machines_for(backend: str) -> list[Machine]:
-    """This machine, as a backend sees it: one for each device that engines may be for.
+def tensorrt_machines() -> list[Machine]:
+    """This machine with each of its GPUs.
 
     Raises:
-        EngineError: this version has no such backend, or it does not work here.
+        EngineError: TensorRT or a GPU is missing.
     """
-    if backend == "tensorrt":
-        versions = installed_tensorrt().versions()
-        return [(versions, gpu_hardware(gpu)) for gpu in _gpus()]
-    if backend != "openvino":
-        raise EngineError(f"this version has no {backend} engines")
+    versions = installed_tensorrt().versions()
+    return [(versions, gpu_hardware(gpu)) for gpu in _gpus()]
+
+
+def openvino_machines() -> list[Machine]:
+    """This machine with its processor.
+
+    Raises:
+        EngineError: OpenVINO cannot be imported.
+    """
     return [openvino_machine(openvino_core())]
 
 
@@ -154,7 +161,7 @@ def openvino_core() -> openvino.Core:
 
 
 def openvino_machine(core: openvino.Core) -> Machine:
-    """The processor, and what converts and compiles for it."""
+    """The libraries that convert and compile for the processor, and the processor."""
     import openvino
 
     versions = {"openvino": str(openvino.__version__), "torch": version("torch")}
@@ -166,7 +173,7 @@ def openvino_machine(core: openvino.Core) -> Machine:
 
 
 def openvino_capabilities(core: openvino.Core) -> list[str]:
-    """What OpenVINO can compute in on this processor: FP32, BF16, INT8, …"""
+    """The arithmetic that OpenVINO has on this processor: FP32, BF16, INT8, …"""
     return sorted(core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
 
 
@@ -178,7 +185,7 @@ def _version(package: str) -> str | None:
 
 
 def _driver() -> str:
-    """NVIDIA's driver, as 580.82.07; or, where it does not say, the kernel that it came with."""
+    """NVIDIA's driver, as 580.82.07; or, where it is not known, the kernel that it came with."""
     try:
         return Path("/sys/module/nvidia/version").read_text(encoding="ascii").strip()
     except (OSError, ValueError):

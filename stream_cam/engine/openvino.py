@@ -6,13 +6,15 @@ import warnings
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
 
 from stream_cam.config import Precision
-from stream_cam.engine.base import EngineInfo, OnStage, Session, ignore_progress
+from stream_cam.engine.base import OnStage, ignore_progress
+from stream_cam.engine.builder import EngineRequest
+from stream_cam.engine.int8_store import int8_advice, stored_int8_key
 from stream_cam.engine.machine import openvino_capabilities, openvino_core, openvino_machine
 from stream_cam.engine.manifest import EngineKey
-from stream_cam.engine.quantize import calibrated, how_to_make
+from stream_cam.engine.openvino_runtime import OpenVinoEngine
+from stream_cam.engine.quantize_nncf import NncfQuantizer
 from stream_cam.engine.store import EngineStore
 from stream_cam.errors import EngineError, first_line
 from stream_cam.model.camnet import CamNet
@@ -21,22 +23,16 @@ from stream_cam.model.tracing import tracing
 if TYPE_CHECKING:
     import openvino
 
-    from stream_cam.engine.quantize_nncf import NncfQuantizer
-
 OUTPUTS = ("logits", "features")
-_BUILD = "--engine openvino"
-"""What `stream-cam build` is to be given for one of these."""
+_BUILD_ARGUMENTS = "--engine openvino"
+"""Of `stream-cam build`, for these engines."""
 
 
-class OpenVinoBackend:
-    """Makes OpenVINO engines of one network.
+class OpenVinoBuilder:
+    """Builds an OpenVINO engine of one network, for one frame a call.
 
     Args:
-        net: on the CPU in float32.
-        fingerprint: the network's.
-        input_hw: height and width of the input in pixels.
-        parallel: how many frames will be explained at once.
-        quantizer: makes it int8; default: the newest int8 engine that `store` has is the one.
+        request: int8 without quantizers stands for the newest int8 engine that `store` has.
         store: default: the usual one.
 
     Raises:
@@ -44,45 +40,36 @@ class OpenVinoBackend:
             is kept.
     """
 
-    def __init__(
-        self,
-        net: CamNet,
-        fingerprint: str,
-        input_hw: tuple[int, int],
-        *,
-        precision: Precision = "fp32",
-        parallel: int = 1,
-        quantizer: NncfQuantizer | None = None,
-        store: EngineStore | None = None,
-    ) -> None:
+    def __init__(self, request: EngineRequest, store: EngineStore | None = None) -> None:
         self._core = openvino_core()
+        precision, parallel = request.precision, request.parallel
         arithmetic = {"bf16": "bfloat16", "int8": "8-bit integer"}.get(precision)
         if arithmetic and precision.upper() not in openvino_capabilities(self._core):
             raise EngineError(
                 f"this processor has no {arithmetic} arithmetic, so --precision {precision} would "
                 "gain nothing: give --precision fp32"
             )
-        self.net = net
-        self._precision: Precision = precision
-        self._parallel = parallel
+        self.net = request.net
+        self._precision, self._parallel = precision, parallel
+        quantizer = request.quantizers.get(NncfQuantizer) if request.quantizers else None
         self._quantizer = quantizer
         self.frames = quantizer.validating if quantizer else ()
         self.can_build = precision != "int8" or quantizer is not None
         versions, hardware = openvino_machine(self._core)
         key = EngineKey(
             backend="openvino",
-            model=net.name,
-            network=fingerprint,
-            input_shape=(1, 3, *input_hw),
+            model=self.net.name,
+            network=request.fingerprint,
+            input_shape=(1, 3, *request.input_hw),
             precision=precision,
             options=_options(precision, parallel),
             versions=versions,
             hardware=hardware,
             calibration=quantizer.identity if quantizer else {},
         )
-        if precision == "int8" and quantizer is None:
+        if not self.can_build:
             at_once = "one frame at a time" if parallel == 1 else f"{parallel} frames at once"
-            key = calibrated(key, at_once, _BUILD, store or EngineStore())
+            key = stored_int8_key(key, at_once, _BUILD_ARGUMENTS, store or EngineStore())
         self.key = key
 
     def compile(self, on_stage: OnStage = ignore_progress) -> tuple[OpenVinoEngine, bytes]:
@@ -91,8 +78,10 @@ class OpenVinoBackend:
         Raises:
             EngineError: OpenVINO or NNCF cannot do it.
         """
-        if self._precision == "int8" and self._quantizer is None:
-            raise EngineError(f"an int8 engine is built from frames: {how_to_make(_BUILD)}")
+        if not self.can_build:
+            raise EngineError(
+                f"an int8 engine is built from frames: {int8_advice(_BUILD_ARGUMENTS)}"
+            )
         with warnings.catch_warnings():
             # torch.export and OpenVINO's frontend warn of their own deprecations.
             warnings.simplefilter("ignore")
@@ -116,77 +105,20 @@ class OpenVinoBackend:
         """The engine that `compile` made a blob of.
 
         Raises:
-            EngineError: OpenVINO does not take it.
+            EngineError: OpenVINO does not accept it.
         """
         try:
             compiled = self._core.import_model(blob, "CPU", dict(self.key.options))
         except RuntimeError as error:
             reason = first_line(error)
-            raise EngineError(f"OpenVINO does not take what is kept: {reason}") from error
+            raise EngineError(f"OpenVINO does not accept the stored engine: {reason}") from error
         return OpenVinoEngine(compiled, self._precision, self._parallel)
-
-
-class OpenVinoEngine:
-    """A compiled model; each session has its own inference request."""
-
-    def __init__(
-        self, compiled: openvino.CompiledModel, precision: Precision, parallel: int
-    ) -> None:
-        self._compiled = compiled
-        self.info = EngineInfo(
-            name="openvino",
-            device="cpu",
-            precision=precision,
-            input_shape=tuple(compiled.input(0).shape),
-            logits_shape=tuple(compiled.output(0).shape),
-            features_shape=tuple(compiled.output(1).shape),
-            parallel=parallel,
-            threads=_threads(compiled),
-        )
-
-    def session(self) -> Session:
-        return _OpenVinoSession(self._compiled.create_infer_request())
-
-
-class _OpenVinoSession:
-    """Binds the caller's memory to a request; rebinds only when the memory changes."""
-
-    def __init__(self, request: openvino.InferRequest) -> None:
-        self._request = request
-        self._bound: tuple[int, int, int] | None = None
-        self._kept: tuple[Tensor, ...] = ()
-
-    def __call__(self, batch: Tensor, logits: Tensor, features: Tensor) -> None:
-        addresses = (batch.data_ptr(), logits.data_ptr(), features.data_ptr())
-        if addresses != self._bound:
-            self._bind(batch, logits, features)
-            self._bound = addresses
-        self._request.infer()
-
-    def _bind(self, batch: Tensor, logits: Tensor, features: Tensor) -> None:
-        import openvino
-
-        request = self._request
-        request.set_input_tensor(openvino.Tensor(batch.numpy(), shared_memory=True))
-        for index, tensor in enumerate((logits, features)):
-            request.set_output_tensor(index, openvino.Tensor(tensor.numpy(), shared_memory=True))
-        self._kept = (batch, logits, features)
-
-
-def _threads(compiled: openvino.CompiledModel) -> str:
-    """In OpenVINO's own words; empty where this version does not say."""
-    try:
-        count = compiled.get_property("INFERENCE_NUM_THREADS")
-        pinned = compiled.get_property("ENABLE_CPU_PINNING")
-    except RuntimeError:
-        return ""
-    return f"{count}, {'pinned' if pinned else 'not pinned'}"
 
 
 def _options(precision: Precision, parallel: int) -> dict[str, str]:
     """One frame at a time on all cores, or several frames at once on a core each."""
-    # Without the hint OpenVINO takes bf16 where the CPU has it, and the maps would differ; of an
-    # int8 network it is about the layers that stayed in float32.
+    # Without the hint OpenVINO takes bf16 where the CPU has it, and the maps would differ. In an
+    # int8 network it concerns the layers that stayed in float32.
     hints = {"INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32"}
     if parallel == 1:
         return {"PERFORMANCE_HINT": "LATENCY", **hints}

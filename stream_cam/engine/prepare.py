@@ -9,48 +9,23 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import torch
-from torch import Tensor
 
 from stream_cam.engine.base import Engine, OnStage, ignore_progress
 from stream_cam.engine.buffers import own_stream, wait_for
-from stream_cam.engine.gpu_errors import gpu_errors_told
+from stream_cam.engine.builder import EngineBuilder
+from stream_cam.engine.gpu_errors import translate_gpu_errors
 from stream_cam.engine.manifest import EngineKey, Figures, Manifest
 from stream_cam.engine.store import EngineStore, UnusableEngineError
 from stream_cam.engine.verify import verify
 from stream_cam.errors import EngineError, GateError
-from stream_cam.model.camnet import CamNet
 
 logger = logging.getLogger(__name__)
 
 _LATENCY_RUNS = 15
 _LATENCY_SECONDS = 1.0
 """Slow networks are measured with fewer runs, but three at least."""
-
-
-class Backend(Protocol):
-    """What makes engines of one network for one use."""
-
-    key: EngineKey
-    can_build: bool
-    """False: it has only what is kept (int8 without frames)."""
-    net: CamNet
-    frames: tuple[Tensor, ...]
-    """(1, 3, H, W) each: what its engines are verified with, besides what all are."""
-
-    def compile(self, on_stage: OnStage = ...) -> tuple[Engine, bytes]:
-        """A new engine, and the blob of which `deserialize` makes it again."""
-        ...
-
-    def deserialize(self, blob: bytes) -> Engine:
-        """The engine of a blob.
-
-        Raises:
-            EngineError: the backend does not take it.
-        """
-        ...
 
 
 @dataclass(frozen=True)
@@ -66,7 +41,7 @@ class Prepared:
 
 
 def load_or_build(
-    backend: Backend,
+    builder: EngineBuilder,
     store: EngineStore | None = None,
     *,
     force: bool = False,
@@ -85,17 +60,17 @@ def load_or_build(
     store = store or EngineStore()
     on_stage = on_stage or ignore_progress
     # Whoever publishes just now may make a good engine look damaged: the lock decides.
-    with gpu_errors_told(), suppress(_NotTakenError):
-        kept = None if force else _take(backend, store)
+    with translate_gpu_errors(), suppress(_NotTakenError):
+        kept = None if force else _take(builder, store)
         if kept is not None:
             return kept
     if not force:
-        _require_not_refused(backend.key, store)
-    with gpu_errors_told(), store.building(backend.key) as locked:
+        _require_not_refused(builder.key, store)
+    with translate_gpu_errors(), store.building(builder.key) as locked:
         try:
-            kept = None if force else _take(backend, store)
+            kept = None if force else _take(builder, store)
         except _NotTakenError as error:
-            if not backend.can_build:
+            if not builder.can_build:
                 raise EngineError(
                     f"the kept engine cannot be used, and without frames no other is built: {error}"
                 ) from error
@@ -104,53 +79,53 @@ def load_or_build(
         if kept is not None:
             return kept
         if not force:
-            _require_not_refused(backend.key, store)
-            _tell_outdated(backend.key, store)
-        return _build(backend, store if locked else None, on_stage)
+            _require_not_refused(builder.key, store)
+            _tell_outdated(builder.key, store)
+        return _build(builder, store if locked else None, on_stage)
 
 
 def load_and_verify(
-    backend: Backend, store: EngineStore, *, on_stage: OnStage | None = None
+    builder: EngineBuilder, store: EngineStore, *, on_stage: OnStage | None = None
 ) -> tuple[Prepared, Figures]:
     """Compares a kept engine with its network again.
 
     Raises:
         EngineError: there is none, it is damaged, or it is not the network it was made from.
     """
-    path = store.path(backend.key)
+    path = store.path(builder.key)
     try:
-        found = store.read(backend.key)
+        found = store.read(builder.key)
     except UnusableEngineError as error:
         raise EngineError(f"{path.name} is {error.kind} ({error}): give --force instead") from error
     if found is None:
         raise EngineError("no such engine is kept here: leave out --verify-only to build it")
     blob, manifest = found
     try:
-        engine = backend.deserialize(blob)
+        engine = builder.deserialize(blob)
     except EngineError as error:
         raise EngineError(f"{path.name}: {error}: give --force instead") from error
     if on_stage is not None:
         on_stage("verifying")
-    return Prepared(engine, manifest, path), verify(engine, backend.net, backend.frames)
+    return Prepared(engine, manifest, path), verify(engine, builder.net, builder.frames)
 
 
 class _NotTakenError(EngineError):
     """A kept engine is of no use."""
 
 
-def _take(backend: Backend, store: EngineStore) -> Prepared | None:
+def _take(builder: EngineBuilder, store: EngineStore) -> Prepared | None:
     """The kept engine; None if there is none.
 
     Raises:
         _NotTakenError: it is damaged, or the backend does not take it.
     """
-    path = store.path(backend.key)
+    path = store.path(builder.key)
     try:
-        found = store.read(backend.key)
+        found = store.read(builder.key)
         if found is None:
             return None
         blob, manifest = found
-        return Prepared(backend.deserialize(blob), manifest, path)
+        return Prepared(builder.deserialize(blob), manifest, path)
     except UnusableEngineError as error:
         raise _NotTakenError(f"{path.name} is {error.kind} ({error})") from error
     except EngineError as error:
@@ -175,16 +150,16 @@ def _tell_outdated(key: EngineKey, store: EngineStore) -> None:
             return
 
 
-def _build(backend: Backend, store: EngineStore | None, on_stage: OnStage) -> Prepared:
-    key = backend.key
+def _build(builder: EngineBuilder, store: EngineStore | None, on_stage: OnStage) -> Prepared:
+    key = builder.key
     logger.info("compiling %s for %d×%d with %s", key.model, *key.input_shape[2:], key.backend)
     on_stage("compiling")
     started = time.monotonic()
-    engine, blob = backend.compile(on_stage)
+    engine, blob = builder.compile(on_stage)
     build_seconds = time.monotonic() - started
     on_stage("verifying")
     try:
-        figures = verify(engine, backend.net, backend.frames)
+        figures = verify(engine, builder.net, builder.frames)
     except GateError as error:
         if store is not None:
             store.refuse(key, str(error))

@@ -1,8 +1,8 @@
 """Which convolutions TensorRT may compute in 8-bit integers: as many as the maps survive.
 
 TensorRT rounds where it is told to, so PyTorch can simulate it. All convolutions in integers miss
-the gate of `verify` (docs/engines.md); so the one whose return to fp16 gains most is returned, then
-the next, until the gate holds on frames that gave no ranges.
+the gate of `verify` (docs/engines.md). So they go back to fp16 one after the other, the one that
+gains most first, until the gate holds on frames that gave no ranges.
 """
 
 from __future__ import annotations
@@ -10,12 +10,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 
-from stream_cam.engine.base import Batch, EngineInfo, OnStage, Session
+from stream_cam.engine.base import EngineInfo, OnStage, Session
 from stream_cam.engine.buffers import Buffers
+from stream_cam.engine.calibration import Calibration
 from stream_cam.engine.eager import TorchSession
 from stream_cam.engine.int8_net import Int8Convolution, into_int8, largest_inputs
-from stream_cam.engine.quantize import RANKING_FRAMES, SPARE, Calibration, GateMetric
-from stream_cam.engine.typed_net import TypedNet, made_for
+from stream_cam.engine.options import Batch
+from stream_cam.engine.quantize import RANKING_FRAMES, SPARE, GateMetric
+from stream_cam.engine.typed_net import TypedNet, probe_info
 from stream_cam.engine.verify import Comparison
 from stream_cam.errors import EngineError
 from stream_cam.model.camnet import CamNet
@@ -33,7 +35,7 @@ class LayerQuantizer:
             **calibration.identity,
             "settings": f"symmetric, largest values, spare {SPARE}",
         }
-        """For the engine's key: all that decides what comes out."""
+        """For the engine's key: everything that decides the result."""
         self.validating = calibration.validating
         self._largest: Mapping[str, float] | None = None
 
@@ -51,7 +53,7 @@ class LayerQuantizer:
             self._largest = self._chosen(device, on_stage)
         typed = TypedNet(self._net, "fp32")
         into_int8(typed, self._largest)
-        # Only now, so that the integers are those that were judged.
+        # Only now, so that the integers are those that were measured.
         return typed.compute_in("fp16")
 
     def _chosen(self, device: str, on_stage: OnStage) -> dict[str, float]:
@@ -62,13 +64,13 @@ class LayerQuantizer:
         largest = largest_inputs(typed, frames)
         layers = into_int8(typed, largest)
         comparison = Comparison(self._net, simulated.info.input_shape, self.validating)
-        judge = GateMetric(comparison, on_stage)
-        within, each = judge(simulated)
+        metric = GateMetric(comparison, on_stage)
+        within, each = metric(simulated)
         if within < SPARE:
             worst = sorted(range(len(each)), key=each.__getitem__)[:RANKING_FRAMES]
-            for name in _by_gain(layers, simulated, judge, worst):
+            for name in _by_gain(layers, simulated, metric, worst):
                 layers[name].is_int8 = False
-                within, _ = judge(simulated)
+                within, _ = metric(simulated)
                 if within >= SPARE:
                     break
         chosen = {name: largest[name] for name, layer in layers.items() if layer.is_int8}
@@ -86,7 +88,7 @@ class _Simulated:
 
     def __init__(self, name: str, typed: TypedNet, device: str, shape: tuple[int, ...]) -> None:
         self._typed = typed
-        self.info: EngineInfo = made_for(
+        self.info: EngineInfo = probe_info(
             *(name, device, "fp32", Batch(), (shape[2], shape[3]), typed)
         )
 
@@ -97,13 +99,13 @@ class _Simulated:
 def _by_gain(
     layers: Mapping[str, Int8Convolution],
     simulated: _Simulated,
-    judge: GateMetric,
+    metric: GateMetric,
     numbers: list[int],
 ) -> list[str]:
     """Names of layers: first the one without which the frames with these numbers are best."""
     without: dict[str, float] = {}
     for name, layer in layers.items():
         layer.is_int8 = False
-        without[name] = sum(judge(simulated, numbers)[1])
+        without[name] = sum(metric(simulated, numbers)[1])
         layer.is_int8 = True
     return sorted(without, key=without.__getitem__, reverse=True)

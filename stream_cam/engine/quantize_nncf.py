@@ -1,7 +1,7 @@
 """NNCF makes OpenVINO's integer layers, except for those that the maps need in float32.
 
-It takes the range of every layer from frames; the layers that cost most are put back into float32,
-one after the other, until the gate holds on other frames.
+It takes the range of every layer from frames. The layers that cost most go back to float32, one
+after the other, until the gate holds on other frames.
 """
 
 from __future__ import annotations
@@ -17,7 +17,9 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from stream_cam.engine.base import OnStage
-from stream_cam.engine.quantize import RANKING_FRAMES, SPARE, Calibration, GateMetric
+from stream_cam.engine.calibration import Calibration
+from stream_cam.engine.openvino_runtime import OpenVinoEngine
+from stream_cam.engine.quantize import RANKING_FRAMES, SPARE, GateMetric
 from stream_cam.engine.verify import Comparison
 from stream_cam.errors import EngineError, first_line
 from stream_cam.model.camnet import CamNet
@@ -28,8 +30,8 @@ if TYPE_CHECKING:
 INSTALL = "pip install 'stream-cam[int8]'"
 
 _RANGES = "MINMAX"
-"""Of activations. NNCF's default, the mean over frames, cuts off large ones, and maps are made of
-these: the demo model's worst one correlates by 0.91 instead of 0.97."""
+"""The ranges of activations. NNCF's default, the mean over frames, cuts off the large ones that
+maps are made of: the demo model's worst map correlates by 0.91 instead of 0.97."""
 
 
 class NncfQuantizer:
@@ -47,12 +49,12 @@ class NncfQuantizer:
             "nncf": nncf_version(),
             "settings": f"{_RANGES}, full bias correction, spare {SPARE}",
         }
-        """For the engine's key: all that decides what comes out."""
+        """For the engine's key: everything that decides the result."""
         self._quantized: openvino.Model | None = None
 
     @property
     def validating(self) -> tuple[Tensor, ...]:
-        """(1, 3, H, W) float32 each: what the engines are to be verified with."""
+        """(1, 3, H, W) float32 each: frames to verify the engines with."""
         return self._calibration.validating
 
     def quantize(self, model: openvino.Model, on_stage: OnStage) -> openvino.Model:
@@ -85,15 +87,15 @@ class NncfQuantizer:
     def _with_accuracy_control(self, model: openvino.Model, on_stage: OnStage) -> openvino.Model:
         nncf = _import_nncf()
         shape = tuple(model.input(0).shape)
-        judge = GateMetric(Comparison(self._net, shape, self.validating), on_stage)
+        metric = GateMetric(Comparison(self._net, shape, self.validating), on_stage)
         ranges = nncf.quantization.range_estimator.RangeEstimatorParametersSet
         calibrating = [frame.numpy() for frame in self._calibration.calibrating]
         return nncf.quantize_with_accuracy_control(
             model,
             nncf.Dataset(calibrating),
-            nncf.Dataset(range(len(judge.comparison))),
-            _metric(judge),
-            max_drop=judge.best - SPARE,
+            nncf.Dataset(range(len(metric.comparison))),
+            _as_nncf_calls(metric),
+            max_drop=metric.best - SPARE,
             subset_size=len(calibrating),
             fast_bias_correction=False,
             advanced_quantization_parameters=nncf.AdvancedQuantizationParameters(
@@ -107,13 +109,11 @@ class NncfQuantizer:
         )
 
 
-def _metric(
-    judge: GateMetric,
+def _as_nncf_calls(
+    metric: GateMetric,
 ) -> Callable[[openvino.CompiledModel, Iterable[int]], tuple[float, list[float]]]:
-    """The judge, as NNCF calls it."""
-    from stream_cam.engine.openvino import OpenVinoEngine
-
-    return lambda compiled, numbers: judge(OpenVinoEngine(compiled, "int8", 1), numbers)
+    """The gate's metric, as NNCF calls it."""
+    return lambda compiled, numbers: metric(OpenVinoEngine(compiled, "int8", 1), numbers)
 
 
 def nncf_version() -> str:

@@ -3,88 +3,64 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from stream_cam.engine.base import Batch, OnStage, ignore_progress, way_out
+from stream_cam.engine.base import OnStage, ignore_progress
+from stream_cam.engine.builder import EngineRequest
+from stream_cam.engine.int8_store import int8_advice, stored_int8_key
 from stream_cam.engine.machine import gpu_hardware, installed_tensorrt
 from stream_cam.engine.manifest import EngineKey
-from stream_cam.engine.quantize import calibrated, how_to_make
+from stream_cam.engine.options import Batch
+from stream_cam.engine.quantize_layers import LayerQuantizer
 from stream_cam.engine.store import EngineStore
 from stream_cam.engine.tensorrt_convert import OPTIONS, convert
-from stream_cam.engine.tensorrt_runtime import TensorRtEngine, pack, unpack
+from stream_cam.engine.tensorrt_runtime import ALTERNATIVE, TensorRtEngine, pack, unpack
 from stream_cam.engine.typed_net import TypedNet
 from stream_cam.errors import EngineError
-from stream_cam.model.camnet import CamNet
-
-if TYPE_CHECKING:
-    from stream_cam.engine.quantize_layers import LayerQuantizer
 
 logger = logging.getLogger(__name__)
 
-_PRECISIONS = ("fp16", "fp32", "int8")
 
-
-class TensorRtBackend:
-    """Makes TensorRT engines of one network for one GPU.
+class TensorRtBuilder:
+    """Builds a TensorRT engine of one network for one GPU.
 
     Args:
-        net: on the CPU in float32.
-        fingerprint: the network's.
-        input_hw: height and width of the input in pixels.
-        device: cuda:N.
-        precision: fp16, fp32 or int8.
-        batch: how many frames at once.
-        quantizer: makes it int8; default: the newest int8 engine that `store` has is the one.
+        request: int8 without quantizers stands for the newest int8 engine that `store` has.
         store: default: the usual one.
 
     Raises:
         EngineError: TensorRT or the GPU is not here, it has no such precision, or no int8 engine
-            is kept; the message says what to install or give.
+            is kept; the message names the package or the option.
     """
 
-    def __init__(
-        self,
-        net: CamNet,
-        fingerprint: str,
-        input_hw: tuple[int, int],
-        *,
-        device: str = "cuda:0",
-        precision: str = "fp16",
-        batch: Batch | None = None,
-        quantizer: LayerQuantizer | None = None,
-        store: EngineStore | None = None,
-    ) -> None:
-        if precision not in _PRECISIONS:
-            raise EngineError(
-                f"the tensorrt engine has no {precision}: give --precision fp16, fp32 or int8"
-            )
+    def __init__(self, request: EngineRequest, store: EngineStore | None = None) -> None:
         self._flavour = installed_tensorrt()
+        precision = request.precision
         if precision == "int8":
             self._flavour.require_int8()
-        self.net = net
+        self.net = request.net
+        quantizer = request.quantizers.get(LayerQuantizer) if request.quantizers else None
         self._quantizer = quantizer
         self.frames: tuple[Tensor, ...] = quantizer.validating if quantizer else ()
         self.can_build = precision != "int8" or quantizer is not None
-        self._device, self._precision = device, precision
-        self._batch = batch or Batch()
+        self._device, self._precision, self._batch = request.device, precision, request.batch
         key = EngineKey(
             backend="tensorrt",
-            model=net.name,
-            network=fingerprint,
-            input_shape=(self._batch.best, 3, *input_hw),
+            model=self.net.name,
+            network=request.fingerprint,
+            input_shape=(self._batch.best, 3, *request.input_hw),
             precision=precision,
             options={"batch": str(self._batch), **OPTIONS},
             versions=self._flavour.versions(),
-            hardware=gpu_hardware(device),
+            hardware=gpu_hardware(self._device),
             calibration=quantizer.identity if quantizer else {},
         )
-        if precision == "int8" and quantizer is None:
+        if not self.can_build:
             single = self._batch == Batch()
             at_once = "one frame at a time" if single else f"{self._batch} frames at once"
-            key = calibrated(key, at_once, self._build_arguments, store or EngineStore())
+            key = stored_int8_key(key, at_once, self._build_arguments, store or EngineStore())
         self.key = key
 
     def compile(self, on_stage: OnStage = ignore_progress) -> tuple[TensorRtEngine, bytes]:
@@ -98,7 +74,7 @@ class TensorRtBackend:
             try:
                 built, engine = self._built(typed)
             except EngineError as error:
-                instead = way_out(self.key.backend, self._precision)
+                instead = "--precision auto" if self._precision == "int8" else ALTERNATIVE
                 raise EngineError(f"{error}: give {instead}") from error
             return engine, pack(built, engine.compiled_kernels())
 
@@ -106,13 +82,13 @@ class TensorRtBackend:
         """The engine that `compile` made a blob of.
 
         Raises:
-            EngineError: TensorRT does not take it.
+            EngineError: TensorRT does not accept it.
         """
         return self._loaded(*unpack(blob))
 
     @property
     def _build_arguments(self) -> str:
-        """What `stream-cam build` is to be given for one of these."""
+        """Of `stream-cam build`, for such an engine."""
         return "--engine tensorrt" + ("" if self._batch == Batch() else f" --batch {self._batch}")
 
     def _built(self, typed: TypedNet) -> tuple[bytes, TensorRtEngine]:
@@ -122,7 +98,7 @@ class TensorRtBackend:
         except EngineError as error:
             if not self._flavour.is_rtx:
                 raise
-            # It lists compute capabilities 7.5, 8.x and 12.x: what it says of 9.0 is unknown.
+            # It lists compute capabilities 7.5, 8.x and 12.x; its answer for 9.0 is unknown.
             logger.info("TensorRT-RTX, for this GPU alone: %s; trying for all", error)
             built = self._converted(typed, for_this_gpu=False)
             engine = self._loaded(built, b"")
@@ -132,8 +108,8 @@ class TensorRtBackend:
         if self._precision != "int8":
             return TypedNet(self.net, self._precision)
         if self._quantizer is None:
-            how = how_to_make(self._build_arguments)
-            raise EngineError(f"an int8 engine is built from frames: {how}")
+            advice = int8_advice(self._build_arguments)
+            raise EngineError(f"an int8 engine is built from frames: {advice}")
         typed = self._quantizer.quantize(self._device, on_stage)
         on_stage("compiling")
         return typed

@@ -22,9 +22,9 @@ from typing import Any
 
 import torch
 
-from stream_cam.engine.base import Batch
 from stream_cam.engine.int8_net import LARGEST, Int8Convolution, int8_convolution, weight_scales
 from stream_cam.engine.machine import TensorRt
+from stream_cam.engine.options import Batch
 from stream_cam.engine.typed_net import TypedNet
 from stream_cam.errors import EngineError, first_line
 from stream_cam.model.tracing import tracing

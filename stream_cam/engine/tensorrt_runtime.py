@@ -11,14 +11,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from stream_cam.engine.base import Batch, EngineInfo, Session
+from stream_cam.engine.base import EngineInfo, Session
 from stream_cam.engine.buffers import Buffers, own_stream, wait_for
 from stream_cam.engine.machine import TensorRt
+from stream_cam.engine.options import Batch
 from stream_cam.engine.tensorrt_convert import INPUT, OUTPUTS
 from stream_cam.engine.tensorrt_log import tensorrt_log
 from stream_cam.errors import EngineError
 
 logger = logging.getLogger(__name__)
+
+ALTERNATIVE = "--engine inductor"
+"""The option to give on the command line where TensorRT fails."""
 
 _LENGTH_BYTES = 8
 
@@ -78,7 +82,12 @@ class TensorRtEngine:
                 )
             self._cache = self._kernel_cache(kernels) if flavour.is_rtx else None
         shapes = _shapes(self._trt, self._engine, batch)
-        self.info = EngineInfo("tensorrt", device, precision, *shapes, parallel=1, batch=batch)
+        self.info = EngineInfo(
+            *("tensorrt", device, precision, *shapes),
+            parallel=1,
+            batch=batch,
+            alternative=ALTERNATIVE,
+        )
 
     def session(self) -> Session:
         """A session with a context of its own, which holds its own memory for activations.
@@ -162,7 +171,7 @@ class TensorRtSession:
             stream = torch.cuda.current_stream(device).cuda_stream
             if not self._context.execute_async_v3(stream):
                 raise EngineError(
-                    f"TensorRT does not run ({self._log.last_error}): give {self._info.way_out}, "
+                    f"TensorRT does not run ({self._log.last_error}): give {self._info.advice}, "
                     "or see `stream-cam doctor`"
                 )
         self._has_run = True
@@ -180,7 +189,7 @@ class TensorRtSession:
             self._n_frames = 0
             raise EngineError(
                 f"TensorRT does not take the buffers ({self._log.last_error}): give "
-                f"{self._info.way_out}, or see `stream-cam doctor`"
+                f"{self._info.advice}, or see `stream-cam doctor`"
             )
 
 

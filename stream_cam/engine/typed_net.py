@@ -14,8 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
-from stream_cam.engine.base import Batch, EngineInfo
-from stream_cam.engine.gpu_errors import is_of_gpu
+from stream_cam.engine.base import EngineInfo
+from stream_cam.engine.gpu_errors import is_gpu_error
+from stream_cam.engine.options import Batch
 from stream_cam.errors import EngineError, first_line
 from stream_cam.model.camnet import CamNet
 from stream_cam.model.tracing import running
@@ -26,7 +27,7 @@ with warnings.catch_warnings():
     from torch.fx.experimental.optimization import fuse
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16}
-"""What GPU engines compute in, by precision."""
+"""The types of GPU engines' convolutions, by precision."""
 
 _tf32 = threading.RLock()
 
@@ -35,8 +36,8 @@ class TypedNet(nn.Module):
     """float32 in and out; convolutions in `dtype`, pooling and the linear layer in float32.
 
     So the logits are the maps' means plus bias (Zhou et al., CVPR 2016, eq. 1-2) to float32's
-    rounding at every precision: what rounds is what both are made of. Batch normalisation is
-    folded into the convolutions before them.
+    rounding at every precision: only the features, which both are made of, are rounded further.
+    Batch normalisation is folded into the convolutions before it.
 
     Args:
         net: on the CPU in float32; copied.
@@ -72,10 +73,10 @@ class TypedNet(nn.Module):
         return F.linear(features.mean((2, 3)), self.weight, self.bias), features
 
 
-def made_for(
+def probe_info(
     name: str, device: str, precision: str, batch: Batch, input_hw: tuple[int, int], net: nn.Module
 ) -> EngineInfo:
-    """What an engine of PyTorch's is, by running it once on zeros.
+    """Describes an engine of PyTorch's, after one run on zeros.
 
     Raises:
         EngineError: the network does not take that input.
@@ -86,7 +87,7 @@ def made_for(
         with torch.inference_mode(), running():
             logits, features = net(zeros)
     except RuntimeError as error:
-        if is_of_gpu(error):
+        if is_gpu_error(error):
             raise
         raise EngineError(
             f"the network does not take an input of {input_hw[0]}×{input_hw[1]} pixels "
@@ -131,12 +132,12 @@ def arithmetic(device: str, precision: str) -> Iterator[None]:
 def _set_tf32(allowed: bool) -> None:
     # The older of PyTorch's two ways: after the newer one, whoever reads by the older one gets an
     # exception, PyTorch's own compiler too (pytorch/pytorch#166387).
-    _hear_its_warning()
+    _take_its_warning()
     torch.backends.cudnn.allow_tf32 = allowed
 
 
 @cache
-def _hear_its_warning() -> None:
+def _take_its_warning() -> None:
     """PyTorch says once that the newer way is preferred."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -147,6 +148,6 @@ def _folded(backbone: nn.Module) -> nn.Module:
     if not isinstance(backbone, fx.GraphModule):
         return copy.deepcopy(backbone)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of its own deprecations
+        warnings.simplefilter("ignore")  # its own deprecations
         folded: nn.Module = fuse(backbone)
     return folded

@@ -107,12 +107,12 @@ def verify(
     except RuntimeError as error:
         raise EngineError(
             f"the {engine.info.name} engine of {net.name} does not run ({first_line(error)}): give "
-            f"{engine.info.way_out}"
+            f"{engine.info.advice}"
         ) from error
     failures = GATES[engine.info.precision].failures(figures, len(comparison))
     if failures:
         is_fp32 = engine.info.precision == "fp32"
-        instead = engine.info.way_out if is_fp32 else "--precision fp32"
+        instead = engine.info.advice if is_fp32 else "--precision fp32"
         raise GateError(
             f"the {engine.info.name} engine of {net.name} in {engine.info.precision} is not the "
             f"network it was made from ({'; '.join(failures)}); it is not used: give {instead}"

@@ -29,7 +29,7 @@ from stream_cam.config import (
     ModelConfig,
     Precision,
 )
-from stream_cam.engine import Engine, EngineInfo, load_engine
+from stream_cam.engine import Engine, EngineInfo, EngineOptions, load_engine
 from stream_cam.errors import WeightsError, unknown_name
 from stream_cam.explain.graph.device import NotCapturedError
 from stream_cam.explain.graph.request import FrameRequest
@@ -88,12 +88,9 @@ class Explainer:
         self.weights = weights
         self._net = net
         self._fingerprint = net.fingerprint()
-        self._engine_name: EngineName = engine
-        self._device: Device = device
-        self._precision: Precision = precision
+        self._options = EngineOptions(engine, device, precision, parallel)
         self._fit: Fit = fit
         self._input_size = input_size or weights.input_size
-        self._parallel = parallel
         self._class_weight = net.weight.detach().float().cpu().numpy()
         self._lock = threading.Lock()
         self._pools: OrderedDict[tuple[int, int], SessionPool] = OrderedDict()
@@ -177,13 +174,13 @@ class Explainer:
     def __reduce__(self) -> tuple[object, ...]:
         """Where it was loaded from, or the network itself; each process opens its own engine."""
         options = {
-            "engine": self._engine_name,
-            "device": self._device,
-            "precision": self._precision,
+            "engine": self._options.engine,
+            "device": self._options.device,
+            "precision": self._options.precision,
             "fit": self._fit,
             "input_size": self._input_size,
             "look": self.look,
-            "parallel": self._parallel,
+            "parallel": self._options.parallel,
         }
         if self._reloading is not None:
             return _reloaded, (type(self), self._reloading | options, self.weights.sha256)
@@ -256,7 +253,7 @@ class Explainer:
     @property
     def parallel(self) -> int:
         """How many threads may call `explain` at once to good effect."""
-        return self._parallel
+        return self._options.parallel
 
     def resolve(self, target: Target) -> int:
         """The class index of an index or a label."""
@@ -520,10 +517,7 @@ class Explainer:
                         self._net,
                         self._fingerprint,
                         input_hw,
-                        name=self._engine_name,
-                        device=self._device,
-                        precision=self._precision,
-                        parallel=self._parallel,
+                        self._options,
                     )
                     pool = SessionPool(engine, self.weights)
                 remember(self._pools, input_hw, pool, _MAX_ENGINES)

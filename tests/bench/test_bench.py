@@ -266,7 +266,7 @@ def test_engine_that_cannot_be_opened_for_lack_of_memory_is_left_out(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def load(*arguments: Any, **options: Any) -> Engine:
-        if options["batch"].best == 2:
+        if arguments[3].batch.best == 2:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate\nand a long story")
         return load_engine(*arguments, **options)
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 import torch
-from support.toy_engine import ToyBackend
+from support.toy_engine import ToyBuilder
 from support.waiting import wait_until
 from torch import Tensor, nn
 
@@ -43,11 +43,11 @@ def place(tmp_path: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def toy(monkeypatch: pytest.MonkeyPatch) -> ToyBackend:
+def toy(monkeypatch: pytest.MonkeyPatch) -> ToyBuilder:
     """Instead of OpenVINO, what builds in no time."""
-    backend = ToyBackend()
-    monkeypatch.setattr(build, "_backends", lambda *_: [backend])
-    return backend
+    builder = ToyBuilder()
+    monkeypatch.setattr(build, "_builders", lambda *_: [builder])
+    return builder
 
 
 def complaint(capsys: pytest.CaptureFixture[str]) -> str:
@@ -89,7 +89,7 @@ def test_build_keeps_a_real_engine_and_the_second_takes_it(
     assert "converted again" in complaint(capsys)
 
 
-def test_force_builds_anew(toy: ToyBackend, capsys: pytest.CaptureFixture[str]) -> None:
+def test_force_builds_anew(toy: ToyBuilder, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["build"]) == 0
     assert main(["build"]) == 0
     assert toy.n_compiled == 1
@@ -102,7 +102,7 @@ def test_force_builds_anew(toy: ToyBackend, capsys: pytest.CaptureFixture[str]) 
 
 
 def test_a_build_that_fails_its_gate_says_what_to_do(
-    toy: ToyBackend, capsys: pytest.CaptureFixture[str]
+    toy: ToyBuilder, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def louder(logits: Tensor, features: Tensor) -> None:
         features.mul_(1.01)
@@ -115,14 +115,14 @@ def test_a_build_that_fails_its_gate_says_what_to_do(
     assert EngineStore().entries() == []
 
 
-def test_verify_only_without_an_engine(toy: ToyBackend, capsys: pytest.CaptureFixture[str]) -> None:
+def test_verify_only_without_an_engine(toy: ToyBuilder, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["build", "--verify-only"]) == 1
     assert "leave out --verify-only" in complaint(capsys)
     assert toy.n_compiled == 0
 
 
 def test_verify_only_of_a_damaged_engine(
-    toy: ToyBackend, capsys: pytest.CaptureFixture[str]
+    toy: ToyBuilder, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["build"]) == 0
     capsys.readouterr()
@@ -132,7 +132,7 @@ def test_verify_only_of_a_damaged_engine(
 
 
 def test_verify_only_of_an_engine_that_is_wrong(
-    toy: ToyBackend, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    toy: ToyBuilder, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert main(["build"]) == 0
     capsys.readouterr()
@@ -143,7 +143,7 @@ def test_verify_only_of_an_engine_that_is_wrong(
 
 
 def test_a_build_that_cannot_be_kept_is_a_failure(
-    toy: ToyBackend,
+    toy: ToyBuilder,
     place: Path,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
@@ -296,7 +296,7 @@ def test_weights_that_are_not_there_are_one(capsys: pytest.CaptureFixture[str]) 
     assert "nix.pth" in complaint(capsys)
 
 
-def test_engines_lists_and_prunes(toy: ToyBackend, capsys: pytest.CaptureFixture[str]) -> None:
+def test_engines_lists_and_prunes(toy: ToyBuilder, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["engines"]) == 0
     assert capsys.readouterr().out.startswith("0 kept in ")
     assert main(["build"]) == 0
@@ -315,7 +315,7 @@ def test_engines_lists_and_prunes(toy: ToyBackend, capsys: pytest.CaptureFixture
 
 
 def test_a_hostile_manifest_does_not_paint_the_terminal(
-    toy: ToyBackend, capsys: pytest.CaptureFixture[str]
+    toy: ToyBuilder, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["build"]) == 0
     manifest = EngineStore().entries()[0] / "manifest.json"
@@ -366,16 +366,16 @@ def test_help_of_the_commands_loads_nothing_heavy() -> None:
 def test_default_options_build_what_run_would(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
 
-    def opened(*_: Any, **options: Any) -> ToyBackend:
-        asked.append(options)
-        return ToyBackend()
+    def opened(*arguments: Any) -> ToyBuilder:
+        asked.append(arguments[3])
+        return ToyBuilder()
 
-    monkeypatch.setattr(build, "open_backend", opened)
-    monkeypatch.setattr(build, "check_engine", lambda *_, **__: None)
+    monkeypatch.setattr(build, "open_builder", opened)
+    monkeypatch.setattr(build, "check_buildable", lambda *_, **__: None)
     model, batch = ModelConfig(weights="tiny.safetensors", input_size=64), Batch(1, 8, 32)
-    backends = build._backends(model, (1, 2), batch)
-    assert [options["parallel"] for options in asked] == [1, 2]
-    assert [options["batch"] for options in asked] == [batch, batch]
+    backends = build._builders(model, (1, 2), batch)
+    assert [options.parallel for options in asked] == [1, 2]
+    assert [options.batch for options in asked] == [batch, batch]
     assert len(backends) == 1, "engines with the same key are one engine"
 
 

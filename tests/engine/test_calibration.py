@@ -12,8 +12,12 @@ from torch import nn
 
 from stream_cam.cam.cpu import CpuPreprocessor
 from stream_cam.config import Fit
-from stream_cam.engine.calibration import LEAST_FRAMES, MOST_FRAMES, read_calibration
-from stream_cam.engine.quantize import Calibration
+from stream_cam.engine.calibration import (
+    LEAST_FRAMES,
+    MOST_FRAMES,
+    Calibration,
+    read_calibration,
+)
 from stream_cam.errors import UsageError
 from stream_cam.explain.explainer import Explainer
 from stream_cam.model.camnet import CamNet

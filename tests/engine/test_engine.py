@@ -4,22 +4,30 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
 from support.networks import untrained
-from support.toy_engine import ToyBackend, toy_net
+from support.toy_engine import ToyBuilder, toy_net
 from torch import nn
 
-from stream_cam.engine import _tell_once, check_engine, load_engine, open_backend, typed_net
-from stream_cam.engine.base import Batch, Engine
+from stream_cam.config import Device, EngineName, Precision
+from stream_cam.engine import EngineOptions, check_buildable, load_engine, open_builder, typed_net
+from stream_cam.engine.backends import BACKENDS, Backend
+from stream_cam.engine.base import Engine
+from stream_cam.engine.builder import EngineRequest
+from stream_cam.engine.calibration import Calibration
 from stream_cam.engine.eager import EagerEngine
 from stream_cam.engine.inductor import InductorEngine
 from stream_cam.engine.machine import TensorRt
-from stream_cam.engine.openvino import OpenVinoBackend
+from stream_cam.engine.openvino import OpenVinoBuilder
+from stream_cam.engine.options import Batch
 from stream_cam.engine.prepare import load_or_build
-from stream_cam.engine.quantize import Calibration, Quantizers
+from stream_cam.engine.quantize import Quantizers
+from stream_cam.engine.quantize_layers import LayerQuantizer
+from stream_cam.engine.quantize_nncf import NncfQuantizer
+from stream_cam.engine.selection import _warn_once
 from stream_cam.engine.store import EngineStore
 from stream_cam.engine.typed_net import arithmetic
 from stream_cam.engine.verify import compare, verify
@@ -36,7 +44,17 @@ def net() -> CamNet:
 def openvino_engine(
     net: CamNet, fingerprint: str, input_hw: tuple[int, int], *, store: EngineStore, **options: Any
 ) -> Engine:
-    return load_or_build(OpenVinoBackend(net, fingerprint, input_hw, **options), store).engine
+    return load_or_build(
+        OpenVinoBuilder(EngineRequest(net, fingerprint, input_hw, **options)), store
+    ).engine
+
+
+def eager_engine(net: CamNet, **options: Any) -> EagerEngine:
+    return EagerEngine(EngineRequest(net, "abc", (64, 64), **options))
+
+
+def inductor_engine(net: CamNet, batch: Batch | None = None) -> InductorEngine:
+    return InductorEngine(EngineRequest(net, "abc", (64, 64), batch=batch or Batch()))
 
 
 def run(engine: Engine, batch: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -46,13 +64,33 @@ def run(engine: Engine, batch: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor
     return logits, features
 
 
+def test_the_options_are_those_of_the_table() -> None:
+    """A new engine needs its module, its entry in the table, and its name in `config`."""
+    names = [backend.name for backend in BACKENDS]
+    assert ["auto", *names] == list(get_args(EngineName))
+    kinds = {kind for backend in BACKENDS for kind in backend.precisions}
+    assert {"auto", *kinds} == set(get_args(Device))
+    precisions = {
+        one for backend in BACKENDS for several in backend.precisions.values() for one in several
+    }
+    assert {"auto", *precisions} == set(get_args(Precision))
+
+
+@pytest.mark.parametrize("backend", BACKENDS, ids=lambda backend: backend.name)
+def test_a_backend_is_stored_or_made_at_every_start(backend: Backend) -> None:
+    assert (backend.make is None) != (backend.builder is None)
+    assert (backend.machines is None) == (backend.builder is None)
+    has_int8 = any("int8" in precisions for precisions in backend.precisions.values())
+    assert has_int8 == (backend.require_int8 is not None)
+
+
 @pytest.mark.parametrize("parallel", [1, 2])
 @pytest.mark.parametrize("input_hw", [(64, 64), (96, 160)])
 def test_openvino_equals_eager_to_1e_3(
     net: CamNet, input_hw: tuple[int, int], parallel: int, tmp_path: Path
 ) -> None:
     openvino = openvino_engine(net, "abc", input_hw, parallel=parallel, store=EngineStore(tmp_path))
-    eager = load_engine(net, "abc", input_hw, name="eager", device="cpu")
+    eager = load_engine(net, "abc", input_hw, EngineOptions("eager", "cpu"))
     assert openvino.info.input_shape == eager.info.input_shape == (1, 3, *input_hw)
     assert openvino.info.features_shape == eager.info.features_shape
     for seed in range(3):
@@ -71,7 +109,7 @@ def test_bfloat16_is_near_to_eager_where_the_processor_has_it(net: CamNet, tmp_p
         return
     full = openvino_engine(net, "abc", (64, 64), store=store)
     brief = openvino_engine(net, "abc", (64, 64), precision="bf16", store=store)
-    eager = load_engine(net, "abc", (64, 64), name="eager", device="cpu")
+    eager = load_engine(net, "abc", (64, 64), EngineOptions("eager", "cpu"))
     assert (full.info.precision, brief.info.precision) == ("fp32", "bf16")
     batch = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(5))
     for exact, got, expected in zip(
@@ -92,9 +130,11 @@ def test_bfloat16_is_refused_where_it_is_not(
     with pytest.raises(EngineError, match=r"no bfloat16 arithmetic.*--precision fp32"):
         openvino_engine(net, "abc", (64, 64), precision="bf16", store=EngineStore(tmp_path))
     with pytest.raises(EngineError, match="no bfloat16 arithmetic"):
-        load_engine(net, "abc", (64, 64), precision="bf16", device="cpu")
+        load_engine(net, "abc", (64, 64), EngineOptions(precision="bf16", device="cpu"))
     with pytest.raises(EngineError, match="the eager engine has no bf16"):
-        load_engine(net, "abc", (64, 64), name="eager", precision="bf16", device="cpu")
+        load_engine(
+            net, "abc", (64, 64), EngineOptions(engine="eager", precision="bf16", device="cpu")
+        )
 
 
 def test_a_session_follows_new_buffers(net: CamNet, tmp_path: Path) -> None:
@@ -146,9 +186,9 @@ def test_a_damaged_kept_engine_is_built_again(
 def test_cuda_without_a_gpu_says_what_to_do(net: CamNet, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(EngineError, match="--device cpu"):
-        load_engine(net, "abc", (64, 64), name="eager", device="cuda")
+        load_engine(net, "abc", (64, 64), EngineOptions("eager", "cuda"))
     with pytest.raises(EngineError, match="--engine eager"):
-        load_engine(net, "abc", (64, 64), name="openvino", device="cuda")
+        load_engine(net, "abc", (64, 64), EngineOptions("openvino", "cuda"))
 
 
 def test_an_input_too_small_for_the_network_says_so() -> None:
@@ -157,7 +197,7 @@ def test_an_input_too_small_for_the_network_says_so() -> None:
     )
     net = CamNet.from_module(deep, name="deep", probe_hw=(64, 64))
     with pytest.raises(EngineError, match="--input-size"):
-        load_engine(net, "abc", (32, 32), name="eager", device="cpu")
+        load_engine(net, "abc", (32, 32), EngineOptions("eager", "cpu"))
 
 
 def test_auto_falls_back_and_says_why(
@@ -166,12 +206,12 @@ def test_auto_falls_back_and_says_why(
     def broken(*_: Any, **__: Any) -> None:
         raise EngineError("OpenVINO cannot be imported: pip install openvino")
 
-    monkeypatch.setattr("stream_cam.engine.openvino.OpenVinoBackend", broken)
-    engine = load_engine(net, "abc", (64, 64), device="cpu")
+    monkeypatch.setattr("stream_cam.engine.openvino.OpenVinoBuilder", broken)
+    engine = load_engine(net, "abc", (64, 64), EngineOptions(device="cpu"))
     assert engine.info.name == "eager"
     assert "pip install openvino" in caplog.text
     with pytest.raises(EngineError, match="pip install openvino"):
-        load_engine(net, "abc", (64, 64), name="openvino", device="cpu")
+        load_engine(net, "abc", (64, 64), EngineOptions("openvino", "cpu"))
 
 
 Found = dict[str, EngineError | Engine]
@@ -180,51 +220,51 @@ Found = dict[str, EngineError | Engine]
 @pytest.fixture
 def a_gpu(monkeypatch: pytest.MonkeyPatch) -> Found:
     """A pretended GPU, and what each engine does there: works, or raises."""
-    works = EagerEngine(toy_net(), (64, 64))
+    works = eager_engine(toy_net())
     found: Found = {"tensorrt": works, "inductor": works, "eager": works}
 
-    def load(name: str, place: str, wanted: Any) -> Engine:
-        assert place == "cuda:3"
-        outcome = found.get(f"{name} {wanted.precision}", found[name])
+    def opened(backend: Backend, request: EngineRequest) -> Engine:
+        assert request.device == "cuda:3"
+        outcome = found.get(f"{backend.name} {request.precision}", found[backend.name])
         if isinstance(outcome, EngineError):
             raise outcome
         return outcome
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 3)
-    monkeypatch.setattr("stream_cam.engine._load", load)
-    _tell_once.cache_clear()
+    monkeypatch.setattr("stream_cam.engine.load._open", opened)
+    _warn_once.cache_clear()
     return found
 
 
 def test_auto_on_a_gpu_falls_back_with_one_line(
     a_gpu: Found, caplog: pytest.LogCaptureFixture
 ) -> None:
-    load_engine(toy_net(), "abc", (64, 64))
+    load_engine(toy_net(), "abc", (64, 64), EngineOptions())
     assert caplog.messages == []
     a_gpu["tensorrt"] = EngineError("torch-tensorrt is not installed: pip install it")
-    load_engine(toy_net(), "abc", (64, 64), precision="fp16")
+    load_engine(toy_net(), "abc", (64, 64), EngineOptions(precision="fp16"))
     (line,) = caplog.messages
     assert "slower inductor engine in fp16 (tensorrt: torch-tensorrt is not installed" in line
     caplog.clear()
     a_gpu["inductor"] = EngineError("no C compiler")
-    load_engine(toy_net(), "abc", (64, 64))
+    load_engine(toy_net(), "abc", (64, 64), EngineOptions())
     (line,) = caplog.messages
     assert "slower eager engine in fp16 (tensorrt: " in line
     assert line.endswith("; inductor: no C compiler)")
     a_gpu["eager"] = EngineError("it differs")
     with pytest.raises(EngineError, match="it differs"):
-        load_engine(toy_net(), "abc", (64, 64))
+        load_engine(toy_net(), "abc", (64, 64), EngineOptions())
 
 
 def test_auto_on_a_gpu_is_fp16_or_where_maps_do_not_survive_that_fp32(
     a_gpu: Found, caplog: pytest.LogCaptureFixture
 ) -> None:
-    fp32 = EagerEngine(toy_net(), (64, 64))
+    fp32 = eager_engine(toy_net())
     a_gpu["tensorrt fp32"] = fp32
-    assert load_engine(toy_net(), "abc", (64, 64), name="tensorrt") is a_gpu["tensorrt"]
+    assert load_engine(toy_net(), "abc", (64, 64), EngineOptions("tensorrt")) is a_gpu["tensorrt"]
     a_gpu["tensorrt"] = EngineError("correlation 0.9, at least 0.9995 is asked for")
-    assert load_engine(toy_net(), "abc", (64, 64), name="tensorrt") is fp32
+    assert load_engine(toy_net(), "abc", (64, 64), EngineOptions("tensorrt")) is fp32
     (line,) = caplog.messages
     assert "slower tensorrt engine in fp32 (tensorrt: correlation 0.9, at least" in line
 
@@ -235,33 +275,33 @@ def test_a_build_of_minutes_is_announced(
     monkeypatch.setenv("STREAM_CAM_ENGINES", str(tmp_path))
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 3)
-    monkeypatch.setattr("stream_cam.engine._backend", lambda *_: ToyBackend())
-    load_engine(toy_net(), "abc", (64, 64), name="tensorrt")
+    monkeypatch.setattr("stream_cam.engine.load._builder", lambda *_: ToyBuilder())
+    load_engine(toy_net(), "abc", (64, 64), EngineOptions("tensorrt"))
     (line,) = caplog.messages
     assert line.startswith("TensorRT builds the engine for this GPU, once")
-    load_engine(toy_net(), "abc", (64, 64), name="tensorrt")
+    load_engine(toy_net(), "abc", (64, 64), EngineOptions("tensorrt"))
     assert len(caplog.messages) == 1, "it is kept"
 
 
 def test_auto_does_not_try_every_engine_in_what_the_network_does_not_survive(
     a_gpu: Found, caplog: pytest.LogCaptureFixture
 ) -> None:
-    fp32 = EagerEngine(toy_net(), (64, 64))
+    fp32 = eager_engine(toy_net())
     a_gpu["tensorrt fp16"] = GateError("correlation 0.9, at least 0.9995 is asked for")
     a_gpu["inductor fp16"] = a_gpu["eager fp16"] = EngineError("must not be tried")
     a_gpu["tensorrt fp32"] = fp32
-    assert load_engine(toy_net(), "abc", (64, 64)) is fp32
+    assert load_engine(toy_net(), "abc", (64, 64), EngineOptions()) is fp32
     assert "must not be tried" not in caplog.text
     # Who asks for it gets it from whichever engine passes.
-    a_gpu["inductor fp16"] = works = EagerEngine(toy_net(), (64, 64))
-    assert load_engine(toy_net(), "abc", (64, 64), precision="fp16") is works
+    a_gpu["inductor fp16"] = works = eager_engine(toy_net())
+    assert load_engine(toy_net(), "abc", (64, 64), EngineOptions(precision="fp16")) is works
 
 
 @pytest.mark.parametrize(
     ("precision", "flavour", "expected"),
     [
         ("bf16", TensorRt("tensorrt", "torch-tensorrt"), "engines in bf16 are for CPUs: the GPU"),
-        ("int8", None, "TensorRT's (torch-tensorrt is not installed: pip install"),
+        ("int8", None, "needs the tensorrt engine (torch-tensorrt is not installed: pip"),
         ("int8", TensorRt("tensorrt_rtx", "torch-tensorrt-rtx"), "(TensorRT-RTX has no conv"),
         ("int8", TensorRt("tensorrt", "torch-tensorrt"), None),
     ],
@@ -276,15 +316,15 @@ def test_auto_takes_the_cpu_for_what_the_gpu_cannot_compute_in(
 ) -> None:
     asked: list[tuple[str, str]] = []
     if flavour is not None:
-        monkeypatch.setattr("stream_cam.engine.installed_tensorrt", lambda: flavour)
+        monkeypatch.setattr("stream_cam.engine.backends.installed_tensorrt", lambda: flavour)
         monkeypatch.setattr(TensorRt, "versions", lambda _: {})
 
-    def load(name: str, place: str, wanted: Any) -> Engine:
-        asked.append((name, place))
-        return EagerEngine(toy_net(), (64, 64))
+    def opened(backend: Backend, request: EngineRequest) -> Engine:
+        asked.append((backend.name, request.device))
+        return eager_engine(toy_net())
 
-    monkeypatch.setattr("stream_cam.engine._load", load)
-    load_engine(toy_net(), "abc", (64, 64), precision=precision)
+    monkeypatch.setattr("stream_cam.engine.load._open", opened)
+    load_engine(toy_net(), "abc", (64, 64), EngineOptions(precision=precision))
     if expected is None:
         assert asked == [("tensorrt", "cuda:3")]
         assert caplog.messages == []
@@ -299,42 +339,42 @@ def test_a_backend_gets_the_quantizer_that_is_its_own(
     a_gpu: Found, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trt = TensorRt("tensorrt", "torch-tensorrt")
-    monkeypatch.setattr("stream_cam.engine.installed_tensorrt", lambda: trt)
+    monkeypatch.setattr("stream_cam.engine.backends.installed_tensorrt", lambda: trt)
     monkeypatch.setattr(TensorRt, "versions", lambda _: {})
     given: list[Any] = []
-    for backend in ("tensorrt.TensorRtBackend", "openvino.OpenVinoBackend"):
+    for builder, kind in (
+        ("tensorrt.TensorRtBuilder", LayerQuantizer),
+        ("openvino.OpenVinoBuilder", NncfQuantizer),
+    ):
         monkeypatch.setattr(
-            f"stream_cam.engine.{backend}", lambda *_, quantizer, **__: given.append(quantizer)
+            f"stream_cam.engine.{builder}",
+            lambda request, kind=kind: given.append(request.quantizers.get(kind)),
         )
     net, frames = toy_net(), tuple(torch.zeros(2, 1, 3, 64, 64))
     quantizers = Quantizers(net, Calibration(frames, frames))
     monkeypatch.setattr("stream_cam.engine.quantize_nncf.nncf_version", lambda: "3.4")
     for device in ("auto", "cpu"):
-        open_backend(
-            *(net, "abc", (64, 64)),
-            device=device,
-            precision="int8",
-            quantizers=quantizers,
-        )
-    assert given == [quantizers.layers, quantizers.nncf]
+        options = EngineOptions(device=device, precision="int8")
+        open_builder(net, "abc", (64, 64), options, quantizers)
+    assert [type(quantizer) for quantizer in given] == [LayerQuantizer, NncfQuantizer]
 
 
 def test_what_quantises_is_asked_for_before_anything_slow(
     a_gpu: Found, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rtx = TensorRt("tensorrt_rtx", "torch-tensorrt-rtx")
-    monkeypatch.setattr("stream_cam.engine.installed_tensorrt", lambda: rtx)
+    monkeypatch.setattr("stream_cam.engine.backends.installed_tensorrt", lambda: rtx)
     for quantizing in (True, False):
         with pytest.raises(EngineError, match="RTX has no convolutions in int8"):
-            check_engine("tensorrt", "auto", "int8", quantizing=quantizing)
+            check_buildable(EngineOptions("tensorrt", "auto", "int8"), quantizing=quantizing)
     with pytest.raises(UsageError, match="one frame at a time: --batch"):
-        check_engine("auto", "auto", "int8", Batch(1, 8, 32))
-    with pytest.raises(EngineError, match="inductor engine has no int8"):
-        check_engine("inductor", "cuda", "int8", quantizing=True)
+        check_buildable(EngineOptions(precision="int8", batch=Batch(1, 8, 32)))
+    with pytest.raises(UsageError, match="the inductor engine is not built ahead"):
+        check_buildable(EngineOptions("inductor", "cuda", "int8"), quantizing=True)
     trt = TensorRt("tensorrt", "torch-tensorrt")
-    monkeypatch.setattr("stream_cam.engine.installed_tensorrt", lambda: trt)
+    monkeypatch.setattr("stream_cam.engine.backends.installed_tensorrt", lambda: trt)
     monkeypatch.setattr(TensorRt, "versions", lambda _: {})
-    check_engine("auto", "auto", "int8", Batch(1, 8, 32), quantizing=True)
+    check_buildable(EngineOptions(precision="int8", batch=Batch(1, 8, 32)), quantizing=True)
 
 
 @pytest.mark.parametrize(
@@ -356,12 +396,12 @@ def test_a_gpu_that_fails_is_an_engines_error(
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 3)
     monkeypatch.setattr(typed_net.TypedNet, "to", fails)
     with pytest.raises(EngineError, match=expected):
-        load_engine(net, "abc", (64, 64), name="eager")
+        load_engine(net, "abc", (64, 64), EngineOptions("eager"))
     monkeypatch.undo()
     # Nor is it the input's fault if it happens in the network.
     monkeypatch.setattr(CamNet, "forward", fails)
     with pytest.raises(EngineError, match=expected):
-        load_engine(net, "abc", (64, 64), name="eager", device="cpu")
+        load_engine(net, "abc", (64, 64), EngineOptions("eager", "cpu"))
 
 
 @pytest.mark.parametrize("name", ["tensorrt", "inductor", "eager"])
@@ -370,7 +410,7 @@ def test_an_engine_asked_for_by_name_never_falls_back(
 ) -> None:
     a_gpu[name] = EngineError("does not work")
     with pytest.raises(EngineError, match="does not work"):
-        load_engine(toy_net(), "abc", (64, 64), name=name)
+        load_engine(toy_net(), "abc", (64, 64), EngineOptions(name))
     assert caplog.messages == []
 
 
@@ -386,21 +426,21 @@ def test_an_engine_asked_for_by_name_never_falls_back(
             "--precision fp32 or bf16; fp16 is for GPUs",
         ),
         (
-            {"precision": "int8", "name": "eager", "device": "cuda"},
+            {"precision": "int8", "engine": "eager", "device": "cuda"},
             "fp32 or fp16, or --engine tensorrt, or --engine openvino --device cpu",
         ),
-        ({"precision": "int8", "name": "eager", "device": "cpu"}, "fp32, or --engine openvino"),
-        ({"precision": "fp16", "name": "eager", "device": "cpu"}, "--precision fp32; fp16"),
-        ({"name": "tensorrt", "device": "cpu"}, "tensorrt engine runs on GPUs"),
-        ({"name": "inductor", "device": "cpu"}, "inductor engine runs on GPUs"),
-        ({"name": "openvino", "device": "cuda"}, "openvino engine runs on the CPU"),
+        ({"precision": "int8", "engine": "eager", "device": "cpu"}, "fp32, or --engine openvino"),
+        ({"precision": "fp16", "engine": "eager", "device": "cpu"}, "--precision fp32; fp16"),
+        ({"engine": "tensorrt", "device": "cpu"}, "tensorrt engine runs on GPUs"),
+        ({"engine": "inductor", "device": "cpu"}, "inductor engine runs on GPUs"),
+        ({"engine": "openvino", "device": "cuda"}, "openvino engine runs on the CPU"),
     ],
 )
 def test_what_does_not_go_together_says_what_to_do(
     a_gpu: Found, options: dict[str, Any], expected: str
 ) -> None:
     with pytest.raises(EngineError, match=expected):
-        load_engine(toy_net(), "abc", (64, 64), **options)
+        load_engine(toy_net(), "abc", (64, 64), EngineOptions(**options))
 
 
 @pytest.mark.parametrize("name", ["tensorrt", "inductor"])
@@ -409,12 +449,12 @@ def test_gpu_engines_without_a_gpu_say_what_they_need(
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(EngineError, match="needs an NVIDIA GPU with its driver"):
-        load_engine(net, "abc", (64, 64), name=name)
+        load_engine(net, "abc", (64, 64), EngineOptions(name))
 
 
 def test_a_batch_gives_what_its_frames_give_alone(net: CamNet) -> None:
-    engine = EagerEngine(net, (64, 64), batch=Batch(1, 2, 4))
-    one = EagerEngine(net, (64, 64)).session()
+    engine = eager_engine(net, batch=Batch(1, 2, 4))
+    one = eager_engine(net).session()
     session = engine.session()
     assert engine.info.input_shape == (2, 3, 64, 64)
     for n_frames in (1, 3, 4):
@@ -442,7 +482,7 @@ def test_a_batch_gives_what_its_frames_give_alone(net: CamNet) -> None:
     ],
 )
 def test_buffers_that_do_not_fit_are_refused(net: CamNet, spoil: Any, expected: str) -> None:
-    session = EagerEngine(net, (64, 64), batch=Batch(1, 2, 3)).session()
+    session = eager_engine(net, batch=Batch(1, 2, 3)).session()
     fitting = torch.zeros(2, 3, 64, 64), torch.empty(2, 13), torch.empty(2, 512, 2, 2)
     session(*fitting)
     with pytest.raises(ValueError, match=expected):
@@ -452,7 +492,7 @@ def test_buffers_that_do_not_fit_are_refused(net: CamNet, spoil: Any, expected: 
 
 def test_half_precision_keeps_the_invariant(net: CamNet) -> None:
     """Its head is float32: the maps' means plus bias are the logits to float32's rounding."""
-    engine = EagerEngine(net, (64, 64), "cpu", "fp16")
+    engine = eager_engine(net, precision="fp16")
     assert engine.info.precision == "fp16"
     logits, features = run(engine, torch.randn(1, 3, 64, 64))
     maps = torch.einsum("ck,khw->chw", net.weight.double(), features[0].double())
@@ -497,9 +537,9 @@ def test_full_precision_on_a_gpu_is_not_tf32() -> None:
 def test_inductor_equals_the_network() -> None:
     if shutil.which("g++") is None:
         pytest.skip("no C++ compiler (apt-get install g++)")
-    engine = InductorEngine(toy_net(), (64, 64), "cpu", "fp32", Batch(2, 2, 2))
+    engine = inductor_engine(toy_net(), Batch(2, 2, 2))
     verify(engine, toy_net())
-    other = InductorEngine(untrained_toy(), (64, 64), "cpu", "fp32", Batch(2, 2, 2))
+    other = inductor_engine(untrained_toy(), Batch(2, 2, 2))
     verify(other, untrained_toy())
     verify(engine, toy_net())
 
@@ -515,9 +555,9 @@ def test_inductor_says_what_it_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(
         EngineError, match=r"toy \(Failed to find C compiler.\).*apt-get install g\+\+ python3-dev"
     ):
-        InductorEngine(toy_net(), (64, 64), "cpu", "fp32")
+        inductor_engine(toy_net())
     with pytest.raises(EngineError, match=r"one number of frames, got --batch 1\.\.4\.\.8"):
-        InductorEngine(toy_net(), (64, 64), "cpu", "fp32", Batch(1, 4, 8))
+        inductor_engine(toy_net(), Batch(1, 4, 8))
 
 
 @pytest.mark.parametrize(

@@ -16,11 +16,13 @@ import torch
 from support.networks import untrained
 from torch import Tensor
 
-from stream_cam.engine import Batch, Engine, load_engine, open_backend
+from stream_cam.engine import Batch, Engine, EngineOptions, load_engine, open_builder
 from stream_cam.engine.base import Session
+from stream_cam.engine.builder import EngineRequest
+from stream_cam.engine.calibration import Calibration
 from stream_cam.engine.machine import installed_tensorrt
 from stream_cam.engine.prepare import load_or_build
-from stream_cam.engine.quantize import Calibration, Quantizers
+from stream_cam.engine.quantize import Quantizers
 from stream_cam.engine.verify import compare, verify
 from stream_cam.errors import EngineError
 from stream_cam.model.camnet import CamNet
@@ -87,24 +89,19 @@ def made(net: CamNet, name: str, precision: str, batch: Batch | None = None) -> 
         net,
         net.fingerprint(),
         HW,
-        name=name,  # type: ignore[arg-type]
-        device="cuda",
-        precision=precision,  # type: ignore[arg-type]
-        batch=batch,
+        EngineOptions(name, "cuda", precision, batch=batch or Batch()),  # type: ignore[arg-type]
     )
 
 
 def quantized(net: CamNet, batch: Batch | None = None) -> None:
     """Builds TensorRT's int8 engine, so that it is kept."""
     images = [frames(seed) for seed in range(24)]
-    backend = open_backend(
+    builder = open_builder(
         *(net, net.fingerprint(), HW),
-        device="cuda",
-        precision="int8",
-        batch=batch,
-        quantizers=Quantizers(net, Calibration(tuple(images[:12]), tuple(images[12:]))),
+        EngineOptions(device="cuda", precision="int8", batch=batch or Batch()),
+        Quantizers(net, Calibration(tuple(images[:12]), tuple(images[12:]))),
     )
-    load_or_build(backend)
+    load_or_build(builder)
 
 
 @pytest.fixture(scope="module", params=ALL)
@@ -317,13 +314,13 @@ def test_tensorrt_refuses_a_capture_before_its_first_call(net: CamNet) -> None:
 @pytest.mark.needs_tensorrt
 def test_tensorrt_does_not_take_what_is_no_engine(net: CamNet) -> None:
     require("tensorrt")
-    from stream_cam.engine.tensorrt import TensorRtBackend
+    from stream_cam.engine.tensorrt import TensorRtBuilder
     from stream_cam.engine.tensorrt_runtime import pack
 
-    backend = TensorRtBackend(net, "abc", HW)
+    builder = TensorRtBuilder(EngineRequest(net, "abc", HW, "cuda:0", "fp16"))
     for blob in (b"", b"short", pack(b"x" * 5000, b"")):
         with pytest.raises(EngineError):
-            backend.deserialize(blob)
+            builder.deserialize(blob)
 
 
 @pytest.mark.needs_tensorrt

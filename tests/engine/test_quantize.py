@@ -18,12 +18,13 @@ import pytest
 import torch
 from support.int8_parts import HW, small_calibration, small_net
 
-from stream_cam.engine import load_engine, quantize, quantize_nncf
+from stream_cam.engine import EngineOptions, load_engine, quantize, quantize_nncf
 from stream_cam.engine.base import Engine, ignore_progress
-from stream_cam.engine.calibration import read_calibration
-from stream_cam.engine.openvino import OpenVinoBackend, _convert
+from stream_cam.engine.builder import EngineRequest
+from stream_cam.engine.calibration import Calibration, read_calibration
+from stream_cam.engine.openvino import OpenVinoBuilder, _convert
 from stream_cam.engine.prepare import Prepared, load_and_verify, load_or_build
-from stream_cam.engine.quantize import Calibration, GateMetric
+from stream_cam.engine.quantize import GateMetric, Quantizers
 from stream_cam.engine.quantize_nncf import NncfQuantizer, _n_quantized
 from stream_cam.engine.store import BLOB, MANIFEST, EngineStore
 from stream_cam.engine.verify import GATES, N_DRAWN, N_RANDOM, Comparison, compare
@@ -57,8 +58,8 @@ def built(
     """A store with one int8 engine for one frame at a time, and what was said while it was made."""
     folder = tmp_path_factory.mktemp("engines")
     stages: list[str] = []
-    backend = int8_backend(net, NncfQuantizer(net, calibration), EngineStore(folder))
-    return folder, load_or_build(backend, EngineStore(folder), on_stage=stages.append), stages
+    builder = int8_builder(net, Quantizers(net, calibration), EngineStore(folder))
+    return folder, load_or_build(builder, EngineStore(folder), on_stage=stages.append), stages
 
 
 @pytest.fixture
@@ -68,16 +69,17 @@ def store(built: tuple[Path, Prepared, list[str]], tmp_path: Path) -> EngineStor
     return EngineStore(tmp_path / "engines")
 
 
-def int8_backend(
+def int8_builder(
     net: CamNet,
-    quantizer: NncfQuantizer | None,
+    quantizers: Quantizers | None,
     store: EngineStore,
     parallel: int = 1,
     hw: tuple[int, int] = HW,
-) -> OpenVinoBackend:
-    return OpenVinoBackend(
-        net, "abc", hw, precision="int8", parallel=parallel, quantizer=quantizer, store=store
+) -> OpenVinoBuilder:
+    request = EngineRequest(
+        net, "abc", hw, precision="int8", parallel=parallel, quantizers=quantizers
     )
+    return OpenVinoBuilder(request, store)
 
 
 def run(engine: Engine, batch: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -91,7 +93,7 @@ def test_an_int8_engine_is_near_to_the_network_but_not_the_same(
     net: CamNet, built: tuple[Path, Prepared, list[str]], calibration: Calibration
 ) -> None:
     engine = built[1].engine
-    eager = load_engine(net, "abc", HW, name="eager", device="cpu")
+    eager = load_engine(net, "abc", HW, EngineOptions("eager", "cpu"))
     assert replace(engine.info, name="eager", precision="fp32") == eager.info
     assert (engine.info.name, engine.info.precision) == ("openvino", "int8")
     figures = compare(engine, net, calibration.validating)
@@ -139,8 +141,8 @@ def test_progress_is_told_and_nncf_is_silent(
     net: CamNet, calibration: Calibration, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     stages: list[str] = []
-    backend = int8_backend(net, NncfQuantizer(net, calibration), EngineStore(tmp_path))
-    load_or_build(backend, EngineStore(tmp_path), on_stage=stages.append)
+    builder = int8_builder(net, Quantizers(net, calibration), EngineStore(tmp_path))
+    load_or_build(builder, EngineStore(tmp_path), on_stage=stages.append)
     assert stages[:2] == ["compiling", "quantising"]
     assert any(stage.startswith("quantising (try 2, worst map ") for stage in stages)
     assert stages[-3:] == ["verifying", "measuring", "keeping"]
@@ -159,7 +161,7 @@ def test_frames_and_nncfs_version_are_in_the_key(
     store = EngineStore(tmp_path)
 
     def digest(frames: Calibration) -> str:
-        return int8_backend(net, NncfQuantizer(net, frames), store).key.digest()
+        return int8_builder(net, Quantizers(net, frames), store).key.digest()
 
     digests = [digest(frames) for frames in (calibration, brighter, swapped, fewer)]
     assert digest(Calibration(calibration.calibrating, calibration.validating)) == digests[0]
@@ -177,9 +179,9 @@ def test_a_run_finds_the_engine_without_its_frames_and_without_nncf(
     monkeypatch.setitem(sys.modules, "nncf", None)
     monkeypatch.setenv("STREAM_CAM_ENGINES", str(store.folder))
     batch = torch.randn(1, 3, *HW)
-    engine = load_engine(net, "abc", HW, precision="int8", device="cpu")
+    engine = load_engine(net, "abc", HW, EngineOptions(precision="int8", device="cpu"))
     assert torch.equal(run(engine, batch)[1], run(built[1].engine, batch)[1])
-    prepared, figures = load_and_verify(int8_backend(net, None, store), store)
+    prepared, figures = load_and_verify(int8_builder(net, None, store), store)
     assert prepared.manifest == built[1].manifest
     assert GATES["int8"].failures(figures) == []
 
@@ -205,10 +207,10 @@ def test_the_newest_whole_engine_is_taken(
 ) -> None:
     (older,) = store.entries()
     newest = copied(store, newer)
-    backend = int8_backend(net, None, store)
-    assert store.path(backend.key) == newest
+    builder = int8_builder(net, None, store)
+    assert store.path(builder.key) == newest
     (newest / BLOB).write_bytes(b"not what it was")
-    assert store.path(int8_backend(net, None, store).key) == older
+    assert store.path(int8_builder(net, None, store).key) == older
     assert f"{newest.name} is damaged" in caplog.text
 
 
@@ -226,7 +228,7 @@ def test_an_engine_of_other_versions_is_named(
     copied(store, lambda said: said["key"][part].update(value))
     shutil.rmtree(path)
     with pytest.raises(EngineError, match=expected) as error:
-        int8_backend(net, None, store)
+        int8_builder(net, None, store)
     assert "--calibrate clip.mp4` makes one" in str(error.value)
 
 
@@ -236,17 +238,17 @@ def test_without_a_kept_engine_one_line_says_how_to_make_one(
     monkeypatch.setenv("STREAM_CAM_ENGINES", str(store.folder))
     expected = "no int8 engine of small 3×96×96 for one frame at a time is kept here: `stream-cam"
     with pytest.raises(EngineError, match=expected):
-        load_engine(net, "abc", (96, 96), precision="int8", device="cpu")
+        load_engine(net, "abc", (96, 96), EngineOptions(precision="int8", device="cpu"))
     with pytest.raises(EngineError, match="square inputs, not for 3×96×64: give --fit stretch"):
-        load_engine(net, "abc", (96, 64), precision="int8", device="cpu")
+        load_engine(net, "abc", (96, 64), EngineOptions(precision="int8", device="cpu"))
     with pytest.raises(EngineError, match="3×64×64 for 3 frames at once is kept here"):
-        load_engine(net, "abc", HW, precision="int8", device="cpu", parallel=3)
+        load_engine(net, "abc", HW, EngineOptions(precision="int8", device="cpu", parallel=3))
     with pytest.raises(EngineError, match="no int8 engine of small"):
-        load_engine(net, "other weights", HW, precision="int8", device="cpu")
+        load_engine(net, "other weights", HW, EngineOptions(precision="int8", device="cpu"))
     with pytest.raises(EngineError, match="the eager engine has no int8"):
-        load_engine(net, "abc", HW, name="eager", precision="int8", device="cpu")
+        load_engine(net, "abc", HW, EngineOptions(engine="eager", precision="int8", device="cpu"))
     with pytest.raises(EngineError, match="--calibrate"):
-        int8_backend(net, None, store).compile()
+        int8_builder(net, None, store).compile()
 
 
 def test_a_processor_without_int8_is_told(
@@ -254,7 +256,7 @@ def test_a_processor_without_int8_is_told(
 ) -> None:
     monkeypatch.setattr("stream_cam.engine.openvino.openvino_capabilities", lambda core: ["FP32"])
     with pytest.raises(EngineError, match=r"no 8-bit integer arithmetic.*--precision fp32"):
-        int8_backend(net, None, store)
+        int8_builder(net, None, store)
 
 
 def test_engines_for_one_frame_and_for_several_are_quantised_once(
@@ -268,15 +270,15 @@ def test_engines_for_one_frame_and_for_several_are_quantised_once(
         return control(self, *arguments)
 
     monkeypatch.setattr(NncfQuantizer, "_with_accuracy_control", counted)
-    store, quantizer = EngineStore(tmp_path), NncfQuantizer(net, calibration)
+    store, quantizers = EngineStore(tmp_path), Quantizers(net, calibration)
     paths = [
-        load_or_build(int8_backend(net, quantizer, store, parallel), store).path
+        load_or_build(int8_builder(net, quantizers, store, parallel), store).path
         for parallel in (1, 2)
     ]
     assert len(calls) == 1
     assert len(set(paths)) == 2
     for path, parallel in zip(paths, (1, 2), strict=True):
-        assert store.path(int8_backend(net, None, store, parallel).key) == path
+        assert store.path(int8_builder(net, None, store, parallel).key) == path
 
 
 def test_an_engine_that_fails_the_gate_is_not_published_and_its_figures_are_said(
@@ -295,7 +297,7 @@ def test_an_engine_that_fails_the_gate_is_not_published_and_its_figures_are_said
         r"in int8 is not the network.*maps' correlation -?0\.\d+, at least 0\.99 is asked for"
     )
     with pytest.raises(EngineError, match=expected) as error:
-        load_or_build(int8_backend(net, NncfQuantizer(net, calibration), store), store)
+        load_or_build(int8_builder(net, Quantizers(net, calibration), store), store)
     assert "give --precision fp32" in str(error.value)
     assert store.entries() == []
 
@@ -306,7 +308,7 @@ def test_a_network_that_stays_in_float_is_no_int8_engine(
     monkeypatch.setattr(NncfQuantizer, "_with_accuracy_control", lambda _, model, on_stage: model)
     store = EngineStore(tmp_path)
     with pytest.raises(EngineError, match=r"small cannot be int8.*give --precision fp32"):
-        load_or_build(int8_backend(net, NncfQuantizer(net, calibration), store), store)
+        load_or_build(int8_builder(net, Quantizers(net, calibration), store), store)
     assert store.entries() == []
 
 
@@ -333,7 +335,7 @@ def test_what_nncf_cannot_do_is_one_line(
     monkeypatch.setattr(NncfQuantizer, "_with_accuracy_control", fails)
     store = EngineStore(tmp_path)
     with pytest.raises(EngineError) as error:
-        load_or_build(int8_backend(net, NncfQuantizer(net, calibration), store), store)
+        load_or_build(int8_builder(net, Quantizers(net, calibration), store), store)
     assert str(error.value) == (
         "NNCF cannot quantise small (unknown operation); give --precision fp32"
     )
@@ -351,13 +353,13 @@ def test_without_nncf_one_line_says_what_to_install(
 
 
 def test_the_metric_is_the_distance_to_the_gate(net: CamNet, calibration: Calibration) -> None:
-    eager = load_engine(net, "abc", HW, name="eager", device="cpu")
+    eager = load_engine(net, "abc", HW, EngineOptions("eager", "cpu"))
     comparison = Comparison(net, (1, 3, *HW), calibration.validating)
     assert len(comparison) == len(calibration.validating) + N_DRAWN + N_RANDOM
     perfect = comparison.figures(eager)
-    assert quantize._within(perfect) == pytest.approx(GateMetric.best)
-    assert quantize._within(replace(perfect, cam_correlation=0.98)) == pytest.approx(-0.01)
-    assert quantize._within(replace(perfect, top1_agreement=0.5)) == pytest.approx(-0.48)
+    assert quantize._gate_margin(perfect) == pytest.approx(GateMetric.best)
+    assert quantize._gate_margin(replace(perfect, cam_correlation=0.98)) == pytest.approx(-0.01)
+    assert quantize._gate_margin(replace(perfect, top1_agreement=0.5)) == pytest.approx(-0.48)
     assert comparison.figures(eager, [0, 3]).top1_agreement == 1.0
 
 
@@ -383,10 +385,10 @@ def test_the_demo_model_survives_int8(tmp_path: Path) -> None:
     source = open_source("demo://shapes?size=192x128&fps=10&seconds=8&seed=7")
     calibration = read_calibration(source, weights, "stretch", side, ignore_progress)
     store = EngineStore(tmp_path)
-    quantizer = NncfQuantizer(net, calibration)
-    prepared = load_or_build(int8_backend(net, quantizer, store, hw=(side, side)), store)
+    quantizers = Quantizers(net, calibration)
+    prepared = load_or_build(int8_builder(net, quantizers, store, hw=(side, side)), store)
     figures = prepared.manifest.verification
     assert figures.cam_correlation >= 0.99
     assert figures.top1_agreement >= 0.98
-    full = load_or_build(OpenVinoBackend(net, "abc", (side, side)), store)
+    full = load_or_build(OpenVinoBuilder(EngineRequest(net, "abc", (side, side))), store)
     assert prepared.manifest.size_bytes < 0.7 * full.manifest.size_bytes

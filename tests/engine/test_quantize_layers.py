@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from stream_cam.engine import quantize_layers
 from stream_cam.engine.base import ignore_progress
-from stream_cam.engine.calibration import read_calibration
+from stream_cam.engine.calibration import Calibration, read_calibration
 from stream_cam.engine.int8_net import (
     Int8Convolution,
     into_int8,
@@ -21,7 +21,7 @@ from stream_cam.engine.int8_net import (
     quantizable,
     weight_scales,
 )
-from stream_cam.engine.quantize import Calibration, Quantizers
+from stream_cam.engine.quantize import Quantizers
 from stream_cam.engine.quantize_layers import LayerQuantizer
 from stream_cam.engine.typed_net import TypedNet
 from stream_cam.engine.verify import GATES, Comparison
@@ -203,12 +203,12 @@ def test_frames_and_settings_are_its_identity(net: CamNet, calibration: Calibrat
     brighter = replace(calibration, validating=(first + 1e-6, *others))
     swapped = Calibration(calibration.validating, calibration.calibrating)
     found = [
-        str(Quantizers(net, frames).layers.identity) for frames in (calibration, brighter, swapped)
+        str(LayerQuantizer(net, frames).identity) for frames in (calibration, brighter, swapped)
     ]
     assert len(set(found)) == 3
     assert "'frames': '12+12'" in found[0]
     quantizers = Quantizers(net, calibration)
-    assert quantizers.layers is quantizers.layers
+    assert quantizers.get(LayerQuantizer) is quantizers.get(LayerQuantizer)
 
 
 def test_the_demo_model_survives_int8() -> None:

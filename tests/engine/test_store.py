@@ -24,7 +24,7 @@ import pytest
 import torch
 from filelock import FileLock
 from support import toy_engine
-from support.toy_engine import KEY, ToyBackend, toy_blob, with_version
+from support.toy_engine import KEY, ToyBuilder, toy_blob, with_version
 from torch import Tensor
 
 from stream_cam.engine import inventory, store
@@ -234,39 +234,39 @@ def test_damage_is_told_in_one_line_and_mended(
     what: str, engines: EngineStore, caplog: pytest.LogCaptureFixture
 ) -> None:
     name, damage, expected = DAMAGE[what]
-    path = load_or_build(ToyBackend(), engines).path
+    path = load_or_build(ToyBuilder(), engines).path
     assert path is not None
     damage(path / name)
-    backend = ToyBackend()
-    assert load_or_build(backend, engines).built
-    assert backend.n_revived == 0
+    builder = ToyBuilder()
+    assert load_or_build(builder, engines).built
+    assert builder.n_deserialized == 0
     (line,) = caplog.messages
     assert line.startswith(f"a kept engine is rebuilt: {path.name} is damaged")
     assert expected in line
-    assert not load_or_build(ToyBackend(), engines).built
+    assert not load_or_build(ToyBuilder(), engines).built
 
 
 def test_what_missed_its_gate_is_not_built_at_every_start(engines: EngineStore) -> None:
     def spoilt(logits: Tensor, features: Tensor) -> None:
         logits.mul_(2)
 
-    backend = ToyBackend(change=spoilt)
+    builder = ToyBuilder(change=spoilt)
     for _ in range(3):
         with pytest.raises(GateError, match="logits' difference"):
-            load_or_build(backend, engines)
-    assert backend.n_compiled == 1
+            load_or_build(builder, engines)
+    assert builder.n_compiled == 1
     with pytest.raises(GateError, match="found before; `stream-cam build --force` tries it again"):
-        load_or_build(ToyBackend(), engines)
+        load_or_build(ToyBuilder(), engines)
     other = replace(KEY, precision="fp16")
-    assert load_or_build(ToyBackend(other), engines).built
+    assert load_or_build(ToyBuilder(other), engines).built
     # Mended, by a newer library under the same name say: built anew when asked for, then taken.
-    assert load_or_build(ToyBackend(), engines, force=True).built
-    assert not load_or_build(ToyBackend(), engines).built
+    assert load_or_build(ToyBuilder(), engines, force=True).built
+    assert not load_or_build(ToyBuilder(), engines).built
     # Forgotten by prune.
     with pytest.raises(GateError):
-        load_or_build(ToyBackend(with_version("2.0"), change=spoilt), engines)
+        load_or_build(ToyBuilder(with_version("2.0"), change=spoilt), engines)
     prune(engines, list_engines(engines, machine), machine)
-    assert load_or_build(ToyBackend(with_version("2.0")), engines).built
+    assert load_or_build(ToyBuilder(with_version("2.0")), engines).built
 
 
 def test_a_refusal_that_cannot_be_read_is_none(engines: EngineStore) -> None:
@@ -340,7 +340,7 @@ def test_a_builder_killed_while_compiling_leaves_the_way_free(
     assert builder.heard() == "compile"
     builder.kill()
     assert engines.read(KEY) is None
-    assert load_or_build(ToyBackend(), engines).built
+    assert load_or_build(ToyBuilder(), engines).built
     assert engines.read(KEY) is not None
 
 
@@ -359,9 +359,9 @@ def test_a_builder_killed_while_publishing_publishes_nothing(
     assert len(left_overs(engines)) == (2 if moment == "replace" else 1)
     with engines.building(KEY):  # before it builds: on a full disk it needs the room
         assert left_overs(engines) == []
-    assert load_or_build(ToyBackend(), engines).built
+    assert load_or_build(ToyBuilder(), engines).built
     assert left_overs(engines) == []
-    assert not load_or_build(ToyBackend(), engines).built
+    assert not load_or_build(ToyBuilder(), engines).built
 
 
 def test_left_overs_of_a_builder_at_work_stay(engines: EngineStore) -> None:
@@ -400,13 +400,13 @@ def test_what_ends_a_build_leaves_nothing(engines: EngineStore) -> None:
     def interrupted(*_: Any) -> Any:
         raise KeyboardInterrupt
 
-    backend = ToyBackend()
-    backend.compile = interrupted  # type: ignore[method-assign, assignment]
+    builder = ToyBuilder()
+    builder.compile = interrupted  # type: ignore[method-assign, assignment]
     with pytest.raises(KeyboardInterrupt):
-        load_or_build(backend, engines)
+        load_or_build(builder, engines)
     assert engines.entries() == []
     assert left_overs(engines) == []
-    assert load_or_build(ToyBackend(), engines).built
+    assert load_or_build(ToyBuilder(), engines).built
 
 
 # Folders that do not take it.
@@ -433,7 +433,7 @@ def obstacles(tmp_path: Path) -> Path:
 def test_a_folder_that_may_not_be_written_to_costs_one_warning(
     place: str, obstacles: Path, unprivileged: None, caplog: pytest.LogCaptureFixture
 ) -> None:
-    prepared = load_or_build(ToyBackend(), EngineStore(obstacles / place))
+    prepared = load_or_build(ToyBuilder(), EngineStore(obstacles / place))
     assert prepared.built
     assert prepared.path is None
     (line,) = caplog.messages
@@ -443,15 +443,15 @@ def test_a_folder_that_may_not_be_written_to_costs_one_warning(
 def test_a_good_engine_in_a_read_only_folder_is_taken(
     engines: EngineStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    load_or_build(ToyBackend(), engines)
+    load_or_build(ToyBuilder(), engines)
 
     def no_lock(*_: Any, **__: Any) -> None:
         raise OSError(errno.EROFS, "Read-only file system")
 
     monkeypatch.setattr(FileLock, "acquire", no_lock)
-    backend = ToyBackend()
-    assert not load_or_build(backend, engines).built
-    assert backend.n_compiled == 0
+    builder = ToyBuilder()
+    assert not load_or_build(builder, engines).built
+    assert builder.n_compiled == 0
 
 
 @pytest.mark.parametrize("failing", ["_write_synced", "sync_folder"])
@@ -466,13 +466,13 @@ def test_a_full_disk_costs_one_warning(
 
     with monkeypatch.context() as patched:
         patched.setattr(store, failing, full)
-        prepared = load_or_build(ToyBackend(), engines)
+        prepared = load_or_build(ToyBuilder(), engines)
     assert prepared.path is None
     (line,) = caplog.messages
     assert "No space left on device" in line
     assert engines.entries() == []
     assert left_overs(engines) == []
-    assert load_or_build(ToyBackend(), engines).path is not None
+    assert load_or_build(ToyBuilder(), engines).path is not None
 
 
 def test_a_disk_that_is_really_full(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -482,7 +482,7 @@ def test_a_disk_that_is_really_full(tmp_path: Path, caplog: pytest.LogCaptureFix
     if os.geteuid() != 0 or subprocess.run(mount, capture_output=True).returncode != 0:
         pytest.skip("only root may mount a small disk")
     try:
-        backend = ToyBackend()
+        builder = ToyBuilder()
         engines = EngineStore(folder)
         with engines.building(KEY) as locked:
             assert locked
@@ -490,7 +490,7 @@ def test_a_disk_that_is_really_full(tmp_path: Path, caplog: pytest.LogCaptureFix
             assert engines.publish(blob, manifest_of(blob)) is None
         assert "No space left on device" in caplog.text
         assert [path.name for path in folder.iterdir()] == [f".{engines.path(KEY).name}.lock"]
-        assert load_or_build(backend, engines).path is not None
+        assert load_or_build(builder, engines).path is not None
     finally:
         subprocess.run(["umount", str(folder)], check=True)
 
@@ -499,11 +499,11 @@ def test_a_disk_that_is_really_full(tmp_path: Path, caplog: pytest.LogCaptureFix
 
 
 def test_second_start_builds_nothing(engines: EngineStore) -> None:
-    first, second = ToyBackend(), ToyBackend()
+    first, second = ToyBuilder(), ToyBuilder()
     assert load_or_build(first, engines).built
     prepared = load_or_build(second, engines)
     assert not prepared.built
-    assert (first.n_compiled, second.n_compiled, second.n_revived) == (1, 0, 1)
+    assert (first.n_compiled, second.n_compiled, second.n_deserialized) == (1, 0, 1)
     assert prepared.manifest.latency_p50_ms > 0
     assert load_or_build(second, engines, force=True).built
 
@@ -512,7 +512,7 @@ def test_an_engine_that_the_backend_does_not_take_is_rebuilt(
     engines: EngineStore, caplog: pytest.LogCaptureFixture
 ) -> None:
     kept(engines, blob=b"whole, but of an unknown kind")
-    assert load_or_build(ToyBackend(), engines).built
+    assert load_or_build(ToyBuilder(), engines).built
     assert "not my blob" in caplog.text
 
 
@@ -521,12 +521,12 @@ def test_what_cannot_be_built_anew_says_why_the_kept_one_is_not_taken(
 ) -> None:
     """An int8 engine, in a run, which has no frames to quantise with."""
     path = kept(engines, blob=b"whole, but of an unknown kind")
-    backend = ToyBackend()
-    backend.can_build = False
+    builder = ToyBuilder()
+    builder.can_build = False
     stages: list[str] = []
     with pytest.raises(EngineError, match=r"without frames no other is built.*not my blob"):
-        load_or_build(backend, engines, on_stage=stages.append)
-    assert backend.n_compiled == 0
+        load_or_build(builder, engines, on_stage=stages.append)
+    assert builder.n_compiled == 0
     assert stages == []
     assert caplog.messages == []
     assert engines.entries() == [path]
@@ -538,18 +538,18 @@ def test_a_gpu_that_fails_while_building_says_what_to_do(
     def fails(*_: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB\nand more")
 
-    monkeypatch.setattr(ToyBackend, "compile", fails)
+    monkeypatch.setattr(ToyBuilder, "compile", fails)
     with pytest.raises(EngineError, match=r"\(CUDA out of memory.*\): free its memory, or give"):
-        load_or_build(ToyBackend(), engines)
+        load_or_build(ToyBuilder(), engines)
     assert engines.entries() == []
 
 
 def test_an_outdated_engine_is_told_and_built_anew(
     engines: EngineStore, caplog: pytest.LogCaptureFixture
 ) -> None:
-    load_or_build(ToyBackend(), engines)
-    backend = ToyBackend(with_version("1.1"))
-    assert load_or_build(backend, engines).built
+    load_or_build(ToyBuilder(), engines)
+    builder = ToyBuilder(with_version("1.1"))
+    assert load_or_build(builder, engines).built
     (line,) = caplog.messages
     assert "outdated" in line
     assert "toy 1.0 (here 1.1)" in line

@@ -20,9 +20,9 @@ from support.networks import untrained
 from torch import Tensor
 
 from stream_cam.engine import tensorrt_convert
-from stream_cam.engine.base import Batch
 from stream_cam.engine.int8_net import into_int8, quantizable
 from stream_cam.engine.machine import TensorRt, installed_tensorrt
+from stream_cam.engine.options import Batch
 from stream_cam.engine.tensorrt_log import tensorrt_log
 from stream_cam.engine.typed_net import TypedNet
 from stream_cam.errors import EngineError

@@ -17,14 +17,17 @@ from support.toy_engine import toy_net
 from torch import Tensor
 
 from stream_cam.engine import tensorrt
-from stream_cam.engine.base import Batch, EngineInfo
+from stream_cam.engine.backends import machines_for
+from stream_cam.engine.base import EngineInfo
+from stream_cam.engine.builder import EngineRequest
+from stream_cam.engine.calibration import Calibration
 from stream_cam.engine.int8_net import Int8Convolution, into_int8
-from stream_cam.engine.machine import TensorRt, machines_for
+from stream_cam.engine.machine import TensorRt
 from stream_cam.engine.manifest import Figures, Manifest
-from stream_cam.engine.quantize import Calibration
-from stream_cam.engine.quantize_layers import LayerQuantizer
+from stream_cam.engine.options import Batch
+from stream_cam.engine.quantize import Quantizers
 from stream_cam.engine.store import EngineStore
-from stream_cam.engine.tensorrt import TensorRtBackend
+from stream_cam.engine.tensorrt import TensorRtBuilder
 from stream_cam.engine.tensorrt_runtime import TensorRtSession, _shapes, pack, unpack
 from stream_cam.engine.typed_net import TypedNet
 from stream_cam.errors import EngineError
@@ -217,7 +220,10 @@ def test_the_key_holds_all_that_matters(monkeypatch: pytest.MonkeyPatch) -> None
     def digest(**options: Any) -> str:
         fingerprint = options.pop("fingerprint", "abc")
         input_hw = options.pop("input_hw", (64, 64))
-        return TensorRtBackend(toy_net(), fingerprint, input_hw, **options).key.digest()
+        options = {"device": "cuda:0", "precision": "fp16", **options}
+        return TensorRtBuilder(
+            EngineRequest(toy_net(), fingerprint, input_hw, **options)
+        ).key.digest()
 
     digests = [
         digest(),
@@ -235,8 +241,6 @@ def test_the_key_holds_all_that_matters(monkeypatch: pytest.MonkeyPatch) -> None
             parts[name] = value
     assert len(set(digests)) == len(digests) == 13
     assert digest() == digests[0]
-    with pytest.raises(EngineError, match="tensorrt engine has no bf16"):
-        digest(precision="bf16")
 
 
 def test_without_tensorrt_or_a_gpu_there_is_no_machine_for_it(
@@ -339,47 +343,48 @@ class Flavour(TensorRt):
 
 
 @pytest.fixture(params=[False, True], ids=["tensorrt", "tensorrt_rtx"])
-def backend(
+def builder(
     request: pytest.FixtureRequest, library: Library, monkeypatch: pytest.MonkeyPatch
-) -> TensorRtBackend:
+) -> TensorRtBuilder:
     flavour = Flavour(library.__name__, "torch-tensorrt")
     monkeypatch.setattr(Flavour, "rtx", request.param)
     monkeypatch.setattr(tensorrt, "installed_tensorrt", lambda: flavour)
     monkeypatch.setattr(tensorrt, "gpu_hardware", lambda device: {})
     monkeypatch.setattr(tensorrt, "convert", lambda *_, **options: b"engine")
-    return TensorRtBackend(toy_net(), "abc", (8, 8), device="cpu", batch=Batch(1, 2, 4))
+    wanted = EngineRequest(toy_net(), "abc", (8, 8), "cpu", "fp16", batch=Batch(1, 2, 4))
+    return TensorRtBuilder(wanted)
 
 
-def test_a_new_engine_and_its_revival(backend: TensorRtBackend, library: Library) -> None:
-    engine, blob = backend.compile()
+def test_a_new_engine_and_its_revival(builder: TensorRtBuilder, library: Library) -> None:
+    engine, blob = builder.compile()
     assert engine.info == INFO
     assert unpack(blob) == (b"engine", b"kernels" if Flavour.rtx else b"")
     if Flavour.rtx:
         # Its kernels are compiled by a call with each number of frames.
         shapes = [call[2][0] for call in library.contexts[0].calls if call[0] == "shape"]
         assert shapes == [1, 2, 4]
-    assert backend.deserialize(blob).info == INFO
+    assert builder.deserialize(blob).info == INFO
     assert library.taken_kernels == ([b"kernels"] if Flavour.rtx else [])
     engine.session()(*buffers())
     assert library.contexts[-1].calls[-1] == ("execute", STREAM)
 
 
 def test_an_engine_that_does_not_fit_the_gpu_is_refused_with_the_reason(
-    backend: TensorRtBackend,
+    builder: TensorRtBuilder,
 ) -> None:
     with pytest.raises(EngineError, match=r"this GPU \(made for another GPU\)$"):
-        backend.deserialize(pack(b"foreign", b""))
+        builder.deserialize(pack(b"foreign", b""))
 
 
-def test_no_memory_for_a_session_is_an_error(backend: TensorRtBackend, library: Library) -> None:
-    engine = backend.deserialize(pack(b"engine", b""))
+def test_no_memory_for_a_session_is_an_error(builder: TensorRtBuilder, library: Library) -> None:
+    engine = builder.deserialize(pack(b"engine", b""))
     library.context_of = lambda: None
     with pytest.raises(EngineError, match="smaller --batch"):
         engine.session()
 
 
 def test_rtx_is_tried_for_this_gpu_and_then_for_all(
-    backend: TensorRtBackend, monkeypatch: pytest.MonkeyPatch
+    builder: TensorRtBuilder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tried: list[bool] = []
 
@@ -391,11 +396,11 @@ def test_rtx_is_tried_for_this_gpu_and_then_for_all(
 
     monkeypatch.setattr(tensorrt, "convert", convert)
     if Flavour.rtx:
-        backend.compile()
+        builder.compile()
         assert tried == [True, False]
     else:
         with pytest.raises(EngineError, match="does not build"):
-            backend.compile()
+            builder.compile()
         assert tried == [True]
 
 
@@ -404,30 +409,29 @@ def calibration() -> Calibration:
     return Calibration(tuple(frames[:12]), tuple(frames[12:]))
 
 
-def int8_backend(store: EngineStore, quantizer: LayerQuantizer | None) -> TensorRtBackend:
-    return TensorRtBackend(
+def int8_builder(store: EngineStore, quantizers: Quantizers | None) -> TensorRtBuilder:
+    request = EngineRequest(
         *(toy_net(), "abc", (64, 64)),
-        device="cpu",
         precision="int8",
         batch=Batch(1, 2, 4),
-        quantizer=quantizer,
-        store=store,
+        quantizers=quantizers,
     )
+    return TensorRtBuilder(request, store)
 
 
 def test_int8_is_built_from_frames_and_found_again_without_them(
-    backend: TensorRtBackend, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    builder: TensorRtBuilder, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     store = EngineStore(tmp_path)
-    quantizer = LayerQuantizer(toy_net(), calibration())
+    quantizers = Quantizers(toy_net(), calibration())
     if Flavour.rtx:
         with pytest.raises(EngineError, match=r"no convolutions in int8.*--precision fp16, or pip"):
-            int8_backend(store, quantizer)
+            int8_builder(store, quantizers)
         return
     with pytest.raises(
         EngineError, match=r"for 1\.\.2\.\.4 frames at once .*--batch 1\.\.2\.\.4 --prec"
     ):
-        int8_backend(store, None)
+        int8_builder(store, None)
     converted: list[TypedNet] = []
 
     def convert(typed: TypedNet, *_: Any, **options: Any) -> bytes:
@@ -435,7 +439,7 @@ def test_int8_is_built_from_frames_and_found_again_without_them(
         return b"engine"
 
     monkeypatch.setattr(tensorrt, "convert", convert)
-    new = int8_backend(store, quantizer)
+    new = int8_builder(store, quantizers)
     assert new.key.calibration["frames"] == "12+12"
     assert torch.equal(torch.cat(new.frames), torch.cat(calibration().validating))
     stages: list[str] = []
@@ -453,7 +457,7 @@ def test_int8_is_built_from_frames_and_found_again_without_them(
         new.key, 1.0, 1, 1.0, Figures(0.0, 0.0, 1.0, 0.0, 1.0), len(blob), sha256(blob).hexdigest()
     )
     store.publish(blob, manifest)
-    found = int8_backend(store, None)
+    found = int8_builder(store, None)
     assert found.key == new.key
     assert found.deserialize(blob).info == engine.info
     with pytest.raises(EngineError, match="built from frames"):
@@ -461,15 +465,15 @@ def test_int8_is_built_from_frames_and_found_again_without_them(
 
 
 def test_what_cannot_be_built_says_what_else_to_take(
-    backend: TensorRtBackend, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    builder: TensorRtBuilder, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     def convert(*_: Any, **options: Any) -> bytes:
         raise EngineError("TensorRT cannot build it (why)")
 
     monkeypatch.setattr(tensorrt, "convert", convert)
     with pytest.raises(EngineError, match=r"it \(why\): give --engine inductor$"):
-        backend.compile()
+        builder.compile()
     if not Flavour.rtx:
-        quantizer = LayerQuantizer(toy_net(), calibration())
+        quantizers = Quantizers(toy_net(), calibration())
         with pytest.raises(EngineError, match=r"it \(why\): give --precision auto$"):
-            int8_backend(EngineStore(tmp_path), quantizer).compile()
+            int8_builder(EngineStore(tmp_path), quantizers).compile()

@@ -10,12 +10,13 @@ from pathlib import Path
 import pytest
 import torch
 from support.networks import untrained
-from support.toy_engine import KEY, Change, ToyBackend, ToyEngine, toy_net
+from support.toy_engine import KEY, Change, ToyBuilder, ToyEngine, toy_net
 from torch import Tensor
 
-from stream_cam.engine.base import Batch
+from stream_cam.engine.builder import EngineRequest
 from stream_cam.engine.manifest import Figures
-from stream_cam.engine.openvino import OpenVinoBackend
+from stream_cam.engine.openvino import OpenVinoBuilder
+from stream_cam.engine.options import Batch
 from stream_cam.engine.prepare import load_or_build
 from stream_cam.engine.store import EngineStore
 from stream_cam.engine.verify import GATES, N_DRAWN, N_RANDOM, compare, verify
@@ -139,9 +140,9 @@ def test_broken_engines_fail_every_gate(change: Change, precision: str) -> None:
 
 def test_an_engine_that_fails_is_not_kept(tmp_path: Path) -> None:
     engines = EngineStore(tmp_path)
-    backend = ToyBackend(change=louder_features(0.01))
+    builder = ToyBuilder(change=louder_features(0.01))
     with pytest.raises(EngineError, match="it is not used"):
-        load_or_build(backend, engines)
+        load_or_build(builder, engines)
     assert engines.read(KEY) is None
     assert engines.entries() == []
 
@@ -202,7 +203,7 @@ def test_frames_that_an_engine_leaves_unwritten_fail() -> None:
 def test_openvino_passes_and_its_figures_are_kept(tmp_path: Path) -> None:
     net = CamNet.from_module(untrained("resnet18", 13), name="resnet18", probe_hw=(64, 64))
     engines = EngineStore(tmp_path)
-    prepared = load_or_build(OpenVinoBackend(net, "abc", (64, 64)), engines)
+    prepared = load_or_build(OpenVinoBuilder(EngineRequest(net, "abc", (64, 64))), engines)
     assert prepared.built
     found = engines.read(prepared.manifest.key)
     assert found is not None

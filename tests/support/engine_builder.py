@@ -27,7 +27,7 @@ def say_and_wait(word: str) -> None:
     sys.stdin.readline()
 
 
-class WaitingBackend(toy_engine.ToyBackend):
+class WaitingBuilder(toy_engine.ToyBuilder):
     def compile(self, on_stage: OnStage = ignore_progress) -> tuple[Engine, bytes]:
         say_and_wait("compile")
         return super().compile(on_stage)
@@ -61,9 +61,9 @@ def build(folder: str, stop: str, pipes: str) -> None:
     sys.stdin = os.fdopen(os.open(f"{pipes}/in", os.O_RDONLY))
     if stop != "compile":
         stop_in_publication(stop)
-    backend = WaitingBackend() if stop == "compile" else toy_engine.ToyBackend()
+    builder = WaitingBuilder() if stop == "compile" else toy_engine.ToyBuilder()
     say_and_wait(str(os.getpid()))
-    prepared = load_or_build(backend, store.EngineStore(Path(folder)), force=stop == "replace")
+    prepared = load_or_build(builder, store.EngineStore(Path(folder)), force=stop == "replace")
     print("built" if prepared.built else "taken", flush=True)
 
 

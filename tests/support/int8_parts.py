@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from stream_cam.engine.quantize import Calibration
+from stream_cam.engine.calibration import Calibration
 from stream_cam.model.camnet import CamNet
 
 HW = (64, 64)

@@ -1,4 +1,4 @@
-"""A backend that builds in no time, for a network that runs in no time."""
+"""A builder that needs no time, for a network that runs in no time."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ class ToyEngine:
                 self._change(logits, features)
 
 
-class ToyBackend:
+class ToyBuilder:
     """Counts what it builds; its blob says which network it is of."""
 
     def __init__(
@@ -84,7 +84,7 @@ class ToyBackend:
         self.frames: tuple[Tensor, ...] = ()
         self.change = change
         self.n_compiled = 0
-        self.n_revived = 0
+        self.n_deserialized = 0
 
     def compile(self, on_stage: OnStage = ignore_progress) -> tuple[Engine, bytes]:
         self.n_compiled += 1
@@ -92,7 +92,7 @@ class ToyBackend:
         return engine, toy_blob(self.key)
 
     def deserialize(self, blob: bytes) -> Engine:
-        self.n_revived += 1
+        self.n_deserialized += 1
         if blob != toy_blob(self.key):
             raise EngineError("not my blob")
         return ToyEngine(self.net, None, self.key.precision)
