@@ -36,7 +36,7 @@ def place(tmp_path: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty folder with the weights, an empty store in it, one engine to build."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("STREAM_CAM_ENGINES", str(tmp_path / "engines"))
-    for user in ("processor", "session"):  # of `build`, and of `run`
+    for user in ("host", "pipeline.session"):  # of `build`, and of `run`
         monkeypatch.setattr(f"stream_cam.{user}.parallel_choices", lambda: (1,))
     (tmp_path / "tiny.safetensors").symlink_to(tiny)
     return tmp_path
