@@ -5,8 +5,9 @@
 One launch of one program: it reads the logits once (4 KB of ResNet18's) and writes a few dozen
 numbers. Fused are softmax, the best five, the choice of the classes and the hold on the shown one
 (the state machine of `steady.SteadyMaps`): apart they would be about twenty launches of a
-microsecond each, and the host would have to wait to know which map to draw. What may change from
-frame to frame, the time included, is read on the device. Nothing here is measured on a GPU yet.
+microsecond each, and the host would have to wait to know which map to draw. Everything that may
+change from frame to frame, such as the time, is read on the device. Nothing here is measured on a
+GPU yet.
 """
 
 # Triton has no types.
@@ -36,9 +37,9 @@ class FrameTiming(IntEnum):
     GAP = 3
     """Frames this far apart are of two scenes."""
     FORGET_CLASS = 4
-    """1: what was held before is not of this run of frames."""
+    """1: the class held before belongs to another run of frames."""
     FORGET_MAPS = 5
-    """1: what was kept before, of whichever class, is of another place."""
+    """1: the maps kept before, of all classes, belong to another place."""
 
 
 _NOW, _HOLD, _GAP = (
@@ -102,7 +103,7 @@ def _classes_kernel(
     index = tl.arange(0, BLOCK)
     is_class = index < n_classes
     logits = tl.load(logits_ptr + index, mask=is_class, other=float("-inf"))
-    logits = tl.where(logits == logits, logits, float("-inf"))  # what is no number is never best
+    logits = tl.where(logits == logits, logits, float("-inf"))  # NaN is never best
     share = tl.where(is_class, tl.exp(logits - tl.max(logits, axis=0)), 0.0)
     total = tl.sum(share, axis=0)
     free = is_class

@@ -125,7 +125,8 @@ def class_maps(
         classes: (N, n_targets) int32 or int64, contiguous.
         scaled: receives the maps scaled to 0..1, (N, n_targets, h, w) float32, contiguous.
         cams: receives the raw maps, as `scaled`; None: they are not kept.
-        ranges: (N, n_targets, 2) float32: what becomes 0 and 1; None: each map's own range.
+        ranges: (N, n_targets, 2) float32: the values that become 0 and 1; None: each map's own
+            range.
         relu: negative values count as 0 first, in the maps and in `ranges`.
     """
     if features.ndim != 4 or features.dtype not in _FLOATS:

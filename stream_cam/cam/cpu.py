@@ -34,7 +34,7 @@ def scale_cam(
 
     Args:
         relu: negative values count as 0 first, in the map and in `cold_hot`.
-        cold_hot: the values that become 0 and 1, what lies beyond is clipped; default: the map's
+        cold_hot: the values that become 0 and 1, values beyond are clipped; default: the map's
             minimum and maximum.
     """
     finite = np.isfinite(cam)
@@ -92,7 +92,7 @@ class CpuPreprocessor:
             frame_bgr: (H, W, 3) uint8 of the plan's frame size.
             out: (3, h, w) float32, contiguous, receives normalised RGB.
         """
-        # Torch warns of what may not be written to, though it only reads it.
+        # Torch warns about a read-only array, though it only reads it.
         own = np.require(frame_bgr, requirements=("C", "W"))
         pixels = torch.from_numpy(own).permute(2, 0, 1)[None]
         if self.plan.resized_hw != self.plan.frame_hw:
@@ -168,7 +168,7 @@ class CpuOverlay:
             frame_bgr: (H, W, 3) uint8.
             scaled: (h, w) float32 in 0..1.
             out: (H, W, 3) uint8 to write to; may be the frame itself. Default: a new array.
-            opacity: what alpha is multiplied by, 0..1.
+            opacity: factor of alpha, 0..1.
         """
         frame_bgr = np.ascontiguousarray(frame_bgr)
         if out is None:

@@ -15,11 +15,12 @@ NATIVE_MAX_ASPECT = 4.0
 
 
 _SIDES = (32, 4096)
-"""Of a network's input in pixels, least and most: below it has no map, beyond it no memory."""
+"""Smallest and largest side of a network's input in pixels: smaller has no map, larger no
+memory."""
 
 
 def check_input_size(side_px: int) -> None:
-    """Raises UsageError for what cannot be the side of an input."""
+    """Raises UsageError for a side that no input can have."""
     least, most = _SIDES
     if not least <= side_px <= most:
         raise UsageError(f"--input-size is a side in pixels from {least} to {most}, got {side_px}")

@@ -75,7 +75,7 @@ def heat_and_step(
     n_map_columns,
     CUBIC: tl.constexpr,
 ):
-    """The heat of columns in a row, and what it grows by a row, in fixed point."""
+    """The heat of columns in a row, and its step from row to row, in fixed point."""
     cells = tl.load(column_cells_ptr + column, mask=column < n_columns, other=-1)
     t = tl.load(column_t_ptr + column, mask=column < n_columns, other=0.0)
     inside = (cells | row_cells) >= 0

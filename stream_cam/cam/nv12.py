@@ -69,7 +69,7 @@ def yuv_from_rgb(matrix: ColorMatrix, *, full_range: bool) -> tuple[Float64Array
 
 
 def rgb_from_yuv(matrix: ColorMatrix, *, full_range: bool) -> tuple[Float64Array, Float64Array]:
-    """The inverse: RGB levels are `m @ yuv + offset`, beyond 0..255 for what no colour is."""
+    """The inverse: RGB levels are `m @ yuv + offset`, beyond 0..255 where YUV is no colour."""
     forward, offset = yuv_from_rgb(matrix, full_range=full_range)
     inverse = np.asarray(np.linalg.inv(forward), np.float64)
     return inverse, -inverse @ offset

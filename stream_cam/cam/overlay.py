@@ -4,7 +4,7 @@
     out        = (keep[heat]·frame + colour[heat]) >> 8        tables: `overlay_plan.overlay_table`
 
 A 1920×1080 frame costs 6.2 MB read and 6.2 MB written, and nothing else of that size: the heatmap
-exists in registers only, a few rows of it. What limits such a kernel is instructions: an H200 has
+exists in registers only, a few rows of it. The limit of such a kernel is instructions: an H200 has
 time for about 41 a pixel while it moves those bytes. Hence:
 
 - Pixels are read and written as 32-bit words, 16 pixels a thread as three 128-bit vectors (4 as
@@ -12,8 +12,8 @@ time for about 41 a pixel while it moves those bytes. Hence:
   rounding half and the colour's product come out of the table.
 - A thread walks down rows. Between two map rows the heat of a column grows by the same step from
   row to row, so the interpolation is done once a column, and then costs one addition a pixel, in
-  fixed point (9.23 bits: exacter than float32). Rows between other map rows begin a new walk; with
-  bicubic upsampling every row does, at about five times the instructions.
+  fixed point (9.23 bits: exacter than float32). Rows between other map rows begin a new
+  interpolation; with bicubic upsampling every row does, at about five times the instructions.
 - Frames whose rows are not aligned to 4 bytes, or whose pixels are not packed, go byte by byte, and
   so do the last columns of those whose width is no multiple.
 
@@ -54,7 +54,7 @@ def _mixed(pixel, heat, table_ptr, CHANNELS: tl.constexpr):
     return mixed
 
 
-# What these are changes with the frame's size, and the code for it takes seconds to compile.
+# These values change with the frame's size, and compiling for each size takes seconds.
 _OF_THE_SIZE = [
     "frame_batch_stride",
     "frame_row_stride",
@@ -317,7 +317,7 @@ def check_overlay(
     out: Tensor,
     channels: int,
 ) -> None:
-    """Raises ValueError if that cannot be drawn; `name` is what the frames are called."""
+    """Raises ValueError if that cannot be drawn; `name` is a name for the frames in messages."""
     n = frames.shape[0] if frames.ndim else 0
     shape = (n, *plan.frame_hw, channels)
     if frames.dtype != torch.uint8 or frames.shape != shape:

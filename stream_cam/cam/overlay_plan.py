@@ -1,4 +1,4 @@
-"""What the overlay kernel reads besides pixels: where a map lies on a frame, and how it colours.
+"""Tables that the overlay kernel reads besides pixels: where a map lies, and its colours.
 
 Both are made once for a frame size and a look, in float64, with the CPU path's formulas.
 """
@@ -48,7 +48,7 @@ class OverlayPlan:
     row_end: Tensor
     """(H,) int32: the first row below that lies between other map rows; bicubic: the next one."""
     row_step: float
-    """What `row_t` grows by from row to row."""
+    """Step of `row_t` from row to row."""
 
 
 def plan_overlay(
@@ -119,7 +119,8 @@ class OverlayPlanNv12:
 
     luma: OverlayPlan
     chroma: OverlayPlan
-    """Of a frame of half the size: the heat of four pixels' middle is the heat of their colour."""
+    """For a frame of half the size: the heat in the middle of four pixels is the heat of their
+    colour."""
 
 
 def plan_overlay_nv12(
@@ -142,7 +143,7 @@ def plan_overlay_nv12(
 
 @dataclass(frozen=True, eq=False)
 class OverlayTable:
-    """What each heat does to a pixel."""
+    """The effect of each heat on a pixel."""
 
     entries: Tensor
     """(512,) int64 on the frames' device, from 256 on for pixels outside the region. From the low
@@ -185,7 +186,7 @@ def overlay_table_nv12(
     """As `overlay_table`, for NV12: a blend of colours is the same blend of their Y, U and V.
 
     Args:
-        matrix, full_range: what the frames are, as their stream says.
+        matrix, full_range: the frames' colour matrix and range, from their stream.
     """
     color = np.append(color_table(colormap), np.zeros((1, 3), np.uint8), axis=0)
     to_yuv, offset = yuv_from_rgb(matrix, full_range=full_range)

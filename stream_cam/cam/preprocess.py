@@ -3,8 +3,8 @@
     out[c, y, x] = (Σ_j Σ_i wy[y, j]·wx[x, i]·frame[y0 + j, x0 + i, c] / 255 − mean[c]) / std[c]
 
 The weights are those of torch's antialiased resize (a triangle, or a cubic, as wide as the
-reduction), made once for a frame size, in float64; what lies beside the frame (`letterbox`) is 0.
-A 1920×1080 frame for a 224×224 input costs 6.2 MB read and 0.3 MB (float16) written. Fused are
+reduction), made once for a frame size, in float64; the area beside the frame (`letterbox`) is 0. A
+1920×1080 frame for a 224×224 input costs 6.2 MB read and 0.3 MB (float16) written. Fused are
 resize, BGR to RGB, scaling and normalisation: apart, each would write and read the picture again.
 
 A thread takes four neighbouring frame pixels at a time, three words whose bytes it can tell apart:
@@ -40,7 +40,7 @@ Interpolation = Literal["bilinear", "bicubic"]
 
 _WEIGHT_BITS = 20
 WEIGHT_SCALE = tl.constexpr(float(1 << _WEIGHT_BITS))
-"""What vertical weights are multiplied by, which are integers."""
+"""Factor of the vertical weights, which are integers."""
 _QUADS = 3
 """Four-pixel pieces that a thread takes at most."""
 _THREADS = 32

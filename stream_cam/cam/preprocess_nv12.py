@@ -5,7 +5,7 @@
 
 The taps are those of `preprocess`: torch's antialiased resize. A 1920×1080 frame for a 224×224
 input costs 3.1 MB read and 0.3 MB (float16) written. The resize comes first and the colours after
-it: what is linear may change places, and then there are 50,000 conversions instead of 2 million.
+it. Linear steps may change places, and this order needs 50,000 conversions instead of 2 million.
 Only clamping is not linear, so colours that RGB does not have (a decoder's overshoot at an edge)
 are averaged before they are clamped.
 
@@ -143,7 +143,7 @@ def _load_four(row_ptr, pixel, end_pixel, STEP: tl.constexpr, ALIGNED: tl.conste
 def color_of(
     matrix: ColorMatrix, *, full_range: bool, device: torch.device | str = "cuda"
 ) -> Tensor:
-    """(3, 4) float32: what makes R, G and B in 0..1 of levels of Y, U, V and 1."""
+    """(3, 4) float32: the matrix from levels of Y, U, V and 1 to R, G and B in 0..1."""
     to_rgb, offset = rgb_from_yuv(matrix, full_range=full_range)
     color = np.concatenate([to_rgb, offset[:, None]], axis=1) / 255.0
     return torch.from_numpy(color.astype(np.float32)).to(device)

@@ -8,10 +8,10 @@ difference between a frame's map x and the filtered one y is
 One program filters one map: it reads 49 numbers of the frame and 51 of the state, a row for each
 class, and writes both; all in float64, as on the CPU, so that both paths draw the same picture. It
 is a launch between the maps' sum and their scaling because the range that they are scaled by is
-filtered too. Further programs forget what is of another scene, of all the classes that this frame
-does not show: frames may come back, in a looped file, to times at which what was kept looks recent.
-That reads the classes' times, 8 KB for a thousand. Frames must pass in their order. Nothing here is
-measured on a GPU yet.
+filtered too. Further programs forget another scene's maps of all classes that this frame does not
+show. Otherwise a looped file could return to times at which an old map looks recent. They read the
+classes' times, 8 KB for a thousand. Frames must pass in their order. Nothing here is measured on a
+GPU yet.
 """
 
 # Triton has no types.
@@ -34,7 +34,7 @@ _NOW, _SMOOTH, _GAP = (
 )
 _FORGET = tl.constexpr(int(FrameTiming.FORGET_MAPS))
 _CLASSES = 256
-"""Whose times one program looks through."""
+"""Classes whose times one program checks."""
 
 
 @triton.jit
@@ -53,7 +53,7 @@ def _difference(new, kept):
 
 @triton.jit
 def _is_kept(seconds, clock_ptr):
-    """Whether what was kept at a time is of this frame's scene; NaN never is."""
+    """Whether a map kept at a time belongs to this frame's scene; NaN never does."""
     forget = tl.load(clock_ptr + _FORGET) != 0.0
     gap = tl.where(forget, -1.0, tl.load(clock_ptr + _GAP))
     return tl.abs(tl.load(clock_ptr + _NOW) - seconds) <= gap
@@ -61,7 +61,7 @@ def _is_kept(seconds, clock_ptr):
 
 @triton.jit
 def _forget(block, classes_ptr, clock_ptr, seconds_ptr, n_targets, n_classes, BLOCK: tl.constexpr):
-    """Of a block of classes those that are not shown; the shown ones have programs of their own."""
+    """The classes of a block that are not shown; the shown ones have their own programs."""
     index = block * BLOCK + tl.arange(0, BLOCK)
     n_classes = tl.where(tl.load(clock_ptr + _SMOOTH) > 0.0, n_classes, 0)
     is_class = index < n_classes
@@ -177,7 +177,7 @@ def smooth_maps(
         seconds: (n_classes,) float64: when each class's state took in a frame; NaN: never, or that
             is forgotten.
         values: (n_classes, 2 + h·w) float64: filtered minimum, maximum and cells.
-        ranges: receives what is drawn as cold and as hot, (1, n_targets, 2) float32.
+        ranges: receives the values drawn as cold and as hot, (1, n_targets, 2) float32.
     """
     _check(cams, classes, clock, seconds, values, ranges)
     n_targets, n_cells = cams.shape[1], cams.shape[2] * cams.shape[3]

@@ -237,7 +237,8 @@ def _time_of(explanation: Explanation) -> float:
 
 
 def _values_of(cam: FloatArray) -> _Values:
-    """Minimum, maximum and cells of a map, (2 + h·w,) float64; what is not finite is NaN."""
+    """Minimum, maximum and cells of a map, (2 + h·w,) float64; NaN for values that are not
+    finite."""
     flat = cam.ravel().astype(np.float64)
     finite = flat[np.isfinite(flat)]
     low, high = (finite.min(), finite.max()) if finite.size else (math.nan, math.nan)

@@ -1,4 +1,4 @@
-"""What a run found, as data: sinks that write predictions, maps and moments instead of pictures."""
+"""Results as data: sinks that write predictions, maps and moments instead of pictures."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def open_results(
     recording: Path | Future[list[Segment]] | None = None,
     audio_lead_seconds: Fraction = Fraction(0),
 ) -> list[Sink]:
-    """The sinks of the results that are asked for; they write nothing before their first frame.
+    """The sinks of the requested results; they write nothing before their first frame.
 
     Args:
         title: the source's name.

@@ -1,4 +1,4 @@
-"""Where a map is hot: the box that people draw around what the network looked at."""
+"""The box around a map's hot region."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from stream_cam.cam.cpu import scale_cam
 from stream_cam.frame import Explanation
 
 _FINE = 16
-"""Points a cell's side is divided into: a box is exact to a sixteenth of a cell."""
+"""Points along a cell's side: a box is exact to a sixteenth of a cell."""
 
 
 def hot_box(

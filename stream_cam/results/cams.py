@@ -12,7 +12,7 @@
                   video its name as it was given
 
 To lay a map back: scale it to 0..1 by its own minimum and maximum, resize it bilinearly to
-`region`'s size, put it at (x0, y0), and cut what lies beyond the frame.
+    `region`'s size, put it at (x0, y0), and cut it at the frame's edges.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _ROW = np.dtype(
 
 
 class CamsSink(Sink):
-    """Writes an `.npz` on closing; until then maps wait on disk, not in memory.
+    """Writes an `.npz` on closing; until then the maps are on disk, not in memory.
 
     Args:
         path: replaced if it is there.

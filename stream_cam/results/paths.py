@@ -1,4 +1,4 @@
-"""Which files the results of a run are."""
+"""The files of a run's results."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from stream_cam.errors import UsageError
 
 
 def result_paths(config: RecordConfig) -> Iterator[tuple[str, Path]]:
-    """The option and the file of each result that is asked for, and what is made before it.
+    """The option and the file of each requested result, and its temporary file.
 
     Raises:
-        UsageError: what it takes to write one is not installed.
+        UsageError: a package that writes one is not installed.
     """
     for name in RESULT_SUFFIXES:
         path = getattr(config, name)
@@ -31,6 +31,6 @@ def result_paths(config: RecordConfig) -> Iterator[tuple[str, Path]]:
 
 
 def part_of(predictions: Path) -> Path | None:
-    """Where rows are until the file can be made of them; None: in the file itself."""
+    """The temporary file of a Parquet file's rows; None for the other formats."""
     is_parquet = predictions.suffix.lower() == ".parquet"
     return predictions.with_suffix(".part.jsonl") if is_parquet else None

@@ -64,8 +64,8 @@ _ROWS_AT_ONCE: Final = 10_000
 class PredictionsSink(Sink):
     """Writes a row a frame; each row is in the file as a whole as soon as it is written.
 
-    Parquet has its index at its end: until it is closed its rows are in `name.part.jsonl`, which
-    is what a kill leaves.
+    A Parquet file has its index at its end. Until it is closed its rows are in `name.part.jsonl`,
+    and they stay there after a kill.
 
     Args:
         path: `.jsonl`, `.csv` or `.parquet`; replaced if it is there.
@@ -86,7 +86,7 @@ class PredictionsSink(Sink):
         as_csv = self._path.suffix.lower() == ".csv"
         try:
             if self._file is None:
-                # Unbuffered: a row is one write, so that a kill leaves whole rows.
+                # Unbuffered: each row is one write, so that a kill leaves whole rows.
                 self._file = self._rows_path.open("wb", buffering=0)
                 if as_csv:
                     self._put(_csv_line(list(_flat(row))))
@@ -96,7 +96,7 @@ class PredictionsSink(Sink):
         return True
 
     def _put(self, row: bytes) -> None:
-        """As a whole or not at all: a disk that is full takes a part of it."""
+        """Writes the whole row or nothing, also on a full disk."""
         assert self._file is not None
         n_written = self._file.write(row) or 0
         if n_written < len(row):
@@ -149,7 +149,7 @@ def _json_line(row: dict[str, Any]) -> bytes:
 
 
 def _flat(row: dict[str, Any]) -> dict[str, Any]:
-    """The row as columns, always the same ones."""
+    """The row as columns, the same ones for each row."""
     lists = ("peak", "box", "top")
     columns = {name: value for name, value in row.items() if name not in lists}
     columns |= dict(zip(("peak_x", "peak_y"), row["peak"], strict=True))

@@ -1,4 +1,4 @@
-"""A contact sheet: the moments worth looking at, in one picture."""
+"""A contact sheet: the best moments in one picture."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class _Moment:
 
 
 class SheetSink(Sink):
-    """Of each time that a class is shown keeps the most certain frame; draws the sheet on closing.
+    """Keeps the most certain frame of each span of a class; draws the sheet on closing.
 
     Each class's best moment comes before a second one of the same class, then the more certain
     before the less; on the sheet they are in order of time.
@@ -82,7 +82,7 @@ class SheetSink(Sink):
         return True
 
     def _settle(self, moment: _Moment) -> None:
-        """The class has changed: this was its moment."""
+        """Keeps the moment of a class that has ended."""
         self._moments = _best_first([*self._moments, moment])[:_MOST_KEPT]
 
     def close(self) -> None:

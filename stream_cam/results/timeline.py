@@ -1,4 +1,4 @@
-"""What a network thought, over time: the leading classes' probabilities as a picture or a page."""
+"""A timeline: the leading classes' probabilities over time, as a picture or a page."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ N_CLASSES: Final = 6
 _COLOURS: Final = ("#3b7ddd", "#e4572e", "#2a9d6f", "#b5179e", "#c98a00", "#5b6770")
 _OTHER: Final = "#c9ced6"
 _N_POINTS: Final = 1000
-"""Points a line is drawn with, at the most: each is the mean of as many frames. What is kept does
-not grow with the video beyond these, but for the moments at which the class changed."""
+"""Most points of a line; each is the mean of the same number of frames. Beyond these, memory grows
+only with the moments at which the class changed."""
 _WIDTH, _HEIGHT = 1200, 360
 _LEFT, _RIGHT, _TOP, _BOTTOM = 56, 16, 56, 64
 _RIBBON = 14
@@ -55,7 +55,7 @@ class _Point:
 
 @dataclass(slots=True)
 class Span:
-    """A time during which one class was shown."""
+    """A span of time with one shown class."""
 
     label: str
     start_seconds: float
@@ -69,13 +69,13 @@ class Span:
 
 @dataclass
 class TimelineSink(Sink):
-    """Draws on closing: a line for each of the six leading classes, and which one was shown.
+    """Draws on closing: a line for each of the six leading classes, and a ribbon of the shown ones.
 
     A class outside of a frame's five best counts as 0 there.
 
     Args:
         path: `.svg`, or `.html` with a list of the moments at which the class changed.
-        title: what was looked at.
+        title: the source's name.
         recording: a video of the same run, or its segments once they are known; moments are links
             into them.
         audio_lead_seconds: how much earlier than the first picture the recording begins.
@@ -162,7 +162,7 @@ class TimelineSink(Sink):
         if place < 0:
             return None
         begin, href = self._films[place]
-        # Rounded down it would be the picture before.
+        # Rounded down it would be the previous picture.
         return f"{href}#t={math.ceil(round(1000 * (seconds - begin), 3)) / 1000:.3f}"
 
     def spans(self) -> list[Span]:
