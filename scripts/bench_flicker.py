@@ -1,4 +1,4 @@
-"""How calm maps become with `--smooth`, and how late they then follow what moves.
+"""How calm maps become with `--smooth`, and how late they then follow moving things.
 
 Three scenes of the demo camera, with the demo model on the CPU, each with and without the filter:
 
@@ -54,7 +54,7 @@ _LONGEST_DELAY_SECONDS = 0.6
 
 @dataclass(frozen=True)
 class Seen:
-    """One frame without its picture: when, what is really in it, and what was said of it."""
+    """One frame without its picture: its time, its true shape, and its explanation."""
 
     seconds: float
     truth: Truth | None

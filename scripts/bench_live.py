@@ -1,4 +1,4 @@
-"""What a live run costs the processor, beyond decoding and explaining; and what waiting costs.
+"""The processor time of a live run beyond decoding and explaining, and the cost of waiting.
 
     python scripts/bench_live.py [--seconds 20] [--size 1280x720] [--json F]
 

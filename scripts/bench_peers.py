@@ -1,8 +1,8 @@
 """stream-cam beside pytorch-grad-cam and torch-cam, and further files through `stream-cam run`.
 
-The first is `stream-cam bench --peers`, which runs a file of drawn scenes as well: it compares a
-run's throughput with what its slowest stage alone allows, and with what the cores allow that all
-stages share. docs/bench.md says how.
+The first part is `stream-cam bench --peers`, which runs a file of drawn scenes as well. It compares
+a run's throughput with its slowest stage alone, and with the rate that the shared cores allow.
+docs/bench.md explains how.
 
     python scripts/bench_peers.py [--samples 200] [--frame 1280x720] [--device cpu] [--video F …]
                                   [--json F]
@@ -28,7 +28,7 @@ def main() -> int:
     try:
         config = BenchConfig(
             batch=(1,),
-            shape=("224x224",),  # what people use ResNet18 with
+            shape=("224x224",),  # the usual input of ResNet18
             device=options.device,
             frame=options.frame,
             peers=True,

@@ -4,10 +4,10 @@
     python scripts/bench_record.py --memory-minutes 60 [--video F]
 
 Both write the same file again as H.264, with the same encoder, preset and quality; FFmpeg does
-nothing to the pictures. "explain alone" is what the network and its preprocessing could do if
-decoding, drawing and encoding cost nothing. The second form annotates a long 720p file, made by
-looping, and prints how much memory the process holds meanwhile; --memory-fps says how many frames a
-second the file has, and so how long that takes.
+nothing to the pictures. "explain alone" is the rate of the network and its preprocessing without
+decoding, drawing and encoding. The second form annotates a long 720p file, made by looping, and
+prints how much memory the process holds meanwhile; --memory-fps says how many frames a second the
+file has, and so how long that takes.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ def _transcode_seconds(video: Path, out: Path) -> float:
 
 
 def memory_of_a_long_run(minutes: float, fps: int, videos: list[Path]) -> dict[str, Any]:
-    """Annotates a looped file in a process of its own; gives and prints what it held."""
+    """Annotates a looped file in its own process; returns and prints the memory of that process."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         short, long = folder / "short.mp4", folder / "long.mp4"
@@ -146,7 +146,7 @@ def memory_of_a_long_run(minutes: float, fps: int, videos: list[Path]) -> dict[s
 
 
 def _rss_mb(pid: int) -> float:
-    """What a process holds; 0 for one that is gone."""
+    """Memory of a process; 0 for one that has ended."""
     try:
         pages = int(Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split()[1])
     except (OSError, IndexError):

@@ -3,8 +3,8 @@
     python scripts/bench_start.py [--model resnet18] [--weights demo] [--precision fp32] [--runs 3]
 
 Each start is a process of its own with a store that was empty before the first one. Two times are
-given: from the start of the process, with the import of PyTorch in it, and from there on, which is
-what a kept engine can save.
+given: from the start of the process, including the import of PyTorch, and from there on. Only the
+second one can be saved by a kept engine.
 """
 
 from __future__ import annotations

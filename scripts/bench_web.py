@@ -1,4 +1,4 @@
-"""How old the pictures are that people see in the browser, and what viewers cost the run.
+"""The age of the pictures that people see in the browser, and the cost of viewers for the run.
 
     python scripts/bench_web.py [--seconds 20] [--json web.json]
 
@@ -7,7 +7,7 @@ that keeps up, are drawn, encoded, sent and decoded by Debian's Chromium, which 
 the pixels of its canvas: a picture's age is from the capture of its frame until its pixels are in
 the canvas. (The screen itself is not seen.) Before that, without a browser: the frames that a video
 recording beside the page gets with no viewer, with twenty, one of whom reads a byte a second, and
-with twenty while others try what they may not (web_crowd.py); and what the process occupies then.
+with twenty while others misuse the page (web_crowd.py); and the memory of the process then.
 """
 
 from __future__ import annotations
@@ -146,8 +146,8 @@ def run(
 def recorded_frames(
     explainer: Explainer, seconds: float, n_viewers: int, *, abuse: bool = False
 ) -> dict[str, Any]:
-    """How many frames a recording gets while so many watch, all but its last five seconds; what the
-    process occupies meanwhile."""
+    """Frames that a recording gets while viewers watch, without its last five seconds; and the
+    memory of the process meanwhile."""
     figures: dict[str, Any] = {}
     memory_mb: list[float] = []
     with tempfile.TemporaryDirectory() as folder:
@@ -189,7 +189,7 @@ def recorded_frames(
 
 
 def _memory_mb() -> float:
-    """What this process occupies."""
+    """Memory of this process."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return round(pages * os.sysconf("SC_PAGESIZE") / 1e6, 1)
 
@@ -227,7 +227,7 @@ def ages_in_chromium(
 
 
 def _offset_ms(tab: Any) -> float:
-    """What the page's clock is behind the monotonic clock by; the quickest of many questions."""
+    """How far the page's clock is behind the monotonic clock, by the quickest of many requests."""
     best = (float("inf"), 0.0)
     for _ in range(50):
         before = time.monotonic_ns() / 1e6

@@ -121,7 +121,7 @@ def load(path: Path) -> ResNet:
 
 
 def input_size_of(path: Path) -> int:
-    """What the weights' file says that they were made for."""
+    """The purpose of the weights, from their file."""
     with safe_open(path, "pt") as file:
         return int((file.metadata() or {}).get("input_size", 224))
 

@@ -324,7 +324,7 @@ def _text(rng: Rng, side: int) -> FloatArray:
 
 
 def _room(rng: Rng, side: int) -> FloatArray:
-    """Wall, desk and a few long or cut-off things: what a webcam sees indoors."""
+    """Wall, desk and a few long or cut-off things, as a webcam sees them indoors."""
     wall, desk = _wall(rng, side), _DRAWERS[str(rng.choice(["wall", "stripes"]))](rng, side)
     y, x = np.mgrid[0:side, 0:side].astype(np.float32) / side
     below = (y + rng.uniform(-0.25, 0.25) * (x - 0.5) > rng.uniform(0.4, 1.0))[..., None]

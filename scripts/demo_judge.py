@@ -2,7 +2,7 @@
 
 Written apart from `demo_pictures.py` on purpose: Pillow masks instead of OpenCV outlines, other
 definitions of the shapes, frames at native sizes and aspects instead of stretched squares, and
-photographs that the training never saw. What the model scores here is what it can really do.
+photographs that the training never saw. So the model's scores here show its real ability.
 """
 
 from __future__ import annotations

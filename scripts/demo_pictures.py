@@ -1,7 +1,7 @@
 """Pictures with known contents for training and measuring the demo model.
 
-One picture: a background, distractors, one of the ten shapes, several or none, then what a webcam
-does to it. Pictures of every aspect are drawn as the network sees them, stretched to a square.
+One picture: a background, distractors, one of the ten shapes, several or none, then a webcam's
+    distortions. Pictures of every aspect are drawn as the network sees them, stretched to a square.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Picture:
     """In pixels of `image_bgr`; all zero for `nothing`."""
     background: str
     aspect: str
-    """Of the frame before stretching; a key of ASPECTS."""
+    """Aspect ratio of the frame before stretching; a key of ASPECTS."""
     size_share: float
     """Height of the box as a share of the picture's height."""
     others: tuple[tuple[int, BoxXyxy], ...] = ()
@@ -369,7 +369,7 @@ def _paint_mask(
 
 
 def _visible_colour(rng: Rng, behind: FloatArray, opacity: float, *, dark: bool) -> FloatArray:
-    """A colour that differs from what is behind it by at least 62 levels (Euclidean, BGR)."""
+    """A colour that differs from its background by at least 62 levels (Euclidean, BGR)."""
     needed = 62 if rng.random() < 0.3 else 95
     best, best_far = random_colour(rng), -1.0
     for _ in range(12):

@@ -1,10 +1,10 @@
-"""Draws docs/images/gpu-frame.svg: what happens to frames on a GPU, and when, by the design.
+"""Draws docs/images/gpu-frame.svg: the designed steps of frames on a GPU, over time.
 
     python scripts/draw_gpu_frame.py [--out docs/images/gpu-frame.svg]
 
-Nothing in it is measured: how long a step takes is what is reckoned for a 1920×1080 frame (copies
-by PCIe's speed, the GPU's part by the goal), and when it begins follows from the rules below. With
-a measurement at hand, change `DURATIONS_US` and draw it again.
+Nothing in it is measured. The length of a step is estimated for a 1920×1080 frame: copies by PCIe's
+speed, the GPU's part by the goal. Its start follows from the rules below. With a measurement at
+hand, change `DURATIONS_US` and draw it again.
 """
 
 from __future__ import annotations

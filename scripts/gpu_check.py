@@ -7,13 +7,13 @@ sizes beside a copy and plain torch, the stages of a 1920×1080 frame and the wh
 graph beside torch-cam and pytorch-grad-cam where they are installed, and each engine that the
 machine can run at batch 1 and 8, 224×224 and 384×224, as launched and as a CUDA graph; last, as far
 as the time allows, the fastest engine at other powers of two up to 128.
-FOLDER gets tests.txt, bench.json, bench.svg and bench.md, complete after each part: whatever stops
-the rest, they hold what was done. The first time on a machine compiling alone takes minutes: run it
-once with --skip-bench and once with --skip-tests, which finds what the first one compiled.
+FOLDER gets tests.txt, bench.json, bench.svg and bench.md. They are complete after each part, so an
+interrupted check keeps its results. The first time on a machine, compiling alone takes minutes: run
+it once with --skip-bench and once with --skip-tests, which reuses the compiled kernels.
 
 Needs PyTorch, torchvision, OpenCV, safetensors, rich, pytest and hypothesis (some of the kernels'
-tests), and a C compiler and Python's headers for Triton; nothing else of what stream-cam can use
-must be there.
+tests), and a C compiler and Python's headers for Triton. It needs nothing else of stream-cam's
+dependencies.
 
 Ends with 1 if a test failed, or the time did not suffice, or, without --skip-bench, nothing was
 measured, or on a GPU a kernel or a whole frame's graph was left out.
@@ -46,13 +46,13 @@ from stream_cam.config import BenchConfig  # noqa: E402
 from stream_cam.errors import StreamCamError, first_line  # noqa: E402
 
 _TESTS_SHARE = 0.5
-"""Of the budget, that the tests may take."""
+"""Share of the budget for the tests."""
 _GRACE_SHARE = 0.1
-"""Of the budget, that is kept for a build or a figure that has begun when the rest is spent."""
+"""Share of the budget reserved for a build or a row that has begun when the rest is spent."""
 _LAST_WORDS_SECONDS = 30.0
 """For pytest's report when its time is over; a kernel that is being compiled is finished first."""
 MARKS = "needs_gpu or needs_tensorrt"
-"""Of the tests, as pytest's -m takes them."""
+"""Markers of the tests, for pytest's -m."""
 _NO_TESTS_RAN = 5
 """pytest's exit code."""
 
@@ -89,7 +89,7 @@ def main() -> int:
 
 
 def files_with_gpu_tests(folder: Path) -> list[Path]:
-    """Only these are given to pytest: others import what need not be installed here."""
+    """Test files for pytest. Other files import packages that need not be installed here."""
     # The fixture run_kernel runs a test once more, on the GPU.
     signs = ("mark.needs_gpu", "mark.needs_tensorrt", "run_kernel")
     found = [
@@ -102,7 +102,7 @@ def files_with_gpu_tests(folder: Path) -> list[Path]:
 
 
 def tests_pass(out: Path, seconds: float) -> bool:
-    """Runs the tests that want a GPU; tests.txt and the terminal get what pytest says."""
+    """Runs the tests that need a GPU; writes pytest's report to tests.txt and the terminal."""
     marked = [str(path.relative_to(ROOT)) for path in files_with_gpu_tests(ROOT / "tests")]
     command = [sys.executable, "-m", "pytest", "-q", "-rs", "-m", MARKS, *marked]
     # Modules that cannot be imported here hold no test that could run here: they are said, and
@@ -134,7 +134,7 @@ def tests_pass(out: Path, seconds: float) -> bool:
 
 
 def _interrupted(tests: subprocess.Popen[str]) -> str:
-    """What pytest says when it is interrupted: which tests failed until then, and why."""
+    """Pytest's report after an interrupt: the tests that failed until then, and why."""
     tests.send_signal(signal.SIGINT)
     try:
         return tests.communicate(timeout=_LAST_WORDS_SECONDS)[0]
@@ -208,7 +208,7 @@ def on_gpu(config: BenchConfig) -> bool:
 
 
 def gpu_faults(result: BenchResult) -> list[dict[str, str]]:
-    """What there must be on a GPU and is not: engines may lack, kernels and graphs may not."""
+    """Missing rows that every GPU must have: engines may be missing, kernels and graphs may not."""
     faults = [
         one
         for one in result.left_out
@@ -234,7 +234,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="cuda")
     parser.add_argument("--engines", nargs="*", default=[], help="such as eager, openvino:bf16")
     parser.add_argument("--batch", type=int, nargs="*", default=[1, 8], help="for every engine")
-    # The likely best ones first.
+    # The batches that are probably fastest come first.
     parser.add_argument(
         "--more-batches",
         type=int,

@@ -3,9 +3,9 @@
     python scripts/kernel_sass.py [--json docs/benchmarks/kernels-sass.json]
 
 Every kernel is compiled by Triton for each architecture just as its launcher would launch it for a
-1920×1080 frame, and disassembled with the tools in Triton's wheel. What is counted is one thread's
-way through the innermost loop that works on pixels, divided by the pixels it works on there; and,
-for a whole pixel, what it shares with the other rows of a walk. It says nothing about time.
+1920×1080 frame, and disassembled with the tools in Triton's wheel. The count is one thread's way
+through the innermost loop over pixels, divided by the number of its pixels. The count of a whole
+pixel adds its share of the work before the loop. It says nothing about time.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ _TYPES = {
 
 @dataclass(frozen=True)
 class Launch:
-    """A kernel and what its launcher gave it."""
+    """A kernel and the arguments from its launcher."""
 
     kernel: Any
     arguments: tuple[Any, ...]
@@ -59,7 +59,7 @@ class Launch:
 
 @dataclass(frozen=True)
 class Figures:
-    """What was counted of one kernel on one architecture."""
+    """The counts of one kernel on one architecture."""
 
     kernel: str
     architecture: str
@@ -75,14 +75,14 @@ class Figures:
     of which lies under about four of the network's."""
     instructions_per_pixel: float | None = None
     with_walk_per_pixel: float | None = None
-    """With what a walk down the rows of a program costs before its loop, shared by its pixels."""
+    """Including the instructions before the loop over rows, divided among the loop's pixels."""
     loop_loads: dict[str, int] | None = None
     loop_stores: dict[str, int] | None = None
 
 
 @dataclass(frozen=True)
 class Sass:
-    """A kernel's machine code: addresses and instructions, and what it needs."""
+    """A kernel's machine code: addresses, instructions and resources."""
 
     code: list[tuple[int, str]]
     registers: int
@@ -100,7 +100,7 @@ class Sass:
 
 
 def recorded(module: Any, name: str, launch: Callable[[], None]) -> list[Launch]:
-    """What a launcher would launch, which is not run."""
+    """Records a launcher's launches without running them."""
     kernel, launches = getattr(module, name), []
 
     class Recorder:
@@ -116,8 +116,8 @@ def recorded(module: Any, name: str, launch: Callable[[], None]) -> list[Launch]
 
 
 def disassemble(launch: Launch, architecture: int) -> Sass:
-    """Compiles as Triton would at the launch: what is 1 or a multiple of 16 is known to it, but for
-    what its kernel says that it shall not know."""
+    """Compiles as Triton would at the launch: it specialises on arguments that are 1 or a multiple
+    of 16, except those that the kernel excludes."""
     names: Sequence[str] = launch.kernel.arg_names
     values = dict(zip(names, launch.arguments, strict=False))
     options = {key: value for key, value in launch.options.items() if key not in names}

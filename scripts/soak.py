@@ -2,7 +2,7 @@
 
     python scripts/soak.py --minutes 30 [--json soak.json]
 
-A real RTSP server behind a proxy that spoils what passes (rtsp_harness and chaos_proxy in
+A real RTSP server behind a proxy that corrupts the stream (rtsp_harness and chaos_proxy in
 tests/support), the demo weights, a sink that only counts. Prints frames, recoveries, memory,
 threads and file descriptors at the start and at the end; exits 1 if something was left over, did
 not come back, or came back late after a kill.
@@ -40,14 +40,14 @@ START_SIZE = "1280x720"
 RSS_GROWTH = 0.02
 """More than this fraction is a leak."""
 KILL_BACK_SECONDS = 2.0
-"""What a server that was killed and is back may take until its picture is."""
+"""Longest time until a picture after a killed server is back."""
 BACK_SECONDS = 30.0
 """A picture that is not back by then does not come back."""
 
 
 @dataclass
 class Usage:
-    """What the process holds."""
+    """Memory of the process."""
 
     rss_mb: float
     threads: int
@@ -128,7 +128,7 @@ class Chaos:
             lambda: self._spoil("handshake", 4.0),
         ]
         self._calm(20.0)
-        # The first outage loads what outages need; it is not a leak.
+        # The first outage loads code for outages, which is not a leak.
         self._kill()
         self._calm(10.0)
         self.outcome.start = Usage.now()
@@ -140,7 +140,7 @@ class Chaos:
             number += 1
         if self._server.size != START_SIZE:
             self._change_size()
-        # As at the start: what a change of size holds for a while is no leak either.
+        # As at the start: memory held for a while after a change of size is no leak either.
         self._kill()
         self._calm(10.0)
         self.outcome.end = Usage.now()

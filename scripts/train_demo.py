@@ -66,7 +66,7 @@ class Phase:
 
     @property
     def pixels(self) -> int:
-        """What the phase costs: the pixels of all its pictures."""
+        """The cost of the phase: the pixels of all its pictures."""
         return self.pictures * self.side_px**2
 
 
@@ -168,10 +168,11 @@ def target_cells(boxes: Tensor, cells: int) -> Tensor:
 
 
 def shares_of_cells(boxes: Tensor, shown: Tensor, cells: int) -> Tensor:
-    """Whose each cell of the map is, (N, K + 1, cells, cells) bool: the shapes', then nobody's.
+    """The owner of each cell of the map, (N, K + 1, cells, cells) bool: the shapes, then the
+    background.
 
     A cell belongs to the shape whose box is nearest to its centre, up to 24 px beyond the box,
-    because a convolution answers a little beside what it sees.
+    because a convolution responds a little beside its object.
     """
     centres = (torch.arange(cells, device=boxes.device) + 0.5) * STRIDE
     x0, y0, x1, y1 = boxes[..., None].unbind(2)
@@ -185,10 +186,10 @@ def shares_of_cells(boxes: Tensor, shown: Tensor, cells: int) -> Tensor:
 
 
 def map_losses(maps: Tensor, bias: Tensor, labels: Tensor, boxes: Tensor) -> dict[str, Tensor]:
-    """What the maps of some pictures lose, part by part.
+    """The loss of the maps of some pictures, part by part.
 
-    A logit is a sum over the map's cells, so a picture with several shapes tells what each
-    shape alone, and the background alone, would have brought: every part gets a loss of its own.
+    A logit is a sum over the map's cells. So a picture with several shapes gives the logit of each
+    shape alone and of the background alone, and every part gets its own loss.
 
     Args:
         maps: (N, classes, h, w), every class's map without its bias.
@@ -479,7 +480,7 @@ class Trainer:
 
 
 def as_float32(value: Tensor) -> Tensor:
-    """A tensor ready to train: float32, but a counter stays what it is."""
+    """A tensor ready to train: float32; a counter keeps its type."""
     return value.float() if value.is_floating_point() else value
 
 

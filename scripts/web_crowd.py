@@ -1,12 +1,12 @@
-"""Viewers of a page, and those who try what they may not; bounded, and it stops by itself.
+"""Viewers of a page, and clients that misuse it; bounded, and it stops by itself.
 
     python scripts/web_crowd.py http://127.0.0.1:8080/?token=... --viewers 20 --abuse --seconds 20
 
-Of the viewers, who all read /stream.mjpg, the first reads a byte a second. --abuse adds, all the
-time: wrong tokens, 100 a second; 1000 WebSocket messages that mean nothing; a body of 300 kB
-and one that says it is 10 MB, five times a second each; other sites' origins and paths out of the
-served folder, ten a second each; and connections that ask for half of something and hang, two a
-second. Prints as JSON how each was answered, and the page's own figures at the end.
+All viewers read /stream.mjpg; the first one reads a byte a second. --abuse adds, all the time:
+wrong tokens, 100 a second; 1000 WebSocket messages without meaning; a body of 300 kB and one that
+claims 10 MB, five times a second each; other sites' origins and paths outside of the served folder,
+ten a second each; and connections that hang after half a request, two a second. Prints as JSON how
+each was answered, and the page's own figures at the end.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Crowd:
         self._seconds = seconds
         self._until = time.monotonic() + seconds
         self.answers: dict[str, Counter[str]] = defaultdict(Counter)
-        """What was tried → how it was answered → how often."""
+        """Attempt → answer → count."""
 
     async def run(self, n_viewers: int, *, abuse: bool) -> None:
         await self._enter()
@@ -111,7 +111,7 @@ class Crowd:
         writer.transport.abort()
 
     def _attempts(self) -> list[tuple[str, float, Callable[[], Awaitable[str]]]]:
-        """What is tried, how often a second, and how."""
+        """The attempts: name, rate a second, and function."""
         long = "x" * 300_000
         post = "POST /settings HTTP/1.1\r\nContent-Type: application/json\r\n"
         evil = f"{self._own}Origin: http://evil.example\r\n"
