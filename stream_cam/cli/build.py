@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from stream_cam.cam.geometry import check_input_size
+from stream_cam.cli.options import BuildCommand
 from stream_cam.config import ModelConfig
 from stream_cam.engine import Batch, EngineOptions, OnStage, check_buildable, open_builder
 from stream_cam.engine.builder import EngineBuilder
@@ -20,6 +21,7 @@ from stream_cam.engine.prepare import load_and_verify, load_or_build
 from stream_cam.engine.quantize import Quantizers
 from stream_cam.engine.store import EngineStore
 from stream_cam.errors import EngineError, UsageError
+from stream_cam.host import parallel_choices
 from stream_cam.model.camnet import CamNet, build_network, load_parameters
 from stream_cam.model.weights import load_weights
 from stream_cam.sources import open_source
@@ -36,41 +38,25 @@ class Result:
     manifest: Manifest
 
 
-def build_command(
-    model: ModelConfig,
-    parallels: Sequence[int],
-    batch: str,
-    *,
-    calibrate: str | None = None,
-    force: bool,
-    verify_only: bool,
-    as_json: bool,
-) -> None:
-    """Builds, verifies and keeps the engines that `run` would build, and prints what they are.
-
-    Args:
-        parallels: frames explained at once; an engine each, where that makes a difference.
-        batch: as `Batch.parse` takes it.
-        calibrate: for int8, the source of the frames to quantise with.
-        force: builds them although they are kept.
-        verify_only: compares kept ones with their network again, and builds nothing.
+def build_command(command: BuildCommand) -> None:
+    """Builds, verifies and keeps the engines that `run` would build, and prints their figures.
 
     Raises:
         StreamCamError: as its message says.
     """
     store = EngineStore()
     done = []
-    for builder in _builders(model, parallels, _batch(batch), calibrate):
+    for builder in _builders(command):
         with _progress(f"{builder.key.model} {builder.key.input_text}") as on_stage:
             result = (
                 _verified_again(builder, store, on_stage)
-                if verify_only
-                else _made(builder, store, force, on_stage)
+                if command.verify_only
+                else _made(builder, store, command.force, on_stage)
             )
         done.append(result)
-        if not as_json:
+        if not command.json:
             print(_told(result), flush=True)
-    if as_json:
+    if command.json:
         print(json_text([_as_json(result) for result in done], indent=2))
     elif not _has_gpu():
         print(
@@ -95,12 +81,11 @@ def _check(model: ModelConfig) -> None:
         )
 
 
-def _builders(
-    model: ModelConfig, parallels: Sequence[int], batch: Batch, calibrate: str | None = None
-) -> list[EngineBuilder]:
-    """One for each engine: on a GPU, how many frames are explained at once makes no other."""
+def _builders(command: BuildCommand) -> list[EngineBuilder]:
+    """A builder for each engine; a GPU's engine does not depend on the frames at once."""
+    model, calibrate, batch = command.model, command.calibrate, _batch(command.batch)
     _check(model)
-    # Told before anything slow is loaded.
+    # Checked before anything slow is loaded.
     quantizing = calibrate is not None
     options = EngineOptions.from_config(model, batch=batch)
     check_buildable(options, quantizing=quantizing)
@@ -123,7 +108,7 @@ def _builders(
             dataclasses.replace(options, parallel=parallel),
             quantizers,
         )
-        for parallel in parallels
+        for parallel in parallel_choices()
     ]
     return list({builder.key.digest(): builder for builder in builders}.values())
 

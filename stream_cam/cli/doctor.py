@@ -16,14 +16,16 @@ import subprocess
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Literal
 
 from stream_cam._version import __version__
+from stream_cam.cli.options import DoctorCommand
 from stream_cam.errors import EngineError, first_line
 from stream_cam.host import cpuinfo, usable_cores
+from stream_cam.uri import json_text
 
 Status = Literal["ok", "missing", "note"]
 
@@ -86,6 +88,15 @@ def print_table(findings: Sequence[Finding]) -> None:
     Console(highlight=False, width=None if sys.stdout.isatty() else 160).print(table)
     n_missing = sum(finding.status == "missing" for finding in findings)
     print(f"\n{n_missing} missing" if n_missing else "\nnothing is missing")
+
+
+def doctor_command(command: DoctorCommand) -> None:
+    """Prints the findings as a table or as JSON."""
+    findings = examine()
+    if command.json:
+        print(json_text([asdict(finding) for finding in findings], indent=2))
+    else:
+        print_table(findings)
 
 
 def _examined(area: str, probe: Callable[[], Findings]) -> list[Finding]:

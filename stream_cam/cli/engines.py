@@ -8,6 +8,7 @@ import time
 from collections.abc import Sequence
 from typing import Any, Literal
 
+from stream_cam.cli.options import EnginesCommand
 from stream_cam.engine.backends import machines_for
 from stream_cam.engine.inventory import StoredEngine, list_engines, prune
 from stream_cam.engine.store import EngineStore
@@ -17,19 +18,19 @@ _COLOURS = {"usable": "green", "outdated": "yellow", "foreign": "yellow", "damag
 _PIPE_COLUMNS = 200
 
 
-def engines_command(*, remove: bool, as_json: bool) -> None:
-    """Prints what is kept; with `remove`, without what cannot serve this machine."""
+def engines_command(command: EnginesCommand) -> None:
+    """Prints the stored engines; with --prune, after removing those of no use here."""
     store = EngineStore()
     kept = list_engines(store, machines_for)
-    removed, freed_bytes = prune(store, kept, machines_for) if remove else ([], 0)
+    removed, freed_bytes = prune(store, kept, machines_for) if command.prune else ([], 0)
     left = [engine for engine in kept if engine not in removed]
-    if as_json:
+    if command.json:
         print(json_text(_as_json(store, left, removed, freed_bytes), indent=2))
         return
     if left:
         _print_table(left)
     print(f"{len(left)} kept in {store.folder}, {_megabytes(left):.0f} MB")
-    if remove:
+    if command.prune:
         print(f"{len(removed)} removed, {freed_bytes / 1e6:.0f} MB freed")
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import av
 import av.error
 
 from stream_cam.atomic_files import replace_durably
+from stream_cam.cli.options import RecoverCommand
 from stream_cam.errors import (
     OutputExistsError,
     SinkError,
@@ -27,23 +27,22 @@ from stream_cam.sources.paths import check_readable, refuse_pipe
 from stream_cam.uri import TAG_ERRORS
 
 
-def recover_command(names: Sequence[str], *, sound_of: Path | None, overwrite: bool) -> None:
-    """Finish each recording and say what is in it.
+def recover_command(command: RecoverCommand) -> None:
+    """Finishes each recording, and prints its length.
 
-    Args:
-        names: recordings (`out.mp4`) or their part files (`out.part.mp4`); of a recording in
-            segments, any of these, or its own name for all of them.
-        sound_of: the file that was annotated, for its sound.
+    A recording in segments is given as one of its segments, or as its own name for all of them.
 
     Raises:
-        StreamCamError: the first of them that cannot be recovered; the others are.
+        StreamCamError: the error of the first recording that failed; the others are recovered.
     """
-    if not names:
+    if not command.recording:
         raise UsageError("which recording? give its name, such as out.mp4")
     failure: StreamCamError | None = None
-    for left in (left for name in names for left in _meant(Path(name))):
+    for left in (left for name in command.recording for left in _meant(Path(name))):
         try:
-            path, n_pictures, seconds = recover(left, sound_of=sound_of, overwrite=overwrite)
+            path, n_pictures, seconds = recover(
+                left, sound_of=command.sound_of, overwrite=command.overwrite
+            )
         except StreamCamError as error:  # noqa: PERF203
             failure = failure or error
         else:

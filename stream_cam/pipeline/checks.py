@@ -1,4 +1,4 @@
-"""What can be found out before a run: whether its outputs, pages and results can be written."""
+"""Checks before a run: whether its outputs, pages and results can be written."""
 
 from __future__ import annotations
 
@@ -11,31 +11,55 @@ from stream_cam.atomic_files import unwritable
 from stream_cam.config import PipelineConfig
 from stream_cam.errors import OutputExistsError, SinkError, UsageError
 from stream_cam.results import result_paths
-from stream_cam.sinks import check_outputs
+from stream_cam.sinks import check_outputs, kind_of
+from stream_cam.sinks.video.segments import check_segments
 from stream_cam.sources import check_source
 from stream_cam.uri import scheme_of
 
 
 def check_run(uris: Sequence[str], source_uri: str, config: PipelineConfig) -> None:
-    """Finds out before anything slow whether outputs, pages and results can be written."""
-    there: list[str] = []
-    with _noted(there):
+    """Checks before anything slow whether outputs, pages and results can be written.
+
+    Raises:
+        OutputExistsError: one error for all files that --overwrite would replace.
+        StreamCamError: as its message says.
+    """
+    existing: list[str] = []
+    with _collecting(existing):
         _check_outputs(uris, source_uri, config)
-    with _noted(there):
+    with _collecting(existing):
         _check_files(config, [source_uri, *uris])
-    if there:  # all are told at once
-        raise OutputExistsError.of(*there)
+    if existing:
+        raise OutputExistsError.of(*existing)
+
+
+def check_recordings(uris: Sequence[str], config: PipelineConfig, *, live: bool) -> None:
+    """Checks recordings in segments, once it is known whether the run is live."""
+    if config.record.segment is not None:
+        for path in video_paths(uris):
+            check_segments(path, config.record, live=live, overwrite=config.run.overwrite)
+
+
+def video_paths(uris: Sequence[str]) -> list[Path]:
+    return [Path(os.path.expanduser(uri)) for uri in uris if kind_of(uri).name == "video"]
+
+
+def only_watched(uris: Sequence[str]) -> bool:
+    """Whether all outputs are windows and pages, and none a file."""
+    kinds = [kind_of(uri) for uri in uris]
+    watched = any(kind.watched for kind in kinds)
+    return watched and all(kind.watched or kind.discards for kind in kinds)
 
 
 @contextmanager
-def _noted(there: list[str]) -> Iterator[None]:
-    """Adds what --overwrite would replace, for one error at the end."""
+def _collecting(existing: list[str]) -> Iterator[None]:
+    """Collects the files that --overwrite would replace, instead of raising."""
     try:
         yield
     except OutputExistsError as error:
         if not error.names:
             raise
-        there += error.names
+        existing += error.names
 
 
 def _check_outputs(uris: Sequence[str], source_uri: str, config: PipelineConfig) -> None:
@@ -48,32 +72,32 @@ def _check_outputs(uris: Sequence[str], source_uri: str, config: PipelineConfig)
             web=config.web,
         )
     except OutputExistsError:
-        # Whoever has given the two the wrong way round must not be told of --overwrite.
+        # With source and output swapped, a hint at --overwrite would cost the user a file.
         check_source(source_uri)
         raise
 
 
 def _check_files(config: PipelineConfig, taken: Sequence[str]) -> None:
-    """Finds out before the run whether the report and the results can be written after it."""
+    """Checks whether the report and the results can be written after the run."""
     report = config.run.report
     named = [*result_paths(config.record), *([("--report", report)] if report else [])]
     used = [uri for uri in taken if not scheme_of(uri)]
-    there: list[str] = []
+    existing: list[str] = []
     for option, path in named:
         _check_file(option, path, used)
         used.append(str(path))
         if os.path.isfile(path) and not config.run.overwrite:
-            there.append(str(path))
-    if there:
-        raise OutputExistsError.of(*there)
+            existing.append(str(path))
+    if existing:
+        raise OutputExistsError.of(*existing)
 
 
 def _check_file(option: str, path: Path, taken: Sequence[str]) -> None:
     if os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path):
         return  # /dev/stdout
-    what = "the report" if option == "--report" else f"the {option.removeprefix('--')}"
+    name = "the report" if option == "--report" else f"the {option.removeprefix('--')}"
     if any(os.path.realpath(uri) == os.path.realpath(path) for uri in taken):
         raise UsageError(f"{option} {path} is a source or an output already; give another name")
     problem = unwritable(path)
     if problem:
-        raise SinkError(f"{what} cannot be written to {path}: {problem}")
+        raise SinkError(f"{name} cannot be written to {path}: {problem}")

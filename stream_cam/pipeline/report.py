@@ -1,4 +1,4 @@
-"""What a run did: counters, clocks and the machine, as a value that can be written as JSON."""
+"""A run's report: counters, latencies and versions, as a value that can be written as JSON."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ import numpy as np
 
 from stream_cam._version import __version__
 from stream_cam.atomic_files import write_atomic
-from stream_cam.errors import SinkError
-from stream_cam.uri import json_text
+from stream_cam.config import PipelineConfig
+from stream_cam.errors import SinkError, StreamCamError
+from stream_cam.uri import hide, json_text, redact_uri
 
 _KEPT_SAMPLES = 100_000
-"""Of each clock, the newest; an hour at 25 fps."""
+"""The newest of each clock: an hour at 25 fps."""
 
 
 class StageClock:
@@ -56,23 +57,23 @@ class Percentiles:
 
 @dataclass(slots=True)
 class SinkCount:
-    """What one sink got: offered = written + unwanted + dropped."""
+    """The pictures of one sink: offered = written + unwanted + dropped."""
 
     name: str
     offered: int = 0
-    """Pictures of frames that were drawn for it: all that were drawn."""
+    """All pictures that were drawn."""
     written: int = 0
     repeated: int = 0
-    """Pictures that told that the source is away; not in `written`. A recording has written +
+    """Pictures that say that the source is away; not in `written`. A recording has written +
     repeated pictures."""
     dropped: int = 0
-    """Replaced by newer ones before it was free (live), or lost when it or the run ended."""
+    """Replaced by newer ones before the sink was free (live), or lost when it or the run ended."""
     unwanted: int = 0
-    """Came while nobody recorded, at a recorder that is switched on and off."""
+    """Came to the recorder while it was switched off."""
     failed: str = ""
-    """Why it ended before its time, or could not be finished."""
+    """Why the sink ended early, or why its file could not be finished."""
     segments: list[str] = field(default_factory=list)
-    """Of a recording in segments, the files that were finished and are still there."""
+    """The finished files of a recording in segments that still exist."""
     removed: int = 0
     """Segments that were removed by --keep, those of earlier runs included."""
 
@@ -96,7 +97,7 @@ class Report:
     superseded: int = 0
     """Live frames that were replaced by a newer one before the network was free."""
     discarded: int = 0
-    """Frames still waiting when the run was stopped, or at which the network failed."""
+    """Frames still waiting when the run was stopped, or that the network failed on."""
     rendered: int = 0
     skipped: int = 0
     """Frames that were not drawn: replaced by newer ones before the renderer was free (live), or
@@ -106,12 +107,12 @@ class Report:
     corrupt: int = 0
     """Pictures or packets of the source that could not be decoded."""
     connection: dict[str, object] = field(default_factory=dict)
-    """Of a source that reconnects: connections, recoveries, slowest_recovery_seconds,
+    """For a source that reconnects: connections, recoveries, slowest_recovery_seconds,
     abandoned_readers."""
     stale: int = 0
-    """Live pictures whose map was older than --max-age: faded, or gone."""
+    """Live pictures whose map was older than --max-age, so that it was faded or not shown."""
     parallel: int = 1
-    """Frames that are explained at once; the latency of `explain` is that of one among them."""
+    """Frames that are explained at once; the latency of `explain` is that of one of them."""
     seconds: float = 0.0
     ended_by: str = "end of source"
     engine: dict[str, object] = field(default_factory=dict)
@@ -119,7 +120,7 @@ class Report:
     latency: dict[str, Percentiles] = field(default_factory=dict)
     """Milliseconds: read, explain, render, `write N` (busy time of each stage, sinks by their
     number); capture_to_explanation and `capture_to_sink N` (age of a frame); live also map_age
-    (how much older than the frame the explanation was that was drawn on it)."""
+    (how much older the drawn explanation was than its frame)."""
     versions: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -146,6 +147,22 @@ class Report:
             write_atomic(path, text.encode())
         except OSError as error:
             raise SinkError(f"the report cannot be written to {path}: {error.strerror}") from error
+
+
+def failed_report(
+    source_uri: str, config: PipelineConfig, reason: StreamCamError | KeyboardInterrupt | str
+) -> Report:
+    """The report of a run that ended before its first frame: no source, or no network."""
+    interrupted = isinstance(reason, KeyboardInterrupt)
+    return Report(
+        source=redact_uri(source_uri),
+        live=bool(config.run.live),
+        model=config.model.model,
+        weights=config.model.weights,
+        weights_sha256="",
+        ended_by="interrupted" if interrupted else hide(str(reason)),
+        versions=versions(),
+    )
 
 
 def versions(

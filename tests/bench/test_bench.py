@@ -542,7 +542,7 @@ def test_a_whole_file_is_run_with_the_fastest_engine(
 )
 def test_every_size_is_width_by_height(line: list[str], size_hw: tuple[int, int]) -> None:
     from stream_cam import config
-    from stream_cam.cli.options import parse
+    from stream_cam.cli.parse import parse
     from stream_cam.sources.demo.source import DemoSource
 
     command: Any = parse(line)

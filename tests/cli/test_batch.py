@@ -15,7 +15,7 @@ from support.material import write_video
 from support.processes import process, wait_for
 
 from stream_cam.cli import main
-from stream_cam.cli.batch import Batch, Job, find_videos
+from stream_cam.cli.batch import Job, VideoBatch, find_videos
 from stream_cam.config import BatchConfig, ModelConfig, PipelineConfig, RecordConfig
 from stream_cam.errors import SourceNotFoundError, UsageError
 from stream_cam.sinks.video.lock import RecordingLock
@@ -115,7 +115,7 @@ def test_dry_run_writes_nothing(clips: Path, capsys: pytest.CaptureFixture[str])
     assert names(clips.parent) == ["clips"]
 
 
-def elsewhere(batch: Batch, job: Job, config: PipelineConfig) -> None:
+def elsewhere(batch: VideoBatch, job: Job, config: PipelineConfig) -> None:
     """What the process of a video does, without one."""
     for path in (config.record.predictions, config.record.sheet, config.run.report):
         if path is not None:
@@ -126,7 +126,7 @@ def elsewhere(batch: Batch, job: Job, config: PipelineConfig) -> None:
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Videos are annotated in no time."""
-    monkeypatch.setattr(Batch, "_do_elsewhere", elsewhere)
+    monkeypatch.setattr(VideoBatch, "_do_elsewhere", elsewhere)
 
 
 RESULTS = [
@@ -185,7 +185,7 @@ def test_what_another_batch_is_making_is_left_to_it(
     clips: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     command = ["batch", "clips", "-o", "out"]
-    first = Batch(["clips"], Path("out"), CONFIG)
+    first = VideoBatch(["clips"], Path("out"), CONFIG)
     job = first.jobs[0]
     Path("out").mkdir()
     with RecordingLock(job.lock, create=True):
@@ -212,7 +212,7 @@ def test_what_was_stopped_has_not_its_name_and_is_made_anew(clips: Path) -> None
     write_video(clips / "b9.mp4", n_frames=200)
     record = RecordConfig(predictions=Path("{name}.csv"), sheet=Path("{name}.png"))
     config = replace(CONFIG, record=record)
-    batch = Batch(["clips"], Path("out"), config)
+    batch = VideoBatch(["clips"], Path("out"), config)
     ended: list[Job] = []
 
     def stop_in_the_middle() -> None:
@@ -225,7 +225,7 @@ def test_what_was_stopped_has_not_its_name_and_is_made_anew(clips: Path) -> None
     assert names(clips.parent) == ["b9.unfinished.csv", "b9.unfinished.png", "clips", "out"]
     assert 0 < n_frames(Path("out/b9.unfinished.mp4")) < 200
     write_video(clips / "b9.mp4", n_frames=5)
-    again = Batch(["clips"], Path("out"), config)
+    again = VideoBatch(["clips"], Path("out"), config)
     again.run(ended.append, lambda: None)
     assert names(Path("out")) == ["b10.mkv.mp4", "b9.mp4"]
     assert n_frames(Path("out/b9.mp4")) == 5
@@ -263,12 +263,12 @@ def test_signal_ends_the_command_and_the_next_one_goes_on(
 def test_as_many_run_at_once_as_are_asked_for(clips: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     together = threading.Barrier(2, timeout=20)
 
-    def wait_elsewhere(batch: Batch, job: Job, config: PipelineConfig) -> None:
+    def wait_elsewhere(batch: VideoBatch, job: Job, config: PipelineConfig) -> None:
         together.wait()
         elsewhere(batch, job, config)
 
-    monkeypatch.setattr(Batch, "_do_elsewhere", wait_elsewhere)
-    batch = Batch(["clips"], Path("out"), CONFIG, BatchConfig(jobs=2))
+    monkeypatch.setattr(VideoBatch, "_do_elsewhere", wait_elsewhere)
+    batch = VideoBatch(["clips"], Path("out"), CONFIG, BatchConfig(jobs=2))
     batch.run(lambda job: None, lambda: None)
     assert [job.fate for job in batch.jobs] == ["done", "done"]
 
@@ -277,7 +277,7 @@ def test_a_process_that_dies_is_a_failure_of_its_video(
     clips: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("stream_cam.cli.batch.worker._work", os._exit)  # not with such arguments
-    batch = Batch(["clips/b9.mp4"], Path("out"), CONFIG)
+    batch = VideoBatch(["clips/b9.mp4"], Path("out"), CONFIG)
     batch.run(lambda job: None, lambda: None)
     assert batch.jobs[0].fate == "failed"
     assert "its process died (1)" in batch.jobs[0].reason
@@ -289,10 +289,10 @@ def test_mistakes_are_told_before_anything_is_done(
     (clips / "more").mkdir()
     write_video(clips / "more" / "b9.mp4", n_frames=1)
     with pytest.raises(UsageError, match=r"would both become out/b9\.mp4"):
-        Batch(["clips/b9.mp4", "clips/more"], Path("out"), CONFIG)
+        VideoBatch(["clips/b9.mp4", "clips/more"], Path("out"), CONFIG)
     shutil.rmtree(clips / "more")
     with pytest.raises(UsageError, match="is a source; give another folder"):
-        Batch(["clips"], clips, CONFIG)
+        VideoBatch(["clips"], clips, CONFIG)
     assert main(["batch", "clips", "--predictions", "p.jsonl"]) == 2
     assert "put {name} into it, such as {name}.jsonl" in capsys.readouterr().err
     assert main(["batch", "clips", "--report", "r.json"]) == 2

@@ -19,6 +19,7 @@ from support.waiting import wait_until
 from torch import Tensor, nn
 
 from stream_cam.cli import build, main
+from stream_cam.cli.options import BuildCommand
 from stream_cam.config import ModelConfig
 from stream_cam.engine import Batch, openvino, quantize_nncf, verify
 from stream_cam.engine.machine import TENSORRT_INSTALL
@@ -36,7 +37,7 @@ def place(tmp_path: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty folder with the weights, an empty store in it, one engine to build."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("STREAM_CAM_ENGINES", str(tmp_path / "engines"))
-    for user in ("host", "pipeline.session"):  # of `build`, and of `run`
+    for user in ("cli.build", "pipeline.session"):
         monkeypatch.setattr(f"stream_cam.{user}.parallel_choices", lambda: (1,))
     (tmp_path / "tiny.safetensors").symlink_to(tiny)
     return tmp_path
@@ -372,8 +373,9 @@ def test_default_options_build_what_run_would(monkeypatch: pytest.MonkeyPatch) -
 
     monkeypatch.setattr(build, "open_builder", opened)
     monkeypatch.setattr(build, "check_buildable", lambda *_, **__: None)
+    monkeypatch.setattr(build, "parallel_choices", lambda: (1, 2))
     model, batch = ModelConfig(weights="tiny.safetensors", input_size=64), Batch(1, 8, 32)
-    backends = build._builders(model, (1, 2), batch)
+    backends = build._builders(BuildCommand(batch="1..8..32", model=model))
     assert [options.parallel for options in asked] == [1, 2]
     assert [options.batch for options in asked] == [batch, batch]
     assert len(backends) == 1, "engines with the same key are one engine"

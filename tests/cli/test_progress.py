@@ -8,9 +8,9 @@ from fractions import Fraction
 
 import pytest
 
+from stream_cam.cli.progress import StatusLine, progress_on_terminal
 from stream_cam.config import RunConfig
 from stream_cam.pipeline.counters import Progress
-from stream_cam.pipeline.progress import StatusLine, progress_on_terminal
 from stream_cam.sources.base import Outage, SourceInfo
 
 START = Progress(

@@ -8,16 +8,16 @@ from typing import Any, Literal, get_args, get_origin
 import pytest
 
 from stream_cam.cli import main
-from stream_cam.cli import options as commands
-from stream_cam.cli.options import parse
+from stream_cam.cli.options import COMMANDS, RunCommand
+from stream_cam.cli.parse import parse
+from stream_cam.cli.usage_errors import options_of, without_none, words_for
 from stream_cam.errors import UsageError, unknown_name
 
-COMMANDS: dict[str, type] = commands._COMMANDS
 NEEDED = {"run": ["SOURCE"]}
 OPTIONS = [
-    (name, option, commands._without_none(kind))
+    (name, option, without_none(kind))
     for name, command in COMMANDS.items()
-    for option, kind in commands._options(command).items()
+    for option, kind in options_of(command).items()
 ]
 """Of all commands, with what they take."""
 WITH_VALUE = [one for one in OPTIONS if one[2] is not bool]
@@ -57,7 +57,7 @@ def one_of_each_kind() -> list[tuple[str, str, Any]]:
 
 
 def test_all_options_of_a_command_are_known_to_its_errors() -> None:
-    known = commands._options(commands.Run)
+    known = options_of(RunCommand)
     for option in ("--weights", "--target", "--sink", "--live", "--no-live", "--no-hud", "--start"):
         assert option in known
     assert "--source" not in known
@@ -67,11 +67,11 @@ def test_all_options_of_a_command_are_known_to_its_errors() -> None:
 def test_value_that_is_missing_or_of_another_kind(name: str, option: str, kind: Any) -> None:
     if kind_of(kind) != "several":  # several may be none
         said = error_of(name, *NEEDED.get(name, []), option)
-        assert said.startswith(f"{option} takes {commands._expected(kind)}, got nothing; see ")
+        assert said.startswith(f"{option} takes {words_for(kind)}, got nothing; see ")
         assert f"`stream-cam {name} --help`" in said
     if kind in (int, float):
         said = error_of(name, *NEEDED.get(name, []), option, "much")
-        assert said.startswith(f"{option} takes {commands._expected(kind)}, got 'much'; see ")
+        assert said.startswith(f"{option} takes {words_for(kind)}, got 'much'; see ")
     if kind_of(kind) == "choice":
         said = error_of(name, *NEEDED.get(name, []), option, "qqq")
         assert said == f"unknown {option} 'qqq'; known are {', '.join(sorted(get_args(kind)))}"
@@ -109,7 +109,7 @@ def test_what_is_got_known_and_to_do(line: str, said: str) -> None:
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_an_option_of_another_command_is_never_its_own_suggestion(name: str) -> None:
-    own = commands._options(COMMANDS[name])
+    own = options_of(COMMANDS[name])
     others = {option for _, option, _ in OPTIONS} - own.keys()
     for option in sorted(others)[:2]:
         said = error_of(name, *NEEDED.get(name, []), option, "1")

@@ -1,71 +1,62 @@
-"""The command: annotate, and say of each video what became of it."""
+"""`stream-cam batch`: annotates many videos, with a bar or a line for each."""
 
 from __future__ import annotations
 
 import logging
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
-from stream_cam.cli.batch.jobs import Batch, Job
-from stream_cam.config import BatchConfig, PipelineConfig
+from stream_cam.cli.batch.jobs import Job, VideoBatch
+from stream_cam.cli.options import BatchCommand
+from stream_cam.cli.signals import Signals
+from stream_cam.config import PipelineConfig
 from stream_cam.errors import SinkError
 from stream_cam.uri import printable
 
 logger = logging.getLogger(__name__)
 
 
-def batch_command(
-    places: Sequence[str],
-    output: Path,
-    config: PipelineConfig,
-    batch: BatchConfig,
-    *,
-    on_start: Callable[[Callable[[str], None]], None],
-) -> None:
-    """Annotate, and say of each video what became of it.
-
-    Args:
-        on_start: gets what stops it.
+def batch_command(command: BatchCommand, signals: Signals) -> None:
+    """Annotates the videos, and prints a line for each.
 
     Raises:
-        SinkError: one or more have failed; each has been told.
-        StreamCamError: as `Batch`.
+        SinkError: one or more have failed; each failure has been printed.
+        StreamCamError: as `VideoBatch`.
     """
-    whole = Batch(places, output, config, batch)
-    if batch.dry_run:
-        for job in whole.jobs:
+    config = PipelineConfig(command.model, command.look, command.run, record=command.record)
+    batch = VideoBatch(command.source, command.output, config, command.batch)
+    if command.batch.dry_run:
+        for job in batch.jobs:
             job.foresee(config.run.overwrite)
-            print(_told(job))
+            print(_line(job))
         return
-    on_start(whole.stop)
-    with _progress(whole, config.run.quiet) as (on_end, on_tick):
-        whole.run(on_end, on_tick)
-    fates = Counter(job.fate for job in whole.jobs)
+    signals.watch(batch.stop)
+    with _progress(batch, config.run.quiet) as (on_end, on_tick):
+        batch.run(on_end, on_tick)
+    fates = Counter(job.fate for job in batch.jobs)
     if not config.run.quiet:
         print(", ".join(f"{count} {fate}" for fate, count in fates.items()), flush=True)
-    failed = [job for job in whole.jobs if job.fate == "failed"]
+    failed = [job for job in batch.jobs if job.fate == "failed"]
     for job in failed[1:]:
         logger.error("%s", job.reason)
     if failed:
-        raise SinkError(f"{len(failed)} of {len(whole.jobs)} videos failed: {failed[0].reason}")
+        raise SinkError(f"{len(failed)} of {len(batch.jobs)} videos failed: {failed[0].reason}")
 
 
-def _told(job: Job) -> str:
+def _line(job: Job) -> str:
     reason = f" ({job.reason})" if job.reason else ""
     return printable(f"{job.fate}: {job.source} → {job.output}{reason}")
 
 
 @contextmanager
 def _progress(
-    batch: Batch, quiet: bool
+    batch: VideoBatch, quiet: bool
 ) -> Iterator[tuple[Callable[[Job], None], Callable[[], None]]]:
-    """A bar for all and one for each video on its way; without a terminal a line at each end."""
-
+    """A bar for all videos and one for each running; without a terminal a line at each end."""
     if quiet or not sys.stderr.isatty():
-        yield (lambda job: None if quiet else print(_told(job), flush=True)), lambda: None
+        yield (lambda job: None if quiet else print(_line(job), flush=True)), lambda: None
         return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
@@ -95,6 +86,6 @@ def _progress(
             if task is not None:
                 bars.remove_task(task)
             bars.advance(whole)
-            bars.console.print(_told(job), markup=False, highlight=False)
+            bars.console.print(_line(job), markup=False, highlight=False)
 
         yield on_end, on_tick

@@ -64,7 +64,7 @@ class Job:
 
 
 @dataclass
-class Batch:
+class VideoBatch:
     """Annotates videos into a folder; those that are there already are left as they are.
 
     Each is annotated in a process of its own: torch traces one network at a time in a process, and
