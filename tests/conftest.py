@@ -1,4 +1,4 @@
-"""What all tests share: material made on the spot, and skips that may not happen (required.py)."""
+"""Fixtures of all tests, and hooks: required markers and leak checks."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from typing import Any
 import pytest
 import torch
 from support.kernel_runner import RunKernel, interpreter, run_on_gpu
-from support.leftovers import adopt_orphans, nothing_left
-from support.required import pytest_configure, pytest_runtest_makereport
+from support.leak_check import adopt_orphans, check_for_leaks
+from support.required_markers import pytest_configure, pytest_runtest_makereport
 
 import stream_cam  # noqa: F401  (before any test module imports PyAV: import_order.py)
 
@@ -77,13 +77,13 @@ def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginMa
 
 @pytest.fixture(autouse=True, scope="session")
 def _session_leaves_nothing() -> Iterator[None]:
-    with nothing_left():
+    with check_for_leaks():
         yield
 
 
 @pytest.fixture(autouse=True)
 def _test_leaves_nothing() -> Iterator[None]:
-    with nothing_left():
+    with check_for_leaks():
         yield
 
 
@@ -182,7 +182,7 @@ def run_kernel(request: pytest.FixtureRequest) -> RunKernel:
 def make_video(tmp_path: Path) -> VideoMaker:
     """Writes a small video with PyAV: `make_video("a.mp4", n_frames=5)`."""
     # Not at the top: GPU tests also run where PyAV is not installed (scripts/gpu_check.py).
-    from support.material import write_video
+    from support.videos import write_video
 
     # PyAV may be missing where only the network is tested.
 

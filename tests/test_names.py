@@ -15,7 +15,7 @@ import av
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.material import numbered_picture, write_video
+from support.videos import numbered_picture, write_video
 from support.web_parts import LABELS, Page, picture
 
 from stream_cam.cli import main

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support.material import numbered_picture, picture_at, write_video
 from support.pipeline_parts import (
     STREAM,
     WITHOUT_END,
@@ -24,6 +23,7 @@ from support.pipeline_parts import (
     tiny_network,
     wait,
 )
+from support.videos import numbered_picture, picture_at, write_video
 
 from stream_cam.cam.steady import SteadyMaps
 from stream_cam.config import LookConfig, RecordConfig

@@ -14,17 +14,17 @@ import torch
 from support.bench_parts import (
     DECODE,
     NETWORK,
-    Spoilt,
-    last_left_out,
-    louder,
-    mixed_up,
+    CorruptingEngine,
+    keep_old_outputs,
     result,
     row,
-    stale,
+    scale_features,
+    skip_last_image,
+    swap_images,
 )
-from support.material import write_video
 from support.networks import untrained
 from support.toy_engine import ToyEngine, toy_net
+from support.videos import write_video
 
 from stream_cam.bench import engines, stages
 from stream_cam.bench.engines import BoundSession, EngineVariant, open_engine, parse_variants
@@ -88,11 +88,11 @@ def complaint(capsys: pytest.CaptureFixture[str]) -> str:
     return line
 
 
-def spoil(monkeypatch: pytest.MonkeyPatch, how: Any) -> None:
+def corrupt_engines(monkeypatch: pytest.MonkeyPatch, how: Any) -> None:
     """Makes every engine that is opened wrong in one way."""
 
     def load(*arguments: Any, **options: Any) -> Engine:
-        return Spoilt(load_engine(*arguments, **options), how)
+        return CorruptingEngine(load_engine(*arguments, **options), how)
 
     for user in ("stream_cam.bench.engines", "stream_cam.explain.explainer"):
         monkeypatch.setattr(f"{user}.load_engine", load)
@@ -160,7 +160,7 @@ def test_engine_asked_for_by_name_that_does_not_work_is_a_failure(
 def test_wrong_engine_is_not_timed(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], place: Path
 ) -> None:
-    spoil(monkeypatch, louder)
+    corrupt_engines(monkeypatch, scale_features)
     assert main([*SMALL, "--engines", "eager", "--batch", "1", "--json", "a.json"]) == 1
     found = BenchResult.read(place / "a.json")
     assert [r.subject.name for r in found.rows] == ["decode"]
@@ -170,7 +170,7 @@ def test_wrong_engine_is_not_timed(
     assert "eager has no figures" in said.err
 
 
-@pytest.mark.parametrize("how", [mixed_up, last_left_out])
+@pytest.mark.parametrize("how", [swap_images, skip_last_image])
 def test_batch_in_which_one_image_is_wrong_is_not_timed(
     monkeypatch: pytest.MonkeyPatch, how: Any
 ) -> None:
@@ -178,7 +178,7 @@ def test_batch_in_which_one_image_is_wrong_is_not_timed(
         if len(logits) > 1:
             how(before, logits, features)
 
-    spoil(monkeypatch, only_in_batches)
+    corrupt_engines(monkeypatch, only_in_batches)
     found = run_bench(small(engines=("eager:fp32",), batch=(1, 3)), "c")
     assert [r.subject.batch for r in found.rows if r.subject.group == "engine"] == [1]
     (left_out,) = found.left_out
@@ -189,7 +189,7 @@ def test_batch_in_which_one_image_is_wrong_is_not_timed(
 def bound(how: Any = None, capture: Any = None) -> tuple[BoundSession, CamNet]:
     net = toy_net()
     engine: Engine = ToyEngine(net)
-    return BoundSession(engine if how is None else Spoilt(engine, how), capture), net
+    return BoundSession(engine if how is None else CorruptingEngine(engine, how), capture), net
 
 
 def test_replay_is_what_is_verified_and_what_is_timed() -> None:
@@ -220,7 +220,7 @@ def test_replay_that_does_nothing_is_refused() -> None:
 
 
 def test_engine_that_writes_nothing_is_refused() -> None:
-    made, net = bound(stale)
+    made, net = bound(keep_old_outputs)
     with pytest.raises(EngineError, match="nan"):
         made.verify(net)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from support.bench_parts import Spoilt
+from support.bench_parts import CorruptingEngine
 from support.networks import untrained
 
 from stream_cam.bench.engines import BoundSession, EngineVariant, open_engine
@@ -71,12 +71,12 @@ def test_replay_of_a_wrong_engine_is_refused(net: CamNet) -> None:
         features.mul_(1.5)
 
     with pytest.raises(EngineError, match="not the network"):
-        BoundSession(Spoilt(engine, much_louder), capture_graph).verify(net)
+        BoundSession(CorruptingEngine(engine, much_louder), capture_graph).verify(net)
 
 
 SYNCHRONISES = """
 import torch
-from support.bench_parts import Spoilt
+from support.bench_parts import CorruptingEngine
 from support.networks import untrained
 from stream_cam.bench.engines import Bound, Spec, open_engine
 from stream_cam.bench.plan import timed_rows
@@ -92,7 +92,7 @@ def asks(before, logits, features):
 
 stream = torch.cuda.current_stream()
 try:
-    Bound(Spoilt(engine, asks), capture_graph)
+    Bound(CorruptingEngine(engine, asks), capture_graph)
 except EngineError as error:
     print("told:", error)
 assert torch.cuda.current_stream() == stream

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 import torch
 from support.bench_parts import result, row
-from support.material import write_video
 from support.networks import LABELS, small_network
+from support.videos import write_video
 
 from stream_cam.bench.frames import scene_frames
 from stream_cam.bench.peers import Peer, StreamCamEngine, check_peer, time_peers

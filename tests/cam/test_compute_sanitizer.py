@@ -17,7 +17,7 @@ import torch
 
 pytest.importorskip("triton", reason="no Triton for this system")
 
-SCRIPT = Path(__file__).resolve().parents[1] / "support" / "sanitized.py"
+SCRIPT = Path(__file__).resolve().parents[1] / "support" / "sanitizer_cases.py"
 FOUND = 9
 """What the program ends with if it has found something; ours never does."""
 DEADLINE_SECONDS = 300.0
@@ -37,8 +37,10 @@ def sanitizer() -> str | None:
     return shutil.which("compute-sanitizer", path=path)
 
 
-def sanitized(what: str, *options: str, caching: bool = False) -> subprocess.CompletedProcess[str]:
-    """Runs a part of `sanitized.py` under the program."""
+def run_sanitizer(
+    what: str, *options: str, caching: bool = False
+) -> subprocess.CompletedProcess[str]:
+    """Runs a part of `sanitizer_cases.py` under the program."""
     if not torch.cuda.is_available():
         pytest.skip("no CUDA GPU")
     program = sanitizer()
@@ -68,25 +70,25 @@ def assert_clean(done: subprocess.CompletedProcess[str]) -> None:
 
 @pytest.mark.needs_gpu
 def test_a_planted_fault_is_found() -> None:
-    done = sanitized("planted", *MEMCHECK)
+    done = run_sanitizer("planted", *MEMCHECK)
     assert done.returncode == FOUND, done.stdout[-8000:]
     assert "_behind_kernel" in done.stdout
 
 
 @pytest.mark.needs_gpu
 def test_no_kernel_touches_memory_beside_its_tensors() -> None:
-    assert_clean(sanitized("kernels", *MEMCHECK))
+    assert_clean(run_sanitizer("kernels", *MEMCHECK))
 
 
 @pytest.mark.needs_gpu
 def test_whole_frames_as_graphs_touch_no_memory_that_is_not_theirs() -> None:
     # A capture needs the caching allocator.
-    assert_clean(sanitized("ring", *MEMCHECK, caching=True))
+    assert_clean(run_sanitizer("ring", *MEMCHECK, caching=True))
 
 
 @pytest.mark.needs_gpu
 def test_the_choice_of_classes_does_not_race() -> None:
-    assert_clean(sanitized("choice", "--tool", "racecheck"))
+    assert_clean(run_sanitizer("choice", "--tool", "racecheck"))
 
 
 @pytest.mark.needs_triton
@@ -136,7 +138,7 @@ def test_what_the_program_says_decides(
     monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     if outcome is None:
-        assert_clean(sanitized("kernels", *MEMCHECK))
+        assert_clean(run_sanitizer("kernels", *MEMCHECK))
         return
     with pytest.raises(outcome):
-        assert_clean(sanitized("kernels", *MEMCHECK))
+        assert_clean(run_sanitizer("kernels", *MEMCHECK))

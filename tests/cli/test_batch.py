@@ -11,8 +11,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from support.material import write_video
 from support.processes import process, wait_for
+from support.videos import write_video
 
 from stream_cam.cli import main
 from stream_cam.cli.batch import Job, VideoBatch, find_videos

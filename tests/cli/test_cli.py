@@ -23,9 +23,9 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
-from support.material import write_video
 from support.processes import process, wait_for
 from support.rtsp_harness import RtspServer, rtsp_server_problem
+from support.videos import write_video
 from torchvision.models import resnet18
 
 from stream_cam._version import __version__

@@ -24,8 +24,8 @@ from PIL import Image, ImageGrab, features
 from support.browser import chromium
 from support.commands import START_SECONDS, Command
 from support.displays import x_server
-from support.material import numbered_picture, write_video
 from support.rtsp_harness import RtspServer, rtsp_server_problem
+from support.videos import numbered_picture, write_video
 from support.waiting import wait_until
 from support.web_show import live, pixels, visit
 

@@ -38,7 +38,7 @@ OPTIONS = ("--weights", "demo", "--engine", "eager", "--device", "cpu", "--input
 OPEN_AND_WAIT = """
 import cv2, numpy as np, sys
 sys.path[:0] = ["tests"]
-from support.material import numbered_picture, picture_at
+from support.videos import numbered_picture, picture_at
 from stream_cam.sinks import WindowSink
 from stream_cam.sinks.base import Waiting
 title = "stream-cam (? shows the keys)"

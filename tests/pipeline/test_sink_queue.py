@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from support.material import picture_at
 from support.pipeline_parts import Kept, boom
+from support.videos import picture_at
 
 from stream_cam.errors import SinkError
 from stream_cam.pipeline.sink_queue import SinkQueue

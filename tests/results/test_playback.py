@@ -11,8 +11,8 @@ import cv2
 import numpy as np
 import pytest
 from support.browser import DEADLINE_MS, chromium
-from support.material import numbered_picture, picture_at, picture_number
 from support.recordings import FPS, SIZE_HW, annotate, killed_while_writing
+from support.videos import numbered_picture, picture_at, picture_number
 
 from stream_cam.frame import Explanation, Prediction, Region
 from stream_cam.results.timeline import TimelineSink

@@ -15,7 +15,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from support.material import numbered_picture, picture_number
+from support.videos import numbered_picture, picture_number
 
 from stream_cam.cli import main
 from stream_cam.config import RecordConfig

@@ -16,8 +16,8 @@ import av
 import numpy as np
 import pytest
 from conftest import VideoMaker
-from support.material import numbered_picture, picture_at, picture_number, write_video
 from support.recordings import FPS, annotate, killed_while_writing, times_in, write_clip
+from support.videos import numbered_picture, picture_at, picture_number, write_video
 
 from stream_cam.cli import main
 from stream_cam.cli.recover import recover

@@ -12,8 +12,8 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from support.material import write_video
 from support.recordings import annotate, times_in
+from support.videos import write_video
 
 from stream_cam.cli import main
 from stream_cam.sources import VideoSource

@@ -11,8 +11,8 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from support.held_clock import NOON, HeldTime
-from support.material import numbered_picture, write_video
+from support.manual_clock import NOON, ManualSystemClock
+from support.videos import numbered_picture, write_video
 
 from stream_cam.config import RecordConfig
 from stream_cam.errors import SinkError
@@ -26,11 +26,11 @@ LIVE = StreamInfo(fps=Fraction(2), still=False, live=True)
 
 
 @pytest.fixture
-def clock() -> HeldTime:
-    return HeldTime()
+def clock() -> ManualSystemClock:
+    return ManualSystemClock()
 
 
-def record(folder: Path, clock: HeldTime, seconds: range, **options: str) -> SegmentSink:
+def record(folder: Path, clock: ManualSystemClock, seconds: range, **options: str) -> SegmentSink:
     """Two pictures a second into segments of 10 s each; every second picture is a noise."""
     config = RecordConfig(segment="10", **options)  # type: ignore[arg-type]
     with SegmentSink(str(folder / "out.mp4"), LIVE, config, clock=clock) as sink:
@@ -76,7 +76,7 @@ def earlier(folder: Path, begin: datetime, *, comment: str = "stream-cam 1; test
 
 
 def test_by_age_the_newest_stay(
-    tmp_path: Path, clock: HeldTime, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, clock: ManualSystemClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.DEBUG):
         sink = record(tmp_path, clock, range(60), keep="20s")
@@ -89,7 +89,7 @@ def test_by_age_the_newest_stay(
     assert f"removed {tmp_path / at(0)} (--keep 20s)" in caplog.text
 
 
-def test_by_size_the_newest_stay(tmp_path: Path, clock: HeldTime) -> None:
+def test_by_size_the_newest_stay(tmp_path: Path, clock: ManualSystemClock) -> None:
     record(tmp_path, clock, range(60))
     sizes = [path.stat().st_size for path in sorted(tmp_path.iterdir())]
     for path in tmp_path.iterdir():
@@ -101,13 +101,13 @@ def test_by_size_the_newest_stay(tmp_path: Path, clock: HeldTime) -> None:
     assert sink.removed == 3
 
 
-def test_newest_one_stays_whatever_its_size(tmp_path: Path, clock: HeldTime) -> None:
+def test_newest_one_stays_whatever_its_size(tmp_path: Path, clock: ManualSystemClock) -> None:
     sink = record(tmp_path, clock, range(35), keep="1B")
     assert names(tmp_path) == [at(30)]
     assert sink.removed == 3
 
 
-def test_segments_of_earlier_runs_count_as_well(tmp_path: Path, clock: HeldTime) -> None:
+def test_segments_of_earlier_runs_count_as_well(tmp_path: Path, clock: ManualSystemClock) -> None:
     for begin in (-100, -75, -25, -12):
         earlier(tmp_path, NOON + timedelta(seconds=begin))
     sink = record(tmp_path, clock, range(20), keep="60s")
@@ -117,7 +117,7 @@ def test_segments_of_earlier_runs_count_as_well(tmp_path: Path, clock: HeldTime)
 
 
 def test_clock_set_back_does_not_make_the_newest_the_oldest(
-    tmp_path: Path, clock: HeldTime
+    tmp_path: Path, clock: ManualSystemClock
 ) -> None:
     """A recorder without a battery for its clock boots into the past."""
     tomorrow = [
@@ -134,7 +134,7 @@ def test_clock_set_back_does_not_make_the_newest_the_oldest(
     assert names(tmp_path) == [path.name for path in (*ours, *tomorrow[1:])]
 
 
-def test_younger_of_name_and_file_counts(tmp_path: Path, clock: HeldTime) -> None:
+def test_younger_of_name_and_file_counts(tmp_path: Path, clock: ManualSystemClock) -> None:
     restored = earlier(tmp_path, NOON - timedelta(days=9))
     os.utime(restored, (NOON.timestamp(), NOON.timestamp()))
     touched = earlier(tmp_path, NOON - timedelta(seconds=5))
@@ -144,7 +144,7 @@ def test_younger_of_name_and_file_counts(tmp_path: Path, clock: HeldTime) -> Non
 
 
 def test_wall_clock_that_is_set_meanwhile_makes_nothing_old(
-    tmp_path: Path, clock: HeldTime
+    tmp_path: Path, clock: ManualSystemClock
 ) -> None:
     """A machine without a battery begins in 1970, until it hears what year it is."""
     config = RecordConfig(segment="10", keep="60s")
@@ -161,7 +161,7 @@ def test_wall_clock_that_is_set_meanwhile_makes_nothing_old(
 
 
 def test_segment_that_is_being_finished_is_not_removed_for_room(
-    tmp_path: Path, clock: HeldTime
+    tmp_path: Path, clock: ManualSystemClock
 ) -> None:
     """It has its name, and the one before it still counts as the newest."""
     keep = Retention(tmp_path / "out.mp4", RecordConfig(segment="10", keep="24h"), clock)
@@ -177,7 +177,7 @@ def test_segment_that_is_being_finished_is_not_removed_for_room(
 
 @pytest.mark.parametrize("keep", ["10s", "1B"])
 def test_neighbours_that_look_similar_are_not_touched(
-    tmp_path: Path, clock: HeldTime, keep: str
+    tmp_path: Path, clock: ManualSystemClock, keep: str
 ) -> None:
     foreign = earlier(tmp_path, NOON - timedelta(days=3), comment="made by my phone")
     data = earlier(tmp_path, NOON - timedelta(days=2)).read_bytes()
@@ -210,7 +210,7 @@ def test_neighbours_that_look_similar_are_not_touched(
 
 def test_what_cannot_be_removed_is_told_once_and_does_not_end_the_recording(
     tmp_path: Path,
-    clock: HeldTime,
+    clock: ManualSystemClock,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -229,7 +229,7 @@ def test_what_cannot_be_removed_is_told_once_and_does_not_end_the_recording(
     assert told == [f"{old} cannot be removed (--keep 15s): Permission denied"]
 
 
-def test_nothing_is_removed_unless_asked_for(tmp_path: Path, clock: HeldTime) -> None:
+def test_nothing_is_removed_unless_asked_for(tmp_path: Path, clock: ManualSystemClock) -> None:
     old = earlier(tmp_path, NOON - timedelta(days=99))
     assert record(tmp_path, clock, range(25)).removed == 0
     assert old.exists()
@@ -238,7 +238,9 @@ def test_nothing_is_removed_unless_asked_for(tmp_path: Path, clock: HeldTime) ->
 # Disks that fill up.
 
 
-def record_noise(folder: Path, clock: HeldTime, seconds: range, **options: str) -> SegmentSink:
+def record_noise(
+    folder: Path, clock: ManualSystemClock, seconds: range, **options: str
+) -> SegmentSink:
     """A picture a second into segments of ten, of about 60 kB each."""
     noise = np.random.default_rng(0).integers(0, 256, (120, 160, 3), np.uint8)
     config = RecordConfig(segment="10", **options)  # type: ignore[arg-type]
@@ -254,7 +256,7 @@ def record_noise(folder: Path, clock: HeldTime, seconds: range, **options: str) 
 
 @pytest.mark.parametrize("keep", ["24h", "20GB"])
 def test_on_a_disk_that_fills_up_old_segments_go_before_the_recording_ends(
-    tiny_disk: Path, clock: HeldTime, caplog: pytest.LogCaptureFixture, keep: str
+    tiny_disk: Path, clock: ManualSystemClock, caplog: pytest.LogCaptureFixture, keep: str
 ) -> None:
     sink = record_noise(tiny_disk, clock, range(160), keep=keep, min_free="400k")
     left = names(tiny_disk)
@@ -270,7 +272,7 @@ def test_on_a_disk_that_fills_up_old_segments_go_before_the_recording_ends(
 
 
 def test_nothing_is_removed_where_that_would_not_save_the_recording(
-    tiny_disk: Path, clock: HeldTime
+    tiny_disk: Path, clock: ManualSystemClock
 ) -> None:
     record_noise(tiny_disk, clock, range(20), min_free="0")
     before = names(tiny_disk)
@@ -280,7 +282,7 @@ def test_nothing_is_removed_where_that_would_not_save_the_recording(
 
 
 def test_without_keep_the_recording_ends_and_no_segment_goes(
-    tiny_disk: Path, clock: HeldTime
+    tiny_disk: Path, clock: ManualSystemClock
 ) -> None:
     with pytest.raises(SinkError, match=r"its disk has only .* \(--min-free 400k\)"):
         record_noise(tiny_disk, clock, range(160), min_free="400k")

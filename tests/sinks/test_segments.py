@@ -19,8 +19,7 @@ import av
 import numpy as np
 import numpy.typing as npt
 import pytest
-from support.held_clock import DEADLINE_SECONDS, NOON, HeldTime
-from support.material import numbered_picture, picture_at, picture_number
+from support.manual_clock import DEADLINE_SECONDS, NOON, ManualSystemClock
 from support.pipeline_parts import (
     Frames,
     Kept,
@@ -31,6 +30,7 @@ from support.pipeline_parts import (
     wait,
 )
 from support.recordings import write_clip, write_late_clip
+from support.videos import numbered_picture, picture_at, picture_number
 from support.waiting import wait_until
 
 from stream_cam.cli import main
@@ -63,7 +63,7 @@ def annotate(clip: Path, out: Path, **options: Any) -> None:
                 sink.write(Picture(frame.image_bgr, frame, None))
 
 
-def live_picture(clock: HeldTime, seconds: float) -> Picture:
+def live_picture(clock: ManualSystemClock, seconds: float) -> Picture:
     """Captured at that time, which is now."""
     clock.seconds = seconds
     image = numbered_picture(round(10 * seconds), SIZE_HW)
@@ -232,7 +232,7 @@ def test_a_part_in_segments_is_named_by_its_place_in_the_file(clip: Path, tmp_pa
 def test_live_segments_are_called_by_the_time_at_which_their_first_picture_was_captured(
     tmp_path: Path,
 ) -> None:
-    clock = HeldTime()
+    clock = ManualSystemClock()
     taken = live_name(tmp_path / "out.mp4", NOON + timedelta(seconds=20))
     taken.write_bytes(b"mine")
     config = RecordConfig(segment="10")
@@ -314,8 +314,8 @@ WRITER = """
 import sys
 from fractions import Fraction
 sys.path[:0] = {path!r}
-from support.held_clock import DEADLINE_SECONDS, NOON, HeldTime
-from support.material import numbered_picture, picture_at
+from support.manual_clock import DEADLINE_SECONDS, NOON, ManualSystemClock
+from support.videos import numbered_picture, picture_at
 from stream_cam.config import RecordConfig
 from stream_cam.sinks import SegmentSink, StreamInfo
 stream = StreamInfo(Fraction(25), False, False)
@@ -381,7 +381,7 @@ def test_live_recording_goes_on_beside_what_a_kill_left(
 ) -> None:
     left = tmp_path / "out-20261121T120000.part.mp4"
     left.write_bytes(b"left")
-    clock = HeldTime()
+    clock = ManualSystemClock()
     with (
         caplog.at_level(logging.WARNING),
         SegmentSink(
@@ -397,7 +397,7 @@ def test_live_recording_goes_on_beside_what_a_kill_left(
 
 
 def test_segment_whose_time_is_over_is_finished_while_its_source_is_away(tmp_path: Path) -> None:
-    clock = HeldTime()
+    clock = ManualSystemClock()
     config = RecordConfig(segment="10")
     with SegmentSink(str(tmp_path / "out.mp4"), LIVE, config, clock=clock) as sink:
         assert sink.poll()
@@ -421,7 +421,7 @@ def test_segment_whose_time_is_over_is_finished_while_its_source_is_away(tmp_pat
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
 def test_camera_may_be_away_for_a_weekend(tmp_path: Path, suffix: str) -> None:
-    clock, path = HeldTime(), tmp_path / f"out{suffix}"
+    clock, path = ManualSystemClock(), tmp_path / f"out{suffix}"
     with VideoSink(str(path), LIVE) as sink:
         for hours in (0, 130, 131):
             sink.write(live_picture(clock, 3600.0 * hours))

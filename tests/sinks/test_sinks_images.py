@@ -4,7 +4,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from support.material import numbered_picture, picture_at, picture_number
+from support.videos import numbered_picture, picture_at, picture_number
 
 from stream_cam.errors import OutputExistsError, SinkError
 from stream_cam.frame import BgrImage

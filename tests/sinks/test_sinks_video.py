@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.material import numbered_picture, picture_at, picture_number
+from support.videos import numbered_picture, picture_at, picture_number
 
 from stream_cam.config import RecordConfig
 from stream_cam.errors import OutputExistsError, SinkError
@@ -78,7 +78,7 @@ def probe(program: str, path: Path) -> dict[str, Any]:
 FULL_DISK = """
 import resource, sys
 import numpy as np
-from support.material import picture_at
+from support.videos import picture_at
 from stream_cam.config import RecordConfig
 from stream_cam.errors import SinkError
 from stream_cam.sinks import StreamInfo, VideoSink

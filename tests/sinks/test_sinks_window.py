@@ -15,7 +15,7 @@ SHOW = """
 import ctypes, sys
 import cv2, numpy as np
 sys.path[:0] = ["tests"]
-from support.material import numbered_picture, picture_at
+from support.videos import numbered_picture, picture_at
 from stream_cam.sinks import WindowSink
 with WindowSink() as sink:
     assert sink.main_thread
@@ -38,7 +38,7 @@ PRESS = """
 import ctypes, sys, time
 import cv2
 sys.path[:0] = ["tests"]
-from support.material import numbered_picture, picture_at
+from support.videos import numbered_picture, picture_at
 from stream_cam.sinks import WindowSink
 x11, xtest = ctypes.CDLL("libX11.so.6"), ctypes.CDLL("libXtst.so.6")
 x11.XOpenDisplay.restype = ctypes.c_void_p
@@ -62,7 +62,7 @@ STEER = """
 import ctypes, sys, time
 sys.path[:0] = ["tests"]
 import cv2
-from support.material import numbered_picture, picture_at
+from support.videos import numbered_picture, picture_at
 from stream_cam.config import LookConfig
 from stream_cam.settings import Settings
 from stream_cam.sinks import WindowSink

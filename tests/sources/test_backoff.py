@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from support.held_clock import Even
+from support.manual_clock import NoJitter
 
 from stream_cam.sources.backoff import Backoff
 from stream_cam.sources.frame_interval import FrameInterval
 
 
 def test_waits_double_until_a_connection_has_lasted() -> None:
-    backoff = Backoff(Even())
+    backoff = Backoff(NoJitter())
     waits = []
     for start in (0.0, 100.0, 200.0):
         for second in range(10):  # one frame a second, for 9 s
@@ -24,7 +24,7 @@ def test_waits_double_until_a_connection_has_lasted() -> None:
 
 
 def test_attempts_that_give_no_frame_are_no_short_connections() -> None:
-    backoff = Backoff(Even())
+    backoff = Backoff(NoJitter())
     assert [backoff.failed("refused") for _ in range(7)] == [0.5, 1.0, 2.0, 4.0, 8.0, 10.0, 10.0]
     assert backoff.short_connections == 0
     assert backoff.failed("authentication") == 10.0

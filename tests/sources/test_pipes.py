@@ -19,8 +19,8 @@ from typing import Any
 import av
 import numpy as np
 import pytest
-from support.material import numbered_picture, picture_at, picture_number, write_video
 from support.processes import process
+from support.videos import numbered_picture, picture_at, picture_number, write_video
 from support.waiting import wait_until
 
 from stream_cam.bench.frames import source_frames

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support.held_clock import DEADLINE_SECONDS
-from support.material import write_video
+from support.manual_clock import DEADLINE_SECONDS
 from support.pipeline_parts import Frames
+from support.videos import write_video
 
 from stream_cam.closing import Closeable
 from stream_cam.config import CaptureConfig

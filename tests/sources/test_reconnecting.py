@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support.held_clock import DEADLINE_SECONDS, Even, HeldClock
+from support.manual_clock import DEADLINE_SECONDS, ManualClock, NoJitter
 
 from stream_cam.config import CaptureConfig
 from stream_cam.errors import SourceError, SourceErrorKind, UsageError
@@ -72,7 +72,7 @@ class Watched:
         jitter: random.Random | None = None,
         give_up_after: float | None = None,
     ) -> None:
-        self.clock = HeldClock()
+        self.clock = ManualClock()
         self.opened = 0
         self._lines = list(lines)
         self.source = ReconnectingSource(
@@ -80,7 +80,7 @@ class Watched:
             self._open,
             CaptureConfig(give_up_after=give_up_after),
             clock=self.clock,
-            jitter=jitter or Even(),
+            jitter=jitter or NoJitter(),
         )
         self.frames: queue.Queue[Frame] = queue.Queue()
         self.error: BaseException | None = None
@@ -236,7 +236,7 @@ def test_attempts_get_twice_what_the_last_connection_took() -> None:
     slow, hung = Line().give(), Line()
     slow.opening, hung.opening = threading.Event(), threading.Event()
     watched = Watched(slow, hung)
-    watched.clock.until_waited_for()
+    watched.clock.wait_for_waiter()
     watched.clock.advance(6.0)
     slow.opening.set()
     watched.frame()
@@ -336,7 +336,7 @@ def test_outage_says_why_there_are_no_frames() -> None:
     first.give()
     watched.frame()
     assert watched.source.outage() is None
-    watched.clock.until_waited_for()
+    watched.clock.wait_for_waiter()
     watched.clock.advance(1.5)
     quiet = watched.source.outage()
     assert quiet is not None
@@ -387,7 +387,7 @@ def test_mistake_in_the_program_is_not_healed() -> None:
 
 def test_old_first_frame_is_not_given_out_as_new() -> None:
     line = Line().give()
-    clock = HeldClock()
+    clock = ManualClock()
     with ReconnectingSource(URI, lambda: line, clock=clock) as source:
         clock.advance(8.0)  # the models are loaded
         line.give()
@@ -399,7 +399,7 @@ def test_old_first_frame_is_not_given_out_as_new() -> None:
 def test_time_that_the_models_take_is_no_interval() -> None:
     """Else a frame that waited is followed by the next one at once, and a slow camera is quiet."""
     line = Line().give()
-    clock = HeldClock()
+    clock = ManualClock()
     with ReconnectingSource(URI, lambda: line, clock=clock) as source:
         frames = iter(source)
         for seconds in (8.0, 0.1, 2.5):
@@ -492,7 +492,7 @@ def test_camera_slower_than_the_patience_is_found_out() -> None:
     watched.clock.pass_wait(0.5)
     watched.frame()
     for _ in range(5):
-        watched.clock.until_waited_for()
+        watched.clock.wait_for_waiter()
         watched.clock.advance(8.0)
         slow.give()
         watched.frame()

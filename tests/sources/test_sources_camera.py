@@ -8,7 +8,7 @@ from itertools import islice
 import cv2
 import numpy as np
 import pytest
-from support.held_clock import DEADLINE_SECONDS, Even, HeldClock
+from support.manual_clock import DEADLINE_SECONDS, ManualClock, NoJitter
 
 from stream_cam.config import CaptureConfig
 from stream_cam.errors import SourceError, SourceNotFoundError, UsageError
@@ -205,12 +205,12 @@ def test_camera_that_is_unplugged_comes_back() -> None:
         device.append(next(opened))
         return device[-1]
 
-    clock = HeldClock()
+    clock = ManualClock()
     source = ReconnectingSource(
         "0",
         lambda: CameraSource("0", check=lambda index: None, opener=opener),
         clock=clock,
-        jitter=Even(),
+        jitter=NoJitter(),
     )
     frames: queue.Queue[Frame] = queue.Queue()
 

@@ -6,8 +6,8 @@ from itertools import islice
 
 import pytest
 from PIL import Image
+from support.encoded_images import encoded, pages, with_orientation
 from support.quirky_server import QuirkyServer
-from support.stills import encoded, pages, with_orientation
 
 from stream_cam.config import CaptureConfig
 from stream_cam.frame import Frame

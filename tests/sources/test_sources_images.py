@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
-from support.stills import pages
+from support.encoded_images import pages
 
 from stream_cam.config import CaptureConfig
 from stream_cam.errors import SourceError

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 from conftest import VideoMaker
-from support.material import picture_number
 from support.rtsp_harness import RtspServer, rtsp_server_problem
+from support.videos import picture_number
 
 from stream_cam.config import CaptureConfig
 from stream_cam.errors import SourceError, SourceNotFoundError, UsageError

@@ -19,8 +19,8 @@ import numpy as np
 import pytest
 from conftest import VideoMaker
 from PIL import Image, ImageOps
-from support.material import picture_number
 from support.quirky_server import QuirkyServer
+from support.videos import picture_number
 
 from stream_cam.config import CaptureConfig
 from stream_cam.errors import SourceError, SourceErrorKind, SourceNotFoundError

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
-from support.stills import encoded, quadrants, with_orientation
+from support.encoded_images import encoded, quadrants, with_orientation
 
 from stream_cam.errors import SourceError
 from stream_cam.frame import BgrImage

@@ -9,7 +9,7 @@ import pytest
 from conftest import VideoMaker
 from hypothesis import given
 from hypothesis import strategies as st
-from support.material import numbered_picture, picture_number, write_video
+from support.videos import numbered_picture, picture_number, write_video
 
 from stream_cam.errors import SourceError
 from stream_cam.frame import BgrImage, Frame

@@ -44,11 +44,11 @@ def result(*rows: Row, **changes: Any) -> BenchResult:
     return replace(made, **changes)
 
 
-class Spoilt:
+class CorruptingEngine:
     """An engine whose outputs are changed in place after every call."""
 
-    def __init__(self, engine: Engine, spoil: Any) -> None:
-        self._engine, self._spoil = engine, spoil
+    def __init__(self, engine: Engine, corrupt: Any) -> None:
+        self._engine, self._spoil = engine, corrupt
 
     @property
     def info(self) -> EngineInfo:
@@ -65,22 +65,22 @@ class Spoilt:
         return run
 
 
-def louder(before: tuple[Tensor, Tensor], logits: Tensor, features: Tensor) -> None:
+def scale_features(before: tuple[Tensor, Tensor], logits: Tensor, features: Tensor) -> None:
     """Maps that are wrong by 1 %."""
     features.mul_(1.01)
 
 
-def mixed_up(before: tuple[Tensor, Tensor], logits: Tensor, features: Tensor) -> None:
+def swap_images(before: tuple[Tensor, Tensor], logits: Tensor, features: Tensor) -> None:
     """The last image's results in the first one's place."""
     logits[0], features[0] = logits[-1].clone(), features[-1].clone()
 
 
-def last_left_out(before: tuple[Tensor, Tensor], logits: Tensor, features: Tensor) -> None:
+def skip_last_image(before: tuple[Tensor, Tensor], logits: Tensor, features: Tensor) -> None:
     """What was in the last image's place stays there."""
     logits[-1], features[-1] = before[0][-1], before[1][-1]
 
 
-def stale(before: tuple[Tensor, Tensor], logits: Tensor, features: Tensor) -> None:
+def keep_old_outputs(before: tuple[Tensor, Tensor], logits: Tensor, features: Tensor) -> None:
     """Nothing is written."""
     logits.copy_(before[0])
     features.copy_(before[1])

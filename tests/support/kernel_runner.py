@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 from support.kernel_worker import call, saved
-from support.leftovers import belongs_to_the_session
+from support.leak_check import exempt_session_child
 
 RunKernel = Callable[..., None]
 """`run(launcher, frame_bgr=…, out=…)`: as `launcher(frame_bgr=…, out=…)`, for CPU tensors."""
@@ -32,7 +32,7 @@ def interpreter() -> Iterator[RunKernel]:
         env={**os.environ, "TRITON_INTERPRET": "1", "PYTHONPATH": os.pathsep.join(_path())},
     )
     theirs.close()
-    belongs_to_the_session(worker.pid)
+    exempt_session_child(worker.pid)
     try:
         yield lambda launcher, **arguments: _ask(ours, launcher, arguments)
     finally:

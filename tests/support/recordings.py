@@ -10,7 +10,7 @@ from typing import Any
 
 import av
 import numpy as np
-from support.material import numbered_picture
+from support.videos import numbered_picture
 
 from stream_cam.config import RecordConfig
 from stream_cam.sinks import Picture, StreamInfo, VideoSink
@@ -112,7 +112,7 @@ WRITER = """
 import sys
 from fractions import Fraction
 sys.path[:0] = {path!r}
-from support.material import numbered_picture, picture_at
+from support.videos import numbered_picture, picture_at
 from stream_cam.sinks import StreamInfo, VideoSink
 with VideoSink({out!r}, StreamInfo(Fraction(25), False, False)) as sink:
     for number in range(100_000):

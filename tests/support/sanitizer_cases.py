@@ -1,6 +1,6 @@
 """What `test_compute_sanitizer.py` runs under compute-sanitizer, in a process of its own.
 
-    python tests/support/sanitized.py kernels|choice|ring|planted cuda
+    python tests/support/sanitizer_cases.py kernels|choice|ring|planted cuda
 
 All but `ring` and `planted` also run in Triton's interpreter (`cpu`, with TRITON_INTERPRET=1).
 """
@@ -93,7 +93,7 @@ def ring(device: str) -> None:
 
 def planted(device: str) -> None:
     """Writes one byte behind a tensor's end: what the tool must find."""
-    from support.sanitized_fault import write_behind
+    from support.sanitizer_fault import write_behind
 
     write_behind(torch.zeros(77, dtype=torch.uint8, device=device))
     torch.cuda.synchronize()

@@ -24,12 +24,12 @@ _LOOK_SECONDS = 0.01
 _PR_SET_CHILD_SUBREAPER = 36
 
 
-_of_the_session: set[int] = set()
+_session_children: set[int] = set()
 
 
-def belongs_to_the_session(pid: int) -> None:
+def exempt_session_child(pid: int) -> None:
     """Names a child that a fixture of the session starts in the middle of a test."""
-    _of_the_session.add(pid)
+    _session_children.add(pid)
 
 
 def adopt_orphans() -> None:
@@ -39,7 +39,7 @@ def adopt_orphans() -> None:
 
 
 @contextmanager
-def nothing_left() -> Iterator[None]:
+def check_for_leaks() -> Iterator[None]:
     """Fails if there are children or listening sockets afterwards that there were not before."""
     before = _children(), _listening()
     yield
@@ -66,7 +66,7 @@ def _children() -> dict[int, str]:
         with suppress(OSError):
             for pid in map(int, task.read_text().split()):
                 words = _command_of(pid)
-                if words and _OF_PYTHON not in words and pid not in _of_the_session:
+                if words and _OF_PYTHON not in words and pid not in _session_children:
                     found[pid] = words
     return found
 

@@ -37,7 +37,16 @@ def run(folder: Path, required: str) -> tuple[int, str]:
         "pytest_timeout",  # pyproject.toml has options of it
     ]
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "support.required", *options, str(folder)],
+        [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-q",
+            "-p",
+            "support.required_markers",
+            *options,
+            str(folder),
+        ],
         env={
             **os.environ,
             "STREAM_CAM_REQUIRE": required,

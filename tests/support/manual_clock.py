@@ -17,7 +17,7 @@ DEADLINE_SECONDS = 20.0
 NOON = datetime(2026, 11, 22, 12)
 
 
-class HeldTime(retention.SystemClock):
+class ManualSystemClock(retention.SystemClock):
     """Noon."""
 
     def __init__(self) -> None:
@@ -30,14 +30,14 @@ class HeldTime(retention.SystemClock):
         return round((100 + self.seconds) * 1e9)
 
 
-class Even(random.Random):
+class NoJitter(random.Random):
     """No jitter."""
 
     def uniform(self, a: float, b: float) -> float:
         return 1.0
 
 
-class HeldClock(MonotonicClock):
+class ManualClock(MonotonicClock):
     """Those who wait by it wait until it is moved on, or until what they wait for is there."""
 
     def __init__(self) -> None:
@@ -89,6 +89,6 @@ class HeldClock(MonotonicClock):
         self.advance(seconds)
         return seconds
 
-    def until_waited_for(self) -> None:
+    def wait_for_waiter(self) -> None:
         with self._news:
             assert self._news.wait_for(lambda: self._waits, DEADLINE_SECONDS), "nobody waits"
