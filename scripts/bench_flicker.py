@@ -32,7 +32,7 @@ from rich.table import Table
 
 from stream_cam.cam.cpu import scale_cam
 from stream_cam.cam.steady import SteadyMaps
-from stream_cam.config import CaptureConfig
+from stream_cam.config import CaptureConfig, LookConfig
 from stream_cam.explain.explainer import Explainer
 from stream_cam.frame import Explanation, FloatArray, Frame, Truth
 from stream_cam.sources import open_source
@@ -88,7 +88,7 @@ def still(
     raw, smooth = [], []
     for seed in SEEDS:
         uri = f"demo://shapes?size={size}&fps={fps}&seconds={seconds}&seed={seed}&still=1"
-        seen = look(explainer, frames_of(uri))
+        seen = explained(explainer, frames_of(uri))
         raw.append(flicker(seen))
         smooth.append(flicker(steadied(seen, smooth_seconds)))
     before, after = float(np.mean(raw)), float(np.mean(smooth))
@@ -107,7 +107,7 @@ def jumps(explainer: Explainer, size: str, smooth_seconds: float) -> dict[str, A
         for turn in range(SHAPES_A_SEED):
             if not is_clear(scene, turn):
                 continue
-            seen = look(explainer, jump_frames(scene, turn))
+            seen = explained(explainer, jump_frames(scene, turn))
             raw.append(caught_seconds(seen))
             smooth.append(caught_seconds(steadied(seen, smooth_seconds)))
     found = np.isfinite(raw)
@@ -130,7 +130,7 @@ def moving(
     seconds = n_shapes * SHAPE_SECONDS
     for seed in SEEDS:
         uri = f"demo://shapes?size={size}&fps={MOVING_FPS}&seconds={seconds}&seed={seed}"
-        seen.append(look(explainer, frames_of(uri)))
+        seen.append(explained(explainer, frames_of(uri)))
     smooth = [steadied(run, smooth_seconds) for run in seen]
     return {
         "fps": MOVING_FPS,
@@ -155,7 +155,7 @@ def jump_frames(scene: Scene, turn: int) -> Iterator[Frame]:
         yield Frame(image, tick, tick, Fraction(1, MOVING_FPS), time.monotonic_ns(), truth)
 
 
-def look(explainer: Explainer, frames: Iterable[Frame]) -> list[Seen]:
+def explained(explainer: Explainer, frames: Iterable[Frame]) -> list[Seen]:
     return [
         Seen(frame.pts_seconds, frame.truth[0] if frame.truth else None, explainer.explain(frame))
         for frame in frames
@@ -164,8 +164,8 @@ def look(explainer: Explainer, frames: Iterable[Frame]) -> list[Seen]:
 
 def steadied(seen: Sequence[Seen], smooth_seconds: float) -> list[Seen]:
     """The same frames with filtered maps."""
-    steady = SteadyMaps(smooth_seconds=smooth_seconds)
-    return [replace(one, explanation=steady.update(one.explanation)) for one in seen]
+    steady, look = SteadyMaps(), LookConfig(smooth=smooth_seconds)
+    return [replace(one, explanation=steady.update(one.explanation, look)) for one in seen]
 
 
 def heat(explanation: Explanation) -> FloatArray:

@@ -24,8 +24,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 from support.rtsp_harness import RtspServer, rtsp_server_problem  # noqa: E402
 
-from stream_cam.config import CaptureConfig, LookConfig, ModelConfig  # noqa: E402
-from stream_cam.draw.layouts import Renderer  # noqa: E402
+from stream_cam.config import CaptureConfig, ModelConfig  # noqa: E402
 from stream_cam.explain.explainer import Explainer  # noqa: E402
 from stream_cam.frame import Frame  # noqa: E402
 from stream_cam.pipeline.counters import Progress  # noqa: E402
@@ -83,7 +82,7 @@ def running(server: RtspServer, explainer: Explainer, seconds: float) -> dict[st
     found: dict[str, float] = {}
     with open_source(server.url, CaptureConfig()) as source:
         assert isinstance(source, ReconnectingSource)
-        pipeline = Pipeline(source, [NullSink()], explainer, Renderer(explainer))
+        pipeline = Pipeline(source, [NullSink()], explainer)
         newest: deque[Progress] = deque(maxlen=1)
 
         def measure() -> None:
@@ -121,7 +120,7 @@ def main() -> int:
     if problem is not None:
         print(problem, file=sys.stderr)
         return 1
-    explainer = Explainer.from_config(ModelConfig(weights="demo"), LookConfig())
+    explainer = Explainer.from_config(ModelConfig(weights="demo"))
     with RtspServer(size=options.size, fps=FPS) as server:
         decode, frames = decoding(server.url, options.seconds)
         explain = explaining(explainer, frames)

@@ -31,7 +31,6 @@ import numpy as np
 
 from stream_cam.bench.machine import describe_machine, machine_lines
 from stream_cam.config import LookConfig, WebConfig
-from stream_cam.draw.layouts import Renderer
 from stream_cam.explain.explainer import Explainer
 from stream_cam.frame import Frame
 from stream_cam.pipeline.pipeline import Pipeline
@@ -130,10 +129,7 @@ def run(
     """One run with a page; `watch` gets it while it runs."""
     settings = Settings(LookConfig(hud=False), explainer.labels)
     page = WebSink(WebAddress(port=0), settings, "clock", web or WebConfig())
-    renderer = Renderer(explainer, hud=False)
-    pipeline = Pipeline(
-        ClockSource(seconds), [page, *extra], explainer, renderer, settings=settings
-    )
+    pipeline = Pipeline(ClockSource(seconds), [page, *extra], explainer, settings=settings)
     page.attach_stats(pipeline.stats)
     thread = threading.Thread(target=pipeline.run)
     thread.start()

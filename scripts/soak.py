@@ -28,8 +28,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 from support.chaos_proxy import ChaosProxy, Fault  # noqa: E402
 from support.rtsp_harness import RtspServer, rtsp_server_problem  # noqa: E402
 
-from stream_cam.config import CaptureConfig, LookConfig, ModelConfig  # noqa: E402
-from stream_cam.draw.layouts import Renderer  # noqa: E402
+from stream_cam.config import CaptureConfig, ModelConfig  # noqa: E402
 from stream_cam.explain.explainer import Explainer  # noqa: E402
 from stream_cam.pipeline.pipeline import Pipeline  # noqa: E402
 from stream_cam.sinks.base import Picture, Sink  # noqa: E402
@@ -212,8 +211,8 @@ def soak(minutes: float) -> dict[str, object]:
         open_source(f"rtsp://127.0.0.1:{proxy.port}/test", CaptureConfig()) as source,
     ):
         assert isinstance(source, ReconnectingSource)
-        explainer = Explainer.from_config(ModelConfig(weights="demo"), LookConfig())
-        pipeline = Pipeline(source, [sink], explainer, Renderer(explainer))
+        explainer = Explainer.from_config(ModelConfig(weights="demo"))
+        pipeline = Pipeline(source, [sink], explainer)
         chaos = Chaos(server, proxy, source, sink)
 
         def work() -> None:

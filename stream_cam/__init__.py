@@ -1,9 +1,9 @@
 """Shows, live, what a convolutional network looks at.
 
-    from stream_cam import Explainer
+    from stream_cam import Explainer, draw_overlay
     explainer = Explainer.load("resnet18", weights="demo")
     explanation = explainer.explain(frame_bgr)
-    picture_bgr = explainer.overlay(frame_bgr, explanation)
+    picture_bgr = draw_overlay(frame_bgr, explanation)
 
 Names are imported when they are first used: `import stream_cam` alone costs nothing.
 """
@@ -19,7 +19,8 @@ from stream_cam._version import __version__
 if TYPE_CHECKING:
     from stream_cam.cam.steady import SteadyMaps
     from stream_cam.config import CaptureConfig, LookConfig, ModelConfig, PipelineConfig, RunConfig
-    from stream_cam.draw.layouts import Renderer
+    from stream_cam.draw.overlay import draw_heatmap, draw_overlay
+    from stream_cam.draw.renderer import Renderer
     from stream_cam.errors import (
         EngineError,
         ModelError,
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
     from stream_cam.pipeline.pipeline import Pipeline
     from stream_cam.pipeline.report import Report
     from stream_cam.pipeline.serve import Served, serve
-    from stream_cam.settings import Settings
+    from stream_cam.settings import Settings, SettingsSnapshot
     from stream_cam.sinks import open_sink
     from stream_cam.sinks.base import Picture, Sink, StreamInfo
     from stream_cam.sources import open_source
@@ -59,10 +60,11 @@ _HOMES = {
     "stream_cam.frame": ("Explanation", "Features", "Frame", "Prediction", "Region", "Truth"),
     "stream_cam.model.camnet": ("CamNet",),
     "stream_cam.pipeline.pipeline": ("Pipeline",),
-    "stream_cam.draw.layouts": ("Renderer",),
+    "stream_cam.draw.overlay": ("draw_heatmap", "draw_overlay"),
+    "stream_cam.draw.renderer": ("Renderer",),
     "stream_cam.pipeline.report": ("Report",),
     "stream_cam.pipeline.serve": ("Served", "serve"),
-    "stream_cam.settings": ("Settings",),
+    "stream_cam.settings": ("Settings", "SettingsSnapshot"),
     "stream_cam.sinks": ("open_sink",),
     "stream_cam.sinks.base": ("Picture", "Sink", "StreamInfo"),
     "stream_cam.sources": ("open_source",),
@@ -93,6 +95,7 @@ __all__ = [
     "RunConfig",
     "Served",
     "Settings",
+    "SettingsSnapshot",
     "Sink",
     "SinkError",
     "Source",
@@ -106,6 +109,8 @@ __all__ = [
     "UsageError",
     "WeightsError",
     "__version__",
+    "draw_heatmap",
+    "draw_overlay",
     "open_sink",
     "open_source",
     "serve",

@@ -9,8 +9,6 @@ from fractions import Fraction
 import numpy as np
 import numpy.typing as npt
 
-from stream_cam.config import LookConfig
-
 BgrImage = npt.NDArray[np.uint8]
 """`(H, W, 3)` uint8, 0..255, channels blue, green, red."""
 
@@ -119,38 +117,53 @@ class Features:
         return np.asarray(self.class_weight[index] @ flat).reshape(self.values.shape[1:])
 
 
+def image_of(frame: BgrImage | Frame) -> BgrImage:
+    """The image of a frame, checked.
+
+    Raises:
+        ValueError: it is not (H, W, 3) uint8; the message says how to convert it.
+    """
+    image = frame.image_bgr if isinstance(frame, Frame) else frame
+    if not isinstance(image, np.ndarray):
+        got = f"a {type(image).__name__}"
+        if image is None:
+            got = "None, which cv2.imread gives for a file that it cannot read"
+        raise ValueError(f"a frame is a NumPy array, (H, W, 3) uint8 BGR, got {got}")
+    if image.dtype != np.uint8:
+        advice = "scale its values to 0..255 and give image.astype(numpy.uint8)"
+    elif image.ndim == 2 or image.shape[2:] == (1,):
+        advice = "convert greyscale with cv2.cvtColor(image, cv2.COLOR_GRAY2BGR)"
+    elif image.shape[2:] == (4,):
+        advice = "take away its alpha with cv2.cvtColor(image, cv2.COLOR_BGRA2BGR)"
+    elif image.ndim != 3 or image.shape[2] != 3:
+        advice = "give one frame, colours last"
+    elif 0 in image.shape:
+        advice = "it has no pixels"
+    else:
+        return image
+    raise ValueError(f"a frame is (H, W, 3) uint8 BGR, got {image.shape} {image.dtype}: {advice}")
+
+
 class Drawn:
     """Pictures that a GPU made together with an explanation; given away once.
 
     Args:
-        image_bgr: the very frame that they are of.
-        look: how they look.
-        panels: whether they are maps on smaller frames; else there is one, on the frame itself.
+        image_bgr: the very frame that they show.
+        style: how they are drawn; pictures of equal styles are drawn alike.
         pictures_bgr: (n, H, W, 3) uint8, one for each map that is drawn.
     """
 
-    def __init__(
-        self, image_bgr: BgrImage, look: LookConfig, panels: bool, pictures_bgr: BgrImage
-    ) -> None:
-        self._key: tuple[object, ...] | None = _drawn_key(look, panels)
+    def __init__(self, image_bgr: BgrImage, style: object, pictures_bgr: BgrImage) -> None:
+        self._style = style
         self._image: BgrImage | None = image_bgr
         self._pictures: BgrImage | None = pictures_bgr
 
-    def take(
-        self, image_bgr: BgrImage, look: LookConfig, panels: bool
-    ) -> Sequence[BgrImage] | None:
-        """The pictures, to be written to, if they are of this frame and look so; then no more."""
-        fits = image_bgr is self._image and _drawn_key(look, panels) == self._key
+    def take(self, image_bgr: BgrImage, style: object) -> Sequence[BgrImage] | None:
+        """The pictures, to be written to, if frame and style are theirs; at the first call only."""
+        fits = image_bgr is self._image and style == self._style
         pictures = self._pictures if fits else None
         self._image = self._pictures = None
         return None if pictures is None else list(pictures)
-
-
-def _drawn_key(look: LookConfig, panels: bool) -> tuple[object, ...]:
-    """What of a look the drawn map depends on."""
-    heat = look.layout == "heatmap"
-    blend = None if heat else (look.alpha, look.alpha_mode)
-    return heat, blend, look.colormap, look.upsampling, look.relu, panels
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,14 +7,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, Generic, TypeVar, get_args
 
-from stream_cam.config import AlphaMode, Colormap, Layout, LookConfig, Upsampling
+from stream_cam.config import AlphaMode, Colormap, LayoutName, LookConfig, Upsampling
 from stream_cam.errors import UsageError, unknown_name
 from stream_cam.targets import Target, resolve_target
 
 T = TypeVar("T")
 
 CHOICES: Final[Mapping[str, tuple[str, ...]]] = {
-    "layout": get_args(Layout),
+    "layout": get_args(LayoutName),
     "colormap": get_args(Colormap),
     "alpha_mode": get_args(AlphaMode),
     "upsampling": get_args(Upsampling),
@@ -80,7 +80,7 @@ class Settings:
     alpha = _Setting[float]()
     alpha_mode = _Setting[AlphaMode]()
     colormap = _Setting[Colormap]()
-    layout = _Setting[Layout]()
+    layout = _Setting[LayoutName]()
     upsampling = _Setting[Upsampling]()
     relu = _Setting[bool]()
     hud = _Setting[bool]()

@@ -27,7 +27,8 @@ from support.videos import numbered_picture, picture_at, write_video
 
 from stream_cam.cam.steady import SteadyMaps
 from stream_cam.config import LookConfig, RecordConfig
-from stream_cam.draw.layouts import Renderer
+from stream_cam.draw.overlay import draw_overlay
+from stream_cam.draw.renderer import Renderer
 from stream_cam.errors import SinkError, UsageError
 from stream_cam.frame import BgrImage
 from stream_cam.pipeline.pipeline import Pipeline
@@ -149,17 +150,15 @@ def changed_at(at: int, change: Callable[[], object]) -> Callable[[Picture], Non
 
 
 def drawn(explainer: TinyExplainer, picture: Picture, **look: Any) -> BgrImage:
-    """The picture as another renderer draws it that has looked so from the beginning."""
-    renderer = Renderer(explainer)
-    renderer.show(LookConfig(hud=False, **look), cam=True, n_targets=1)
-    return renderer.render(picture.frame, picture.explanation)
+    """The picture as another renderer draws it."""
+    settings = SettingsSnapshot(LookConfig(hud=False, **look))
+    return Renderer(len(explainer.labels)).render(picture.frame, picture.explanation, settings)
 
 
 def test_what_is_changed_is_seen_in_the_pictures_that_follow(explainer: TinyExplainer) -> None:
     kept = Kept()
-    pipeline = make_pipeline(
-        Frames(60), [kept], explainer, queue_frames=1, renderer=Renderer(explainer, hud=False)
-    )
+    settings = Settings(LookConfig(hud=False))
+    pipeline = make_pipeline(Frames(60), [kept], explainer, queue_frames=1, settings=settings)
     kept._on_write = changed_at(
         10, lambda: pipeline.settings.change(alpha=0.9, colormap="jet", layout="side")
     )
@@ -168,9 +167,27 @@ def test_what_is_changed_is_seen_in_the_pictures_that_follow(explainer: TinyExpl
     assert (before.image_bgr == drawn(explainer, before)).all()
     wanted = drawn(explainer, after, alpha=0.9, colormap="jet", layout="side")
     assert (after.image_bgr == wanted).all()
-    # One in the queue, one with the renderer, one on its way.
+    # Captured before the change: one read, two that wait for the renderer, one with it, two that
+    # wait for the sink.
     widths = [picture.image_bgr.shape[1] for picture in kept.pictures]
-    assert widths.index(128) <= 10 + 4
+    assert widths.index(128) <= 10 + 6
+
+
+def test_a_run_is_drawn_by_the_settings_that_it_shows(explainer: TinyExplainer) -> None:
+    """The explainer, the renderer and the filter have no settings of their own that may differ."""
+    look = LookConfig("side", alpha=0.7, smooth=0.3, hold=0.5, hud=False)
+    kept, settings = Kept(), Settings(look, explainer.labels, targets=[2])
+    pipeline = make_pipeline(Frames(12), [kept], explainer, settings=settings)
+    run(pipeline)
+    assert pipeline.settings.now == SettingsSnapshot(look, (2,))
+    steady = SteadyMaps()
+    for picture, frame in zip(kept.pictures, Frames(12), strict=True):
+        own = explainer.explain(frame, 2, keep_features=True)
+        filtered = steady.update(own, look)
+        half = draw_overlay(frame, filtered, look)
+        assert (picture.image_bgr == np.hstack([frame.image_bgr, half])).all()
+        assert picture.explanation is not None
+        assert picture.explanation.ranges is not None
 
 
 def test_another_class_and_more_maps_are_explained_from_the_change_on(
@@ -199,8 +216,8 @@ def test_another_class_and_more_maps_are_explained_from_the_change_on(
 
 def test_without_its_map_the_frame_stands_there(explainer: TinyExplainer) -> None:
     kept = Kept()
-    renderer = Renderer(explainer, hud=False)
-    pipeline = make_pipeline(Frames(30), [kept], explainer, queue_frames=1, renderer=renderer)
+    settings = Settings(LookConfig(hud=False))
+    pipeline = make_pipeline(Frames(30), [kept], explainer, queue_frames=1, settings=settings)
     kept._on_write = changed_at(5, lambda: pipeline.settings.change(cam=False))
     run(pipeline)
     last = kept.pictures[-1]
@@ -230,12 +247,11 @@ def test_smoothing_and_hold_can_be_turned_on_and_off_again(explainer: TinyExplai
 
 
 def test_times_that_are_changed_keep_the_maps(explainer: TinyExplainer) -> None:
-    steady = SteadyMaps(smooth_seconds=0.1)
+    steady, before = SteadyMaps(), LookConfig(smooth=0.1)
     first, second, third = (explainer.explain(frame) for frame in Frames(3))
-    steady.update(first)
-    last = steady.update(second)
-    steady.retune(smooth_seconds=1e9, hold_seconds=0.0)
-    after = steady.update(third)
+    steady.update(first, before)
+    last = steady.update(second, before)
+    after = steady.update(third, LookConfig(smooth=1e8))
     assert np.abs(after.cams - last.cams).max() < 0.01 * np.abs(third.cams - last.cams).max()
 
 
@@ -300,7 +316,7 @@ class Watching(Kept):
 
 
 def test_a_paused_picture_follows_the_settings(explainer: TinyExplainer) -> None:
-    renderer = Renderer(explainer, hud=False)
+    settings = Settings(LookConfig(hud=False))
     watching, recorded = Watching(), Kept()
 
     def on_write(picture: Picture) -> None:
@@ -315,7 +331,7 @@ def test_a_paused_picture_follows_the_settings(explainer: TinyExplainer) -> None
     solid = np.zeros((48, 64, 3), np.uint8)
     watching._on_write = on_write
     pipeline = make_pipeline(
-        Frames(WITHOUT_END), [watching, recorded], explainer, renderer=renderer
+        Frames(WITHOUT_END), [watching, recorded], explainer, settings=settings
     )
     report = run(pipeline)
     assert any(picture.repeated for picture in watching.pictures)

@@ -12,14 +12,17 @@ from stream_cam.bench.kernel_timing import PerItemTimer, check_picture
 from stream_cam.bench.plan import Plan, PlannedRow
 from stream_cam.bench.result import Subject
 from stream_cam.bench.timing import CudaTimer, HostTimer, TimedCall
+from stream_cam.config import LookConfig
+from stream_cam.draw.layouts import MapStyle
+from stream_cam.draw.overlay import draw_overlay
 from stream_cam.engine import Engine
 from stream_cam.engine.manifest import Figures
 from stream_cam.errors import BenchError, EngineError
 from stream_cam.explain.explainer import Explainer
-from stream_cam.explain.graph.request import FrameRequest
 from stream_cam.explain.graph.scheduler import N_SLOTS, FrameGraphs
 from stream_cam.explain.graph.slot import Slot, clock_of
 from stream_cam.frame import BgrImage
+from stream_cam.settings import SettingsSnapshot
 
 _MAX_MAP_DIFFERENCE = 0.03
 """Share of a map's largest value. One of the two ways resizes to uint8, the other does not."""
@@ -88,7 +91,7 @@ class GraphFrames:
         self._explainer.explain_drawn(self._frame)
 
     def _pinned(self) -> None:
-        with self._graphs.begun(self._engine, self._fit, None, FrameRequest()) as slot:
+        with self._graphs.begun(self._engine, self._fit, None, SettingsSnapshot()) as slot:
             slot.done.wait()
 
     def _pipelined(self) -> None:
@@ -98,24 +101,24 @@ class GraphFrames:
             if len(on_their_way) == N_SLOTS:
                 _finish(on_their_way.pop(0))
             stack = ExitStack()
-            begun = self._graphs.begun(self._engine, self._fit, None, FrameRequest())
+            begun = self._graphs.begun(self._engine, self._fit, None, SettingsSnapshot())
             on_their_way.append((stack, stack.enter_context(begun)))
         for each in on_their_way:
             _finish(each)
 
     def _slot_on_device(self) -> Slot:
         """A slot without copies, with a frame in its input and a verified picture."""
-        frame, order = self._frame, FrameRequest()
-        slot = self._graphs.slot_without_copies(self._engine, self._fit, order)
-        clock = clock_of(order, None, forget_class=False, forget_maps=False)
-        slot.fill(frame, order, clock)
+        frame, settings = self._frame, SettingsSnapshot()
+        slot = self._graphs.slot_without_copies(self._engine, self._fit, settings)
+        clock = clock_of(settings.look, None, forget_class=False, forget_maps=False)
+        slot.fill(frame, settings, clock)
         # Its graph has no upload, so the frame is loaded here; it would be zeros otherwise.
         slot.load(poison=_POISON)
         slot.start()
         slot.done.wait()
         picture = slot.pictures_on_gpu()[0]
         drawn = self._explainer.explain_drawn(frame)
-        expected = self._explainer.overlay(frame, drawn)
+        expected = draw_overlay(frame, drawn)
         check_picture(picture, expected, "the picture of the graph without copies")
         return slot
 
@@ -138,10 +141,10 @@ class GraphFrames:
         got = explainer.explain_drawn(frame)
         if got.drawn is None:
             raise EngineError("it is not captured in a graph of a whole frame")
-        pictures = got.drawn.take(frame, explainer.look, panels=False)
+        pictures = got.drawn.take(frame, MapStyle.of(LookConfig(), n_maps=1))
         if pictures is None:
             raise BenchError("the graph drew another frame; please report it")
-        check_picture(pictures[0], explainer.overlay(frame, got), "the graph's picture")
+        check_picture(pictures[0], draw_overlay(frame, got), "the graph's picture")
         expected = explainer.explain(frame, got.targets[0].index)
         difference = float(np.abs(got.cams[0] - expected.cams[0]).max())
         share = difference / max(float(np.abs(expected.cams).max()), 1e-12)

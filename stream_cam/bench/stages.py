@@ -19,6 +19,7 @@ from stream_cam.bench.timing import HostTimer, TimedCall, Timer
 from stream_cam.cam.cpu import CpuOverlay, CpuPreprocessor, scale_cam
 from stream_cam.cam.geometry import plan_fit
 from stream_cam.config import LookConfig
+from stream_cam.draw.overlay import draw_overlay
 from stream_cam.engine.manifest import Figures
 from stream_cam.engine.verify import Comparison
 from stream_cam.errors import BenchError
@@ -135,7 +136,7 @@ class FrameStages:
 
     def frame(self) -> BgrImage:
         explainer = self.explainer
-        return explainer.overlay(self._frame, explainer.explain(self._frame), out=self._picture)
+        return draw_overlay(self._frame, explainer.explain(self._frame), out=self._picture)
 
     def _next_frame(self) -> None:
         self._frame = next(self._frames)

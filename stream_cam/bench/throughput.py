@@ -19,12 +19,13 @@ import numpy as np
 from stream_cam.bench.result import percentile
 from stream_cam.bench.timing import HostTimer
 from stream_cam.config import CaptureConfig, LookConfig, ModelConfig, PipelineConfig, RunConfig
-from stream_cam.draw.layouts import Renderer
+from stream_cam.draw.renderer import Renderer
 from stream_cam.explain.explainer import Explainer
 from stream_cam.frame import Explanation, Frame
 from stream_cam.host import usable_cores
 from stream_cam.pipeline.report import Report
 from stream_cam.pipeline.session import parallel_frames, run_session
+from stream_cam.settings import SettingsSnapshot
 from stream_cam.sinks import Picture, StreamInfo, open_sink
 from stream_cam.sources import open_source
 from stream_cam.uri import redact_uri
@@ -81,9 +82,9 @@ def _stages_alone(
         frames, decode = _time_call(lambda: list(islice(source, most_frames)))
         stream = StreamInfo(fps=source.info.fps, still=source.info.still, live=False)
         parallel = parallel_frames(source.info, live=False)
-    explainer = Explainer.from_config(model, LookConfig(), parallel=parallel)
+    explainer = Explainer.from_config(model, parallel=parallel)
     info = explainer.engine_info
-    renderer = Renderer(explainer)
+    renderer, settings = Renderer(len(explainer.labels)), SettingsSnapshot()
     taken_ms: list[float] = []
 
     def explained(frame: Frame) -> Explanation:
@@ -95,7 +96,7 @@ def _stages_alone(
         list(pool.map(explainer.explain, frames[:10]))
         explanations, explain = _time_call(lambda: list(pool.map(explained, frames)))
     pairs = list(zip(frames, explanations, strict=True))
-    images, render = _time_call(lambda: [renderer.render(*pair) for pair in pairs])
+    images, render = _time_call(lambda: [renderer.render(*pair, settings) for pair in pairs])
 
     def write() -> None:
         with open_sink(str(encoded), stream, overwrite=True) as sink:

@@ -8,6 +8,8 @@ from stream_cam.config import Fit
 from stream_cam.errors import UsageError
 from stream_cam.frame import Region
 
+MAX_PLANS = 16
+"""Frame sizes whose plans, buffers or overlays are kept."""
 NATIVE_MULTIPLE = 32
 """Total stride of the networks: a multiple of it makes every map cell cover whole pixels."""
 NATIVE_MAX_ASPECT = 4.0

@@ -25,6 +25,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
+from stream_cam.config import LookConfig
 from stream_cam.frame import Explanation, Features, FloatArray, Prediction
 
 _LEAST_GAP_SECONDS = 1.0
@@ -38,71 +39,44 @@ _HURRY = 4.0
 _Values = npt.NDArray[np.float64]
 
 
+def gap_seconds(look: LookConfig) -> float:
+    """Maps this far apart are of two scenes, in seconds."""
+    return max(_LEAST_GAP_SECONDS, look.smooth, look.hold)
+
+
 class SteadyMaps:
     """Makes explanations of successive frames calm; not for two threads at once.
 
-    With both times 0 explanations come back as they are.
-
-        steady = SteadyMaps(smooth_seconds=0.3, hold_seconds=0.5)
+        steady, look = SteadyMaps(), LookConfig(smooth=0.3, hold=0.5)
         for frame in source:
-            explanation = explainer.explain(frame, keep_features=steady.needs_features)
-            picture_bgr = explainer.overlay(frame, steady.update(explanation))
+            explanation = explainer.explain(frame, keep_features=True)
+            picture_bgr = draw_overlay(frame, steady.update(explanation, look), look)
 
-    Args:
-        smooth_seconds: time constant of the filter; 0: maps and ranges are the frame's own.
-        hold_seconds: how long another class must have been the best one, in every explanation,
-            before it is shown; 0: the best class is shown. Classes asked for are never exchanged.
+    It keeps the filtered maps and the shown class. Both times come with each update, and may
+    change from one to the next: the maps and the class go on from where they are.
     """
 
-    def __init__(self, *, smooth_seconds: float = 0.0, hold_seconds: float = 0.0) -> None:
-        self._held: _HeldClass | None = None
-        self.retune(smooth_seconds=smooth_seconds, hold_seconds=hold_seconds)
+    def __init__(self) -> None:
+        self._held = _HeldClass()
         self._maps: dict[int, _SmoothMap] = {}
         self._place: object = None
         self._given: Explanation | None = None
         self._answer: Explanation | None = None
 
-    def retune(self, *, smooth_seconds: float, hold_seconds: float) -> None:
-        """Other times from the next update on; maps and the shown class go on from where they are.
-
-        Raises:
-            ValueError: a time below 0.
-        """
-        for name, value in (("smooth_seconds", smooth_seconds), ("hold_seconds", hold_seconds)):
-            if not 0.0 <= value < math.inf:
-                raise ValueError(f"{name} is a time from 0, got {value}")
-        self._smooth_seconds = smooth_seconds
-        self._gap_seconds = max(_LEAST_GAP_SECONDS, smooth_seconds, hold_seconds)
-        if not hold_seconds:
-            self._held = None
-        elif self._held is None:
-            self._held = _HeldClass(hold_seconds, self._gap_seconds)
-        else:
-            self._held.retune(hold_seconds, self._gap_seconds)
-
-    @property
-    def smooth_seconds(self) -> float:
-        return self._smooth_seconds
-
-    @property
-    def hold_seconds(self) -> float:
-        held = self._held  # other threads ask while one retunes
-        return held.seconds if held is not None else 0.0
-
-    @property
-    def needs_features(self) -> bool:
-        """True if explanations must come with features: a held class need not be among the best."""
-        return self._held is not None
-
-    def update(self, explanation: Explanation, seconds: float | None = None) -> Explanation:
+    def update(
+        self, explanation: Explanation, look: LookConfig, seconds: float | None = None
+    ) -> Explanation:
         """The explanation with its class held and its maps and ranges filtered.
 
-        Predictions and logits stay the frame's own. The same explanation again, drawn on a further
-        frame, gives the same answer and counts once. After a gap, a jump back in time, or on frames
-        of another size, maps start anew.
+        With both times 0 it comes back as it is. Predictions and logits stay the frame's own. The
+        same explanation again, drawn on a further frame, gives the same answer and counts once.
+        After a gap, a jump back in time, or on frames of another size, maps start anew.
 
         Args:
             explanation: the next frame's.
+            look: `smooth` is the filter's time constant; 0: maps and ranges are the frame's own.
+                `hold` is how long another class must have been the best one, in every explanation,
+                before it is shown; 0: at once. Classes asked for are never exchanged.
             seconds: when its frame is from, on any clock; default: the frame's presentation time,
                 or for a bare picture when it was explained.
 
@@ -112,11 +86,13 @@ class SteadyMaps:
         if self._answer is None or explanation is not self._given:
             now = _time_of(explanation) if seconds is None else seconds
             self._given = explanation
-            self._answer = self._smoothed(self._with_held(explanation, now), now)
+            held = self._with_held(explanation, look, now)
+            self._answer = self._smoothed(held, look, now)
         return self._answer
 
-    def _with_held(self, explanation: Explanation, now: float) -> Explanation:
-        if self._held is None:
+    def _with_held(self, explanation: Explanation, look: LookConfig, now: float) -> Explanation:
+        if not look.hold:
+            self._held.forget()
             return explanation
         features = explanation.features
         if features is None:
@@ -124,11 +100,11 @@ class SteadyMaps:
         if explanation.n_locked:
             self._held.forget()
             return explanation
-        shown = self._held.update(explanation.predictions[0], now)
+        shown = self._held.update(explanation.predictions[0], look, now)
         return _with_first(explanation, features, shown)
 
-    def _smoothed(self, explanation: Explanation, now: float) -> Explanation:
-        if not self._smooth_seconds:
+    def _smoothed(self, explanation: Explanation, look: LookConfig, now: float) -> Explanation:
+        if not look.smooth:
             return explanation
         place = explanation.region, explanation.frame_size_hw, explanation.cams.shape[1:]
         if place != self._place:
@@ -137,38 +113,39 @@ class SteadyMaps:
         self._maps = {
             index: kept
             for index, kept in self._maps.items()
-            if abs(now - kept.seconds) <= self._gap_seconds
+            if abs(now - kept.seconds) <= gap_seconds(look)
         }
         values = np.stack(
             [
-                self._filtered(target.index, cam, now)
+                self._filtered(target.index, cam, look.smooth, now)
                 for target, cam in zip(explanation.targets, explanation.cams, strict=True)
             ]
         ).astype(np.float32)
         cams = np.ascontiguousarray(values[:, 2:]).reshape(explanation.cams.shape)
         return replace(explanation, cams=cams, ranges=values[:, :2])
 
-    def _filtered(self, index: int, cam: FloatArray, now: float) -> _Values:
+    def _filtered(self, index: int, cam: FloatArray, smooth_seconds: float, now: float) -> _Values:
         """Filtered range and map of a class, as `_values_of` lays them out."""
         new, kept = _values_of(cam), self._maps.get(index)
         if np.isnan(new).all():
             return new if kept is None else kept.values
         if kept is not None:
-            left = self._share_left(new, kept.values, now - kept.seconds)
+            left = _share_left(new, kept.values, now - kept.seconds, smooth_seconds)
             mixed = new + left * (kept.values - new)
             new = np.where(np.isnan(kept.values), new, np.where(np.isnan(new), kept.values, mixed))
         self._maps[index] = _SmoothMap(new, now)
         return new
 
-    def _share_left(self, new: _Values, kept: _Values, seconds: float) -> float:
-        """How much of the difference between filtered and new values outlasts some seconds."""
-        decay = math.exp(-max(0.0, seconds) / self._smooth_seconds)
-        low, high = new[:2]
-        both = np.isfinite(kept) & np.isfinite(new)
-        if not (high > low and both.any()):
-            return decay
-        change = float(np.abs(new[both] - kept[both]).max() / (high - low))
-        return decay / math.sqrt(1.0 + _HURRY * change**2 * (1.0 - decay**2))
+
+def _share_left(new: _Values, kept: _Values, seconds: float, smooth_seconds: float) -> float:
+    """The share of the difference between filtered and new values that outlasts some seconds."""
+    decay = math.exp(-max(0.0, seconds) / smooth_seconds)
+    low, high = new[:2]
+    both = np.isfinite(kept) & np.isfinite(new)
+    if not (high > low and both.any()):
+        return decay
+    change = float(np.abs(new[both] - kept[both]).max() / (high - low))
+    return decay / math.sqrt(1.0 + _HURRY * change**2 * (1.0 - decay**2))
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,31 +159,23 @@ class _SmoothMap:
 class _HeldClass:
     """Which class is shown: another one only after it has been the best for long enough."""
 
-    def __init__(self, hold_seconds: float, gap_seconds: float) -> None:
-        self.retune(hold_seconds, gap_seconds)
+    def __init__(self) -> None:
         self._shown: Prediction | None = None
         self._rival: Prediction | None = None
         self._rival_since = self._seen = 0.0
 
-    def retune(self, hold_seconds: float, gap_seconds: float) -> None:
-        self._hold_seconds, self._gap_seconds = hold_seconds, gap_seconds
-
-    @property
-    def seconds(self) -> float:
-        return self._hold_seconds
-
     def forget(self) -> None:
         self._shown = None
 
-    def update(self, best: Prediction, now: float) -> Prediction:
+    def update(self, best: Prediction, look: LookConfig, now: float) -> Prediction:
         """The class to show; its probability is of an earlier frame."""
-        if self._shown is None or abs(now - self._seen) > self._gap_seconds:
+        if self._shown is None or abs(now - self._seen) > gap_seconds(look):
             self._shown, self._rival = best, None
         elif best.index == self._shown.index:
             self._rival = None
         elif self._rival is None or best.index != self._rival.index:
             self._rival, self._rival_since = best, now
-        elif now - self._rival_since >= self._hold_seconds - _ROUNDING_SECONDS:
+        elif now - self._rival_since >= look.hold - _ROUNDING_SECONDS:
             self._shown, self._rival = best, None
         self._seen = now
         return self._shown

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from stream_cam.config.bench import BenchConfig
 from stream_cam.config.capture import CaptureConfig, Deinterlace
-from stream_cam.config.look import AlphaMode, Colormap, Layout, LookConfig, Upsampling
+from stream_cam.config.look import AlphaMode, Colormap, LayoutName, LookConfig, Upsampling
 from stream_cam.config.model import (
     FITS,
     N_PREDICTIONS,
@@ -42,7 +42,7 @@ __all__ = [
     "Device",
     "EngineName",
     "Fit",
-    "Layout",
+    "LayoutName",
     "LookConfig",
     "ModelConfig",
     "OnGap",

@@ -9,14 +9,14 @@ from typing import Literal
 Upsampling = Literal["bilinear", "nearest", "bicubic"]
 Colormap = Literal["turbo", "jet", "viridis", "inferno", "magma"]
 AlphaMode = Literal["constant", "heat"]
-Layout = Literal["overlay", "side", "heatmap", "top5"]
+LayoutName = Literal["overlay", "side", "heatmap", "top5"]
 
 
 @dataclass(frozen=True)
 class LookConfig:
     """How the picture looks."""
 
-    layout: Layout = "overlay"
+    layout: LayoutName = "overlay"
     """overlay; side (frame | overlay); heatmap alone; top5 (the five best classes' maps)."""
     colormap: Colormap = "turbo"
     """Colours of the heatmap, cold to hot."""

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache, partial
 
 import torch
 from torch import Tensor
 
 from stream_cam.cam.cpu import CpuPreprocessor
-from stream_cam.cam.geometry import FitPlan
+from stream_cam.cam.geometry import MAX_PLANS, FitPlan
 from stream_cam.engine import Engine, EngineInfo, Session
 from stream_cam.errors import EngineError, first_line
 from stream_cam.explain.graph.cuda_capture import capturing
@@ -19,18 +19,21 @@ from stream_cam.explain.graph.device_lost import holds_gpu_memory, lost
 from stream_cam.frame import BgrImage
 from stream_cam.model.weights import Weights
 
-MAX_PLANS = 16
-"""Frame sizes whose plans, buffers or overlays are kept."""
-
 
 class _PooledSession:
     """One session with the buffers it works on."""
 
     def __init__(self, engine: Engine, weights: Weights) -> None:
         info = engine.info
-        self._weights = weights
         self._session = engine.session()
-        self._preprocessors: OrderedDict[FitPlan, CpuPreprocessor] = OrderedDict()
+        self._preprocessor_of = lru_cache(MAX_PLANS)(
+            partial(
+                CpuPreprocessor,
+                mean=weights.mean,
+                std=weights.std,
+                interpolation=weights.interpolation,
+            )
+        )
         on_gpu = info.device != "cpu"
         if on_gpu:
             holds_gpu_memory(self)
@@ -41,13 +44,7 @@ class _PooledSession:
         self._gpu = _GpuCopies(info) if on_gpu else None
 
     def run(self, image: BgrImage, plan: FitPlan) -> None:
-        preprocessor = self._preprocessors.get(plan)
-        if preprocessor is None:
-            preprocessor = CpuPreprocessor(
-                plan, self._weights.mean, self._weights.std, self._weights.interpolation
-            )
-            remember(self._preprocessors, plan, preprocessor, MAX_PLANS)
-        preprocessor(image, self._batch[0].numpy())
+        self._preprocessor_of(plan)(image, self._batch[0].numpy())
         if self._gpu is None:
             self._session(self._batch, self.logits, self.features)
         else:
@@ -118,10 +115,3 @@ class SessionPool:
             with self._returned:
                 self._free.append(session)
                 self._returned.notify()
-
-
-def remember(cache: OrderedDict, key: object, value: object, limit: int) -> None:  # type: ignore[type-arg]
-    """Keeps a value, and forgets the oldest one beyond the limit."""
-    cache[key] = value
-    while len(cache) > limit:
-        cache.popitem(last=False)

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import Future
 from dataclasses import asdict, dataclass
 
 from stream_cam.explain.explainer import Explainer
-from stream_cam.frame import Explanation, Frame
+from stream_cam.frame import Explanation
+from stream_cam.pipeline.captured import CapturedFrame
 from stream_cam.pipeline.presenter import Presenter
 from stream_cam.pipeline.report import Report, StageClock, versions
 from stream_cam.pipeline.sink_queue import SinkQueue
 from stream_cam.queues import Handoff
 from stream_cam.sources.base import Outage, Source
-
-Waiting = tuple[Frame, Future[Explanation] | None]
-"""A frame to be drawn, with the promise of its explanation; None: draw the newest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +54,8 @@ class RunCounters:
         explainer: Explainer,
         presenter: Presenter,
         sink_queues: Sequence[SinkQueue],
-        to_explain: Handoff[Frame],
-        to_render: Handoff[Waiting],
+        to_explain: Handoff[CapturedFrame],
+        to_render: Handoff[CapturedFrame],
         live: bool,
     ) -> None:
         self._source = source

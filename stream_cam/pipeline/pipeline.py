@@ -35,19 +35,21 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 
 from stream_cam.cam.steady import SteadyMaps
-from stream_cam.draw.layouts import Renderer
+from stream_cam.config import LookConfig
+from stream_cam.draw.layouts import count_maps
+from stream_cam.draw.renderer import Renderer
 from stream_cam.errors import StreamCamError
 from stream_cam.explain.explainer import Explainer
 from stream_cam.frame import Explanation, Frame
-from stream_cam.pipeline.counters import Progress, RunCounters, Waiting
+from stream_cam.pipeline.captured import CapturedFrame
+from stream_cam.pipeline.counters import Progress, RunCounters
 from stream_cam.pipeline.presenter import Presenter
 from stream_cam.pipeline.report import Report
 from stream_cam.pipeline.sink_queue import SinkQueue
 from stream_cam.queues import EndOfStream, Handoff, OrderedGate, Ticket
-from stream_cam.settings import Settings
+from stream_cam.settings import Settings, SettingsSnapshot
 from stream_cam.sinks.base import Sink
 from stream_cam.sources.base import Source, SourceInfo
-from stream_cam.targets import Target
 from stream_cam.uri import hide
 
 logger = logging.getLogger(__name__)
@@ -67,15 +69,14 @@ class Pipeline:
         sinks: not yet open; each is opened, fed and closed by a thread of its own, windows by the
             thread that calls `run`.
         explainer: shared.
-        renderer: used by the render thread alone.
-        targets: classes whose maps are shown; none: the best class of each frame.
+        settings: how frames are drawn, and which classes' maps are shown. They may be changed
+            meanwhile; the next captured frame is drawn by them. Default: `LookConfig()`, and the
+            best class of each frame.
+        renderer: used by the render thread alone; default: `Renderer`.
         live: newest frame wins, or every frame counts; default: as the source is.
         limit: stop after this many captured frames.
         queue_frames: how many frames may wait between two stages when every frame counts.
-        steady: filters what is drawn, in the frames' order; used by the render thread alone.
         strict: a sink that fails ends the run, also if there are others.
-        settings: what can be changed meanwhile; default: `Settings` that begin as the renderer
-            looks and with `targets`. What is given here, and not by them, holds until a change.
     """
 
     def __init__(
@@ -83,32 +84,28 @@ class Pipeline:
         source: Source,
         sinks: Sequence[Sink],
         explainer: Explainer,
-        renderer: Renderer,
         *,
-        targets: Sequence[Target] = (),
+        settings: Settings | None = None,
+        renderer: Renderer | None = None,
         live: bool | None = None,
         limit: int | None = None,
         queue_frames: int = 4,
-        steady: SteadyMaps | None = None,
         strict: bool = False,
-        settings: Settings | None = None,
     ) -> None:
         self._source = source
         self._explainer = explainer
-        self._renderer = renderer
-        self._steady = steady or SteadyMaps()
-        self.settings = settings or Settings(renderer.look, explainer.labels, targets)
-        """What can be changed while it runs, by any thread."""
-        self._shown = self.settings.now
+        self._steady = SteadyMaps()
+        self.settings = settings or Settings(LookConfig(), explainer.labels)
+        """Any thread may change them while it runs."""
         self._live = live = source.info.live if live is None else live
         self._limit = limit
         self._strict = strict
-        self._to_explain: Handoff[Frame] = Handoff(1, drop_oldest=True)
-        self._to_render: Handoff[Waiting] = Handoff(
+        self._to_explain: Handoff[CapturedFrame] = Handoff(1, drop_oldest=True)
+        self._to_render: Handoff[CapturedFrame] = Handoff(
             1 if live else queue_frames + explainer.parallel, drop_oldest=live
         )
         self._sink_queues = [SinkQueue(sink, live, queue_frames) for sink in sinks]
-        self._presenter = Presenter(explainer, renderer, live)
+        self._presenter = Presenter(explainer, renderer or Renderer(len(explainer.labels)), live)
         self._pool = ThreadPoolExecutor(explainer.parallel, thread_name_prefix="explain")
         self._line = OrderedGate()
         self._newest: Explanation | None = None
@@ -254,18 +251,22 @@ class Pipeline:
 
     def _hand_on(self, frame: Frame) -> bool:
         self.report.captured += 1
+        settings = self.settings.now
         if self._live:
             # Both, so that both count it, whatever they say.
-            wanted = [self._to_explain.put(frame), self._to_render.put((frame, None))]
+            captured = CapturedFrame(frame, settings)
+            wanted = [self._to_explain.put(captured), self._to_render.put(captured)]
             return all(wanted)
         self._counters.submitted += 1
-        promise = self._pool.submit(self._explain, frame, self._line.join())
-        return self._to_render.put((frame, promise))
+        promise = self._pool.submit(self._explain, frame, settings, self._line.join())
+        return self._to_render.put(CapturedFrame(frame, settings, promise))
 
-    def _explain(self, frame: Frame, turn: Ticket | None = None) -> Explanation:
+    def _explain(
+        self, frame: Frame, settings: SettingsSnapshot, turn: Ticket | None = None
+    ) -> Explanation:
         started_ns = time.monotonic_ns()
         try:
-            explanation = self._explained_by(frame, turn)
+            explanation = self._explained_by(frame, settings, turn)
         finally:
             if turn is not None:
                 turn.pass_on()
@@ -273,19 +274,22 @@ class Pipeline:
         self._counters.to_explanation.add(explanation.explained_ns - frame.captured_ns)
         return explanation
 
-    def _explained_by(self, frame: Frame, turn: Ticket | None) -> Explanation:
-        now = self.settings.now
-        n_maps = self._renderer.n_maps_of(now.look.layout, len(now.targets))
+    def _explained_by(
+        self, frame: Frame, settings: SettingsSnapshot, turn: Ticket | None
+    ) -> Explanation:
         if self.info.still:  # pictures of many sizes: none is worth a graph
-            return self._explainer.explain(frame, now.targets or None, n_maps=n_maps)
-        return self._explainer.explain_drawn(
-            frame, now.targets, n_maps=n_maps, look=now.look, steady=self._steady, turn=turn
-        )
+            return self._explained_undrawn(frame, settings)
+        return self._explainer.explain_drawn(frame, settings, turn=turn)
+
+    def _explained_undrawn(self, frame: Frame, settings: SettingsSnapshot) -> Explanation:
+        n_maps = count_maps(settings, len(self._explainer.labels))
+        return self._explainer.explain(frame, settings.targets or None, n_maps=n_maps)
 
     def _explain_newest(self) -> None:
         try:
             while True:
-                newest = self._explain(self._to_explain.take())
+                captured = self._to_explain.take()
+                newest = self._explain(captured.frame, captured.settings)
                 with self._explained:
                     self._newest = newest
                     self._explained.notify_all()
@@ -301,16 +305,15 @@ class Pipeline:
     def _render(self) -> None:
         try:
             while True:
-                frame, promise = self._take()
-                if promise is not None:
-                    self._newest = promise.result()
+                captured = self._take()
+                if captured.explanation is not None:
+                    self._newest = captured.explanation.result()
                 else:
-                    self._wait_for_own(frame)
+                    self._wait_for_own(captured)
                 started_ns = time.monotonic_ns()
-                self._apply_settings()
-                newest = self._newest
-                shown = None if newest is None else self._steadied(newest)
-                picture = self._presenter.paint(frame, shown)
+                newest, settings = self._newest, captured.settings
+                shown = None if newest is None else self._steadied(newest, settings.look)
+                picture = self._presenter.present(captured.frame, shown, settings)
                 self._counters.render.add(time.monotonic_ns() - started_ns)
                 self.report.rendered += 1
                 for sink_queue in self._sink_queues:
@@ -323,29 +326,20 @@ class Pipeline:
             for sink_queue in self._sink_queues:
                 sink_queue.waiting.close()
 
-    def _apply_settings(self) -> None:
-        """What was changed holds from the next picture on."""
-        now, before = self.settings.now, self._shown
-        if now is before:
-            return
-        self._shown = now
-        self._renderer.show(now.look, cam=now.cam, n_targets=len(now.targets), divider=now.divider)
-        if (now.look.smooth, now.look.hold) != (before.look.smooth, before.look.hold):
-            self._steady.retune(smooth_seconds=now.look.smooth, hold_seconds=now.look.hold)
-
-    def _wait_for_own(self, frame: Frame) -> None:
+    def _wait_for_own(self, captured: CapturedFrame) -> None:
         """Live: if a GPU draws frames as it explains them, and soon enough, each gets its own.
 
         So does a frame of a slow camera, which holds up no other one: its last map is too old to be
         shown. The last one of `limit` is not drawn without any map: of one frame it would be the
         only one.
         """
+        frame = captured.frame
         last, before_ns = self._newest, self._drawn_ns
         self._drawn_ns = frame.captured_ns
         if last is None and self._limit is not None and self.report.captured >= self._limit:
             with self._explained:
                 self._explained.wait_for(lambda: self._newest is not None or not self._explains)
-        seconds, max_age = _OWN_SECONDS, self._renderer.look.max_age
+        seconds, max_age = _OWN_SECONDS, captured.settings.look.max_age
         if before_ns is not None and frame.captured_ns - before_ns > max_age * 1e9:
             seconds = max_age
         elif last is None or not last.drawn or last.explained_ns > last.captured_ns + seconds * 1e9:
@@ -359,16 +353,16 @@ class Pipeline:
                 seconds,
             )
 
-    def _steadied(self, newest: Explanation) -> Explanation:
+    def _steadied(self, newest: Explanation, look: LookConfig) -> Explanation:
         if newest.drawn is not None:
             return newest  # the GPU has done so
         if self.info.still:
             return newest  # pictures have nothing to do with each other
-        if self._steady.needs_features and newest.features is None:
+        if look.hold > 0.0 and newest.features is None:
             return newest  # explained before a hold was asked for
-        return self._steady.update(newest)
+        return self._steady.update(newest, look)
 
-    def _take(self) -> Waiting:
+    def _take(self) -> CapturedFrame:
         """The next frame to be drawn; while none comes, the last one, marked with why, goes to
         those who take that, at the rate that they ask for.
         """
@@ -387,30 +381,31 @@ class Pipeline:
             self._repeat(repeating)
 
     def _repeat(self, sink_queues: Sequence[SinkQueue]) -> None:
-        if self.settings.now.paused:
-            self._apply_settings()
-            picture = self._presenter.paint_paused(self._explained_anew())
+        settings = self.settings.now
+        if settings.paused:
+            instead = self._explained_anew(settings)
+            picture = self._presenter.present_paused(settings, instead)
             sink_queues = [sink_queue for sink_queue in sink_queues if sink_queue.sink.watched]
         else:
             away = self._source.outage() if self._live else None
-            picture = self._presenter.paint_away(away) if away is not None else None
+            picture = self._presenter.present_outage(away) if away is not None else None
         if picture is not None:
             for sink_queue in sink_queues:
                 sink_queue.waiting.put(picture)
 
-    def _explained_anew(self) -> Explanation | None:
-        """Of the frame at which the run is paused, if other maps of it are wanted by now."""
-        drawn, now = self._presenter.drawn, self.settings.now
+    def _explained_anew(self, settings: SettingsSnapshot) -> Explanation | None:
+        """Another explanation of the frame at the pause, if other maps of it are wanted by now."""
+        drawn = self._presenter.drawn
         if drawn is None:
             return None
         frame, explanation = drawn
-        n_maps = self._renderer.n_maps_of(now.look.layout, len(now.targets))
+        n_maps = count_maps(settings, len(self._explainer.labels))
         if explanation is not None and len(explanation.cams) == n_maps:
             locked = explanation.targets[: explanation.n_locked]
-            if tuple(target.index for target in locked) == now.targets:
+            if tuple(target.index for target in locked) == settings.targets:
                 return None
-        # Not a frame more: the books count the first time.
-        return self._explainer.explain(frame, now.targets or None, n_maps=n_maps)
+        # The counters have counted this frame: `_explain` would count it again.
+        return self._explained_undrawn(frame, settings)
 
     def _feed_to_the_end(self, sink_queue: SinkQueue) -> None:
         try:

@@ -6,10 +6,11 @@ import time
 from dataclasses import replace
 
 from stream_cam.draw.hud import HudStatus, away_picture, paused_picture
-from stream_cam.draw.layouts import Renderer
+from stream_cam.draw.renderer import Renderer
 from stream_cam.explain.explainer import Explainer
 from stream_cam.frame import Explanation, Frame
 from stream_cam.pipeline.report import StageClock
+from stream_cam.settings import SettingsSnapshot
 from stream_cam.sinks.base import Picture
 from stream_cam.sources.base import Outage
 
@@ -27,7 +28,7 @@ class Presenter:
 
     Args:
         explainer: its engine is named on the HUD.
-        renderer: draws; its look has the greatest age.
+        renderer: used by the presenter alone.
         live: explanations may be older than the frames that they are drawn on.
     """
 
@@ -48,13 +49,15 @@ class Presenter:
         self.stale = 0
         """Pictures whose explanation was older than it may be."""
 
-    def paint(self, frame: Frame, explanation: Explanation | None) -> Picture:
-        """The finished picture; an explanation whose map is gone does not travel on with it."""
+    def present(
+        self, frame: Frame, explanation: Explanation | None, settings: SettingsSnapshot
+    ) -> Picture:
+        """The finished picture; an explanation whose map has faded away does not come with it."""
         if explanation is None:
-            image, shown = self._renderer.render(frame, None), None
+            image, shown = self._renderer.render(frame, None, settings), None
         else:
-            status = self._still = self._status(frame, explanation)
-            image = self._renderer.render(frame, explanation, status)
+            status = self._still = self._status(frame, explanation, settings.look.max_age)
+            image = self._renderer.render(frame, explanation, settings, status)
             shown = explanation if status.map_opacity > 0.0 else None
             self.stale += status.map_opacity < 1.0
         self.fps = self._rate.count()
@@ -64,11 +67,13 @@ class Presenter:
 
     @property
     def drawn(self) -> tuple[Frame, Explanation | None] | None:
-        """What the last picture was made of."""
+        """The frame and the explanation of the last picture."""
         return self._drawn
 
-    def paint_paused(self, instead: Explanation | None = None) -> Picture | None:
-        """The last picture as it looks by now, marked as paused; None before the first one.
+    def present_paused(
+        self, settings: SettingsSnapshot, instead: Explanation | None = None
+    ) -> Picture | None:
+        """The last picture by the present settings, marked as paused; None before the first one.
 
         Args:
             instead: another explanation of the same frame, from now on.
@@ -80,12 +85,12 @@ class Presenter:
             explanation = instead
             self._drawn, self._still = (frame, instead), self._fresh()
         status = self._still if explanation is not None else None
-        image = self._renderer.render(frame, explanation, status)
+        image = self._renderer.render(frame, explanation, settings, status)
         return Picture(paused_picture(image), frame, explanation, repeated=True)
 
-    def paint_away(self, away: Outage) -> Picture | None:
-        """The last picture, dimmed, with what is the matter, at the time that it is now; None
-        before the first one.
+    def present_outage(self, away: Outage) -> Picture | None:
+        """The last picture, dimmed, with the source's state, at the present time; None before the
+        first picture.
         """
         if self._last is None:
             return None
@@ -106,14 +111,14 @@ class Presenter:
         fps = self.fps if self._live else 0.0
         return HudStatus(f"{info.name} {info.precision}" if info else "", fps or None)
 
-    def _status(self, frame: Frame, explanation: Explanation) -> HudStatus:
+    def _status(self, frame: Frame, explanation: Explanation, max_age: float) -> HudStatus:
         fresh = self._fresh()
         if not self._live:
             return fresh
         age_ns = max(0, frame.captured_ns - explanation.captured_ns)
         self.ages.add(age_ns)
         self.age_seconds = age_ns / 1e9
-        opacity = map_opacity(self.age_seconds, self._renderer.look.max_age)
+        opacity = map_opacity(self.age_seconds, max_age)
         return replace(fresh, age_seconds=self.age_seconds, map_opacity=opacity)
 
 

@@ -172,20 +172,15 @@ def _build_pipeline(
 ) -> Pipeline:
     """Loads the model, once the source is known to work, and puts the stages together."""
     # Imported late: a mistyped name is told before torch is loaded.
-    from stream_cam.cam.steady import SteadyMaps
-    from stream_cam.draw.layouts import Renderer
     from stream_cam.explain.explainer import Explainer
     from stream_cam.pipeline.pipeline import Pipeline
 
-    info, look = source.info, config.look
+    info = source.info
     check_recordings(uris, config, live=live)
-    explainer = Explainer.from_config(config.model, look, parallel=parallel_frames(info, live))
+    explainer = Explainer.from_config(config.model, parallel=parallel_frames(info, live))
     targets = [explainer.resolve(target) for target in config.model.target]
     stream = _stream_info(info, config, live, _describe(explainer, targets))
     settings.begin(explainer.labels, targets)
-    now = settings.now
-    renderer = Renderer(explainer, look.layout, hud=look.hud)
-    renderer.show(now.look, cam=now.cam, n_targets=len(now.targets), divider=now.divider)
     sinks = _open_sinks(uris, watched, stream, config, settings)
     results = open_results(
         config.record, info.name, _recording(sinks, uris), stream.audio_lead_seconds
@@ -194,14 +189,11 @@ def _build_pipeline(
         source,
         [*sinks, *results, *extra_sinks],
         explainer,
-        renderer,
-        targets=targets,
+        settings=settings,
         live=live,
         limit=config.run.limit,
         queue_frames=config.capture.queue_frames,
-        steady=SteadyMaps(smooth_seconds=now.look.smooth, hold_seconds=now.look.hold),
         strict=config.run.strict,
-        settings=settings,
     )
 
 

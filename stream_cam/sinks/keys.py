@@ -12,7 +12,7 @@ from typing import Final, TypeVar, get_args
 import cv2
 
 from stream_cam.atomic_files import write_atomic
-from stream_cam.config import Colormap, Layout
+from stream_cam.config import Colormap, LayoutName
 from stream_cam.errors import StreamCamError
 from stream_cam.frame import BgrImage
 from stream_cam.settings import Settings
@@ -97,7 +97,7 @@ class Keys:
             settings.colormap = _after(get_args(Colormap), now.look.colormap)
             return settings.colormap
         elif key == "l":
-            settings.layout = _after(get_args(Layout), now.look.layout)
+            settings.layout = _after(get_args(LayoutName), now.look.layout)
             return settings.layout
         elif key == "r":
             settings.recording = not now.recording

@@ -12,9 +12,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from support.kernel_runner import RunKernel
+from support.steady_parts import Steady
 from torch import Tensor
 
-from stream_cam.cam.steady import SteadyMaps
 from stream_cam.frame import Explanation, Features, FloatArray, Prediction, Region, softmax
 
 pytest.importorskip("triton", reason="no Triton for this system")
@@ -184,7 +184,7 @@ class OnGpu:
 @pytest.mark.parametrize("hold", [0.0, 0.3])
 @pytest.mark.parametrize("smooth", [0.0, 0.2])
 def test_references_do_what_steady_maps_do(smooth: float, hold: float) -> None:
-    steady = SteadyMaps(smooth_seconds=smooth, hold_seconds=hold)
+    steady = Steady(smooth_seconds=smooth, hold_seconds=hold)
     gpu = OnGpu(choose_classes_reference, smooth_maps_reference)
     for seconds, logits, cams, locked in frames(60):
         expected = steady.update(explanation(logits, cams, locked, 2), seconds)
@@ -225,7 +225,7 @@ Step = tuple[float, int, int, bool]
 
 
 def assert_as_steady_maps(gpu: OnGpu, steps: list[Step]) -> None:
-    steady, place = SteadyMaps(smooth_seconds=0.5), steps[0][2]
+    steady, place = Steady(smooth_seconds=0.5), steps[0][2]
     generator = torch.Generator().manual_seed(len(steps))
     for seconds, index, now_at, has_numbers in steps:
         logits = torch.randn(1, 6, generator=generator)

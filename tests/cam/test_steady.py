@@ -16,17 +16,27 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from support.steady_parts import Steady
 from torch import nn
 
 from stream_cam.cam.cpu import scale_cam
 from stream_cam.cam.steady import SteadyMaps
-from stream_cam.config import CaptureConfig, LookConfig, ModelConfig, PipelineConfig, RunConfig
-from stream_cam.draw.hud import HudStatus
-from stream_cam.draw.layouts import Renderer
+from stream_cam.config import (
+    CaptureConfig,
+    LayoutName,
+    LookConfig,
+    ModelConfig,
+    PipelineConfig,
+    RunConfig,
+)
+from stream_cam.draw.layouts import count_maps
+from stream_cam.draw.overlay import draw_heatmap, draw_overlay
+from stream_cam.draw.renderer import Renderer
 from stream_cam.explain.explainer import Explainer
 from stream_cam.frame import BgrImage, Explanation, Features, FloatArray, Frame, Prediction, Region
 from stream_cam.pipeline.pipeline import Pipeline
 from stream_cam.pipeline.session import run_session
+from stream_cam.settings import Settings, SettingsSnapshot
 from stream_cam.sinks.base import Picture, Sink
 from stream_cam.sources import open_source
 from stream_cam.sources.base import Source, SourceInfo
@@ -63,7 +73,7 @@ def explained(
     return replace(made, **changes)  # type: ignore[arg-type]
 
 
-def cam_of(steady: SteadyMaps, cam: FloatArray, seconds: float) -> FloatArray:
+def cam_of(steady: Steady, cam: FloatArray, seconds: float) -> FloatArray:
     return np.asarray(steady.update(explained([cam]), seconds).cams[0])
 
 
@@ -71,7 +81,7 @@ def cam_of(steady: SteadyMaps, cam: FloatArray, seconds: float) -> FloatArray:
 
 
 def after_one_time_constant(before: FloatArray, then: FloatArray) -> FloatArray:
-    steady = SteadyMaps(smooth_seconds=0.3)
+    steady = Steady(smooth_seconds=0.3)
     for tick in range(30):
         cam_of(steady, before, tick / 100)
     for tick in range(30, 60):
@@ -107,7 +117,7 @@ def test_smoothing_does_not_depend_on_the_frame_rate(
 ) -> None:
     """A scene that changes every tenth of a second, at 10 and at 60 frames a second."""
     scene = [np.array(values, np.float32).reshape(2, 2) for values in tenths]
-    slow, fast = (SteadyMaps(smooth_seconds=smooth_seconds) for _ in range(2))
+    slow, fast = (Steady(smooth_seconds=smooth_seconds) for _ in range(2))
     for number, cam in enumerate(scene):
         at_10 = slow.update(explained([cam]), number / 10)
         for sixth in range(1, 7):
@@ -119,18 +129,17 @@ def test_smoothing_does_not_depend_on_the_frame_rate(
 
 
 def test_range_is_smoothed_and_used_for_scaling() -> None:
-    steady = SteadyMaps(smooth_seconds=0.3)
+    steady = Steady(smooth_seconds=0.3)
     steady.update(explained([CAM]), 0.0)
     second = steady.update(explained([2 * CAM + 1]), 0.3)
     # The hottest cell went from 4 to 9, and the new map's range is 8.
     k = 1 - share_left(5 / 8)
     assert second.ranges is not None
     np.testing.assert_allclose(second.ranges[0], [k * 1, 4 + k * 5], rtol=1e-6)
-    explainer = tiny_explainer()
     frame = np.zeros((8, 8, 3), np.uint8)
     narrow = replace(second, ranges=np.array([[1.0, 2.0]], np.float32))
     with_range, without = (
-        explainer.heatmap(frame, one) for one in (narrow, replace(second, ranges=None))
+        draw_heatmap(frame, one) for one in (narrow, replace(second, ranges=None))
     )
     assert not np.array_equal(with_range, without)
 
@@ -156,22 +165,21 @@ def test_a_maps_own_range_scales_as_no_range(seed: int, relu: bool) -> None:
 
 
 def test_first_frame_comes_through_as_it_is() -> None:
-    answer = SteadyMaps(smooth_seconds=0.3).update(explained([CAM]), 5.0)
+    answer = Steady(smooth_seconds=0.3).update(explained([CAM]), 5.0)
     np.testing.assert_array_equal(answer.cams[0], CAM)
     np.testing.assert_array_equal(answer.ranges, [[0.0, 4.0]])
     assert answer.cams.dtype == np.float32
 
 
 def test_everything_off_returns_the_very_same_explanation() -> None:
-    steady = SteadyMaps()
-    assert not steady.needs_features
+    steady = Steady()
     for seconds in (0.0, 0.1, 0.2):
         given_one = explained([CAM])
         assert steady.update(given_one, seconds) is given_one
 
 
 def test_same_explanation_drawn_again_counts_once() -> None:
-    steady, once = SteadyMaps(smooth_seconds=0.3), SteadyMaps(smooth_seconds=0.3)
+    steady, once = Steady(smooth_seconds=0.3), Steady(smooth_seconds=0.3)
     first, second, third = (explained([CAM * n], pts_seconds=n / 10) for n in range(3))
     for one in (first, first, second, second, second):
         steady.update(one)
@@ -184,7 +192,7 @@ def test_same_explanation_drawn_again_counts_once() -> None:
 @pytest.mark.parametrize("smooth_seconds", [0.3, 4.0])
 def test_a_gap_starts_anew_and_a_shorter_one_does_not(smooth_seconds: float) -> None:
     gap = max(1.0, smooth_seconds)
-    short, long = (SteadyMaps(smooth_seconds=smooth_seconds) for _ in range(2))
+    short, long = (Steady(smooth_seconds=smooth_seconds) for _ in range(2))
     for steady in (short, long):
         cam_of(steady, np.zeros((2, 2), np.float32), 0.0)
     assert cam_of(short, CAM, gap - 0.01)[1, 1] < 4.0
@@ -192,7 +200,7 @@ def test_a_gap_starts_anew_and_a_shorter_one_does_not(smooth_seconds: float) -> 
 
 
 def test_time_that_stands_still_or_steps_back_a_little_holds_the_map() -> None:
-    steady = SteadyMaps(smooth_seconds=0.3)
+    steady = Steady(smooth_seconds=0.3)
     cam_of(steady, CAM, 10.0)
     np.testing.assert_array_equal(cam_of(steady, 5 * CAM, 10.0), CAM)
     np.testing.assert_array_equal(cam_of(steady, 5 * CAM, 9.9), CAM)
@@ -207,7 +215,7 @@ def test_time_that_stands_still_or_steps_back_a_little_holds_the_map() -> None:
     ids=["frame size", "region"],
 )
 def test_another_size_starts_anew(changes: dict[str, object]) -> None:
-    steady = SteadyMaps(smooth_seconds=0.3)
+    steady = Steady(smooth_seconds=0.3)
     cam_of(steady, CAM, 0.0)
     moved = replace(explained([5 * CAM]), **changes)  # type: ignore[arg-type]
     answer = steady.update(moved, 0.03)
@@ -217,7 +225,7 @@ def test_another_size_starts_anew(changes: dict[str, object]) -> None:
 
 
 def test_nan_maps_leave_no_trace() -> None:
-    steady = SteadyMaps(smooth_seconds=0.3)
+    steady = Steady(smooth_seconds=0.3)
     nothing = np.full((2, 2), np.nan, np.float32)
     first = steady.update(explained([nothing]), 0.0)
     assert first.ranges is not None
@@ -235,7 +243,7 @@ def test_nan_maps_leave_no_trace() -> None:
 
 
 def test_every_class_has_its_own_filter_and_a_new_one_starts_from_itself() -> None:
-    steady = SteadyMaps(smooth_seconds=0.3)
+    steady = Steady(smooth_seconds=0.3)
     steady.update(explained([CAM, 10 * CAM], classes=(0, 1)), 0.0)
     # The order changes and class 2 takes the place of class 0.
     answer = steady.update(explained([10 * CAM, 7 * CAM], classes=(1, 2)), 0.1)
@@ -250,18 +258,14 @@ def test_every_class_has_its_own_filter_and_a_new_one_starts_from_itself() -> No
 
 
 def test_classes_that_vanish_are_forgotten() -> None:
-    steady = SteadyMaps(smooth_seconds=0.3)
+    steady = Steady(smooth_seconds=0.3)
     for number in range(4):
         steady.update(explained([CAM], classes=(number,)), number * 0.6)
-    assert set(steady._maps) == {2, 3}
+    assert set(steady.maps._maps) == {2, 3}
 
 
 @pytest.mark.parametrize("bad", [-0.1, math.nan, math.inf])
 def test_times_are_checked(bad: float) -> None:
-    with pytest.raises(ValueError, match="smooth_seconds"):
-        SteadyMaps(smooth_seconds=bad)
-    with pytest.raises(ValueError, match="hold_seconds"):
-        SteadyMaps(hold_seconds=bad)
     with pytest.raises(ValueError, match="--smooth"):
         LookConfig(smooth=bad)
     with pytest.raises(ValueError, match="--hold"):
@@ -281,26 +285,26 @@ def named(best: int, **changes: object) -> Explanation:
     return replace(made, **changes)  # type: ignore[arg-type]
 
 
-def shown(steady: SteadyMaps, best: int, seconds: float) -> int:
+def shown(steady: Steady, best: int, seconds: float) -> int:
     return steady.update(named(best), seconds).targets[0].index
 
 
 def test_hold_delays_a_change_by_exactly_its_time() -> None:
-    steady = SteadyMaps(hold_seconds=0.5)
+    steady = Steady(hold_seconds=0.5)
     got = [shown(steady, 0 if tick < 10 else 1, tick / 30) for tick in range(40)]
     # Class 1 is the best from 10/30 s on, and is shown from 25/30 s on.
     assert got == [0] * 25 + [1] * 15
 
 
 def test_hold_is_interrupted_by_the_shown_class_and_by_a_third_one() -> None:
-    steady = SteadyMaps(hold_seconds=0.5)
+    steady = Steady(hold_seconds=0.5)
     bests = [0, 1, 1, 1, 1, 0, 1, 1, 1, 1, 2, 1, 1, 1, 1, 1, 1]
     got = [shown(steady, best, tick / 10) for tick, best in enumerate(bests)]
     assert got == [0] * 16 + [1]
 
 
 def test_hold_gives_the_held_classes_map_and_the_frames_own_predictions() -> None:
-    steady = SteadyMaps(hold_seconds=0.5)
+    steady = Steady(hold_seconds=0.5)
     steady.update(named(3), 0.0)
     given_one = named(1)
     answer = steady.update(given_one, 0.1)
@@ -321,7 +325,7 @@ def test_hold_keeps_the_number_of_maps_and_puts_the_held_class_first() -> None:
     def three(*classes: int) -> Explanation:
         return explained([features.cam(i) for i in classes], classes=classes, features=features)
 
-    steady = SteadyMaps(hold_seconds=0.5)
+    steady = Steady(hold_seconds=0.5)
     steady.update(three(0, 1, 2), 0.0)
     for number, (classes, expected) in enumerate(
         [((1, 0, 2), [0, 1, 2]), ((1, 2, 3), [0, 1, 2]), ((0, 3, 1), [0, 3, 1])]
@@ -333,7 +337,7 @@ def test_hold_keeps_the_number_of_maps_and_puts_the_held_class_first() -> None:
 
 
 def test_locked_target_is_not_held() -> None:
-    steady = SteadyMaps(hold_seconds=0.5)
+    steady = Steady(hold_seconds=0.5)
     assert shown(steady, 0, 0.0) == 0
     locked = named(2, n_locked=1)
     assert steady.update(locked, 0.1) is locked
@@ -342,23 +346,22 @@ def test_locked_target_is_not_held() -> None:
 
 
 def test_hold_begins_anew_after_a_gap() -> None:
-    steady = SteadyMaps(hold_seconds=0.5)
+    steady = Steady(hold_seconds=0.5)
     assert shown(steady, 0, 0.0) == 0
     assert shown(steady, 1, 0.9) == 0
     assert shown(steady, 2, 2.0) == 2
 
 
 def test_hold_without_features_says_what_to_do() -> None:
-    steady = SteadyMaps(hold_seconds=0.5)
-    assert steady.needs_features
+    steady = Steady(hold_seconds=0.5)
     with pytest.raises(ValueError, match="keep_features=True"):
         steady.update(explained([CAM]), 0.0)
 
 
 def test_hold_and_smoothing_together_filter_the_held_classes_map() -> None:
     steady, only_smooth = (
-        SteadyMaps(smooth_seconds=0.3, hold_seconds=0.5),
-        SteadyMaps(smooth_seconds=0.3),
+        Steady(smooth_seconds=0.3, hold_seconds=0.5),
+        Steady(smooth_seconds=0.3),
     )
     other = Features(2 * VALUES, CLASS_WEIGHT)
     steady.update(named(0), 0.0)
@@ -461,7 +464,7 @@ def test_the_peak_is_on_a_shape_within_the_time_constant_of_its_jump(
     turns = [turn for turn in range(4) if flicker.is_clear(scene, turn)]
     assert len(turns) >= 3
     for turn in turns[:3]:
-        seen = flicker.look(demo_explainer, flicker.jump_frames(scene, turn))
+        seen = flicker.explained(demo_explainer, flicker.jump_frames(scene, turn))
         assert flicker.caught_seconds(seen) <= 0.1
         assert flicker.caught_seconds(flicker.steadied(seen, 0.3)) <= 0.3 + 1e-9
 
@@ -506,35 +509,28 @@ class Keeper(Sink):
 
 
 def expected_pictures(
-    explainer: Explainer, count: int, steady: SteadyMaps, **layout: object
+    explainer: Explainer, count: int, look: LookConfig, targets: tuple[int, ...] = ()
 ) -> list[BgrImage]:
     """The loop that somebody would write by hand."""
-    renderer = Renderer(explainer, hud=False, **layout)  # type: ignore[arg-type]
-    pictures = []
+    steady, renderer = SteadyMaps(), Renderer(len(LABELS))
+    settings, pictures = SettingsSnapshot(look, targets), []
+    n_maps = count_maps(settings, len(LABELS))
     for frame in Noise(count, live=False):
         explanation = explainer.explain(
-            frame, n_maps=renderer.n_maps, keep_features=steady.needs_features
+            frame, targets or None, n_maps=n_maps, keep_features=look.hold > 0
         )
-        pictures.append(renderer.render(frame, steady.update(explanation), HudStatus()))
+        pictures.append(renderer.render(frame, steady.update(explanation, look), settings))
     return pictures
 
 
 @pytest.mark.parametrize("layout", ["overlay", "top5"])
-def test_lossless_pipeline_filters_in_the_frames_order(layout: str) -> None:
+def test_a_pipeline_filters_by_its_settings_in_the_frames_order(layout: LayoutName) -> None:
     explainer, keeper = tiny_explainer(parallel=3), Keeper()
-
-    def steady() -> SteadyMaps:
-        return SteadyMaps(smooth_seconds=0.3, hold_seconds=0.2)
-
-    Pipeline(
-        Noise(30, live=False),
-        [keeper],
-        explainer,
-        Renderer(explainer, layout, hud=False),  # type: ignore[arg-type]
-        steady=steady(),
-    ).run()
-    expected = expected_pictures(explainer, 30, steady(), layout=layout)
-    raw = expected_pictures(explainer, 30, SteadyMaps(), layout=layout)
+    look = LookConfig(layout, smooth=0.3, hold=0.2, hud=False)
+    pipeline = Pipeline(Noise(30, live=False), [keeper], explainer, settings=Settings(look, LABELS))
+    pipeline.run()
+    expected = expected_pictures(explainer, 30, look)
+    raw = expected_pictures(explainer, 30, LookConfig(layout, hud=False))
     assert len(keeper.pictures) == 30
     for got, wanted in zip(keeper.pictures, expected, strict=True):
         np.testing.assert_array_equal(got.image_bgr, wanted)
@@ -545,8 +541,8 @@ def test_pictures_have_nothing_to_do_with_each_other() -> None:
     explainer, keeper = tiny_explainer(), Keeper()
     source = Noise(10, live=False)
     source._info = replace(source.info, still=True)
-    steady = SteadyMaps(smooth_seconds=1.0, hold_seconds=1.0)
-    Pipeline(source, [keeper], explainer, Renderer(explainer, hud=False), steady=steady).run()
+    settings = Settings(LookConfig(smooth=1.0, hold=1.0))
+    Pipeline(source, [keeper], explainer, settings=settings).run()
     assert len(keeper.pictures) == 10
     for picture in keeper.pictures:
         assert picture.explanation is not None
@@ -557,15 +553,15 @@ def test_pictures_have_nothing_to_do_with_each_other() -> None:
 
 def test_pipeline_without_steady_draws_as_before() -> None:
     explainer, keeper = tiny_explainer(), Keeper()
-    renderer = Renderer(explainer, hud=False)
-    Pipeline(Noise(10, live=False), [keeper], explainer, renderer).run()
+    settings = Settings(LookConfig(hud=False))
+    Pipeline(Noise(10, live=False), [keeper], explainer, settings=settings).run()
     for picture in keeper.pictures:
         assert picture.explanation is not None
         assert picture.explanation.ranges is None
         assert picture.explanation.features is None
         alone = explainer.explain(picture.frame)
         np.testing.assert_array_equal(picture.explanation.cams, alone.cams)
-        np.testing.assert_array_equal(picture.image_bgr, explainer.overlay(picture.frame, alone))
+        np.testing.assert_array_equal(picture.image_bgr, draw_overlay(picture.frame, alone))
 
 
 class Gated(Explainer):
@@ -592,13 +588,15 @@ class Gated(Explainer):
 class Counting(SteadyMaps):
     """Keeps what it is given."""
 
-    def __init__(self, *, smooth_seconds: float) -> None:
-        super().__init__(smooth_seconds=smooth_seconds)
+    def __init__(self) -> None:
+        super().__init__()
         self.given: list[Explanation] = []
 
-    def update(self, explanation: Explanation, seconds: float | None = None) -> Explanation:
+    def update(
+        self, explanation: Explanation, look: LookConfig, seconds: float | None = None
+    ) -> Explanation:
         self.given.append(explanation)
-        return super().update(explanation, seconds)
+        return super().update(explanation, look, seconds)
 
 
 class Pacing(Keeper):
@@ -623,15 +621,17 @@ def test_live_pipeline_filters_each_explanation_once() -> None:
     explainer = Gated.from_module(tiny_network(), labels=LABELS, engine="eager", input_size=32)
     assert isinstance(explainer, Gated)
     explainer.let, explainer.explained = threading.Semaphore(0), threading.Semaphore(0)
-    keeper, steady = Pacing(explainer), Counting(smooth_seconds=0.3)
+    keeper, steady = Pacing(explainer), Counting()
     source = Noise(40, live=True, ready=keeper.ready, at_end=explainer.let)
-    renderer = Renderer(explainer, hud=False)
-    Pipeline(source, [keeper], explainer, renderer, steady=steady).run()
+    settings = Settings(LookConfig(hud=False, smooth=0.3))
+    pipeline = Pipeline(source, [keeper], explainer, settings=settings)
+    pipeline._steady = steady
+    pipeline.run()
     unique = [steady.given[0]]
     unique += [one for before, one in pairwise(steady.given) if one is not before]
     assert len(steady.given) >= 25
     assert 3 <= len(unique) <= 5
-    by_hand = SteadyMaps(smooth_seconds=0.3)
+    by_hand = Steady(smooth_seconds=0.3)
     answers = {one.frame_index: by_hand.update(one) for one in unique}
     drawn = [picture for picture in keeper.pictures if picture.explanation is not None]
     assert len(drawn) == len(steady.given)
@@ -639,7 +639,7 @@ def test_live_pipeline_filters_each_explanation_once() -> None:
         assert picture.explanation is not None
         answer = answers[picture.explanation.frame_index]
         np.testing.assert_array_equal(picture.explanation.cams, answer.cams)
-        np.testing.assert_array_equal(picture.image_bgr, explainer.overlay(picture.frame, answer))
+        np.testing.assert_array_equal(picture.image_bgr, draw_overlay(picture.frame, answer))
     assert not np.array_equal(answers[unique[1].frame_index].cams, unique[1].cams)
 
 
@@ -657,7 +657,7 @@ def test_smooth_and_hold_reach_a_run_from_its_options(monkeypatch: pytest.Monkey
     smooth = run(LookConfig(hud=False, smooth=0.3))
     held = run(LookConfig(hud=False, hold=0.5))
     locked = run(LookConfig(hud=False, hold=0.5), ("star",))
-    by_hand = SteadyMaps(smooth_seconds=0.3)
+    by_hand = Steady(smooth_seconds=0.3)
     for one, other in zip(raw, smooth, strict=True):
         np.testing.assert_allclose(other.cams, by_hand.update(one).cams, atol=1e-4)
         assert one.ranges is None

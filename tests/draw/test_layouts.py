@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from fractions import Fraction
+from pathlib import Path
+from typing import Any, get_args
 
 import cv2
 import numpy as np
@@ -10,11 +13,16 @@ import pytest
 import torch
 from torch import nn
 
-from stream_cam.config import Layout
+import stream_cam
+from stream_cam.config import LayoutName, LookConfig
 from stream_cam.draw.hud import HudStatus, away_picture, draw_caption, draw_hud
-from stream_cam.draw.layouts import Renderer
+from stream_cam.draw.layout import Layout, Scene
+from stream_cam.draw.layouts import LAYOUTS, MapStyle, count_maps
+from stream_cam.draw.overlay import draw_heatmap, draw_overlay
+from stream_cam.draw.renderer import Renderer
 from stream_cam.explain.explainer import Explainer
 from stream_cam.frame import BgrImage, Explanation, Frame, Prediction, Region
+from stream_cam.settings import CHOICES, SettingsSnapshot
 
 STATUS = HudStatus(engine="openvino fp32", fps=29.7, age_seconds=0.0312)
 
@@ -57,21 +65,32 @@ def explanation_of(label: str = "American Staffordshire terrier") -> Explanation
     )
 
 
-SHAPES = {"overlay": (1, 1), "side": (1, 2), "heatmap": (1, 1), "top5": (1, 1.5)}
+def plain(layout: LayoutName) -> SettingsSnapshot:
+    """A layout without the HUD."""
+    return SettingsSnapshot(LookConfig(layout, hud=False))
+
+
+SHAPES: dict[LayoutName, tuple[float, float]] = {
+    "overlay": (1, 1),
+    "side": (1, 2),
+    "heatmap": (1, 1),
+    "top5": (1, 1.5),
+}
 
 
 @pytest.mark.parametrize("hud", [True, False])
 @pytest.mark.parametrize("size_hw", [(720, 1280), (241, 333), (1080, 608), (37, 61), (1, 1)])
 @pytest.mark.parametrize("layout", SHAPES)
 def test_layouts_have_their_shape_and_leave_the_frame_alone(
-    explainer: Explainer, layout: Layout, size_hw: tuple[int, int], hud: bool
+    explainer: Explainer, layout: LayoutName, size_hw: tuple[int, int], hud: bool
 ) -> None:
     frame = frame_of(size_hw)
     before = frame.image_bgr.copy()
-    renderer = Renderer(explainer, layout, hud=hud)
-    picture = renderer.render(frame, explainer.explain(frame, n_maps=renderer.n_maps), STATUS)
+    settings = SettingsSnapshot(LookConfig(layout, hud=hud))
+    explanation = explainer.explain(frame, n_maps=LAYOUTS[layout].n_maps)
+    picture = Renderer().render(frame, explanation, settings, STATUS)
     # Without an explanation the picture keeps its size, so that a video's does not change.
-    assert renderer.render(frame, None).shape == picture.shape
+    assert Renderer().render(frame, None, settings).shape == picture.shape
     assert picture.dtype == np.uint8
     assert picture.flags.c_contiguous
     assert np.array_equal(frame.image_bgr, before)
@@ -84,16 +103,15 @@ def test_layouts_have_their_shape_and_leave_the_frame_alone(
 def test_side_is_the_frame_beside_the_overlay(explainer: Explainer) -> None:
     frame = frame_of((120, 200))
     explanation = explainer.explain(frame)
-    picture = Renderer(explainer, "side", hud=False).render(frame, explanation)
+    picture = Renderer().render(frame, explanation, plain("side"))
     assert np.array_equal(picture[:, :200], frame.image_bgr)
-    assert np.array_equal(picture[:, 200:], explainer.overlay(frame, explanation))
+    assert np.array_equal(picture[:, 200:], draw_overlay(frame, explanation))
 
 
 def test_heatmap_alone_does_not_depend_on_the_frame(explainer: Explainer) -> None:
     explanation = explainer.explain(frame_of((120, 200)))
-    renderer = Renderer(explainer, "heatmap", hud=False)
-    dark = renderer.render(frame_of((120, 200), 0), explanation)
-    light = renderer.render(frame_of((120, 200), 255), explanation)
+    dark = Renderer().render(frame_of((120, 200), 0), explanation, plain("heatmap"))
+    light = Renderer().render(frame_of((120, 200), 255), explanation, plain("heatmap"))
     assert np.array_equal(dark, light)
 
 
@@ -101,7 +119,7 @@ def test_top5_shows_each_of_the_five_best_classes_own_map(explainer: Explainer) 
     frame = frame_of((360, 640))
     explanation = explainer.explain(frame, n_maps=5)
     assert len({target.index for target in explanation.targets}) == 5
-    picture = Renderer(explainer, "top5", hud=False).render(frame, explanation)
+    picture = Renderer().render(frame, explanation, plain("top5"))
     assert picture.shape == (360, 960, 3)
     small = np.asarray(
         cv2.resize(frame.image_bgr, (320, 180), interpolation=cv2.INTER_AREA), np.uint8
@@ -110,16 +128,16 @@ def test_top5_shows_each_of_the_five_best_classes_own_map(explainer: Explainer) 
     for number in range(5):
         row, column = divmod(number + 1, 3)
         panel = picture[row * 180 :, column * 320 :][:180, :320]
-        assert np.array_equal(panel, explainer.overlay(small, explanation, target=number))
+        assert np.array_equal(panel, draw_overlay(small, explanation, target=number))
 
 
 def test_several_targets_are_shown_side_by_side(explainer: Explainer) -> None:
     frame = frame_of((360, 640))
     explanation = explainer.explain(frame, [3, 4])
-    renderer = Renderer(explainer, "overlay", n_targets=2)
-    assert renderer.n_maps == 2
-    assert renderer.render(frame, explanation).shape == (180, 960, 3)
-    assert renderer.render(frame, None).shape == (180, 960, 3)
+    settings = SettingsSnapshot(targets=(3, 4))
+    assert count_maps(settings, len(explainer.labels)) == 2
+    assert Renderer().render(frame, explanation, settings).shape == (180, 960, 3)
+    assert Renderer().render(frame, None, settings).shape == (180, 960, 3)
 
 
 @pytest.mark.parametrize("size_hw", [(240, 320), (720, 1280), (2160, 3840), (1280, 720)])
@@ -186,20 +204,21 @@ def test_away_picture_is_the_last_one_dimmed_with_words(size_hw: tuple[int, int]
 
 
 @pytest.mark.parametrize("layout", SHAPES)
-def test_map_fades_into_the_frame(explainer: Explainer, layout: Layout) -> None:
+def test_map_fades_into_the_frame(explainer: Explainer, layout: LayoutName) -> None:
     frame = frame_of((480, 640))
-    renderer = Renderer(explainer, layout, hud=False)
-    explanation = explainer.explain(frame, n_maps=renderer.n_maps)
+    renderer = Renderer()
+    explanation = explainer.explain(frame, n_maps=LAYOUTS[layout].n_maps)
 
     def shown(opacity: float) -> BgrImage:
-        return renderer.render(frame, explanation, HudStatus(map_opacity=opacity))
+        status = HudStatus(map_opacity=opacity)
+        return renderer.render(frame, explanation, plain(layout), status)
 
     full, half, gone = shown(1.0).astype(int), shown(0.5).astype(int), shown(0.0).astype(int)
-    assert np.array_equal(full, renderer.render(frame, explanation))
+    assert np.array_equal(full, renderer.render(frame, explanation, plain(layout)))
     assert np.abs(full - gone).mean() > 5.0
     assert np.abs(2 * half - full - gone).max() <= 3  # each of the three is rounded
     if layout != "top5":
-        assert np.array_equal(gone, renderer.render(frame, None))
+        assert np.array_equal(gone, renderer.render(frame, None, plain(layout)))
 
 
 @pytest.mark.parametrize("size_hw", [(720, 1280), (90, 160)])
@@ -224,3 +243,40 @@ def test_age_is_on_the_hud_in_steps_that_can_be_read() -> None:
     assert not np.array_equal(hud(None), hud(0.08))
     assert not np.array_equal(hud(0.08), hud(0.12))
     assert np.array_equal(hud(0.081), hud(0.079))
+
+
+# The table.
+
+PAGE = Path(stream_cam.__file__).parent / "assets/page"
+
+
+def test_every_layout_name_is_in_the_table_and_on_the_page() -> None:
+    names = list(get_args(LayoutName))
+    assert [layout.name for layout in LAYOUTS.values()] == list(LAYOUTS) == names
+    assert CHOICES["layout"] == tuple(names)
+    found = re.search(r"LAYOUT_NAMES = \{(.*?)\}", (PAGE / "controls.js").read_text("utf-8"))
+    assert found is not None
+    assert re.findall(r"(\w+):", found[1]) == names
+
+
+def test_the_page_has_a_divider_for_the_layouts_that_have_one() -> None:
+    (line,) = re.findall(r"stage\.divide\(.*", (PAGE / "main.js").read_text("utf-8"))
+    names = set(re.findall(r'now\.layout === "(\w+)"', line))
+    assert names == {name for name, layout in LAYOUTS.items() if layout.has_divider}
+
+
+def test_a_layout_is_added_by_its_line_in_the_table(
+    explainer: Explainer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def draw(scene: Scene) -> BgrImage:
+        return np.vstack([scene.image_bgr, scene.draw_map(0, scene.image_bgr)])
+
+    name: Any = "stacked"
+    monkeypatch.setitem(LAYOUTS, name, Layout(name, draw, map_only=True))
+    frame = frame_of((60, 80))
+    explanation = explainer.explain(frame)
+    picture = Renderer().render(frame, explanation, plain(name))
+    assert np.array_equal(picture[:60], frame.image_bgr)
+    assert np.array_equal(picture[60:], draw_heatmap(frame, explanation))
+    assert Renderer().render(frame, None, plain(name)).shape == picture.shape
+    assert MapStyle.of(LookConfig(name), n_maps=1).map_only

@@ -12,13 +12,14 @@ import pytest
 import torch
 from support.graph_parts import assert_drawn_as_on_the_cpu, frame, picture, taken
 from support.networks import LABELS, small_network
+from support.steady_parts import Steady
 
-from stream_cam.cam.steady import SteadyMaps
 from stream_cam.config import EngineName, Fit, LookConfig, Precision
-from stream_cam.draw.layouts import Renderer
+from stream_cam.draw.renderer import Renderer
 from stream_cam.explain.explainer import Explainer
 from stream_cam.frame import BgrImage, Explanation, Frame
 from stream_cam.queues import OrderedGate, Ticket
+from stream_cam.settings import SettingsSnapshot
 
 pytestmark = pytest.mark.needs_gpu
 
@@ -88,17 +89,17 @@ def test_a_gpu_takes_the_graph_by_itself_and_agrees_with_the_cpu(
 )
 def test_looks_agree_with_the_cpu(look: LookConfig) -> None:
     image, made = picture(1, FULL_HD), explainer()
-    got = made.explain_drawn(image, look=look)
+    got = made.explain_drawn(image, SettingsSnapshot(look))
     assert_drawn_as_on_the_cpu(taken(got, image, look)[0], image, got, look)
 
 
 def test_panels_agree_with_the_cpu() -> None:
     made, big = explainer(), frame(2, FULL_HD)
     look = LookConfig(layout="top5", hud=False)
-    got = made.explain_drawn(big, n_maps=5, look=look)
-    renderer = Renderer(made, "top5", hud=False)
-    by_graph = renderer.render(big, got).astype(int)
-    by_cpu = renderer.render(big, got).astype(int)  # its pictures are given away
+    got = made.explain_drawn(big, SettingsSnapshot(look))
+    renderer, settings = Renderer(), SettingsSnapshot(look)
+    by_graph = renderer.render(big, got, settings).astype(int)
+    by_cpu = renderer.render(big, got, settings).astype(int)  # its pictures are given away
     assert (np.abs(by_graph - by_cpu).max(axis=2) <= 1).mean() > 0.95
     assert np.abs(by_graph - by_cpu).max() <= 10
 
@@ -120,7 +121,7 @@ def test_a_thousand_frames_allocate_nothing() -> None:
         made.explain_drawn(image)
     before = torch.cuda.memory_stats()
     for number in range(1000):
-        made.explain_drawn(images[number % 3], look=LookConfig(alpha=number / 1000))
+        made.explain_drawn(images[number % 3], SettingsSnapshot(LookConfig(alpha=number / 1000)))
     after = torch.cuda.memory_stats()
     for name in ("allocation.all.allocated", "segment.all.allocated", "num_alloc_retries"):
         assert after[name] == before[name], name
@@ -128,14 +129,16 @@ def test_a_thousand_frames_allocate_nothing() -> None:
 
 def explained(made: Explainer, images: list[BgrImage], n_threads: int) -> list[Explanation]:
     with ThreadPoolExecutor(n_threads) as pool:
-        waiting = [pool.submit(made.explain_drawn, image, look=CLEAR) for image in images]
+        waiting = [
+            pool.submit(made.explain_drawn, image, SettingsSnapshot(CLEAR)) for image in images
+        ]
         return [one.result(DEADLINE_SECONDS) for one in waiting]
 
 
 def test_under_load_everyone_gets_the_own_frame() -> None:
     made = explainer("fp16")
     images = [picture(seed, (720, 1280)) for seed in range(40)]
-    alone = [made.explain_drawn(image, look=CLEAR).logits for image in images]
+    alone = [made.explain_drawn(image, SettingsSnapshot(CLEAR)).logits for image in images]
     for _ in range(10):
         for image, logits, got in zip(images, alone, explained(made, images, 6), strict=True):
             assert np.array_equal(taken(got, image, CLEAR)[0], image)
@@ -152,13 +155,12 @@ def test_frames_that_change_their_size_in_flight_are_all_right() -> None:
 
 def test_steady_frames_in_flight_follow_one_another() -> None:
     made, alone = explainer(), on_cpu()
-    times = {"smooth_seconds": 0.3, "hold_seconds": 0.1}
     frames = [frame(number, (480, 640)) for number in range(60)]
-    steady, line = SteadyMaps(**times), OrderedGate()
+    steady, line = Steady(smooth_seconds=0.3, hold_seconds=0.1), OrderedGate()
     wanted = [steady.update(alone.explain(each, keep_features=True)) for each in frames]
 
     def work(each: Frame, turn: Ticket) -> Explanation:
-        return made.explain_drawn(each, steady=SteadyMaps(**times), turn=turn)
+        return made.explain_drawn(each, SettingsSnapshot(steady.look), turn=turn)
 
     with ThreadPoolExecutor(3) as pool:
         waiting = [pool.submit(work, each, line.join()) for each in frames]
@@ -214,10 +216,10 @@ except EngineError as error:
     print("told:", error, flush=True)
 """
 FAILS_IN_FLIGHT = f"""{FAILS.partition("bright = ")[0]}
-from stream_cam.explain.graph.request import FrameRequest
+from stream_cam.settings import SettingsSnapshot
 
 bright = np.full((480, 640, 3), 255, np.uint8)
-with made.graphs.begun(pool.engine, made.plan((480, 640)), bright, FrameRequest()):
+with made.graphs.begun(pool.engine, made.plan((480, 640)), bright, SettingsSnapshot()):
     for size_hw in ((333, 500), (480, 640)):
         try:
             made.explain_drawn(np.full((*size_hw, 3), 90, np.uint8))

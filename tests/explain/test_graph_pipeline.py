@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 import pytest
 from support.pipeline_parts import Frames, Kept, TinyExplainer, make_explainer, run, tiny_network
 
-from stream_cam.cam.steady import SteadyMaps
 from stream_cam.config import LookConfig
-from stream_cam.draw.layouts import Renderer
+from stream_cam.draw.hud import HudStatus
+from stream_cam.draw.renderer import Renderer
 from stream_cam.errors import EngineError
 from stream_cam.frame import BgrImage, Drawn, Explanation, Frame
+from stream_cam.pipeline.captured import CapturedFrame
 from stream_cam.pipeline.pipeline import Pipeline
 from stream_cam.queues import OrderedGate
+from stream_cam.settings import Settings, SettingsSnapshot
 
 pytest.importorskip("triton", reason="no Triton for this system")
 
@@ -44,15 +47,20 @@ def on_gpu(gpu: SimulatedGpu, parallel: int = 1) -> TinyExplainer:
 
 
 class Counted(Renderer):
-    """Counts the maps that it draws itself."""
+    """Counts the pictures whose maps it draws itself."""
 
     drawn_here = 0
 
-    def _mapped(
-        self, image: BgrImage, explanation: Explanation, target: int, opacity: float
-    ) -> BgrImage:
-        self.drawn_here += 1
-        return super()._mapped(image, explanation, target, opacity)
+    def _drawn_by_gpu(
+        self,
+        image: BgrImage,
+        explanation: Explanation,
+        settings: SettingsSnapshot,
+        status: HudStatus,
+    ) -> Sequence[BgrImage] | None:
+        pictures = super()._drawn_by_gpu(image, explanation, settings, status)
+        self.drawn_here += pictures is None
+        return pictures
 
 
 def pictures_of(
@@ -64,15 +72,13 @@ def pictures_of(
     sizes: tuple[tuple[int, int], ...] = (),
 ) -> tuple[list[BgrImage], list[Explanation | None], Counted]:
     kept = Kept()
-    renderer = Counted(explainer, look.layout, hud=False, n_targets=max(1, len(targets)))
-    renderer.look = look = replace(look, hud=False)
+    renderer = Counted()
     pipeline = Pipeline(
         Varied(n_frames, size_hw=SIZE_HW, sizes=sizes),
         [kept],
         explainer,
-        renderer,
-        targets=targets,
-        steady=SteadyMaps(smooth_seconds=look.smooth, hold_seconds=look.hold),
+        renderer=renderer,
+        settings=Settings(replace(look, hud=False), explainer.labels, targets),
     )
     report = run(pipeline)
     assert report.rendered == n_frames
@@ -129,14 +135,14 @@ def test_pictures_of_a_folder_cost_no_capture() -> None:
     source = Varied(3, size_hw=SIZE_HW)
     source._info = replace(source.info, still=True)
     explainer, kept = on_gpu(gpu), Kept()
-    run(Pipeline(source, [kept], explainer, Renderer(explainer)))
+    run(Pipeline(source, [kept], explainer))
     assert kept.indices == [0, 1, 2]
     assert gpu.n_captured == 0
 
 
 def test_a_gpu_that_fails_ends_the_run_with_its_reason_and_closes_the_sinks() -> None:
     explainer, kept = on_gpu(SimulatedGpu(14, fail_replay=5), parallel=3), Kept()
-    pipeline = Pipeline(Varied(40, size_hw=SIZE_HW), [kept], explainer, Renderer(explainer))
+    pipeline = Pipeline(Varied(40, size_hw=SIZE_HW), [kept], explainer)
     with pytest.raises(EngineError, match="illegal memory access in replay 5"):
         run(pipeline)
     assert len(kept.exits) == 1
@@ -147,22 +153,30 @@ def test_a_gpu_that_fails_ends_the_run_with_its_reason_and_closes_the_sinks() ->
 def test_a_change_of_the_look_while_it_runs_is_drawn_by_the_gpu_again() -> None:
     gpu = SimulatedGpu(15)
     explainer = on_gpu(gpu)
-    renderer = Counted(explainer, hud=False)
+    renderer, settings = Counted(), Settings(LookConfig(hud=False))
 
     def change(picture: object) -> None:
         if len(kept.pictures) == 3:
-            pipeline.settings.change(alpha=1.0, layout="heatmap")
+            settings.change(alpha=1.0, layout="heatmap")
 
     kept = Kept(on_write=change)
-    pipeline = Pipeline(Varied(60, size_hw=SIZE_HW), [kept], explainer, renderer, queue_frames=1)
-    run(pipeline)
+    run(
+        Pipeline(
+            Varied(60, size_hw=SIZE_HW),
+            [kept],
+            explainer,
+            settings=settings,
+            renderer=renderer,
+            queue_frames=1,
+        )
+    )
     last = kept.pictures[-1]
     assert last.explanation is not None
-    alone = Counted(explainer, "heatmap", hud=False)
-    expected = alone.render(last.frame, replace(last.explanation, drawn=None))
+    explanation = replace(last.explanation, drawn=None)
+    expected = Renderer().render(last.frame, explanation, settings.now)
     assert np.abs(last.image_bgr.astype(int) - expected.astype(int)).mean() < 1.0
-    # Frames that were on their way at the change were drawn in the old look, and are drawn anew.
-    assert renderer.drawn_here <= 8
+    # Frames that were on their way at the change are shown by the settings at their capture.
+    assert renderer.drawn_here == 0
     assert gpu.n_captured == 3
 
 
@@ -170,7 +184,7 @@ def test_live_frames_get_their_own_explanation_where_it_comes_soon() -> None:
     """Each frame is captured when the one before was shown; the second, when one is explained."""
     shown, explained = threading.Semaphore(1), threading.Event()
     explainer = on_gpu(SimulatedGpu(16))
-    renderer = Counted(explainer, hud=False)
+    renderer = Counted()
 
     def before(index: int) -> None:
         assert shown.acquire(timeout=DEADLINE_SECONDS)
@@ -179,7 +193,7 @@ def test_live_frames_get_their_own_explanation_where_it_comes_soon() -> None:
 
     kept = Kept(on_write=lambda picture: shown.release())
     source = Varied(30, live=True, size_hw=SIZE_HW, before=before)
-    pipeline = Pipeline(source, [kept], explainer, renderer)
+    pipeline = Pipeline(source, [kept], explainer, renderer=renderer)
     quick = explainer.explain_drawn
 
     def timeless(frame: Frame, *arguments: object, **options: object) -> Explanation:
@@ -203,15 +217,16 @@ def test_live_frames_get_their_own_explanation_where_it_comes_soon() -> None:
 
 def test_live_frames_do_not_wait_for_a_slow_network() -> None:
     explainer = on_gpu(SimulatedGpu(17))
-    pipeline = Pipeline(Varied(1, live=True), [Kept()], explainer, Renderer(explainer))
+    pipeline = Pipeline(Varied(1, live=True), [Kept()], explainer)
     frame = next(iter(Varied(1)))
     late = explainer.explain_drawn(frame)
+    captured = CapturedFrame(replace(frame, captured_ns=10**18), SettingsSnapshot())
     pipeline._newest = replace(late, captured_ns=1, explained_ns=2_000_000_000)
-    pipeline._wait_for_own(replace(frame, captured_ns=10**18))  # returns at once, or the test hangs
+    pipeline._wait_for_own(captured)  # returns at once, or the test hangs
     with pytest.MonkeyPatch.context() as patches:
         patches.setattr("stream_cam.pipeline.pipeline._OWN_SECONDS", 1.9)
         patches.setattr(pipeline._explained, "wait_for", None)
-        pipeline._wait_for_own(replace(frame, captured_ns=10**18))
+        pipeline._wait_for_own(captured)
 
 
 def test_those_in_a_line_pass_in_their_order() -> None:

@@ -21,26 +21,29 @@ from support.graph_parts import (
     taken,
 )
 from support.networks import LABELS, small_network
+from support.steady_parts import Steady
 from torch import Tensor
 
 from stream_cam.cam.cpu import scale_cam
 from stream_cam.cam.geometry import plan_fit
-from stream_cam.cam.steady import SteadyMaps
 from stream_cam.config import Fit, LookConfig, Upsampling
-from stream_cam.draw.layouts import Renderer
+from stream_cam.draw.layouts import MapStyle, count_maps
+from stream_cam.draw.overlay import draw_overlay
+from stream_cam.draw.renderer import Renderer
 from stream_cam.errors import EngineError
 from stream_cam.explain.explainer import Explainer
 from stream_cam.frame import Explanation, Frame
 from stream_cam.queues import OrderedGate, Ticket
+from stream_cam.settings import SettingsSnapshot
 
 pytest.importorskip("triton", reason="no Triton for this system")
 
 from support.simulated_gpu import SimulatedGpu
 
 from stream_cam.explain.graph.device import NotCapturedError
-from stream_cam.explain.graph.request import FrameRequest
 from stream_cam.explain.graph.scheduler import FrameGraphs
 
+FIVE = LookConfig(layout="top5")
 DEADLINE_SECONDS = 120.0
 
 
@@ -90,20 +93,20 @@ def test_whole_pictures_equal_the_cpus_where_nothing_is_resized(look: LookConfig
     for seed in range(2):
         each = frame(seed)
         expected = on_cpu.explain(each)
-        got = on_gpu.explain_drawn(each, look=look)
+        got = on_gpu.explain_drawn(each, SettingsSnapshot(look))
         assert [one.index for one in got.predictions] == [one.index for one in expected.predictions]
         assert got.targets == expected.targets or got.targets[0].index == expected.targets[0].index
         shares = [one.probability for one in expected.predictions]
         assert [one.probability for one in got.predictions] == pytest.approx(shares, abs=1e-5)
         np.testing.assert_allclose(got.cams, expected.cams, rtol=1e-4, atol=1e-4)
         assert (got.frame_index, got.pts_seconds) == (each.index, each.pts_seconds)
-        by_cpu = Renderer(on_cpu, look.layout, hud=False)
-        by_gpu = Renderer(on_gpu, look.layout, hud=False)
-        by_cpu.look = by_gpu.look = replace(look, hud=False)
-        rendered = by_gpu.render(each, got)
+        renderer, settings = Renderer(), SettingsSnapshot(replace(look, hud=False))
+        rendered = renderer.render(each, got, settings)
         assert got.drawn is not None
-        assert got.drawn.take(each.image_bgr, look, False) is None, "it was not the graph's picture"
-        difference = np.abs(rendered.astype(int) - by_cpu.render(each, expected).astype(int))
+        again = got.drawn.take(each.image_bgr, MapStyle.of(look, n_maps=1))
+        assert again is None, "it was not the graph's picture"
+        by_cpu = renderer.render(each, expected, settings)
+        difference = np.abs(rendered.astype(int) - by_cpu.astype(int))
         tie = is_tie(scale_cam(expected.cam, relu=look.relu), (SIDE, SIDE), expected.region)
         if look.layout == "side":
             difference = difference[:, SIDE:]
@@ -112,9 +115,11 @@ def test_whole_pictures_equal_the_cpus_where_nothing_is_resized(look: LookConfig
 
 def test_more_maps_than_there_are_are_as_many_as_on_the_cpu() -> None:
     on_cpu, on_gpu = explainer(), explainer(SimulatedGpu())
-    for targets, n_maps in (([], 9), ([1, 2, 3, 4, 5, 6], 2), ([6], 5)):
+    for targets, look in (((), FIVE), ((1, 2, 3, 4, 5, 6), LookConfig()), ((6,), FIVE)):
+        settings = SettingsSnapshot(look, targets)
+        n_maps = count_maps(settings, len(on_cpu.labels))
         expected = on_cpu.explain(frame(1), targets or None, n_maps=n_maps)
-        got = on_gpu.explain_drawn(frame(1), targets, n_maps=n_maps)
+        got = on_gpu.explain_drawn(frame(1), settings)
         assert [t.index for t in got.targets] == [t.index for t in expected.targets]
 
 
@@ -163,14 +168,13 @@ def test_many_threads_get_each_its_own_frame(seed: int) -> None:
 
 def test_steady_frames_of_many_threads_follow_one_another() -> None:
     on_cpu, on_gpu = explainer(), explainer(SimulatedGpu(7))
-    times = {"smooth_seconds": 0.3, "hold_seconds": 0.1}
+    steady = Steady(smooth_seconds=0.3, hold_seconds=0.1)
     frames = [frame(number) for number in range(18)]
-    steady = SteadyMaps(**times)
     expected = [steady.update(on_cpu.explain(each, keep_features=True)) for each in frames]
     line = OrderedGate()
 
     def explained(each: Frame, turn: Ticket) -> Explanation:
-        return on_gpu.explain_drawn(each, steady=SteadyMaps(**times), turn=turn)
+        return on_gpu.explain_drawn(each, SettingsSnapshot(steady.look), turn=turn)
 
     with ThreadPoolExecutor(3) as pool:
         waiting = [pool.submit(explained, each, line.join()) for each in frames]
@@ -190,8 +194,8 @@ def test_three_steady_frames_on_their_way_at_once_keep_their_order(seed: int) ->
     """All are given to the GPU before anybody waits, and the last one is waited for first."""
     on_cpu, made = explainer(), explainer()
     graphs = FrameGraphs(SimulatedGpu(seed), made.weights, made._class_weight)
-    order = FrameRequest(smooth_seconds=0.3, hold_seconds=0.1)
-    steady = SteadyMaps(smooth_seconds=0.3, hold_seconds=0.1)
+    settings = SettingsSnapshot(LookConfig(smooth=0.3, hold=0.1))
+    steady = Steady(smooth_seconds=0.3, hold_seconds=0.1)
     fit = plan_fit("stretch", (SIDE, SIDE), SIDE)
     assert made.engine is not None
     for first in (0, 3, 6):
@@ -200,7 +204,7 @@ def test_three_steady_frames_on_their_way_at_once_keep_their_order(seed: int) ->
             slots = [
                 on_their_way.enter_context(
                     graphs.begun(
-                        made.engine, fit, each.image_bgr, order, now_seconds=each.pts_seconds
+                        made.engine, fit, each.image_bgr, settings, now_seconds=each.pts_seconds
                     )
                 )
                 for each in frames
@@ -214,13 +218,14 @@ def test_three_steady_frames_on_their_way_at_once_keep_their_order(seed: int) ->
 
 
 def test_maps_start_anew_on_frames_of_another_size() -> None:
-    on_gpu, steady = explainer(SimulatedGpu(8)), SteadyMaps(smooth_seconds=5.0)
-    first = on_gpu.explain_drawn(frame(0), steady=steady)
-    again = on_gpu.explain_drawn(frame(1), [first.targets[0].index], steady=steady)
+    on_gpu, look = explainer(SimulatedGpu(8)), LookConfig(smooth=5.0)
+    first = on_gpu.explain_drawn(frame(0), SettingsSnapshot(look))
+    same = SettingsSnapshot(look, (first.targets[0].index,))
+    again = on_gpu.explain_drawn(frame(1), same)
     alone = explainer().explain(frame(1), first.targets[0].index)
     assert np.abs(again.cams - alone.cams).max() > 0.05 * np.abs(alone.cams).max()
-    other = on_gpu.explain_drawn(frame(2, (48, 80)), [3], steady=steady)
-    back = on_gpu.explain_drawn(frame(3), [3], steady=steady)
+    other = on_gpu.explain_drawn(frame(2, (48, 80)), SettingsSnapshot(look, (3,)))
+    back = on_gpu.explain_drawn(frame(3), SettingsSnapshot(look, (3,)))
     for seed, got, size_hw in ((2, other, (48, 80)), (3, back, (SIDE, SIDE))):
         alone = explainer().explain(frame(seed, size_hw), 3)
         assert np.abs(got.cams - alone.cams).max() <= 0.02 * np.abs(alone.cams).max()
@@ -261,7 +266,7 @@ def test_a_failure_in_flight_is_no_fault_of_the_frame_that_is_planned(
     assert made.graphs is not None
     assert made.engine is not None
     fit = plan_fit("stretch", (SIDE, SIDE), SIDE)
-    with made.graphs.begun(made.engine, fit, picture(0), FrameRequest()):
+    with made.graphs.begun(made.engine, fit, picture(0), SettingsSnapshot()):
         for size_hw in ((48, 80), (SIDE, SIDE)):
             with pytest.raises(
                 EngineError, match=r"GPU failed .*illegal memory access in replay 0"
@@ -277,7 +282,7 @@ def test_a_frame_that_is_given_up_on_a_lost_gpu_keeps_its_own_reason() -> None:
     fit = plan_fit("stretch", (SIDE, SIDE), SIDE)
     with (
         pytest.raises(KeyboardInterrupt),
-        made.graphs.begun(made.engine, fit, picture(0), FrameRequest()),
+        made.graphs.begun(made.engine, fit, picture(0), SettingsSnapshot()),
     ):
         raise KeyboardInterrupt
     with pytest.raises(EngineError, match=r"GPU failed .*illegal memory access in replay 0"):
@@ -320,7 +325,7 @@ def test_an_engine_that_reads_on_the_host_is_not_captured() -> None:
     graphs = FrameGraphs(SimulatedGpu(), made.weights, made._class_weight)
     fit = plan_fit("stretch", (SIDE, SIDE), SIDE)
     with pytest.raises(NotCapturedError, match=r"cannot be captured .*not permitted when stream"):
-        graphs.explain(Reads(made), fit, picture(0), FrameRequest())
+        graphs.explain(Reads(made), fit, picture(0), SettingsSnapshot())
 
 
 @pytest.mark.parametrize("upsampling", ["nearest", "bicubic"])
@@ -328,26 +333,28 @@ def test_other_ways_to_upsample_are_drawn_too(upsampling: Upsampling) -> None:
     look = LookConfig(upsampling=upsampling)
     on_gpu = explainer(SimulatedGpu())
     image = picture(3, (90, 160))
-    got = on_gpu.explain_drawn(image, look=look)
+    got = on_gpu.explain_drawn(image, SettingsSnapshot(look))
     assert_drawn_as_on_the_cpu(taken(got, image, look)[0], image, got, look)
 
 
 def test_pictures_are_given_away_once_and_only_for_their_frame_and_look() -> None:
     on_gpu, look = explainer(SimulatedGpu()), LookConfig()
+    own = MapStyle.of(look, n_maps=1)
     for wrong in (
-        (frame(0).image_bgr, look, False),  # equal, but another frame
-        (None, replace(look, alpha=0.41), False),
-        (None, replace(look, layout="heatmap"), False),
-        (None, look, True),
+        (frame(0).image_bgr, own),  # equal, but another frame
+        (None, MapStyle.of(replace(look, alpha=0.41), n_maps=1)),
+        (None, MapStyle.of(replace(look, layout="heatmap"), n_maps=1)),
+        (None, MapStyle.of(look, n_maps=2)),
     ):
         each = frame(0)
-        drawn = on_gpu.explain_drawn(each, look=look).drawn
+        drawn = on_gpu.explain_drawn(each, SettingsSnapshot(look)).drawn
         assert drawn is not None
         image = each.image_bgr if wrong[0] is None else wrong[0]
-        assert drawn.take(image, *wrong[1:]) is None
-        assert drawn.take(each.image_bgr, look, False) is None
+        assert drawn.take(image, wrong[1]) is None
+        assert drawn.take(each.image_bgr, own) is None
     each = frame(0)
-    explanation = on_gpu.explain_drawn(each, look=replace(look, hold=3.0, layout="side"))
+    side = replace(look, hold=3.0, layout="side")
+    explanation = on_gpu.explain_drawn(each, SettingsSnapshot(side))
     taken(explanation, each.image_bgr, look)  # neither is of the drawn map
 
 
@@ -356,7 +363,7 @@ def test_draw_is_explain_and_overlay() -> None:
     image = picture(3)
     for target in (None, "dog", 5, ["cat", "rat"]):
         expected, by_cpu = on_cpu.draw(image, target)
-        assert np.array_equal(by_cpu, on_cpu.overlay(image, on_cpu.explain(image, target)))
+        assert np.array_equal(by_cpu, draw_overlay(image, on_cpu.explain(image, target)))
         got, by_gpu = on_gpu.draw(image, target)
         assert got.targets[0].index == expected.targets[0].index
         assert got.cam.shape == expected.cam.shape

@@ -15,14 +15,15 @@ import pytest
 import torch
 from support.graph_parts import SIDE, Reads, assert_drawn_as_on_the_cpu, frame, picture, taken
 from support.networks import LABELS, small_network
+from support.steady_parts import Steady
 from support.waiting import wait_until
 from torch import Tensor
 
-from stream_cam.cam.steady import SteadyMaps
 from stream_cam.config import EngineName, Fit, LookConfig
-from stream_cam.draw.layouts import Renderer
+from stream_cam.draw.renderer import Renderer
 from stream_cam.explain.explainer import Explainer
 from stream_cam.frame import FloatArray
+from stream_cam.settings import SettingsSnapshot
 
 pytest.importorskip("triton", reason="no Triton for this system")
 
@@ -30,7 +31,6 @@ from support.simulated_gpu import SimulatedGpu
 
 from stream_cam.explain.graph.cuda_device import CudaGpu, CudaStream
 from stream_cam.explain.graph.device import Graph, Stream, Work
-from stream_cam.explain.graph.request import FrameRequest
 from stream_cam.explain.graph.scheduler import FrameGraphs
 
 DEADLINE_SECONDS = 300.0
@@ -162,24 +162,25 @@ def test_where_there_is_a_gpu_auto_takes_it(store: Path) -> None:
 def test_panels_are_drawn_on_the_smaller_frame(ground: Ground, targets: list[int]) -> None:
     look = LookConfig(layout="top5", hud=False)
     made, big = ground.explainer(), frame(5, BIG)
-    got = made.explain_drawn(big, targets, n_maps=5, look=look)
+    got = made.explain_drawn(big, SettingsSnapshot(look, tuple(targets)))
     classes = [one.index for one in got.targets]
     assert classes[: len(targets)] == targets
     assert len(set(classes)) == len(classes) == 5
     assert_near(got.cams, on_cpu().explain(big, classes).cams)
-    by_cpu, by_graph = Renderer(on_cpu(), "top5", hud=False), Renderer(made, "top5", hud=False)
-    expected = by_cpu.render(big, replace(got, drawn=None))
-    difference = np.abs(by_graph.render(big, got).astype(int) - expected.astype(int)).max(axis=2)
+    renderer, settings = Renderer(), SettingsSnapshot(look)
+    expected = renderer.render(big, replace(got, drawn=None), settings).astype(int)
+    rendered = renderer.render(big, got, settings).astype(int)
+    difference = np.abs(rendered - expected).max(axis=2)
     assert (difference <= 1).mean() > 0.95  # ties aside
     assert difference.max() <= 10
 
 
 def test_several_targets_are_each_drawn(ground: Ground) -> None:
     made, image, look = ground.explainer(), picture(6), LookConfig()
-    got = made.explain_drawn(image, [4, 1, 6], look=look)
+    got = made.explain_drawn(image, SettingsSnapshot(look, (4, 1, 6)))
     assert [one.index for one in got.targets] == [4, 1, 6]
     assert_near(got.cams, on_cpu().explain(image, [4, 1, 6]).cams)
-    for place, drawn in enumerate(taken(got, image, look, panels=True)):
+    for place, drawn in enumerate(taken(got, image, look)):
         assert_drawn_as_on_the_cpu(drawn, image, got, look, place)
 
 
@@ -196,11 +197,11 @@ def test_live_changes_of_the_look_and_the_targets_capture_nothing_anew(ground: G
     ]
     for number, look in enumerate(looks):
         each = frame(number)
-        got = made.explain_drawn(each, [number], look=look)
+        got = made.explain_drawn(each, SettingsSnapshot(look, (number,)))
         assert got.targets[0].index == number
         assert_drawn_as_on_the_cpu(taken(got, each.image_bgr, look)[0], each.image_bgr, got, look)
-    held = SteadyMaps(hold_seconds=1.0)
-    assert made.explain_drawn(frame(7), steady=held).drawn is not None
+    held = SettingsSnapshot(LookConfig(hold=1.0))
+    assert made.explain_drawn(frame(7), held).drawn is not None
     assert (gpu.n_captured, gpu.n_allocated) == (captured, allocated)
 
 
@@ -217,11 +218,12 @@ def test_maps_of_classes_that_were_not_shown_start_anew_too(
 ) -> None:
     """What was kept of the last frame's class is of another size, or of the round before."""
     alone, made = on_cpu(), ground.explainer()
-    steady, times = SteadyMaps(smooth_seconds=0.5), SteadyMaps(smooth_seconds=0.5)
+    steady = Steady(smooth_seconds=0.5)
     for seed, (size_hw, index, seconds) in enumerate(frames):
         each = replace(frame(seed, size_hw), pts=round(seconds * 100), time_base=Fraction(1, 100))
         expected = steady.update(alone.explain(each, index))
-        assert_near(made.explain_drawn(each, [index], steady=times).cams, expected.cams)
+        got = made.explain_drawn(each, SettingsSnapshot(steady.look, (index,)))
+        assert_near(got.cams, expected.cams)
 
 
 def test_a_size_is_not_forgotten_while_a_frame_of_it_is_on_its_way(ground: Ground) -> None:
@@ -232,16 +234,19 @@ def test_a_size_is_not_forgotten_while_a_frame_of_it_is_on_its_way(ground: Groun
     images = [picture(number, (40 + 8 * number, 64)) for number in range(4)]
     with ThreadPoolExecutor(1) as pool:
         fit = made.plan((40, 64))
-        with made.graphs.begun(made.engine, fit, images[0], FrameRequest(targets=(2,))) as slot:
+        with made.graphs.begun(made.engine, fit, images[0], SettingsSnapshot(targets=(2,))) as slot:
             for image in images[1:3]:
                 made.explain_drawn(image)
-            fourth = pool.submit(made.explain_drawn, images[3], [2])
+            fourth = pool.submit(made.explain_drawn, images[3], SettingsSnapshot(targets=(2,)))
             wait_until(lambda: gpu.n_captured == 8, DEADLINE_SECONDS)
             gc.collect()
             got = slot.finish()
         assert_near(got.cams, alone.explain(images[0], 2).cams)
         assert_near(fourth.result(DEADLINE_SECONDS).cams, alone.explain(images[3], 2).cams)
-    assert_near(made.explain_drawn(images[0], [2]).cams, alone.explain(images[0], 2).cams)
+    assert_near(
+        made.explain_drawn(images[0], SettingsSnapshot(targets=(2,))).cams,
+        alone.explain(images[0], 2).cams,
+    )
     assert gpu.n_captured == 10
 
 
@@ -251,14 +256,15 @@ def test_a_frame_that_is_given_up_is_done_before_its_slot_is_the_next_ones(groun
     assert made.graphs is not None
     assert made.engine is not None
     fit = made.plan((SIDE, SIDE))
-    steady, order = SteadyMaps(smooth_seconds=0.5), FrameRequest(targets=(3,), smooth_seconds=0.5)
+    steady = Steady(smooth_seconds=0.5)
+    settings = SettingsSnapshot(steady.look, (3,))
     with (
         pytest.raises(KeyboardInterrupt),
-        made.graphs.begun(made.engine, fit, picture(0), order, now_seconds=0.0),
+        made.graphs.begun(made.engine, fit, picture(0), settings, now_seconds=0.0),
     ):
         raise KeyboardInterrupt
     steady.update(alone.explain(frame(0), 3), 0.0)
-    got = made.graphs.explain(made.engine, fit, picture(1), order, now_seconds=0.1)
+    got = made.graphs.explain(made.engine, fit, picture(1), settings, now_seconds=0.1)
     assert_near(got.cams, steady.update(alone.explain(frame(1), 3), 0.1).cams)
 
 

@@ -67,7 +67,7 @@ def run_counted(pipeline: Pipeline, renderer: Watched, *sinks: Kept) -> None:
 
 
 def test_fast_source_and_slow_renderer(explainer: TinyExplainer) -> None:
-    source, kept, renderer = Ending(50, live=True), Kept(), Watched(explainer)
+    source, kept, renderer = Ending(50, live=True), Kept(), Watched()
     renderer.before = lambda frame: None if frame.index else wait(source.ended)
     pipeline = make_pipeline(source, [kept], explainer, renderer=renderer)
     run_counted(pipeline, renderer, kept)
@@ -81,7 +81,7 @@ def test_fast_source_and_slow_renderer(explainer: TinyExplainer) -> None:
 @pytest.mark.parametrize("live", [False, True])
 def test_fast_source_and_slow_sink(explainer: TinyExplainer, live: bool) -> None:
     held = threading.Event()
-    source, renderer = Ending(50, live=live), Watched(explainer)
+    source, renderer = Ending(50, live=live), Watched()
 
     def slow(picture: Picture) -> None:
         if live:
@@ -99,7 +99,7 @@ def test_fast_source_and_slow_sink(explainer: TinyExplainer, live: bool) -> None
 
 
 def test_slow_explainer(explainer: TinyExplainer) -> None:
-    source, kept, renderer = Ending(50, live=True), Kept(), Watched(explainer)
+    source, kept, renderer = Ending(50, live=True), Kept(), Watched()
     explainer.before = lambda frame: wait(source.ended)
     pipeline = make_pipeline(source, [kept], explainer, renderer=renderer)
     run_counted(pipeline, renderer, kept)
@@ -131,7 +131,7 @@ def test_ends_of_all_kinds(explainer: TinyExplainer, way: str, live: bool) -> No
     explainer.before = explaining
     source = Frames(50 if way == "sink" else WITHOUT_END, live=live, before=before)
     first, second = Kept(on_write=on_write), Kept()
-    renderer = Failing(explainer) if way == "render" else Watched(explainer)
+    renderer = Failing() if way == "render" else Watched()
     pipeline = make_pipeline(
         source, [first, second], explainer, renderer=renderer, strict=way == "strict"
     )

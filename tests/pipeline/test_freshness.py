@@ -13,7 +13,6 @@ from support.rtsp_harness import RtspServer, rtsp_server_problem
 from torch import nn
 
 from stream_cam.config import CaptureConfig
-from stream_cam.draw.layouts import Renderer
 from stream_cam.explain.explainer import Explainer
 from stream_cam.frame import BgrImage, Explanation, Frame
 from stream_cam.pipeline.pipeline import Pipeline
@@ -95,7 +94,7 @@ def test_slow_network_does_not_age_the_picture() -> None:
         frames = iter(source)
         for _ in range(30):  # past the second that was read to recognise the stream
             next(frames)
-        pipeline = Pipeline(source, [watcher], explainer, Renderer(explainer))
+        pipeline = Pipeline(source, [watcher], explainer)
         deadline = threading.Timer(SECONDS + 20, pipeline.stop)
         deadline.start()
         report = pipeline.run()

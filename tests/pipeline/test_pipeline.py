@@ -31,11 +31,11 @@ from support.pipeline_parts import (
 )
 from torch import nn
 
-from stream_cam.config import CaptureConfig
-from stream_cam.draw.layouts import Renderer
+from stream_cam.config import CaptureConfig, LookConfig
 from stream_cam.errors import SinkError, SourceError
 from stream_cam.frame import Frame
 from stream_cam.pipeline.counters import Progress
+from stream_cam.settings import Settings
 from stream_cam.sinks.base import Picture, Sink
 from stream_cam.sinks.images import FolderSink
 from stream_cam.sinks.null import NullSink
@@ -433,7 +433,7 @@ def test_explainer_that_breaks_ends_the_run(explainer: TinyExplainer, live: bool
 
 def test_renderer_that_breaks_ends_the_run(explainer: TinyExplainer) -> None:
     kept = Kept()
-    pipeline = make_pipeline(Frames(50), [kept], explainer, renderer=Failing(explainer))
+    pipeline = make_pipeline(Frames(50), [kept], explainer, renderer=Failing())
     with pytest.raises(ValueError, match="the renderer broke"):
         run(pipeline)
     assert kept.indices == [0, 1, 2]
@@ -569,8 +569,8 @@ def test_live_counts_and_fades_what_is_too_old(explainer: TinyExplainer) -> None
 
     explainer.before = before
     source, kept = Aged(len(ages_ms), live=True), Kept(on_write=on_write)
-    renderer = Renderer(explainer, hud=False)
-    report = make_pipeline(source, [kept], explainer, renderer=renderer).run(tick)
+    settings = Settings(LookConfig(hud=False))
+    report = make_pipeline(source, [kept], explainer, settings=settings).run(tick)
     drawn = {picture.frame.index: picture for picture in kept.pictures}
     shift = {
         index: np.abs(picture.image_bgr.astype(int) - 128).mean()

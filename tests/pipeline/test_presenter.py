@@ -7,11 +7,13 @@ import numpy as np
 import pytest
 from support.pipeline_parts import TinyExplainer, Watched, make_explainer, tiny_network
 
-from stream_cam.draw.layouts import Renderer
+from stream_cam.draw.renderer import Renderer
 from stream_cam.frame import BgrImage, Frame
 from stream_cam.pipeline.presenter import Presenter, map_opacity
+from stream_cam.settings import SettingsSnapshot
 from stream_cam.sources.base import Outage
 
+SETTINGS = SettingsSnapshot()
 AWAY = Outage(True, 3.2, 1, 0.5, "lost", "the connection was cut")
 
 
@@ -45,13 +47,13 @@ def test_map_never_jumps() -> None:
     assert steps.max() < 0.01
 
 
-def test_painter_keeps_count_of_ages_in_live_runs_only(explainer: TinyExplainer) -> None:
+def test_presenter_keeps_count_of_ages_in_live_runs_only(explainer: TinyExplainer) -> None:
     explanation = explainer.explain(frame_at(0.0))
-    presenter = Presenter(explainer, Watched(explainer), live=True)
-    assert presenter.paint(frame_at(0.0), None).explanation is None
+    presenter = Presenter(explainer, Watched(), live=True)
+    assert presenter.present(frame_at(0.0), None, SETTINGS).explanation is None
     assert presenter.age_seconds is None
     seconds = (-0.1, 0.2, 0.6, 5.0)
-    pictures = [presenter.paint(frame_at(after), explanation) for after in seconds]
+    pictures = [presenter.present(frame_at(after), explanation, SETTINGS) for after in seconds]
     assert [picture.explanation is None for picture in pictures] == [False, False, False, True]
     assert presenter.age_seconds == 5.0
     assert presenter.stale == 2
@@ -60,17 +62,17 @@ def test_painter_keeps_count_of_ages_in_live_runs_only(explainer: TinyExplainer)
     assert found.count == 4
     assert found.mean_ms == pytest.approx((0 + 200 + 600 + 5000) / 4)
 
-    lossless = Presenter(explainer, Watched(explainer), live=False)
-    assert lossless.paint(frame_at(5.0), explanation).explanation is explanation
+    lossless = Presenter(explainer, Watched(), live=False)
+    assert lossless.present(frame_at(5.0), explanation, SETTINGS).explanation is explanation
     assert (lossless.stale, lossless.age_seconds) == (0, None)
 
 
 def test_away_picture_repeats_the_last_one(explainer: TinyExplainer) -> None:
-    presenter = Presenter(explainer, Watched(explainer), live=True)
-    assert presenter.paint_away(AWAY) is None
-    last = presenter.paint(frame_at(0.0), None)
-    away = presenter.paint_away(AWAY)
-    silent = presenter.paint_away(replace(AWAY, reconnecting=False))
+    presenter = Presenter(explainer, Watched(), live=True)
+    assert presenter.present_outage(AWAY) is None
+    last = presenter.present(frame_at(0.0), None, SETTINGS)
+    away = presenter.present_outage(AWAY)
+    silent = presenter.present_outage(replace(AWAY, reconnecting=False))
     assert away is not None
     assert silent is not None
     assert away.repeated
@@ -88,11 +90,11 @@ def test_pictures_of_files_do_not_depend_on_the_speed_of_the_machine(
     explanation = explainer.explain(frame)
 
     def pictures(fps: float) -> list[BgrImage]:
-        presenter = Presenter(explainer, Renderer(explainer), live=live)
+        presenter = Presenter(explainer, Renderer(), live=live)
         presenter.fps = fps
-        drawn = presenter.paint(frame, explanation)
+        drawn = presenter.present(frame, explanation, SETTINGS)
         presenter.fps = fps
-        paused = presenter.paint_paused(explanation)
+        paused = presenter.present_paused(SETTINGS, explanation)
         assert paused is not None
         return [drawn.image_bgr, paused.image_bgr]
 

@@ -173,7 +173,7 @@ def test_picture_appears_when_the_camera_does() -> None:
             with camera(port):
                 until(page, "document.body.dataset.state === 'live'")
                 until(page, "Number(picture.dataset.n) > 5")
-                assert served.pipeline._renderer.look.colormap == "jet"
+                assert served.pipeline.settings.colormap == "jet"
                 page.fill("#search", "star")
                 until(page, "document.querySelectorAll('#found li').length > 0")
                 served.stop()

@@ -13,6 +13,7 @@ from torch import Tensor
 from stream_cam.cam.cpu import CpuOverlay, scale_cam
 from stream_cam.cam.reference import upsample_heat
 from stream_cam.config import LookConfig, Upsampling
+from stream_cam.draw.layouts import MapStyle
 from stream_cam.engine.base import Session
 from stream_cam.explain.explainer import Explainer
 from stream_cam.frame import BgrImage, Explanation, FloatArray, Frame, Region
@@ -55,11 +56,9 @@ def assert_drawn_as_on_the_cpu(
     assert tie.mean() < 0.1
 
 
-def taken(
-    explanation: Explanation, image: BgrImage, look: LookConfig, panels: bool = False
-) -> Sequence[BgrImage]:
+def taken(explanation: Explanation, image: BgrImage, look: LookConfig) -> Sequence[BgrImage]:
     assert explanation.drawn is not None
-    pictures = explanation.drawn.take(image, look, panels)
+    pictures = explanation.drawn.take(image, MapStyle.of(look, len(explanation.cams)))
     assert pictures is not None
     return pictures
 

@@ -13,12 +13,13 @@ import torch
 from torch import nn
 
 from stream_cam.draw.hud import HudStatus
-from stream_cam.draw.layouts import Renderer
+from stream_cam.draw.renderer import Renderer
 from stream_cam.errors import SinkError
 from stream_cam.explain.explainer import Explainer
 from stream_cam.frame import BgrImage, Explanation, Frame
 from stream_cam.pipeline.pipeline import Pipeline
 from stream_cam.pipeline.report import Report
+from stream_cam.settings import SettingsSnapshot
 from stream_cam.sinks.base import Picture, Sink, StreamInfo
 from stream_cam.sources.base import Source, SourceInfo
 from stream_cam.targets import Target
@@ -146,16 +147,21 @@ class Watched(Renderer):
 
     before: Callable[[Frame], None] | None = None
 
-    def __init__(self, explainer: Explainer) -> None:
-        super().__init__(explainer)
+    def __init__(self) -> None:
+        super().__init__()
         self.drawn: list[int] = []
 
     def render(
-        self, frame: Frame, explanation: Explanation | None, status: HudStatus | None = None
+        self,
+        frame: BgrImage | Frame,
+        explanation: Explanation | None,
+        settings: SettingsSnapshot,
+        status: HudStatus | None = None,
     ) -> BgrImage:
+        assert isinstance(frame, Frame)
         if self.before is not None:
             self.before(frame)
-        picture = super().render(frame, explanation, status)
+        picture = super().render(frame, explanation, settings, status)
         self.drawn.append(frame.index)
         return picture
 
@@ -166,11 +172,16 @@ class Failing(Watched):
     fail_at = 3
 
     def render(
-        self, frame: Frame, explanation: Explanation | None, status: HudStatus | None = None
+        self,
+        frame: BgrImage | Frame,
+        explanation: Explanation | None,
+        settings: SettingsSnapshot,
+        status: HudStatus | None = None,
     ) -> BgrImage:
+        assert isinstance(frame, Frame)
         if frame.index >= self.fail_at:
             raise ValueError("the renderer broke")
-        return super().render(frame, explanation, status)
+        return super().render(frame, explanation, settings, status)
 
 
 def tiny_network() -> nn.Module:
@@ -193,8 +204,7 @@ def make_explainer(network: nn.Module, parallel: int = 1) -> TinyExplainer:
 def make_pipeline(
     source: Source, sinks: Sequence[Sink], explainer: Explainer, **options: object
 ) -> Pipeline:
-    renderer = options.pop("renderer", None) or Renderer(explainer, "overlay")
-    return Pipeline(source, sinks, explainer, renderer, **options)  # type: ignore[arg-type]
+    return Pipeline(source, sinks, explainer, **options)  # type: ignore[arg-type]
 
 
 def run(pipeline: Pipeline) -> Report:

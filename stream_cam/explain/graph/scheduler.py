@@ -26,10 +26,11 @@ from stream_cam.engine.base import Engine
 from stream_cam.errors import EngineError, why_not_captured
 from stream_cam.explain.graph.device import Event, Gpu, NotCapturedError
 from stream_cam.explain.graph.device_lost import lost
-from stream_cam.explain.graph.request import FrameRequest, Shape
+from stream_cam.explain.graph.shape import Shape
 from stream_cam.explain.graph.slot import Plans, Results, Slot, State, clock_of
 from stream_cam.frame import BgrImage, FloatArray, Region
 from stream_cam.model.weights import Weights
+from stream_cam.settings import SettingsSnapshot
 
 logger = logging.getLogger(__name__)
 
@@ -67,7 +68,7 @@ class FrameGraphs:
         engine: Engine,
         fit: FitPlan,
         image: BgrImage,
-        order: FrameRequest,
+        settings: SettingsSnapshot,
         *,
         now_seconds: float | None = None,
         turn: AbstractContextManager[object] | None = None,
@@ -78,13 +79,14 @@ class FrameGraphs:
             engine: for one image, on this GPU.
             fit: how the frame becomes its input.
             image: (H, W, 3) uint8.
+            settings: targets, layout, colours, smoothing and hold of this frame.
             now_seconds: when the frame is from, for what depends on time.
             turn: entered to begin, left when the next frame may.
 
         Raises:
             EngineError: the engine cannot be captured, or the GPU has failed.
         """
-        with self.begun(engine, fit, image, order, now_seconds=now_seconds, turn=turn) as slot:
+        with self.begun(engine, fit, image, settings, now_seconds=now_seconds, turn=turn) as slot:
             try:
                 return slot.finish()
             except RuntimeError as error:
@@ -96,7 +98,7 @@ class FrameGraphs:
         engine: Engine,
         fit: FitPlan,
         image: BgrImage | None,
-        order: FrameRequest,
+        settings: SettingsSnapshot,
         *,
         now_seconds: float | None = None,
         turn: AbstractContextManager[object] | None = None,
@@ -109,10 +111,10 @@ class FrameGraphs:
         with turn or nullcontext(), self._beginning:
             if self._broken is not None:
                 raise self._broken
-            ring = self._ring(engine, Shape.of(order, fit))
+            ring = self._ring(engine, self._shape(settings, fit))
             slot = ring.take()
             try:
-                self._start(slot, image, order, now_seconds, ring.place)
+                self._start(slot, image, settings, now_seconds, ring.place)
             except RuntimeError as error:
                 ring.give_back(slot)
                 raise self._lost(error) from error
@@ -124,10 +126,10 @@ class FrameGraphs:
         finally:
             self._give_back(ring, slot)
 
-    def slot_without_copies(self, engine: Engine, fit: FitPlan, order: FrameRequest) -> Slot:
+    def slot_without_copies(self, engine: Engine, fit: FitPlan, settings: SettingsSnapshot) -> Slot:
         """A slot of its own whose graph leaves upload and download out, to be timed."""
         gpu = self._gpu
-        plans = Plans.of(Shape.of(order, fit), engine.info, self._weights, gpu.device)
+        plans = Plans.of(self._shape(settings, fit), engine.info, self._weights, gpu.device)
         state = self._state(engine)
         return Slot(gpu, plans, engine.session(), self._class_weight, state, copies=False)
 
@@ -135,26 +137,30 @@ class FrameGraphs:
         self,
         slot: Slot,
         image: BgrImage | None,
-        order: FrameRequest,
+        settings: SettingsSnapshot,
         now_seconds: float | None,
         place: tuple[Region, tuple[int, int], tuple[int, ...]],
     ) -> None:
-        holds = order.hold_seconds > 0.0
+        look = settings.look
+        holds, smooths = look.hold > 0.0, look.smooth > 0.0
         clock = clock_of(
-            order,
+            look,
             now_seconds,
             forget_class=holds and not self._held,
-            forget_maps=order.smooth_seconds > 0.0 and place != self._place,
+            forget_maps=smooths and place != self._place,
         )
-        slot.fill(slot.frame_bgr if image is None else image, order, clock)
-        if order.is_steady and self._steadied is not None:
+        slot.fill(slot.frame_bgr if image is None else image, settings, clock)
+        if (holds or smooths) and self._steadied is not None:
             slot.stream.wait(self._steadied)
         slot.start()
         self._held = holds
-        if order.is_steady:
+        if holds or smooths:
             self._steadied = slot.done
-        if order.smooth_seconds > 0.0:
+        if smooths:
             self._place = place
+
+    def _shape(self, settings: SettingsSnapshot, fit: FitPlan) -> Shape:
+        return Shape.of(settings, fit, self._class_weight.shape[0])
 
     def _give_back(self, ring: _Ring, slot: Slot) -> None:
         """When nothing of its frame is on its way: an interrupt may have come before the result."""

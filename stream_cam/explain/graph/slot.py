@@ -19,20 +19,20 @@ from stream_cam.cam.geometry import scale_region
 from stream_cam.cam.overlay_plan import OverlayPlan, OverlayTable, plan_overlay
 from stream_cam.cam.panels import panel_image
 from stream_cam.cam.preprocess import PreprocessPlan, plan_preprocess
-from stream_cam.config import N_PREDICTIONS
+from stream_cam.cam.steady import gap_seconds
+from stream_cam.config import N_PREDICTIONS, LookConfig
+from stream_cam.draw.layouts import MapStyle
 from stream_cam.engine.base import EngineInfo, Session
 from stream_cam.explain.graph.device import Gpu
 from stream_cam.explain.graph.device_lost import holds_gpu_memory
 from stream_cam.explain.graph.memory_block import Block, Fields
-from stream_cam.explain.graph.request import FrameRequest, Shape, table_of
+from stream_cam.explain.graph.shape import Shape, table_of
 from stream_cam.frame import BgrImage, FloatArray
 from stream_cam.model.weights import Weights
+from stream_cam.settings import SettingsSnapshot
 
 ClockArray = npt.NDArray[np.float64]
-"""(6,), as `classes.Clock` says."""
-
-_LEAST_GAP_SECONDS = 1.0
-"""Frames this far apart are of two scenes, unless longer memories are asked for; as on the CPU."""
+"""(6,), the values of `classes.FrameTiming`."""
 
 
 class State:
@@ -114,7 +114,7 @@ class Results:
     cams: FloatArray
     """(n_maps, h, w) float32."""
     ranges: FloatArray
-    """(n_maps, 2) float32; meaningful if the order smooths."""
+    """(n_maps, 2) float32; meaningful if maps are smoothed."""
     pictures: BgrImage
     """(n_drawn, H, W, 3) uint8."""
 
@@ -166,22 +166,25 @@ class Slot:
         gpu.settle()
         self.graph = self.stream.capture(self._work)
 
-    def fill(self, image: BgrImage, order: FrameRequest, clock: ClockArray) -> None:
+    def fill(self, image: BgrImage, settings: SettingsSnapshot, clock: ClockArray) -> None:
         """Writes what the next replay uploads; the slot must be free.
 
         Args:
             image: (H, W, 3) uint8; `frame_bgr` itself is left as it is.
-            clock: what `clock_of` gave.
+            settings: of the shape that the slot was made for.
+            clock: as `clock_of` makes it.
         """
+        shape = self._plans.shape
         if image is not self.frame_bgr:
             np.copyto(self.frame_bgr, image)
-        if order.panels:
+        if shape.panels:
             panel_image(image, self._upload["panel"][0].numpy())
-        self._upload["table"].copy_(table_of(order.look))
+        style = MapStyle.of(settings.look, shape.n_maps)
+        self._upload["table"].copy_(table_of(style))
         self._upload["clock"].numpy()[:] = clock
         locked = self._upload["locked"].numpy()
         locked[:] = -1
-        locked[: len(order.targets)] = order.targets
+        locked[: len(settings.targets)] = settings.targets
 
     def load(self, *, poison: int) -> None:
         """For a slot without copies: uploads what `fill` wrote, and spoils what is to be drawn.
@@ -293,12 +296,12 @@ class Slot:
 
 
 def clock_of(
-    order: FrameRequest, now_seconds: float | None, *, forget_class: bool, forget_maps: bool
+    look: LookConfig, now_seconds: float | None, *, forget_class: bool, forget_maps: bool
 ) -> ClockArray:
-    """What `classes.Clock` says, (6,) float64; without a time of the frame's, the present one."""
+    """The values of `FrameTiming`, (6,) float64; a frame without a time has the present one."""
     clock = np.zeros(len(FrameTiming))
     clock[FrameTiming.NOW] = time.monotonic() if now_seconds is None else now_seconds
-    clock[FrameTiming.HOLD], clock[FrameTiming.SMOOTH] = order.hold_seconds, order.smooth_seconds
-    clock[FrameTiming.GAP] = max(_LEAST_GAP_SECONDS, order.smooth_seconds, order.hold_seconds)
+    clock[FrameTiming.HOLD], clock[FrameTiming.SMOOTH] = look.hold, look.smooth
+    clock[FrameTiming.GAP] = gap_seconds(look)
     clock[FrameTiming.FORGET_CLASS], clock[FrameTiming.FORGET_MAPS] = forget_class, forget_maps
     return clock
