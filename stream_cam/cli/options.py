@@ -23,7 +23,7 @@ from stream_cam.config import (
 Sinks = Annotated[
     tyro.conf.UseAppendAction[tuple[str, ...]], tyro.conf.arg(aliases=["-o"], metavar="SINK")
 ]
-# One class a --target: of `--target star clip.mp4` the second word is the source.
+# Each --target takes one class: in `--target star clip.mp4` the second word is the source.
 Model = tyro.conf.OmitArgPrefixes[tyro.conf.UseAppendAction[ModelConfig]]
 Capture = tyro.conf.OmitArgPrefixes[tyro.conf.UseAppendAction[CaptureConfig]]
 
@@ -36,13 +36,13 @@ class RunCommand:
     rtsp://…, http(s)://…, rtmp://…, udp://…, an .sdp file, demo://shapes, a FIFO, - (stdin).
 
     Outputs: window, a video file (.mp4, .mkv, .mov, .webm), a picture file, a folder of pictures
-    (frames/), web://HOST:PORT (a page in the browser), - or a FIFO with --format, null.
+    (frames/), web://HOST:PORT (a page in the browser), - or a FIFO with --format, null (none).
     """
 
     source: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="SOURCE")]
     """Where frames come from."""
     output: Annotated[tyro.conf.Positional[str | None], tyro.conf.arg(metavar="[OUTPUT]")] = None
-    """Where the result goes; default: a window, or where there is no display a page."""
+    """Where the result goes; default: a window, or a page where there is no display."""
     sink: Sinks = ()
     """A further output; may be given several times."""
     model: Model = field(default_factory=ModelConfig)
@@ -59,18 +59,18 @@ class RunCommand:
 
 @dataclass(frozen=True)
 class BatchCommand:
-    """Annotate many videos into a folder; those that are there already are left as they are.
+    """Annotate many videos into a folder; recordings that exist are kept.
 
-    In --predictions, --cams, --timeline, --sheet and --report, {name} stands for each recording's
-    name without .mp4: clip.mp4 becomes clip.mp4, clip.mkv becomes clip.mkv.mp4.
+    In --predictions, --cams, --timeline, --sheet and --report, {name} stands for the name of each
+    recording without .mp4. The recording of clip.mp4 is clip.mp4, that of clip.mkv clip.mkv.mp4.
     """
 
     source: Annotated[
         tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="SOURCE...")
     ] = ()
-    """Videos, folders of videos, patterns in quotes."""
+    """Videos, folders of videos, or patterns in quotes."""
     output: Annotated[Path, tyro.conf.arg(aliases=["-o"], metavar="FOLDER")] = Path("annotated")
-    """The folder that the recordings go into; it is made if it is not there."""
+    """The folder for the recordings; it is created if it does not exist."""
     batch: tyro.conf.OmitArgPrefixes[BatchConfig] = field(default_factory=BatchConfig)
     model: Model = field(default_factory=ModelConfig)
     look: tyro.conf.OmitArgPrefixes[LookConfig] = field(default_factory=LookConfig)
@@ -86,8 +86,8 @@ class BatchCommand:
 class DemoCommand:
     """Watch the shipped model follow drawn shapes: no camera, network, GPU or display needed.
 
-    Writes demo.mp4 and demo.png, and says how often the model was right; or shows it, as in
-    `stream-cam demo -o web://127.0.0.1:8080`, until it is stopped.
+    Writes demo.mp4 and demo.png, and prints how often the model was right. With
+    `-o web://127.0.0.1:8080` or `-o window` it is shown instead, until it is stopped.
     """
 
     sink: Sinks = ()
@@ -104,7 +104,7 @@ class DemoCommand:
 
 @dataclass(frozen=True)
 class DoctorCommand:
-    """Say what this machine can do, and what to do about what it cannot."""
+    """List the abilities of this machine, and the next step for each that is missing."""
 
     json: bool = False
     """Print JSON instead of a table."""
@@ -112,39 +112,39 @@ class DoctorCommand:
 
 @dataclass(frozen=True)
 class RecoverCommand:
-    """Make recordings of what runs that were killed left (out.part.mp4)."""
+    """Complete the recordings of killed runs, from the files that they left (out.part.mp4)."""
 
     recording: Annotated[
         tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="RECORDING...")
     ] = ()
-    """The recordings' names, such as out.mp4; of a recording in segments, all that are left."""
+    """The names of the recordings, such as out.mp4; for segments, the recording's own name."""
     sound_of: Path | None = None
-    """The file that was annotated, for its sound."""
+    """The source file of the recording; its audio is added."""
     overwrite: bool = False
     """Replace recordings that exist."""
 
 
 @dataclass(frozen=True)
 class BuildCommand:
-    """Compile a network ahead of time: build, verify and keep its engines.
+    """Compile a network ahead of time: build, verify and store its engines.
 
-    One engine is for live video, one for files, as `run` would build them at its start.
+    Builds the engine for live video and the engine for files, as `run` would at its start.
     """
 
     force: bool = False
-    """Build anew what is already kept."""
+    """Rebuild engines that are already stored."""
     verify_only: bool = False
-    """Compare kept engines with their network again; build nothing."""
+    """Compare the stored engines with their network again; build nothing."""
     calibrate: Annotated[str | None, tyro.conf.arg(metavar="SOURCE")] = None
-    """For --precision int8: a video, or a folder of pictures, of what the network will see. Half of
-    up to 300 of its frames set the ranges, the engine is verified with the others."""
+    """For --precision int8: a video or a folder of pictures, similar to the later sources.
+    Of up to 300 frames, half set the ranges, and half verify the engine."""
     batch: str = "1"
-    """Frames the network takes at once, on GPUs: 8, or 1..32 (any number up to 32, fastest at 32),
-    or 1..8..32 (fastest at 8)."""
+    """Frames in one call of the network, on GPUs: 8, or a range.
+    1..32: any number up to 32, fastest at 32. 1..8..32: fastest at 8."""
     json: bool = False
-    """Print JSON."""
+    """Print JSON instead of text."""
     verbose: bool = False
-    """Log what happens, for bug reports."""
+    """Write a detailed log to stderr, for bug reports."""
     model: Model = field(default_factory=ModelConfig)
 
     def __post_init__(self) -> None:
@@ -158,10 +158,10 @@ class BuildCommand:
 
 @dataclass(frozen=True)
 class EnginesCommand:
-    """List the engines that are kept, and which of them serve this machine."""
+    """List the stored engines, and which of them this machine can use."""
 
     prune: bool = False
-    """Remove those that cannot serve this machine."""
+    """Remove the engines that this machine cannot use."""
     json: bool = False
     """Print JSON instead of a table."""
 
@@ -170,12 +170,12 @@ class EnginesCommand:
 class BenchCommand:
     """Measure engines, batches, shapes, and the stages of a frame; compare two measurements.
 
-    Nothing is timed that was not compared with the network in float32 first.
+    Every engine is compared with the network in float32 before it is timed.
     """
 
     bench: tyro.conf.OmitArgPrefixes[BenchConfig] = field(default_factory=BenchConfig)
     verbose: bool = False
-    """Say of each engine that is left out why, and log what happens, for bug reports."""
+    """Print why each engine was left out, and write a detailed log to stderr."""
 
 
 AnyCommand: TypeAlias = (

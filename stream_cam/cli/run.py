@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 from stream_cam.cli.messages import print_line
@@ -10,6 +11,7 @@ from stream_cam.cli.progress import progress_on_terminal
 from stream_cam.cli.signals import Signals
 from stream_cam.cli.summary import mode_line, print_links, print_summary
 from stream_cam.config import PipelineConfig
+from stream_cam.errors import UsageError
 from stream_cam.pipeline.session import run_session
 
 if TYPE_CHECKING:
@@ -22,6 +24,7 @@ def run_command(command: RunCommand, signals: Signals) -> None:
         command.model, command.look, command.run, command.capture, command.record, command.web
     )
     quiet = command.run.quiet
+    _check_source(command.source)
 
     def on_start(pipeline: Pipeline) -> None:
         signals.watch(pipeline.stop)
@@ -39,3 +42,12 @@ def run_command(command: RunCommand, signals: Signals) -> None:
         on_end=None if quiet else print_summary,
         show_progress=progress_on_terminal,
     )
+
+
+def _check_source(source: str) -> None:
+    """Raises UsageError for the name of the demo, which is no source."""
+    if source == "demo" and not os.path.exists(source):
+        raise UsageError(
+            "demo does not exist; the demo is `stream-cam demo`, and its drawn scene is the source "
+            "of `stream-cam run demo://shapes`"
+        )

@@ -12,49 +12,49 @@ from stream_cam.config.values import size_hw
 
 @dataclass(frozen=True)
 class BenchConfig:
-    """What is measured, how long, and where the figures go."""
+    """What is measured, and where the figures are written."""
 
     engines: tuple[str, ...] = ()
-    """Which engines, such as `eager`, or `openvino:bf16` for one precision of one; none: all that
-    this machine can run."""
+    """Engines, such as `eager`, or `openvino:bf16` for one of its precisions.
+    Default: all that this machine can run."""
     batch: tuple[int, ...] = (1, 8)
     """Images in one call of the network."""
     shape: tuple[str, ...] = ()
-    """Width x height of the network's input in pixels, such as 384x224; none: what the weights were
-    made for."""
+    """Width x height of the network's input in pixels, such as 384x224.
+    Default: the size that the weights were trained for."""
     model: str = "resnet18"
     """A torchvision classifier that ends in global average pooling and one linear layer."""
     weights: str = "demo"
     """imagenet (downloaded once), demo (shipped, resnet18), or a checkpoint file."""
     checkpoint_key: str | None = None
-    """Which network of a checkpoint that holds several, such as state_dict_ema."""
+    """The name of one network in a checkpoint that holds several, such as state_dict_ema."""
     device: Device = "auto"
-    """Where engines run; auto lets each take the fastest place that it knows."""
+    """The device of the engines; auto lets each engine take its fastest device."""
     frame: str = "1280x720"
-    """Width x height in pixels of the drawn frames that a --source is not given for."""
+    """Width x height of the drawn frames in pixels; they are used without --source."""
     source: str | None = None
-    """A video file to decode and explain; default: drawn scenes, coded as H.264."""
+    """A video file to decode and explain; default: drawn scenes, encoded as H.264."""
     peers: bool = False
-    """Also time torch-cam and pytorch-grad-cam on the same frames (pip install
-    'stream-cam[bench]')."""
+    """Also time torch-cam and pytorch-grad-cam on the same frames
+    (pip install 'stream-cam[bench]')."""
     file: bool = True
     """Also run a whole file as `stream-cam run` does, several frames at once."""
     samples: int = 200
-    """Timed calls for one row, at most; p99 is shown from 200 on."""
+    """Most timed calls for one row; p99 is shown from 200 on."""
     seconds: float = 10.0
-    """Time that the calls of one row may take together, in seconds; slow ones are then fewer."""
+    """Most time for all calls of one row, in seconds; slow rows then have fewer calls."""
     budget: float | None = None
-    """Begin nothing new after so many seconds; what is left out is said. Engines are then timed one
-    after the other instead of in turns, and no file is run."""
+    """Begin no measurement after this time, in seconds; the rest is listed as left out.
+    Engines are then timed one after the other, not in turns, and no file is run."""
     json: Path | None = None
     """Write all figures and samples to this JSON file."""
     plot: Path | None = None
     """Draw the distributions into this .svg file."""
     compare: tuple[Path, Path] | None = None
-    """Measure nothing: say what became slower from the first JSON file to the second."""
+    """Measure nothing; show which rows became slower from the first JSON file to the second."""
     tolerance: float = 0.1
-    """With --compare: end with 1 if a median grew by more than this share of it, 0 or more, and the
-    files can tell it from their noise."""
+    """With --compare: end with exit code 1 if a median grew by more than this share, from 0 up,
+    and by more than the noise of the two files."""
 
     def __post_init__(self) -> None:
         if not self.batch or min(self.batch) < 1:

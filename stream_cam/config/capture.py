@@ -15,30 +15,30 @@ class CaptureConfig:
     """How frames are read."""
 
     queue_frames: int = 4
-    """Frames that may wait between two stages when every frame counts (files)."""
+    """Frames that may wait between two stages when every frame is explained (files)."""
     rtsp_transport: Literal["tcp", "udp"] = "tcp"
-    """How RTSP streams travel; tcp loses nothing, udp is sometimes all a camera speaks."""
+    """Transport of RTSP streams. tcp loses nothing; some cameras offer only udp."""
     open_timeout_seconds: float = 10.0
     """How long opening a network source may take, in seconds."""
     read_timeout_seconds: float = 5.0
-    """How long a camera or stream may give no frame, in seconds, before it is opened anew."""
+    """How long a camera or stream may give no frame before it is reopened, in seconds."""
     deinterlace: Deinterlace = "auto"
-    """Interlaced video without its combs, one frame for each; auto: what is flagged as
-    interlaced."""
+    """Remove the combs of interlaced video, one frame for each frame.
+    auto: only for frames that are flagged as interlaced."""
     give_up_after: float | None = None
-    """End the run when a camera or stream has been away so long, in seconds; default: never, except
-    that a first connection which fails for a lasting reason (wrong password, wrong path) ends it
-    at once."""
+    """End the run when a camera or stream has been away for this time, in seconds.
+    Default: never, but a first connection that fails for a lasting reason, such as a wrong
+    password, ends it at once."""
     camera_size: str | None = None
-    """Width x height to ask of a webcam in pixels, such as 1280x720; default: its own."""
+    """Width x height to request from a webcam in pixels, such as 1280x720; default: its own."""
     camera_fps: float | None = None
-    """Frames per second to ask of a webcam; MJPG is chosen where it takes that."""
+    """Frames per second to request from a webcam; MJPG is chosen where it allows that."""
     poll: float | None = None
-    """Fetch the picture at an http(s):// URL every so often, in seconds; one that has not changed
-    is no new frame."""
+    """Fetch the picture at an http(s):// URL again after this time, in seconds.
+    A picture that has not changed is no new frame."""
     ffmpeg_option: tuple[str, ...] = ()
-    """An option of FFmpeg's demuxer or protocol as NAME=VALUE, such as user_agent=me; may be given
-    several times. FFmpeg then opens the source itself."""
+    """An option of FFmpeg's demuxer or protocol as NAME=VALUE, such as user_agent=me;
+    may be given several times. FFmpeg then opens the source itself."""
 
     def __post_init__(self) -> None:
         if self.queue_frames < 1:

@@ -14,30 +14,31 @@ LayoutName = Literal["overlay", "side", "heatmap", "top5"]
 
 @dataclass(frozen=True)
 class LookConfig:
-    """How the picture looks."""
+    """How a picture is drawn."""
 
     layout: LayoutName = "overlay"
-    """overlay; side (frame | overlay); heatmap alone; top5 (the five best classes' maps)."""
+    """overlay; side: frame beside overlay; heatmap: the heatmap alone;
+    top5: the maps of the five best classes."""
     colormap: Colormap = "turbo"
-    """Colours of the heatmap, cold to hot."""
+    """Colours of the heatmap, from cold to hot."""
     alpha: float = 0.4
-    """Weight of the colours over the frame, 0..1."""
+    """Weight of the heatmap over the frame, from 0 to 1."""
     alpha_mode: AlphaMode = "constant"
     """constant, or heat: alpha grows with the heat, so that cold regions stay clear."""
     upsampling: Upsampling = "bilinear"
-    """How the low-resolution map becomes as large as the frame."""
+    """Interpolation from the low-resolution map to the size of the frame."""
     relu: bool = False
-    """Drop what speaks against the class (negative values) before scaling, as Grad-CAM does."""
+    """Drop negative values, which speak against the class, before scaling, as Grad-CAM does."""
     hud: bool = True
-    """Labels, bars and rates drawn on the picture."""
+    """Draw labels, bars and rates on the picture."""
     smooth: float = 0.0
     """Time constant of a filter against flickering maps, such as 0.3, in seconds; 0: off."""
     hold: float = 0.0
-    """Show another class only once it has been the best one for so long, in seconds; 0: at once.
-    Without effect on classes chosen with --target."""
+    """Show another class only after it was the best one for this time, in seconds; 0: at once.
+    It has no effect on classes chosen with --target."""
     max_age: float = 0.5
-    """Live: a map that is so much older than the frame, in seconds, begins to fade; at twice that
-    age it is gone."""
+    """Live: how much older than its frame a map may be before it fades, in seconds.
+    At twice that age it is no longer shown."""
 
     def __post_init__(self) -> None:
         if not 0.0 < self.max_age < math.inf:

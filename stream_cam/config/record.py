@@ -27,52 +27,52 @@ RESULT_SUFFIXES = {
     "timeline": (".svg", ".html"),
     "sheet": (".png", ".jpg"),
 }
-"""What results can be written as, by option."""
+"""The file types of results, by option."""
 
 
 @dataclass(frozen=True)
 class RecordConfig:
-    """How recordings are written, and of which part of a file."""
+    """How recordings and results are written, and from which part of a file."""
 
     format: StreamFormat | None = None
-    """What is written into - (stdout), /dev/stdout or a FIFO, for another program to read."""
+    """The format of a pipe, - (stdout), /dev/stdout or a FIFO, which another program reads."""
     codec: CodecName | None = None
-    """What video files are compressed with; default: h264, in .webm vp9."""
+    """The codec of video files; default: h264, in .webm vp9."""
     crf: int | None = None
-    """Constant quality, from 0 (best); default: one that shows no loss to the eye, by codec."""
+    """Constant quality, from 0 (best); default: one without visible loss, by codec."""
     bitrate: str | None = None
     """Bits per second instead of a constant quality, such as 4M or 800k."""
     preset: str | None = None
-    """The encoder's speed, in its own words, such as veryfast; default: fast."""
+    """The encoder's speed, in its own terms, such as veryfast; default: fast."""
     size: str | None = None
     """Width x height of the recording in pixels, such as 1280x720; default: the picture's."""
     start: str | None = None
-    """Begin here in a file: seconds, or h:m:s."""
+    """Start at this time in a file: seconds, or h:m:s."""
     end: str | None = None
-    """End here in a file: seconds, or h:m:s."""
+    """End at this time in a file: seconds, or h:m:s."""
     every: int = 1
-    """Of a file, explain and write only every n-th frame."""
+    """Explain and write only every n-th frame of a file."""
     audio: bool = True
-    """Keep a file's sound in the recording."""
+    """Keep a file's audio in the recording."""
     min_free: str = "500M"
-    """Stop recording when the disk has less than this free, in bytes, such as 2G."""
+    """Stop recording when the disk has less free space than this, in bytes, such as 2G."""
     segment: str | None = None
-    """Begin a new file every so often: seconds, 90s, 10m, 1h, or h:m:s; names get the time at which
-    a segment begins."""
+    """Start a new file after this time: seconds, 90s, 10m, 1h, or h:m:s.
+    The name of each file gets the time at which its segment starts."""
     keep: str | None = None
-    """Of a live recording in segments, keep the newest: a time such as 24h or 7d, or a size such as
-    20GB; older ones are removed."""
+    """Keep only the newest segments of a live recording, and remove older ones:
+    a time such as 24h or 7d, or a size such as 20GB."""
     on_gap: OnGap = "gap"
-    """While a live source is away: gap (nothing is recorded, the time is left free) or hold (the
-    last picture is recorded on, marked as what it is)."""
+    """While a live source is away: gap (nothing is recorded, its time is left free) or
+    hold (the last picture is recorded again, and marked)."""
     predictions: Path | None = None
-    """Write a row of predictions a frame to this .jsonl, .csv or .parquet file."""
+    """Write the predictions of each frame as a row of this .jsonl, .csv or .parquet file."""
     cams: Path | None = None
     """Write the raw maps of all frames to this .npz file."""
     timeline: Path | None = None
     """Draw the leading classes' probabilities over time into this .svg or .html file."""
     sheet: Path | None = None
-    """Put the moments worth looking at into this picture, .png or .jpg."""
+    """Draw a contact sheet of the moments worth seeing into this .png or .jpg file."""
 
     def __post_init__(self) -> None:
         if self.crf is not None and not 0 <= self.crf <= 63:
@@ -123,7 +123,7 @@ class RecordConfig:
 
     @property
     def keep_seconds(self) -> Fraction | None:
-        # A bare number could be meant as a size; what removes files does not guess.
+        # A bare number could be meant as a size; an option that removes files does not guess.
         if self.keep is None or (self.keep[-1:].isdigit() and ":" not in self.keep):
             return None
         return duration_seconds(self.keep)

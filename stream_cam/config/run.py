@@ -1,4 +1,4 @@
-"""How much is run, and how the terminal is told; many videos, and the demo."""
+"""How much of a source is run; the options of `batch` and of `demo`."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from stream_cam.config.model import EngineName
 
 @dataclass(frozen=True)
 class RunConfig:
-    """How much is run, and what is written about it."""
+    """How much is run, and what is reported."""
 
     limit: int | None = None
     """Stop after this many frames."""
     live: bool | None = None
-    """The newest frame wins, or (--no-live) every frame is explained; cameras and streams are live,
-    files are not."""
+    """--live: the newest frame wins. --no-live: every frame is explained.
+    Default: cameras and streams are live, files are not."""
     strict: bool = False
-    """End the run as soon as one output fails; default: the others go on, and the run ends with
-    exit code 1."""
+    """End the run as soon as one output fails.
+    Default: the other outputs go on, and the run ends with exit code 1."""
     overwrite: bool = False
     """Replace outputs that exist."""
     report: Path | None = None
     """Write counters, latency percentiles, engine and versions to this JSON file."""
     quiet: bool = False
-    """No progress, mode or summary on the terminal; errors are still shown."""
+    """Print no progress, mode or summary; errors are still shown."""
     verbose: bool = False
-    """Log what happens, for bug reports."""
+    """Write a detailed log to stderr, for bug reports."""
 
     def __post_init__(self) -> None:
         if self.limit is not None and self.limit < 1:
@@ -37,16 +37,16 @@ class RunConfig:
 
 @dataclass(frozen=True)
 class BatchConfig:
-    """How many videos are annotated."""
+    """How several videos are annotated."""
 
     container: Literal["mp4", "mkv", "mov", "webm"] = "mp4"
-    """The recordings' type."""
+    """The type of the recordings."""
     recursive: bool = False
-    """Take the videos in folders of folders too; recordings and results keep these folders."""
+    """Include the videos in subfolders; recordings and results keep these folders."""
     jobs: int = 1
-    """So many videos at once."""
+    """Number of videos that are annotated at the same time."""
     dry_run: bool = False
-    """Only say what would be done."""
+    """Print the plan, and annotate nothing."""
 
     def __post_init__(self) -> None:
         if self.jobs < 1:
@@ -55,15 +55,16 @@ class BatchConfig:
 
 @dataclass(frozen=True)
 class DemoConfig:
-    """What the demo shows."""
+    """The drawn scene of the demo."""
 
     size: str = "1280x720"
     """Width x height of the synthetic camera in pixels."""
     fps: int = 30
     """Frames per second of the synthetic camera."""
     seconds: float | None = None
-    """How long it runs, in seconds; default: 10, or for a page or a window until it is stopped."""
+    """Length of the demo in seconds.
+    Default: 10; in a page or a window, until it is stopped."""
     seed: int = 0
-    """Another seed, another scene."""
+    """Another seed draws another scene."""
     engine: EngineName = "auto"
-    """What runs the network; auto takes the fastest that works here."""
+    """The library that runs the network; auto takes the fastest one that works here."""

@@ -6,16 +6,16 @@ import re
 from fractions import Fraction
 
 MOST_PIXELS = 16_384
-"""Of one side; no encoder takes more."""
+"""Most pixels of one side; no encoder takes more."""
 
 
 def size_hw(
     text: str, option: str = "a size", least: int = 1, most: int = MOST_PIXELS
 ) -> tuple[int, int]:
-    """Height and width in pixels of a size as every option takes it: width x height.
+    """Height and width in pixels, from a size as every option takes it: width x height.
 
     Raises:
-        ValueError: it is none, or a side is out of its bounds.
+        ValueError: the text is no size, or a side is out of its bounds.
     """
     found = re.fullmatch(r"(\d{1,6})[xX×](\d{1,6})", text)
     if found is None:
@@ -27,6 +27,7 @@ def size_hw(
 
 
 def byte_count(option: str, text: str) -> int:
+    """Bytes or bits, from a number such as 500M, 2G or 800k."""
     found = re.fullmatch(r"(\d+(?:\.\d+)?)([kKMGT]?)B?", text)
     if found is None:
         raise ValueError(f"{option} is a number with k, M or G behind it, got {text!r}")
@@ -35,7 +36,7 @@ def byte_count(option: str, text: str) -> int:
 
 
 def duration_seconds(text: str) -> Fraction | None:
-    """Seconds of 90, 90s, 1.5h, 2d, or h:m:s; None if it is neither."""
+    """Seconds, from 90, 90s, 1.5h, 2d, or h:m:s; None for any other text."""
     found = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd]?)", text)
     if found is not None:
         return Fraction(found[1]) * {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86_400}[found[2]]
@@ -46,6 +47,7 @@ def duration_seconds(text: str) -> Fraction | None:
 
 
 def moment_seconds(option: str, text: str | None) -> Fraction | None:
+    """Seconds, from a number of seconds or h:m:s."""
     if text is None:
         return None
     if not re.fullmatch(r"(?:(?:\d+:)?\d+:)?\d+(?:\.\d+)?", text):

@@ -15,17 +15,17 @@ class WebConfig:
     """How the browser page is served."""
 
     viewer_only: bool = False
-    """The page is for watching: nobody can change anything there."""
+    """Show a page that nobody can change settings on."""
     web_quality: int = 80
-    """Quality of the page's JPEG pictures, 1..100."""
+    """Quality of the page's JPEG pictures, from 1 to 100."""
     web_name: str | None = None
-    """The host name under which a reverse proxy shows the page; it then needs a token."""
+    """The host name of the page behind a reverse proxy; the page then needs a token."""
     web_root_path: str = ""
-    """The path under which a reverse proxy shows the page, such as /cam."""
+    """The path of the page behind a reverse proxy, such as /cam."""
     web_embed: bool = False
-    """Pages of this machine, such as notebooks, may show the page in a frame."""
+    """Let pages of this machine, such as notebooks, show the page in a frame."""
     tls_cert: Path | None = None
-    """A certificate, as a PEM file: the page is served over https."""
+    """A certificate as a PEM file; the page is then served over https."""
     tls_key: Path | None = None
     """The certificate's private key, as a PEM file."""
 

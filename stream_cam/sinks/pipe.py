@@ -210,7 +210,8 @@ def _check(output: Output) -> None:
         return
     if record.format is None:
         raise UsageError(
-            f"{uri} is read while it is written: give its --format, {', '.join(STREAM_SUFFIXES)}"
+            f"{uri} is a pipe, whose name has no suffix: add --format, such as --format "
+            f"matroska; known are {', '.join(STREAM_SUFFIXES)}"
         )
     if is_terminal(uri):
         raise UsageError(f"{uri} is the terminal: pipe it into a program, or give out.mp4")

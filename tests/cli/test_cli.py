@@ -275,6 +275,7 @@ WRONG = {
     "run demo://shapes a.mp4 -o ./a.mp4": "given twice",
     "run demo://shapes a.mp4 --report a.mp4": "another name",
     "run ftpp://x null": "unknown kind of source",
+    "run demo out.mp4": "`stream-cam run demo://shapes`",
     "demo --size 10x10": "64",
     "demo --size": "--size",
 }

@@ -241,9 +241,9 @@ def test_a_write_that_nobody_reads_is_ended(fifo: str) -> None:
 @pytest.mark.parametrize(
     ("outputs", "record", "text"),
     [
-        (["-"], {}, "- is read while it is written: give its --format, mpegts, matroska"),
-        (["/dev/stdout"], {}, "give its --format"),
-        (["fifo"], {}, "give its --format"),
+        (["-"], {}, "- is a pipe, whose name has no suffix: add --format, such as --format"),
+        (["/dev/stdout"], {}, "/dev/stdout is a pipe.*add --format"),
+        (["fifo"], {}, "known are mpegts, matroska"),
         (["-"], {"format": "webm", "codec": "h264"}, "--codec h264 does not go into"),
         (["a.mp4"], {"format": "mpegts"}, "--format is for what is piped"),
     ],
