@@ -36,7 +36,7 @@ from stream_cam.settings import NAMES, Settings, SettingsSnapshot
 from stream_cam.sinks.base import Picture
 from stream_cam.sinks.keys import HELP, Keys
 from stream_cam.sinks.recorder import RecorderSink
-from stream_cam.sources import VideoSource
+from stream_cam.sources.video import VideoSource
 
 LABELS = ("cat", "dog", "bird", "dog")
 

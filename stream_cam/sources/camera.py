@@ -21,7 +21,9 @@ from stream_cam.config import CaptureConfig, size_hw
 from stream_cam.errors import SourceError, SourceErrorKind, SourceNotFoundError, UsageError
 from stream_cam.frame import BgrImage, Frame
 from stream_cam.sources.base import Source, SourceInfo
+from stream_cam.sources.kinds import Input, SourceKind
 from stream_cam.sources.paths import natural_key
+from stream_cam.sources.reconnecting import ReconnectingSource
 
 logger = logging.getLogger(__name__)
 
@@ -254,3 +256,24 @@ def _others() -> str:
     if not there:
         return "; this machine has none (`stream-cam demo` needs no camera)"
     return f"; there are {', '.join(there)}"
+
+
+def _is_camera(source: Input) -> bool:
+    uri = source.uri
+    return (uri.isascii() and uri.isdecimal()) or uri.startswith("/dev/video")
+
+
+def _check_camera_uri(source: Input) -> None:
+    camera_index(source.uri)
+    if source.live is False:
+        raise UsageError(
+            f"camera {source.uri} is live and its frames do not wait: leave out --no-live"
+        )
+
+
+def _make_camera(source: Input) -> ReconnectingSource:
+    uri, config = source.uri, source.config
+    return ReconnectingSource(uri, lambda: CameraSource(uri, config), config)
+
+
+CAMERA: Final = SourceKind("camera", make=_make_camera, check=_check_camera_uri, claims=_is_camera)

@@ -8,11 +8,19 @@ import time
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from pathlib import Path
+from typing import Final
 
 from stream_cam.errors import SourceError
 from stream_cam.frame import Frame
 from stream_cam.sources.base import Source, SourceInfo
-from stream_cam.sources.paths import check_readable, find_pictures, is_pattern, name_in
+from stream_cam.sources.kinds import Input, SourceKind
+from stream_cam.sources.paths import (
+    check_readable,
+    find_pictures,
+    is_pattern,
+    is_picture,
+    name_in,
+)
 from stream_cam.sources.pictures import Page, decode_pages
 from stream_cam.uri import printable
 
@@ -127,3 +135,25 @@ def _read_file(path: str) -> bytes:
         return Path(path).read_bytes()
     except OSError as exc:
         raise SourceError(f"{path} cannot be read: {exc.strerror}") from exc
+
+
+def _is_of_pictures(source: Input) -> bool:
+    path = source.path
+    if path is None:
+        return False
+    return is_pattern(path) or os.path.isdir(path) or (os.path.isfile(path) and is_picture(path))
+
+
+def _check_pictures(source: Input) -> None:
+    if source.path is not None and not is_pattern(source.path):
+        check_readable(source.path)
+
+
+PICTURES: Final = SourceKind(
+    "pictures",
+    make=lambda source: ImagesSource(source.path or ""),
+    check=_check_pictures,
+    claims=_is_of_pictures,
+    # It has no use for them. A command that is given for many files may have some of pictures.
+    options=frozenset({"ffmpeg_option"}),
+)

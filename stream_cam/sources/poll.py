@@ -25,7 +25,7 @@ _NANOSECOND: Final = Fraction(1, 1_000_000_000)
 
 
 @dataclass
-class Seen:
+class LatestPicture:
     """The newest picture of a URL, over all connections."""
 
     data: bytes = b""
@@ -42,16 +42,18 @@ class PollSource(Source):
         uri: http:// or https://.
         seconds: from one fetch to the next.
         config: the time limits of each fetch.
-        seen: what the connections before this one have got.
+        latest: the picture that earlier connections have got.
     """
 
     corrupt_frames = 0
 
-    def __init__(self, uri: str, seconds: float, config: CaptureConfig, seen: Seen) -> None:
+    def __init__(
+        self, uri: str, seconds: float, config: CaptureConfig, latest: LatestPicture
+    ) -> None:
         self._uri, self._name = uri, redact_uri(uri)
         self._seconds = seconds
         self._config = config
-        self._seen = seen
+        self._latest = latest
         self._stopped = threading.Event()
         self._connection: Connection | None = None
         self._first: Frame | None = None
@@ -116,11 +118,11 @@ class PollSource(Source):
         return bytes(data)
 
     def _decode(self, data: bytes) -> Frame:
-        seen = self._seen
-        if seen.frame is None or data != seen.data:
+        latest = self._latest
+        if latest.frame is None or data != latest.data:
             captured_ns = time.monotonic_ns()
             image = decode_picture(data, self._name)
-            index = 0 if seen.frame is None else seen.frame.index + 1
-            seen.frame = Frame(image, index, captured_ns, _NANOSECOND, captured_ns)
-            seen.data = data
-        return seen.frame
+            index = 0 if latest.frame is None else latest.frame.index + 1
+            latest.frame = Frame(image, index, captured_ns, _NANOSECOND, captured_ns)
+            latest.data = data
+        return latest.frame

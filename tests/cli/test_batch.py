@@ -20,7 +20,7 @@ from stream_cam.config import BatchConfig, ModelConfig, PipelineConfig, RecordCo
 from stream_cam.errors import SourceNotFoundError, UsageError
 from stream_cam.sinks.video.lock import RecordingLock
 from stream_cam.sinks.video.recording_names import part_path
-from stream_cam.sources import VideoSource
+from stream_cam.sources.video import VideoSource
 
 DEADLINE_SECONDS = 60.0
 OPTIONS = ["--weights", "demo", "--engine", "eager"]

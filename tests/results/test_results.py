@@ -28,7 +28,7 @@ from stream_cam.results.predictions import VERSION, PredictionsSink, row_of
 from stream_cam.results.timeline import TimelineSink
 from stream_cam.sinks import Picture, SegmentSink, StreamInfo
 from stream_cam.sinks.video.segments import Segment
-from stream_cam.sources import VideoSource
+from stream_cam.sources.video import VideoSource
 
 LABELS = ("cat", 'a "dog", maybe', "<bird>")
 SIZE_HW = (70, 140)

@@ -13,7 +13,7 @@ from stream_cam.config import RecordConfig
 from stream_cam.errors import OutputExistsError
 from stream_cam.sinks import Picture, SegmentSink, StreamInfo, VideoSink, check_output
 from stream_cam.sinks.video.lock import RecordingLock
-from stream_cam.sources import VideoSource
+from stream_cam.sources.video import VideoSource
 
 
 def test_a_recording_that_is_being_made_is_left_alone(clip: Path, tmp_path: Path) -> None:

@@ -30,8 +30,8 @@ from stream_cam.sinks.video.audio import AudioSpan
 from stream_cam.sinks.video.encoders import check_codec, check_settings, encoder_works
 from stream_cam.sinks.video.finalize import audio_of_part, count_pictures
 from stream_cam.sinks.video.recording_names import part_path
-from stream_cam.sources import VideoSource
 from stream_cam.sources.cut import CutSource, cut_out
+from stream_cam.sources.video import VideoSource
 
 KILLS = int(os.environ.get("STREAM_CAM_RECORDING_KILLS", "3"))
 """30 are asked of a release."""

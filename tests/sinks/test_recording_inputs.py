@@ -16,7 +16,7 @@ from support.recordings import annotate, times_in
 from support.videos import write_video
 
 from stream_cam.cli import main
-from stream_cam.sources import VideoSource
+from stream_cam.sources.video import VideoSource
 
 pytestmark = pytest.mark.needs_ffmpeg
 

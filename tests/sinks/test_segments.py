@@ -41,9 +41,9 @@ from stream_cam.sinks import Picture, StreamInfo, VideoSink
 from stream_cam.sinks.video.finalize import count_pictures
 from stream_cam.sinks.video.segment_names import is_segment_of, live_name, segments_of
 from stream_cam.sinks.video.segments import SegmentSink
-from stream_cam.sources import VideoSource
 from stream_cam.sources.base import Health, Outage
 from stream_cam.sources.cut import cut_out
+from stream_cam.sources.video import VideoSource
 
 SIZE_HW = (48, 64)
 LIVE = StreamInfo(fps=Fraction(10), still=False, live=True)

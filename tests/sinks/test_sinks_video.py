@@ -27,7 +27,7 @@ from stream_cam.sinks.video.yuv import (
     padded_to_even,
     yuv420_of_bgr,
 )
-from stream_cam.sources import VideoSource
+from stream_cam.sources.video import VideoSource
 
 SIZE_HW = (48, 64)
 

@@ -20,9 +20,11 @@ from support.videos import write_video
 from stream_cam.closing import Closeable
 from stream_cam.config import CaptureConfig
 from stream_cam.frame import BgrImage, Frame
-from stream_cam.sources import ReconnectingSource, VideoSource, open_source
+from stream_cam.sources import open_source
 from stream_cam.sources.base import SourceInfo, StreamState
 from stream_cam.sources.playout import Playout, PlayoutSource, SeenFrames, names_segments
+from stream_cam.sources.reconnecting import ReconnectingSource
+from stream_cam.sources.video import VideoSource
 
 FPS = 10
 

@@ -19,9 +19,9 @@ from stream_cam.config import CaptureConfig
 from stream_cam.errors import SourceError, SourceErrorKind, UsageError
 from stream_cam.frame import Frame
 from stream_cam.sinks import Picture, StreamInfo, VideoSink
-from stream_cam.sources import VideoSource
 from stream_cam.sources.base import Source, SourceInfo, StreamState
 from stream_cam.sources.reconnecting import LOOKS_PERMANENT, ReconnectingSource
+from stream_cam.sources.video import VideoSource
 
 URI = "rtsp://me:s3cret@cam/stream"
 

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from stream_cam.frame import BgrImage
-from stream_cam.sources import VideoSource
 from stream_cam.sources.demo.source import DemoSource
+from stream_cam.sources.video import VideoSource
 
 N_FRAMES, GROUP, RATE = 60, 15, 30
 

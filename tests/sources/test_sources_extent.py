@@ -19,7 +19,7 @@ from stream_cam.frame import Explanation, Frame, Prediction, Region
 from stream_cam.results.timeline import TimelineSink
 from stream_cam.sinks import Picture, StreamInfo, VideoSink
 from stream_cam.sinks.video.recording_names import part_path
-from stream_cam.sources import VideoSource
+from stream_cam.sources.video import VideoSource
 
 _BEST = Prediction("cat", 0, 1.0)
 EXPLANATION = Explanation(

@@ -18,9 +18,10 @@ from support.recordings import annotate, times_in
 from stream_cam.cli import main
 from stream_cam.config import CaptureConfig, Deinterlace
 from stream_cam.frame import BgrImage, Colour, Frame
-from stream_cam.sources import VideoSource, open_source
+from stream_cam.sources import open_source
 from stream_cam.sources.cut import CutSource
 from stream_cam.sources.tone_map import HLG, PQ, sdr_table
+from stream_cam.sources.video import VideoSource
 
 BT709 = Colour(matrix=1, primaries=1, transfer=1, full_range=False)
 

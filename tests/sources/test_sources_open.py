@@ -12,7 +12,10 @@ from conftest import VideoMaker
 
 from stream_cam.config import CaptureConfig
 from stream_cam.errors import SourceError, SourceNotFoundError, StreamCamError, UsageError
-from stream_cam.sources import ImagesSource, ReconnectingSource, VideoSource, open_source
+from stream_cam.sources import open_source
+from stream_cam.sources.images import ImagesSource
+from stream_cam.sources.reconnecting import ReconnectingSource
+from stream_cam.sources.video import VideoSource
 
 CONFIG = CaptureConfig(open_timeout_seconds=3, read_timeout_seconds=3, give_up_after=1)
 

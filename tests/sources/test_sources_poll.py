@@ -14,7 +14,8 @@ from support.waiting import wait_until
 
 from stream_cam.config import CaptureConfig
 from stream_cam.errors import SourceError, UsageError
-from stream_cam.sources import ReconnectingSource, open_source
+from stream_cam.sources import open_source
+from stream_cam.sources.reconnecting import ReconnectingSource
 
 OK = b"HTTP/1.0 200 OK\r\nContent-Type: image/png\r\n"
 CONFIG = CaptureConfig(open_timeout_seconds=5, read_timeout_seconds=5, poll=0.02)

@@ -14,8 +14,8 @@ from support.videos import numbered_picture
 
 from stream_cam.config import RecordConfig
 from stream_cam.sinks import Picture, StreamInfo, VideoSink
-from stream_cam.sources import VideoSource
 from stream_cam.sources.cut import cut_out
+from stream_cam.sources.video import VideoSource
 
 FPS = 10
 SIZE_HW = (48, 64)

@@ -20,6 +20,7 @@ from stream_cam.errors import SourceError, UsageError, unknown_name
 from stream_cam.frame import Frame
 from stream_cam.sources.base import Source, SourceInfo
 from stream_cam.sources.demo.scene import Scene
+from stream_cam.sources.kinds import Input, SourceKind
 from stream_cam.uri import redact_uri
 
 _SCENES: Final = ("shapes",)
@@ -161,3 +162,15 @@ def _flag(name: str, text: str) -> bool:
     if text not in ("0", "1"):
         raise UsageError(f"demo:// {name} must be 0 or 1, got {text!r}")
     return text == "1"
+
+
+def _check_demo(source: Input) -> None:
+    if parse_demo_uri(source.uri).live and source.live is False:
+        raise UsageError(
+            f"{source.uri} is live and its frames do not wait: leave out --no-live or live=1"
+        )
+
+
+DEMO: Final = SourceKind(
+    "demo", make=lambda source: DemoSource(source.uri), check=_check_demo, schemes=("demo",)
+)
