@@ -155,7 +155,7 @@ def tiny_disk(tmp_path: Path) -> Iterator[Path]:
     if mounted.returncode:
         pytest.skip(f"no file system can be mounted here: {mounted.stderr.strip()}")
     yield place
-    # Lazily: what pytest shows of an exception may hold its frames, and they a container.
+    # Lazily: pytest's report of an exception may hold its frames, and those a container.
     subprocess.run(["umount", "--lazy", str(place)], check=True)
 
 

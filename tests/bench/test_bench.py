@@ -1,4 +1,4 @@
-"""`stream-cam bench` for real, small, on the CPU; and what it must not print."""
+"""`stream-cam bench` for real, small, on the CPU; and secrets that it must not print."""
 
 from __future__ import annotations
 
@@ -387,7 +387,7 @@ def test_fastest_engine_is_timed_at_more_batches_if_there_is_time_enough() -> No
     def after_some_figures(found: BenchResult) -> None:
         nonlocal seconds
         if any(row.subject.group == "engine" for row in found.rows):
-            seconds = 60.0  # for one engine: another would take longer than what is left
+            seconds = 60.0  # for one engine: another one would need more than the time left
 
     found = run_bench(
         small(engines=("eager:fp32",)),

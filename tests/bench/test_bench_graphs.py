@@ -1,4 +1,4 @@
-"""What `stream-cam bench` says of kernels and graphs, on the stand-in: verified, then timed."""
+"""`stream-cam bench` of kernels and graphs on the simulated GPU: verified, then timed."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def explainer() -> Explainer:
 
 
 def kernels(gpu: SimulatedGpu) -> tuple[list[Row], dict[str, str]]:
-    """Rows, and what was left out why."""
+    """Rows, and the reason for each kernel left out."""
     left_out: dict[str, str] = {}
     rows = kernel_rows(gpu, QUICK, (240, 256), left_out.__setitem__, **SMALL)
     return rows, left_out

@@ -1,4 +1,4 @@
-"""The peers on the same frames, for real; and peers that are not what they say."""
+"""The peers on the same frames, for real; and peers that draw wrong maps."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Regions of time and turns, with clocks that the test holds."""
+"""Timers and turns, with timers that the test moves on."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from stream_cam.bench.timing import (
 
 
 class ManualTimer:
-    """A clock for cases whose calls take what the test says."""
+    """A timer for calls whose length the test sets."""
 
     name = "held"
 

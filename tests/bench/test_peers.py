@@ -55,7 +55,7 @@ def frame(request: pytest.FixtureRequest) -> BgrImage:
 
 
 def batch_of(frame: BgrImage, explainer: Explainer) -> Tensor:
-    """What the explainer feeds to its network for this frame."""
+    """The explainer's input to its network for this frame."""
     plan = plan_fit("stretch", (frame.shape[0], frame.shape[1]), 224)
     batch = np.empty((1, 3, 224, 224), np.float32)
     CpuPreprocessor(plan, explainer.weights.mean, explainer.weights.std)(frame, batch[0])

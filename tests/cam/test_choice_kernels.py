@@ -26,7 +26,7 @@ NAN = float("nan")
 
 
 def clock(now: float = 0.0, **times: float) -> Tensor:
-    """What a frame brings along; `forget=1` for all that was kept."""
+    """A frame's timing; `forget=1` clears the state."""
     values = torch.zeros(len(FrameTiming), dtype=torch.float64)
     values[FrameTiming.NOW], values[FrameTiming.GAP] = now, times.get("gap", 1.0)
     values[FrameTiming.HOLD], values[FrameTiming.SMOOTH] = (
@@ -105,7 +105,7 @@ def test_logits_that_are_no_numbers_still_choose_classes_that_exist(
 
 
 class Maps(Features):
-    """Features that are the maps themselves; a sum over classes would spread what is NaN."""
+    """Features that are the maps themselves; a sum over classes would spread NaN."""
 
     def cam(self, index: int) -> FloatArray:
         return np.asarray(self.values[index])
@@ -153,7 +153,7 @@ def frames(n_frames: int, seed: int = 0) -> Iterator[tuple[float, Tensor, Tensor
 
 @dataclass
 class OnGpu:
-    """What the graph does between the network and the overlay."""
+    """The graph's steps between the network and the overlay."""
 
     choose: Callable[..., None]
     smooth: Callable[..., None]

@@ -1,7 +1,7 @@
 """No kernel reads or writes beside its tensors, and none races: NVIDIA's compute-sanitizer says so.
 
-Needs a GPU and the program, which comes with the CUDA toolkit. That what it runs is right is tested
-in Triton's interpreter.
+Needs a GPU and the program, which comes with the CUDA toolkit. Other tests check the results in
+Triton's interpreter.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ pytest.importorskip("triton", reason="no Triton for this system")
 
 SCRIPT = Path(__file__).resolve().parents[1] / "support" / "sanitizer_cases.py"
 FOUND = 9
-"""What the program ends with if it has found something; ours never does."""
+"""Exit code for findings, which our script never uses itself."""
 DEADLINE_SECONDS = 300.0
 MEMCHECK = ("--tool", "memcheck", "--report-api-errors", "no")
-"""PyTorch asks the driver for what it need not have; what fails for us, it raises."""
+"""PyTorch probes the driver for optional features; a failing call of ours raises an error."""
 
 
 def sanitizer() -> str | None:
@@ -48,7 +48,7 @@ def run_sanitizer(
         pytest.skip("compute-sanitizer is not installed (it comes with the CUDA toolkit)")
     environment = dict(os.environ)
     if not caching:
-        # Each tensor is memory of its own, so that what lies beside it is no other tensor.
+        # Each tensor has its own allocation, so that no other tensor lies beside it.
         environment["PYTORCH_NO_CUDA_MEMORY_CACHING"] = "1"
     done = subprocess.run(
         [program, "--error-exitcode", str(FOUND), *options, sys.executable, SCRIPT, what, "cuda"],

@@ -68,7 +68,7 @@ OTHERS = ("overlay, bytes", "overlay, bicubic", "preprocess", "preprocess nv12",
 
 
 def faults(figures: Figures) -> list[str]:
-    """What of a kernel's machine code breaks the budget."""
+    """The parts of a kernel's machine code that break the budget."""
     found = []
     if figures.stack_bytes or figures.local_instructions:
         found.append(
@@ -194,7 +194,8 @@ def nv12_launches(size_hw: tuple[int, int], pitch: int) -> list[Launch]:
     ],
 )
 def test_unusual_launches_compile(launches: Callable[[], list[Launch]]) -> None:
-    """The interpreter takes what the compiler might not: a size of 1 is a constant to it."""
+    """The interpreter accepts code that the compiler may refuse: a size of 1 is a constant
+    there."""
     found = launches()
     assert found
     for one in found:
@@ -222,7 +223,7 @@ def test_kept_figures_are_of_every_kernel_and_architecture() -> None:
 
 
 def choice_launch() -> Launch:
-    """Of ImageNet's classes, for the `top5` layout."""
+    """With ImageNet's classes, for the `top5` layout."""
     numbers = {name: torch.zeros(5, dtype=torch.int64) for name in ("locked", "best")}
     (launch,) = recorded(
         class_choice,
@@ -258,7 +259,7 @@ def filter_launch() -> Launch:
 
 @pytest.mark.parametrize("launch", [choice_launch, filter_launch])
 def test_choice_and_filter_compile_without_spills(launch: Callable[[], Launch]) -> None:
-    """They are a handful of numbers' work; what counts is that they compile as they stand."""
+    """They handle a few numbers only; the test is that they compile."""
     for architecture in ARCHITECTURES:
         sass = disassemble(launch(), architecture)
         assert sass.stack_bytes == 0

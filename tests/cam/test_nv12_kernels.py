@@ -99,7 +99,7 @@ def assert_equal_but_for_ties(
 def drawn(
     run_kernel: RunKernel, frame: Planes, scaled: Tensor, plan: OverlayPlanNv12, **look: Any
 ) -> tuple[Planes, Planes]:
-    """What the kernel draws, and what its reference does."""
+    """The picture of the kernel, and the one of its reference."""
     table = overlay_table_nv12(**look, device="cpu")
     got, expected = outputs(frame, scaled.shape[1]), outputs(frame, scaled.shape[1])
     arguments: dict[str, Any] = {

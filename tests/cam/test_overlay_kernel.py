@@ -241,7 +241,7 @@ def test_overlay_draws_the_heatmap_alone_and_fades_it(
     heat = cpu.heatmap(scaled[0, 0].numpy())
     expected = np.rint(opacity * heat.astype(float) + (1 - opacity) * frame[0].numpy())
     tie = ties(scaled, plan)
-    # In place too what is outside changes.
+    # In place, the pixels outside of the map change too.
     run_kernel(overlay, frame_bgr=frame, scaled=scaled, plan=plan, table=table, out=frame[:, None])
     assert_equal_but_for_ties(frame[:, None], torch.from_numpy(expected)[None, None], tie, 1)
 
@@ -292,7 +292,7 @@ def test_a_blend_never_carries_from_one_colour_into_the_next() -> None:
 
 
 def test_any_32_bits_are_a_place_in_the_table() -> None:
-    """The kernel reads it without a mask, also for what lies beyond the end of a walk."""
+    """The kernel reads it without a mask, also beyond the last row."""
     assert overlay_table(device="cpu").entries.numel() == 1 << (32 - SHIFT.value)
 
 

@@ -59,7 +59,7 @@ def planned(fit: FitPlan, interpolation: Interpolation = "bilinear") -> Preproce
 def results(
     plan: PreprocessPlan, n: int, dtype: torch.dtype, *, channels_last: bool = False
 ) -> tuple[Tensor, Tensor]:
-    """Room for what is got and what is expected, filled with not-a-number."""
+    """Outputs for the kernel and its reference, filled with NaN."""
     layout = torch.channels_last if channels_last else torch.contiguous_format
     got = torch.full((n, 3, *plan.fit.input_hw), torch.nan, dtype=dtype).to(memory_format=layout)
     return got, torch.full_like(got, torch.nan, dtype=torch.float32)

@@ -1,4 +1,4 @@
-"""Steady maps: the filter's times, the hold, what must not disturb them, and the picture."""
+"""Steady maps: the filter's times, the hold, their robustness, and the picture."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ from stream_cam.targets import Target
 
 SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
 DEADLINE_SECONDS = 20.0
-"""Nothing here takes long; a hang is what this is to find."""
+"""Nothing here takes long; the deadline finds hangs."""
 LABELS = ("a", "b", "c", "d")
 CAM = np.array([[0.0, 1.0], [2.0, 4.0]], np.float32)
 
@@ -91,7 +91,8 @@ def after_one_time_constant(before: FloatArray, then: FloatArray) -> FloatArray:
 
 
 def share_left(change: float) -> float:
-    """Of a change of `change` times the new map's range, after one time constant."""
+    """The share left after one time constant, for a change of `change` times the new map's
+    range."""
     return math.exp(-1) / math.sqrt(1 + 4 * change**2 * (1 - math.exp(-2)))
 
 
@@ -415,7 +416,7 @@ def test_locked_targets_are_counted_by_the_explainer() -> None:
 
 @pytest.fixture
 def flicker(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """The benchmark, so that the tests hold what it measures."""
+    """The benchmark script, so that the tests check its figures."""
     monkeypatch.syspath_prepend(str(SCRIPTS))
     import bench_flicker
 
@@ -429,7 +430,7 @@ def demo_explainer() -> Explainer:
 
 @pytest.fixture(scope="module")
 def still_explanations(demo_explainer: Explainer) -> list[Explanation]:
-    """Of a scene that stands still under noise; the noise depends on a frame's number alone."""
+    """A still scene with noise, which depends on the frame's number alone."""
     uri = "demo://shapes?size=320x180&fps=30&seconds=2.8&seed=1&still=1"
     with open_source(uri, CaptureConfig()) as source:
         return [demo_explainer.explain(frame) for frame in source]
@@ -489,7 +490,7 @@ class Noise(Source):
         for index in range(self._count):
             if self._ready is not None:
                 assert self._ready.acquire(timeout=DEADLINE_SECONDS)
-            # A hundred frames a second by the clock that says what is too old to be drawn.
+            # A hundred frames a second by the clock that decides when a frame is too old.
             yield Frame(noise(index), index, index, Fraction(1, 20), 1 + index * 10_000_000)
         if self._at_end is not None:
             self._at_end.release(2)
@@ -586,7 +587,7 @@ class Gated(Explainer):
 
 
 class Counting(SteadyMaps):
-    """Keeps what it is given."""
+    """Keeps its pictures."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Many videos: only what is missing is done, and one failure does not end the others."""
+"""Many videos: only missing outputs are made, and one failure does not end the others."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def test_results_of_one_that_fails_do_not_stand_in_the_way(
     assert names(clips.parent) == ["clips", "out"]
     assert main([*command, *results]) == 0
     assert len(Path("b9.jsonl").read_text().splitlines()) == 4
-    # What was there before is not the failed run's to remove.
+    # A failed run does not remove older files.
     Path("out/b9.mp4").unlink()
     assert main([*command, *results]) == 1
     assert Path("b9.jsonl").exists()
@@ -116,7 +116,7 @@ def test_dry_run_writes_nothing(clips: Path, capsys: pytest.CaptureFixture[str])
 
 
 def elsewhere(batch: VideoBatch, job: Job, config: PipelineConfig) -> None:
-    """What the process of a video does, without one."""
+    """The work of a video's process, without a process."""
     for path in (config.record.predictions, config.record.sheet, config.run.report):
         if path is not None:
             path.write_text(str(job.source))

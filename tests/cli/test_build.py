@@ -45,7 +45,7 @@ def place(tmp_path: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def toy(monkeypatch: pytest.MonkeyPatch) -> ToyBuilder:
-    """Instead of OpenVINO, what builds in no time."""
+    """A builder that takes no time, instead of OpenVINO."""
     builder = ToyBuilder()
     monkeypatch.setattr(build, "_builders", lambda *_: [builder])
     return builder
@@ -187,7 +187,7 @@ def test_an_int8_engine_is_built_from_frames_listed_and_run(
     assert said.err == ""
     assert said.out.startswith("built: resnet18 3×64×64, openvino int8 ")
     (path,) = EngineStore().entries()
-    # What is kept needs neither the frames nor NNCF.
+    # A kept engine needs neither the frames nor NNCF.
     monkeypatch.setitem(sys.modules, "nncf", None)
     assert main(["build", *INT8]) == 0
     assert capfd.readouterr().out.startswith("kept already: resnet18")

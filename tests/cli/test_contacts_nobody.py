@@ -32,7 +32,7 @@ class Machine:
             (folder / name).mkdir()
 
     def run(self, *arguments: str) -> str:
-        """The command, traced with its children: what it says. Fails if it reached out."""
+        """The output of the command, traced with its children. Fails if it reached out."""
         trace = self._folder / "trace"
         environment = {name: value for name, value in os.environ.items() if name[:4] != "XDG_"}
         environment |= {
@@ -76,7 +76,7 @@ class Machine:
         ]
 
     def left(self, name: str) -> list[str]:
-        """What is left in one of the folders."""
+        """Files in one of the folders."""
         return sorted(path.name for path in (self._folder / name).iterdir())
 
 

@@ -1,6 +1,6 @@
 """The real command, every kind of sink and source, ended by its end, by Ctrl-C and by SIGTERM.
 
-Other tests drive parts. These start what users start, and look at what users see.
+Other tests drive parts. These tests start the users' commands and look at the users' outputs.
 """
 
 from __future__ import annotations

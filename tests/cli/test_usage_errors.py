@@ -1,4 +1,5 @@
-"""Every wrong word on the command line: the error says what was got, what is known, what to do."""
+"""Every wrong word on the command line: the error names the word, the known ones, and the next
+step."""
 
 from __future__ import annotations
 
@@ -19,7 +20,7 @@ OPTIONS = [
     for name, command in COMMANDS.items()
     for option, kind in options_of(command).items()
 ]
-"""Of all commands, with what they take."""
+"""Options of all commands, with their types."""
 WITH_VALUE = [one for one in OPTIONS if one[2] is not bool]
 
 

@@ -1,4 +1,4 @@
-"""The shipped model does what its card says, on the demo's scene and on pictures never seen."""
+"""The shipped model reaches the figures of its card, on the demo's scene and on new pictures."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_demo_model_names_shapes_of_another_painter(
             height, width = picture.image_bgr.shape[:2]
             cells_xy = cell_centres(of_label.cam.shape, width, height)
             beside.append(heat_beside(of_label.cam, cells_xy, picture.box_xyxy))
-    # A floor for what is shipped, not the 95 % that it is to reach: raise it with the next model.
+    # A floor for the shipped model, below its goal of 95 %: raise it with the next model.
     assert right >= 0.87 * len(labels)
     assert hits >= 0.93 * shapes
     assert np.nanmean(beside) <= 0.15, "a map is warm on its shape, and not on the wall"

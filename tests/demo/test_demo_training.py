@@ -129,7 +129,7 @@ def test_map_losses_notice_what_answers_beside_the_shapes() -> None:
 
 
 def test_map_losses_notice_a_warm_wall() -> None:
-    """Of the shown shape's own map, even where another shape is; whatever all maps share."""
+    """For the shown shape's own map, even where another shape is; whatever all maps share."""
     maps, labels, boxes = two_shapes()
     maps[0, LABELS.index("star"), 3:, 3:] = FULL_CELLS * 10.0
     losses = map_losses(maps, NO_BIAS, labels, boxes)

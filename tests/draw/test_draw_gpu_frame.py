@@ -1,4 +1,4 @@
-"""The picture in docs/gpu.md: what it shows follows from the rules, and it is the script's."""
+"""The picture in docs/gpu.md: it follows from the rules, and the script drew it."""
 
 from __future__ import annotations
 

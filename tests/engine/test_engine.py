@@ -1,4 +1,4 @@
-"""Engines agree with each other, and the store never hands out what it should not."""
+"""Engines agree with each other, and the store never returns a wrong engine."""
 
 from __future__ import annotations
 
@@ -219,7 +219,7 @@ Found = dict[str, EngineError | Engine]
 
 @pytest.fixture
 def a_gpu(monkeypatch: pytest.MonkeyPatch) -> Found:
-    """A pretended GPU, and what each engine does there: works, or raises."""
+    """A pretended GPU, where each engine works or raises."""
     works = eager_engine(toy_net())
     found: Found = {"tensorrt": works, "inductor": works, "eager": works}
 
@@ -292,7 +292,7 @@ def test_auto_does_not_try_every_engine_in_what_the_network_does_not_survive(
     a_gpu["tensorrt fp32"] = fp32
     assert load_engine(toy_net(), "abc", (64, 64), EngineOptions()) is fp32
     assert "must not be tried" not in caplog.text
-    # Who asks for it gets it from whichever engine passes.
+    # An explicit precision comes from any engine that passes.
     a_gpu["inductor fp16"] = works = eager_engine(toy_net())
     assert load_engine(toy_net(), "abc", (64, 64), EngineOptions(precision="fp16")) is works
 
@@ -581,7 +581,7 @@ def test_other_batches_are_refused(text: str) -> None:
 
 
 def untrained_toy() -> CamNet:
-    """Of the toy network's class and shape, with other weights."""
+    """A network of the toy network's class and shape, with other weights."""
     net = toy_net()
     for parameter in net.parameters():
         parameter.mul_(-1.5)

@@ -1,4 +1,4 @@
-"""What every engine for GPUs promises: the network's maps, in a graph, in threads, never stale.
+"""Promises of every engine for GPUs: the network's maps, in a graph, in threads, never stale.
 
 Nothing of TensorRT is needed: its engines are skipped where it is not installed.
 """
@@ -30,10 +30,10 @@ from stream_cam.model.camnet import CamNet
 HW = (64, 64)
 DEADLINE_SECONDS = 120.0
 SLEEP_CYCLES = 1_000_000_000
-"""About half a second on a GPU; what does not wait is back long before."""
+"""About half a second on a GPU; a call that does not wait returns long before."""
 TOLERANCE = {"fp32": 1e-3, "fp16": 1e-2, "int8": 0.08}
-"""Of the largest value: the gates of docs/engines.md; for int8, whose gate is another, twice what
-PyTorch's simulation gives, and half of what two frames differ by."""
+"""Shares of the largest value: the gates of docs/engines.md. int8 has another gate; its value is
+twice that of PyTorch's simulation, and half the difference between two frames."""
 
 
 def marked(name: str, precision: str) -> object:

@@ -55,7 +55,7 @@ def calibration() -> Calibration:
 def built(
     net: CamNet, calibration: Calibration, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Path, Prepared, list[str]]:
-    """A store with one int8 engine for one frame at a time, and what was said while it was made."""
+    """A store with one int8 engine for one frame at a time, and the messages of its build."""
     folder = tmp_path_factory.mktemp("engines")
     stages: list[str] = []
     builder = int8_builder(net, Quantizers(net, calibration), EngineStore(folder))

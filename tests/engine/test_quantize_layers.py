@@ -1,4 +1,4 @@
-"""Convolutions in integers for TensorRT: which, with what ranges, as PyTorch simulates them."""
+"""Convolutions in integers for TensorRT: their choice and ranges, as PyTorch simulates them."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_it_is_a_convolution_of_integers(
     if added is not None:
         expected += added.double()[:, None, None]
     assert got.dtype == torch.float32
-    # Whoever rounds the weights again, as TensorRT does, gets the same integers; in fp16 too.
+    # Rounding the weights again, as TensorRT does, gives the same integers; in fp16 too.
     for same in (layer.weight, layer.weight.half()):
         again = rounded(same, weight_scales(same).double().reshape(-1, 1, 1, 1))
         assert torch.equal(again, weights)
@@ -143,7 +143,7 @@ def test_the_chosen_layers_are_in_integers_and_the_rest_in_fp16(
     assert {layer.convolution.weight.dtype for layer in layers.values()} == {torch.float16}
     largest = largest_inputs(TypedNet(net, "fp32"), calibration.calibrating)
     assert {n: layer.input_scale * 127 for n, layer in layers.items()} == pytest.approx(largest)
-    # What was found out is not found out twice.
+    # The ranges are measured only once.
     again = quantizer.quantize("cpu", stages.append)
     assert again is not typed
     assert list(int8_layers(again)) == list(layers)

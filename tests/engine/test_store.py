@@ -299,7 +299,7 @@ def test_a_thousand_corruptions_never_hand_out_another_engine(engines: EngineSto
             assert found[1].key == KEY
         list_engines(engines, machine)
         (path / name).write_bytes(whole[name])
-    # Only what changes figures or white space in the manifest may go by.
+    # Only changes of figures or white space in the manifest may pass unnoticed.
     assert n_noticed > N_CORRUPTIONS * 0.7
 
 
@@ -495,7 +495,7 @@ def test_a_disk_that_is_really_full(tmp_path: Path, caplog: pytest.LogCaptureFix
         subprocess.run(["umount", str(folder)], check=True)
 
 
-# What is kept, and what of it may go.
+# Kept engines, and those that may be removed.
 
 
 def test_second_start_builds_nothing(engines: EngineStore) -> None:

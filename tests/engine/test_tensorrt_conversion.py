@@ -1,7 +1,7 @@
 """Networks go through torch-tensorrt into TensorRT-RTX's builder, which needs no GPU.
 
-What asks for one is replaced: torch-tensorrt asks for its capability, its number and its memory,
-and loads what was built, which only a GPU could.
+Calls that need a GPU are replaced: torch-tensorrt asks for its capability, its number and its
+memory, and loads the built engine.
 """
 
 from __future__ import annotations
@@ -39,20 +39,20 @@ Output = tuple[str, tuple[int, ...], str]
 
 @dataclass
 class Built:
-    """What TensorRT-RTX's builder was given, and what it made of it."""
+    """The input of TensorRT-RTX's builder, and its result."""
 
     inputs: list[Output] = field(default_factory=list)
     outputs: list[Output] = field(default_factory=list)
     convolutions: set[str] = field(default_factory=set)
-    """What they compute in."""
+    """Their data types."""
     profiles: list[list[tuple[int, ...]]] = field(default_factory=list)
     tf32: bool = True
     is_interrupted: bool = False
     """By Ctrl-C, when it begins."""
     is_cancelled: bool = False
     steps: dict[str, tuple[Tensor, Tensor, Tensor]] = field(default_factory=dict)
-    """Of each convolution in integers, by its name: the step of its inputs, the steps of its
-    weights, and the weights that become integers."""
+    """Each convolution in integers, by its name: the step of its inputs, the steps of its weights,
+    and the weights that become integers."""
     blob: bytes = b""
 
 
@@ -97,7 +97,7 @@ def convert(flavour: TensorRt, trt: ModuleType, monkeypatch: pytest.MonkeyPatch)
 
 
 class WatchedBuilder:
-    """TensorRT's builder, that tells what it is given."""
+    """TensorRT's builder, which records its input."""
 
     def __init__(self, builder: Any, trt: ModuleType, built: Built) -> None:
         self._builder, self._trt, self._built = builder, trt, built
@@ -190,7 +190,7 @@ def told(tensor: Any) -> Output:
 
 
 def weight_bytes(net: CamNet, precision: str) -> int:
-    """Of convolutions in the precision, and of the linear layer in float32."""
+    """Bytes of the convolutions in the precision, and of the linear layer in float32."""
     each = 2 if precision == "fp16" else 4
     kernels = sum(p.numel() for p in net.backbone.parameters() if p.dim() == 4)
     return each * kernels + 4 * (net.weight.numel() + net.bias.numel())

@@ -1,4 +1,4 @@
-"""How TensorRT is told of buffers, with a TensorRT that only remembers what it was told."""
+"""How buffers are passed to TensorRT, with a TensorRT that only records its calls."""
 
 from __future__ import annotations
 
@@ -330,7 +330,7 @@ def library(monkeypatch: pytest.MonkeyPatch, capturing: list[bool]) -> Library:
 
 
 class Flavour(TensorRt):
-    """Of the library of these tests; what is RTX has kernels to keep."""
+    """The plain library; the RTX one has kernels to keep."""
 
     rtx = False
 

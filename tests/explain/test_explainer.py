@@ -1,4 +1,4 @@
-"""Explainer: what it says of a frame, for every fit, target, engine and from several threads."""
+"""Explainer: its results for every fit, target and engine, and from several threads."""
 
 from __future__ import annotations
 

@@ -29,7 +29,8 @@ CLEAR = LookConfig(alpha=0.0)
 """With it the picture is the frame itself, to the bit."""
 DEADLINE_SECONDS = 300.0
 TOLERANCE = {"fp32": 0.02, "fp16": 0.03}
-"""Of the largest value: the CPU path's input went through uint8; and the gate of the precision."""
+"""Shares of the largest value: the CPU path's input went through uint8; plus the precision's
+gate."""
 
 
 @pytest.fixture(autouse=True)

@@ -290,7 +290,7 @@ def test_a_frame_that_is_given_up_on_a_lost_gpu_keeps_its_own_reason() -> None:
 
 
 class Watched(SimulatedGpu):
-    """Knows what of the memory that it gave is still there."""
+    """Tracks which of its memory blocks are still there."""
 
     def __init__(self, *, fail_replay: int | None) -> None:
         super().__init__(13, fail_replay=fail_replay)
@@ -309,7 +309,7 @@ class Watched(SimulatedGpu):
 
 @pytest.mark.parametrize("is_lost", [False, True])
 def test_memory_of_a_lost_gpu_is_never_freed(is_lost: bool) -> None:
-    """That may end the process; what is not lost is freed."""
+    """Freeing it may end the process; the memory of a working GPU is freed."""
     gpu = Watched(fail_replay=1 if is_lost else None)
     on_gpu = explainer(gpu)
     on_gpu.explain_drawn(frame(0))

@@ -1,4 +1,4 @@
-"""What graphs promise on the stand-in, and in the very same tests on a GPU."""
+"""Promises of graphs on the simulated GPU, and in the very same tests on a GPU."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ DEADLINE_SECONDS = 300.0
 BIG = (400, 420)
 """Larger than the panels of `top5`."""
 SHARE = 0.02
-"""Of the largest value: the CPU path's input went through uint8 after resizing."""
+"""Share of the largest value: the CPU path's input went through uint8 after resizing."""
 
 
 class CountedCuda(CudaGpu):
@@ -216,7 +216,7 @@ def test_live_changes_of_the_look_and_the_targets_capture_nothing_anew(ground: G
 def test_maps_of_classes_that_were_not_shown_start_anew_too(
     ground: Ground, frames: list[tuple[tuple[int, int], int, float]]
 ) -> None:
-    """What was kept of the last frame's class is of another size, or of the round before."""
+    """The kept map of the last frame's class has another size, or is from the round before."""
     alone, made = on_cpu(), ground.explainer()
     steady = Steady(smooth_seconds=0.5)
     for seed, (size_hw, index, seconds) in enumerate(frames):
@@ -251,7 +251,7 @@ def test_a_size_is_not_forgotten_while_a_frame_of_it_is_on_its_way(ground: Groun
 
 
 def test_a_frame_that_is_given_up_is_done_before_its_slot_is_the_next_ones(ground: Ground) -> None:
-    """What comes next would change its pixels and its time under way."""
+    """The next frame would change its pixels and its time under way."""
     alone, made = on_cpu(), ground.explainer(n_slots=1)
     assert made.graphs is not None
     assert made.engine is not None

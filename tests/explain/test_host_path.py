@@ -1,4 +1,4 @@
-"""The way of a frame through host memory: what is told when its GPU fails."""
+"""The way of a frame through host memory, and the error when its GPU fails."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The stand-in for a GPU: it must show what goes wrong, or the tests on it show nothing."""
+"""The simulated GPU: it must show errors, or the tests on it show nothing."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SEEDS = range(20)
 
 
 class Doubling:
-    """Host memory in, twice of it plus what was there in a shared sum, out."""
+    """Doubles its input and adds a shared sum, which it updates."""
 
     def __init__(self, gpu: SimulatedGpu, total: Tensor) -> None:
         self.upload, self.download = gpu.host(4), gpu.host(4)

@@ -74,7 +74,7 @@ def assert_invariant(net: CamNet, batch: Tensor) -> tuple[Tensor, Tensor]:
         logits, features = net(batch)
     maps = torch.einsum("ck,nkhw->nchw", net.weight.double(), features.double())
     from_maps = maps.mean((2, 3)) + net.bias.double()
-    # Float32 sums of up to 2048 terms: 1e-6 of what is summed, not of what is left of it.
+    # Float32 sums of up to 2048 terms: 1e-6 of the summed magnitudes, not of the sum.
     magnitude = features.abs().mean((2, 3)) @ net.weight.abs().T + net.bias.abs()
     assert ((logits.double() - from_maps).abs() <= 1e-6 * magnitude).all()
     return logits, features
@@ -339,7 +339,7 @@ def test_normalised_weights_are_taken_as_they_are(
     home = nn.utils.parametrizations if parametrized else nn.utils
     getattr(home, norm)(module.get_submodule(place))
     batch = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(1))
-    module(batch)  # what is computed before a pass is computed by now
+    module(batch)  # runs everything that is computed before a pass
     module.eval()
     logits, _ = CamNet.from_module(module, probe_hw=(32, 32))(batch)
     torch.testing.assert_close(logits, module(batch))

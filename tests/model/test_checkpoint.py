@@ -164,7 +164,7 @@ def test_a_head_of_two_layers_is_refused_by_name(tmp_path: Path) -> None:
 
 
 def test_a_layer_more_is_not_left_out(tmp_path: Path, state: State) -> None:
-    """Between the network's own layers it may be part of what the network does."""
+    """Between the network's own layers it may be part of the network's function."""
     weights = load(saved(tmp_path, {**state, "attention.weight": torch.ones(3, 3)}))
     with pytest.raises(WeightsError, match=r"1 unexpected \(attention.weight\)"):
         load_parameters(build_network(MODEL, 3), weights.state_dict, weights.name)

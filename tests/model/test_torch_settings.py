@@ -1,4 +1,4 @@
-"""PyTorch's global settings change neither how networks are loaded nor what they say."""
+"""PyTorch's global settings change neither the loading of networks nor their outputs."""
 
 from __future__ import annotations
 

@@ -573,7 +573,7 @@ def test_imagenet_comes_with_labels_and_preprocessing(
         asked.append(url)
         return Answer(buffer.getvalue())
 
-    # What torchvision's own files hash to cannot be made up; the rest is the true way.
+    # A file with torchvision's hash cannot be made up; the rest is the real code.
     monkeypatch.setattr(weights_module, "_SHA256_IN_NAME", re.compile("(?!)"))
     for _ in range(2):
         got = load_weights("imagenet", "resnet50", opener=opener)

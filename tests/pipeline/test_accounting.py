@@ -35,9 +35,9 @@ from stream_cam.sinks.base import Picture
 from stream_cam.sinks.video.sink import VideoSink
 
 STOP_SECONDS = 2.0
-"""The run is over so long after a stop, and what was being done is."""
+"""Longest time from a stop to the end of the run, with the work in progress."""
 BUSY_SECONDS = 1.5
-"""What finishing files may take on a busy machine."""
+"""Longest time to finalise files on a busy machine."""
 
 
 @pytest.fixture
@@ -141,7 +141,7 @@ def test_ends_of_all_kinds(explainer: TinyExplainer, way: str, live: bool) -> No
 
 
 def takes(seconds: float) -> Callable[[Frame], None]:
-    """What a network does that is so slow."""
+    """Makes a network so slow."""
 
     def before(frame: Frame) -> None:
         threading.Event().wait(seconds)

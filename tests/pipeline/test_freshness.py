@@ -1,4 +1,4 @@
-"""What the sink shows is as new as what the camera gives, however slow the network is."""
+"""The sink shows pictures as new as the camera's, however slow the network is."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ MOST_AGEING_MS = 150
 
 
 class SlowExplainer(Explainer):
-    """A small untrained network that takes its time, and remembers what it explained."""
+    """A small untrained network that is slow, and remembers the explained frames."""
 
     explained: list[int]
 

@@ -1,4 +1,4 @@
-"""The way of a frame, and what becomes of it when a part of the way breaks."""
+"""The way of a frame, and its fate when a stage breaks."""
 
 from __future__ import annotations
 
@@ -842,7 +842,7 @@ def test_camera_that_hangs_does_not_hold_up_the_end(explainer: TinyExplainer) ->
 
 
 def test_source_is_not_read_any_more_once_the_run_is_over(explainer: TinyExplainer) -> None:
-    """Whoever closes the source next may not do so while it is being read."""
+    """The next owner of the source may not close it while it is being read."""
     reading, entered = threading.Event(), threading.Event()
 
     def before(index: int) -> None:

@@ -1,4 +1,4 @@
-"""Predictions, raw maps and timelines: what they say, and that they say it of the right frame."""
+"""Predictions, raw maps and timelines: their contents, and that they belong to the right frame."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def test_predictions_are_a_row_a_frame(tmp_path: Path, suffix: str) -> None:
     with sink:
         sink.write(picture(None, 0))  # nothing has been explained yet
         for number in (1, 2):
-            # Live: frame 2 is drawn with what was seen in frame 1.
+            # Live: frame 2 is drawn with the explanation of frame 1.
             sink.write(picture(explained(peaked(2, 3), best=1, index=1), number))
             text = path.read_text(encoding="utf-8")  # before it is closed
             assert len(text.splitlines()) == number + (suffix == ".csv")
@@ -177,7 +177,7 @@ def test_parquet_has_the_columns_of_csv(tmp_path: Path, monkeypatch: pytest.Monk
         for number in range(5):
             cam = flat if number == 4 else peaked(2, 3)
             sink.write(picture(explained(cam, best=1, index=number), number))
-            # What a kill leaves: rows that are valid as they are.
+            # After a kill the rows are valid as they are.
             assert [json.loads(line)["frame"] for line in part.read_text().splitlines()] == list(
                 range(number + 1)
             )
@@ -349,7 +349,7 @@ def links_in(path: Path) -> list[str]:
 
 
 def test_links_count_from_the_recordings_first_picture(tmp_path: Path) -> None:
-    """Of a live source the first ones are drawn before anything has been explained."""
+    """A live source's first pictures are drawn before anything has been explained."""
     path = tmp_path / "t.svg"
     with TimelineSink(path, "a", tmp_path / "out.mp4") as sink:
         for number in range(3, 5):

@@ -1,4 +1,4 @@
-"""Recordings: their sound, part, codec and colours, and what a kill leaves of them."""
+"""Recordings: their sound, part, codec and colours, and their state after a kill."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_sound_is_transcoded_where_the_container_cannot_hold_it(clip: Path, tmp_
 
 
 def test_sound_with_millisecond_times_is_transcoded_as_well(clip: Path, tmp_path: Path) -> None:
-    """Of a Matroska file, whose ticks are coarser than a sample."""
+    """From a Matroska file, whose ticks are coarser than a sample."""
     source, out = tmp_path / "in.mkv", tmp_path / "out.webm"
     annotate(clip, source)
     with VideoSource(str(source)) as video:
@@ -124,7 +124,7 @@ def test_sound_before_and_after_damage_is_kept(
 
 
 def test_a_damaged_time_moves_no_other_picture(clip: Path, tmp_path: Path) -> None:
-    """Of one picture in five such files the header says another hour."""
+    """In one of five such files, a picture's header gives another hour."""
     for seed in range(12):
         path = damaged(clip, tmp_path / "in.ts", seed)
         with av.open(str(path)) as container:
@@ -328,7 +328,7 @@ def test_size_is_the_one_asked_for(clip: Path, tmp_path: Path) -> None:
         assert source.info.size_hw == (72, 128)
 
 
-# What a kill leaves.
+# Files after a kill.
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
@@ -377,7 +377,7 @@ def test_the_sound_of_a_killed_part_is_that_of_its_pictures(
 ) -> None:
     whole, out = tmp_path / f"whole{suffix}", tmp_path / f"out{suffix}"
     annotate(clip, whole, start="0.7", end="1.5")
-    # What a kill leaves when everything has reached the disk.
+    # The state after a kill when everything has reached the disk.
     monkeypatch.setattr(VideoSink, "_publish", lambda *_, **__: None)
     annotate(clip, out, start="0.7", end="1.5")
     recover(out, sound_of=clip)
@@ -508,7 +508,7 @@ def test_no_frame_leaves_anything_to_the_garbage_collector(
     tmp_path: Path,
     display_matrix: tuple[int, int, int, int] | None,
 ) -> None:
-    """What it finds late is memory meanwhile: once, it was hundreds of decoded pictures."""
+    """Objects that it frees late are memory meanwhile: once, hundreds of decoded pictures."""
 
     def left_behind(n_frames: int) -> int:
         clip = make_video(f"{n_frames}.mp4", n_frames=n_frames, display_matrix=display_matrix)
@@ -531,7 +531,7 @@ def test_no_frame_leaves_anything_to_the_garbage_collector(
             gc.garbage.clear()
             gc.enable()
 
-    left_behind(2)  # what is made once
+    left_behind(2)  # objects that are made once
     assert left_behind(43) - left_behind(3) < 20
 
 
@@ -544,11 +544,11 @@ def test_a_name_with_a_colon(clip: Path, tmp_path: Path, monkeypatch: pytest.Mon
     assert times_in(tmp_path / "o:2.mp4") == times_in(clip)
 
 
-# What the source's end says.
+# The message at the source's end.
 
 
 def test_sound_that_goes_on_after_the_pictures_is_kept_whole(tmp_path: Path, tiny: Path) -> None:
-    """Of a Matroska file nothing says how long its pictures last alone."""
+    """A Matroska file does not give the duration of its pictures alone."""
     long = tmp_path / "long.mkv"
     write_clip(long, seconds=2, more_sound_seconds=2)
     for suffix in (".mkv", ".mp4"):
@@ -651,7 +651,7 @@ def test_encoder_holds_little_back(
     preset: str | None,
     fps: int,
 ) -> None:
-    """However many cores there are: what it holds back is lost by a kill."""
+    """Independent of the number of cores: a kill loses the frames that the encoder holds back."""
     monkeypatch.setattr(encoders, "usable_cores", lambda: 32)
     out, seen = tmp_path / "out.mp4", tmp_path / "seen.mp4"
     config = RecordConfig(codec=codec, preset=preset)

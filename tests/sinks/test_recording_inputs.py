@@ -26,7 +26,7 @@ PICTURES = "testsrc=size={size}:rate=10:duration={seconds}"
 
 @dataclass(frozen=True)
 class Made:
-    """How FFmpeg makes a file, and what must be true of its recording."""
+    """A file that FFmpeg makes, and the expected properties of its recording."""
 
     arguments: Sequence[str]
     suffix: str = ".mp4"
@@ -68,7 +68,7 @@ INPUTS = {
 
 
 def ffmpeg(*arguments: str, stdout: Path | None = None) -> str:
-    """Run it; gives what it said on stderr."""
+    """Run it; returns its stderr."""
     program = shutil.which("ffmpeg")
     if program is None:
         pytest.skip("ffmpeg is not installed (apt-get install ffmpeg)")
@@ -90,7 +90,7 @@ def make(folder: Path, made: Made, *, piped: bool = False) -> Path:
     inputs = ["-f", "lavfi", "-i", PICTURES.format(size=made.size, seconds=made.seconds)]
     if made.sound:
         inputs += ["-f", "lavfi", "-i", made.sound]
-    if piped:  # what cannot be rewound has no duration in its header
+    if piped:  # an output that cannot be rewound has no duration in its header
         ffmpeg("-v", "error", *inputs, *made.arguments, "pipe:1", stdout=path)
     else:
         ffmpeg("-v", "error", *inputs, *made.arguments, str(path))

@@ -45,7 +45,7 @@ def record(folder: Path, clock: ManualSystemClock, seconds: range, **options: st
             )
             sink.write(Picture(frame.image_bgr, frame, None))
             if half % 20 == 0:
-                # What was finished has been looked at before time goes on.
+                # Finished files have been examined before time goes on.
                 sink._finishing.submit(lambda: None).result()
     return sink
 
@@ -146,7 +146,7 @@ def test_younger_of_name_and_file_counts(tmp_path: Path, clock: ManualSystemCloc
 def test_wall_clock_that_is_set_meanwhile_makes_nothing_old(
     tmp_path: Path, clock: ManualSystemClock
 ) -> None:
-    """A machine without a battery begins in 1970, until it hears what year it is."""
+    """A machine without a battery begins in 1970, until it learns the year."""
     config = RecordConfig(segment="10", keep="60s")
     keep = Retention(tmp_path / "out.mp4", config, clock)
     first = earlier(tmp_path, datetime(1970, 1, 2))

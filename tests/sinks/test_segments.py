@@ -157,7 +157,7 @@ def test_second_implementation_finds_nothing_odd(clip: Path, tmp_path: Path, ffp
         assert (video["nb_frames"], float(video["start_time"])) == ("10", 0)
         assert float(video["duration"]) == 1.0
         assert float(sound["start_time"]) == pytest.approx(0, abs=0.022)
-        # To the picture, though packets are not; what the file has after its last one is kept.
+        # Exact to the picture, though packets are not; sound after the last picture is kept.
         assert float(sound["duration"]) == pytest.approx(heard, abs=0.001 if heard == 1 else 0.03)
         data = path.read_bytes()
         assert data.index(b"moov") < data.index(b"mdat")
@@ -364,7 +364,7 @@ def test_recovered_segment_has_its_own_sound(
     expected = sound_times(tmp_path / "out-00h00m01s.mp4")
     for path in tmp_path.iterdir():
         path.unlink()
-    # What a kill leaves when everything has reached the disk.
+    # The state after a kill when everything has reached the disk.
     monkeypatch.setattr(VideoSink, "_publish", lambda *_, **__: None)
     annotate(clip, tmp_path / "out.mp4", segment="1")
     # Killed again as soon as it had begun.
@@ -508,7 +508,7 @@ def test_outage_is_a_gap_or_a_held_picture(
     assert times == [0, 1, 2, *repeats, 1003, 1004, 1005]
     assert (len(paths) > 1) == (segment is not None)
     if on_gap == "hold":
-        # What is held is marked: dimmed, and it says since when.
+        # A held picture is marked: it is dimmed, with the time since when.
         shown = [float(frame.image_bgr.mean()) for path in paths for frame in frames_in(path)]
         assert max(shown[3:-3]) < 0.75 * shown[2]
 

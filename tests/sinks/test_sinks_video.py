@@ -65,7 +65,7 @@ def names(folder: Path) -> list[str]:
 
 
 def probe(program: str, path: Path) -> dict[str, Any]:
-    """What ffprobe says of the file; that it warns of nothing is part of the test."""
+    """ffprobe's report on the file; it must not warn."""
     asked = [program, "-v", "warning", "-of", "json", "-show_format", "-show_streams"]
     done = subprocess.run(
         [*asked, "-show_frames", str(path)], capture_output=True, text=True, check=True

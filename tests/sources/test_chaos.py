@@ -26,13 +26,13 @@ from stream_cam.sources.reconnecting import ReconnectingSource
 
 DEADLINE_SECONDS = 40.0
 KILLS = int(os.environ.get("STREAM_CAM_KILLS", "3"))
-"""Of the server, in a row; 20 are asked of a release."""
+"""Kills of the server in a row; a release needs 20."""
 FROZEN_SECONDS = 8.0
 BRISK = CaptureConfig(open_timeout_seconds=3.0, read_timeout_seconds=1.0)
 
 
 class Viewer(Closeable):
-    """Reads a live source in a thread; tests wait for what it has seen."""
+    """Reads a live source in a thread; tests wait for its frames."""
 
     def __init__(self, uri: str, config: CaptureConfig = BRISK) -> None:
         source = open_source(uri, config)

@@ -1,4 +1,4 @@
-"""The synthetic camera: what its URI may say, and what its frames hold."""
+"""The synthetic camera: its URI's options, and the contents of its frames."""
 
 import threading
 import time

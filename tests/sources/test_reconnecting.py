@@ -27,7 +27,7 @@ URI = "rtsp://me:s3cret@cam/stream"
 
 
 class Line(Source):
-    """One connection: gives what is put into it; an exception is raised, None is the end."""
+    """One connection: returns the items put into it; an exception is raised, None is the end."""
 
     corrupt_frames = 0
 

@@ -1,4 +1,4 @@
-"""The ten shapes: their outlines, masks, boxes and what drawing them changes."""
+"""The ten shapes: their outlines, masks, boxes, and the pixels that drawing changes."""
 
 import numpy as np
 import pytest

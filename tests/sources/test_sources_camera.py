@@ -18,7 +18,7 @@ from stream_cam.sources.reconnecting import ReconnectingSource
 
 
 class FakeDevice:
-    """What `cv2.VideoCapture` is to the source: gives `n_pictures`, then fails."""
+    """A fake `cv2.VideoCapture`: gives `n_pictures`, then fails."""
 
     def __init__(self, n_pictures: int, *, opened: bool = True) -> None:
         self.left = n_pictures

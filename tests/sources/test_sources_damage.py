@@ -1,4 +1,4 @@
-"""Streams with damage in them: what was drawn from it is not shown, and all of it is counted."""
+"""Damaged streams: no damaged picture is shown, and each one is counted."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ EXPLANATION = Explanation(
 
 
 def read(path: Path, caplog: pytest.LogCaptureFixture) -> tuple[list[Frame], list[str], int]:
-    """The frames, what was said of damage, and how much was counted."""
+    """The frames, the messages about damage, and the counted damage."""
     with caplog.at_level(logging.WARNING), VideoSource(str(path)) as source:
         frames = list(source)
     return frames, [record.message for record in caplog.records], source.corrupt_frames

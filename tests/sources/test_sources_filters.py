@@ -198,7 +198,7 @@ def test_hdr_greys_become_those_of_sdr(tmp_path: Path, transfer: int, full_range
     *dark, white, peak = (each[1] for each in found)
     assert abs(white - 255) <= 4
     assert peak == 255
-    # What is darker keeps its light, on a display of gamma 2.4.
+    # Darker levels keep their light, on a display of gamma 2.4.
     expected = [255 * (nits / 203) ** (1 / 2.4) for nits in NITS[:4]]
     assert dark == pytest.approx(expected, abs=2)
 

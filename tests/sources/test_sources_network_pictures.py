@@ -227,7 +227,8 @@ def test_reading_is_ended_from_another_thread() -> None:
 
 
 def digest_answer(request: bytes, user: str, password: str) -> bytes:
-    """What RFC 2617 lets in, worked out here; anything else is asked for a password."""
+    """Accepts a correct RFC 2617 answer, computed here; any other request is asked for a
+    password."""
     said = re.search(rb"Authorization: Digest (.*)\r\n", request)
     fields = parse_keqv_list(parse_http_list(said[1].decode())) if said else {}
 

@@ -187,7 +187,7 @@ def test_failing_to_open_leaks_no_descriptor(make_video: VideoMaker, tmp_path: P
     def opened() -> int:
         return len(os.listdir("/proc/self/fd"))
 
-    for _ in range(2):  # the first time, libraries open what they keep
+    for _ in range(2):  # the first time, libraries open files that they keep
         before = opened()
         for _ in range(5):
             fails(str(text))

@@ -360,7 +360,7 @@ def believed(stamps: list[int | None], *, is_damaged: bool = False) -> list[int 
         ([1000, 1040, 3, 1120, 1160], [1000, 1040, None, 1120, 1160]),
         ([1000, 90_000, 5, None, 1160, 1200], [1000, None, None, None, 1160, 1200]),
         ([0, 40, None, 120], [0, 40, None, 120]),
-        # Two recordings joined, and a pause in one: what follows goes on from there.
+        # Two recordings joined, and a pause in one: the following times go on from there.
         ([5000, 5040, *range(0, 400, 40)], [5000, 5040, *range(0, 400, 40)]),
         ([0, 40, *range(60_000, 60_400, 40)], [0, 40, *range(60_000, 60_400, 40)]),
         # A picture every ten seconds.

@@ -1,4 +1,4 @@
-"""Figures as a benchmark could have found them, and engines that are wrong in one way."""
+"""A benchmark's figures, made up, and engines that are wrong in one way."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def swap_images(before: tuple[Tensor, Tensor], logits: Tensor, features: Tensor)
 
 
 def skip_last_image(before: tuple[Tensor, Tensor], logits: Tensor, features: Tensor) -> None:
-    """What was in the last image's place stays there."""
+    """The last image's old results stay in place."""
     logits[-1], features[-1] = before[0][-1], before[1][-1]
 
 

@@ -1,4 +1,4 @@
-"""Debian's Chromium, driven by Playwright: what people really open recordings and pages in."""
+"""Debian's Chromium, driven by Playwright: a real browser for recordings and pages."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A loopback TCP proxy that spoils what passes: flips, stalls, trickles, cuts."""
+"""A loopback TCP proxy that damages the stream: flips, stalls, trickles, cuts."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Counts:
 
 
 class ChaosProxy(Closeable):
-    """Passes bytes to a server and back; `fault` says what it does to what the server sends.
+    """Passes bytes to a server and back; `fault` selects the damage to the server's data.
 
     flip: one byte in each `every` is changed; stall: nothing passes; trickle: 50 bytes a tick;
     cut: connections are closed, new ones as well; handshake: closed after the first 200 bytes.

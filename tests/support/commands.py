@@ -24,7 +24,7 @@ class Command:
     """A running `stream-cam`.
 
     Args:
-        folder: where it runs; what it says is kept in files here.
+        folder: the working directory, which also gets files with its output.
         arguments: as typed.
         environment: changes to this process's.
     """

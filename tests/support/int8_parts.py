@@ -25,7 +25,7 @@ def small_net() -> CamNet:
 
 
 def small_calibration() -> Calibration:
-    """Noise of three grains: what verification shows, differently."""
+    """Noise of three grains, unlike the frames of verification."""
     generator = torch.Generator().manual_seed(7)
     frames = [
         F.interpolate(torch.randn(1, 3, *size, generator=generator), HW, mode="bilinear")

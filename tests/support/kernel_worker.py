@@ -17,7 +17,7 @@ import torch
 
 
 def call(module: str, name: str, blob: bytes, device: str) -> bytes:
-    """Calls a function with saved arguments; what it wrote to them comes back."""
+    """Calls a function with saved arguments, and returns them as it changed them."""
     arguments: dict[str, Any] = torch.load(
         io.BytesIO(blob), map_location=device, weights_only=False
     )

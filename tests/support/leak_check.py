@@ -1,4 +1,4 @@
-"""Counts what a test started: children, and sockets that listen, are gone after it.
+"""Checks that no child process and no listening socket is left after a test.
 
 Fixtures of a module or of the session keep theirs, as they are set up before the test is. The rest
 is ended, and the test fails by name. Where there is no /proc nothing is counted.

@@ -11,7 +11,7 @@ from stream_cam.sinks.video import retention
 from stream_cam.sources.reconnecting import MonotonicClock
 
 DEADLINE_SECONDS = 20.0
-"""Nothing here takes a second on a quiet machine; a hang is what this is to find."""
+"""Nothing here takes a second on a quiet machine; the deadline finds hangs."""
 
 
 NOON = datetime(2026, 11, 22, 12)
@@ -38,7 +38,7 @@ class NoJitter(random.Random):
 
 
 class ManualClock(MonotonicClock):
-    """Those who wait by it wait until it is moved on, or until what they wait for is there."""
+    """Waiters wait until the test moves it on, or until their condition holds."""
 
     def __init__(self) -> None:
         self._now = 1000.0

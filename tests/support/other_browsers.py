@@ -1,4 +1,4 @@
-"""Firefox, and WebKit as in Safari, driven by what their makers give for it.
+"""Firefox, and WebKit as in Safari, driven by their makers' own tools.
 
 Playwright drives neither of Debian's: it wants Firefox and WebKit of its own making. Firefox is
 asked by Mozilla's marionette, WebKitGTK by Selenium. Both are asked for the same: scripts in the
@@ -38,7 +38,7 @@ class Viewer(ABC):
 
     @abstractmethod
     def evaluate(self, expression: str) -> Any:
-        """What an expression is in the page, as JSON can say it."""
+        """The value of an expression in the page, as JSON."""
 
     @abstractmethod
     def perform(self, actions: list[Action]) -> None:
@@ -84,7 +84,7 @@ class _Firefox(Viewer):
         self._marionette.navigate(url)
 
     def evaluate(self, expression: str) -> Any:
-        # Without a sandbox: what the page itself would see.
+        # Without a sandbox: the page's own view.
         return self._marionette.execute_script(f"return {expression}", sandbox=None)
 
     def perform(self, actions: list[Action]) -> None:

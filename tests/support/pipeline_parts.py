@@ -1,4 +1,4 @@
-"""Sources, sinks and networks that do what a test tells them, on the real pipeline."""
+"""Sources, sinks and networks under a test's control, on the real pipeline."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from stream_cam.sources.base import Source, SourceInfo
 from stream_cam.targets import Target
 
 DEADLINE_SECONDS = 20.0
-"""Nothing here takes a second on a quiet machine; a hang is what this is to find."""
+"""Nothing here takes a second on a quiet machine; the deadline finds hangs."""
 
 STREAM = StreamInfo(fps=Fraction(25), still=False, live=False)
 
@@ -88,7 +88,7 @@ class Frames(Source):
 
 
 class Kept(Sink):
-    """A sink that keeps what it gets, and does what it is told on the way."""
+    """A sink that keeps its pictures, and runs the test's code at each."""
 
     name = "kept"
 
@@ -143,7 +143,7 @@ class Kept(Sink):
 
 
 class Watched(Renderer):
-    """A renderer that remembers what it drew; `before` runs ahead of each frame."""
+    """A renderer that remembers its pictures; `before` runs ahead of each frame."""
 
     before: Callable[[Frame], None] | None = None
 

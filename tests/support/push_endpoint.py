@@ -15,7 +15,7 @@ _TICK_SECONDS = 0.1
 
 
 class PushEndpoint(Closeable):
-    """What is posted to `url` is sent on to everyone who gets it; 503 while nobody posts."""
+    """Sends the body of a POST to `url` on to every GET; 503 while nobody posts."""
 
     def __init__(self) -> None:
         self.pushes = 0
@@ -60,7 +60,7 @@ class PushEndpoint(Closeable):
                 reader.put(piece, timeout=_TICK_SECONDS)
 
     def pieces(self, number: int) -> Iterator[bytes] | None:
-        """What is pushed from now on; None if nobody pushes."""
+        """The data pushed from now on; None if nobody pushes."""
         with self._lock:
             if not self._pushing:
                 return None

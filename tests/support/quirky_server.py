@@ -18,7 +18,7 @@ class QuirkyServer(Closeable):
     """Answers each connection once.
 
     Args:
-        answer: bytes, or what makes them of a request.
+        answer: bytes, or a function that makes them from a request.
         ends: whether the connection is closed after that; otherwise it stays open, and silent.
         asks: whether a request comes first, as in HTTP.
         tls: serves over TLS.

@@ -1,4 +1,4 @@
-"""What tests of recordings share: a clip whose pictures can be told apart, and its recording."""
+"""Helpers for tests of recordings: a clip of distinguishable pictures, and its recording."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Tests that STREAM_CAM_REQUIRE says must run may not skip.
+"""Tests that STREAM_CAM_REQUIRE names may not skip.
 
 `STREAM_CAM_REQUIRE=ffmpeg,rtsp_server` turns the skip of a test that is marked `needs_ffmpeg` or
-`needs_rtsp_server` into a failure, so that CI notices when what it installs does not work.
+`needs_rtsp_server` into a failure, so that CI notices when an installed dependency does not work.
 """
 
 from __future__ import annotations

@@ -109,7 +109,7 @@ class FfmpegServer:
     def __init__(self, *, push_to: str | None = None, size: str = "320x240", fps: int = 25) -> None:
         self.size, self._fps = size, fps
         self.codec: tuple[str, ...] = ("libx264", "-preset", "ultrafast", "-tune", "zerolatency")
-        """Of the next start, with its options."""
+        """Encoder of the next start, with its options."""
         self._how = ["-listen", "1"] if push_to is None else ["-method", "POST"]
         self.url = push_to or f"http://127.0.0.1:{free_port()}/live.ts"
         self._process: subprocess.Popen[bytes] | None = None

@@ -92,7 +92,7 @@ def ring(device: str) -> None:
 
 
 def planted(device: str) -> None:
-    """Writes one byte behind a tensor's end: what the tool must find."""
+    """Writes one byte behind a tensor's end, which the tool must find."""
     from support.sanitizer_fault import write_behind
 
     write_behind(torch.zeros(77, dtype=torch.uint8, device=device))

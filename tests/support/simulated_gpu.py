@@ -1,13 +1,12 @@
 """A GPU that is none: work happens on the CPU, late, in pieces and in a random order.
 
-What is captured is recorded operation by operation and replayed on the same tensors, so that a
-number of Python's, once captured, stays what it was, as on CUDA. Nothing of a replay happens before
-the host waits for an event; then steps of all streams take turns at random, as far as events allow,
-until that event is reached. Memory begins as poison, and what a replay will copy to is poison from
-the moment of the replay. So what is right here by luck is rare: an upload overwritten
-too early, a result read before it is there, two frames on one buffer, a missing wait between two
-streams all show as wrong pictures. A capture in which the host would read what the device computes
-is refused, as by CUDA.
+A capture is recorded operation by operation and replayed on the same tensors. So a captured Python
+number keeps its value, as on CUDA. Nothing of a replay happens before the host waits for an event;
+then steps of all streams take turns at random, as far as events allow, until that event is reached.
+Memory begins as poison, and the targets of a replay's copies are poison from its start. So correct
+results by luck are rare: an upload overwritten too early, a result read before it is there, two
+frames on one buffer, a missing wait between two streams all show as wrong pictures. A capture in
+which the host would read the device's results is refused, as by CUDA.
 """
 
 from __future__ import annotations
@@ -197,7 +196,7 @@ class _Call:
         with torch.inference_mode():
             new = self._function(*self._args, **self._kwargs)
             for old, fresh in zip(_tensors(self._out), _tensors(new), strict=True):
-                # What is neither a view nor written in place has its own place in the graph.
+                # An output that is neither a view nor in place has its own memory in the graph.
                 if old.data_ptr() != fresh.data_ptr():
                     old.copy_(fresh)
 

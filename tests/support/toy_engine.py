@@ -73,7 +73,7 @@ class ToyEngine:
 
 
 class ToyBuilder:
-    """Counts what it builds; its blob says which network it is of."""
+    """Counts its builds; its blob names the network."""
 
     def __init__(
         self, key: EngineKey = KEY, net: CamNet | None = None, change: Change | None = None

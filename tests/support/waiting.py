@@ -1,4 +1,4 @@
-"""Waiting for what happens in other processes and browsers, which tell nobody when it does."""
+"""Waiting, by polling, for events in other processes and browsers."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _LOOK_SECONDS = 0.005
 
 
 def wait_until(true: Callable[[], object], deadline_seconds: float = DEADLINE_SECONDS) -> None:
-    """Looks again and again; fails if it is not so in time."""
+    """Polls until it is true; fails after the deadline."""
     until = time.monotonic() + deadline_seconds
     while not true():
         assert time.monotonic() < until, "nothing happened in time"

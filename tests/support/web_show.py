@@ -76,7 +76,7 @@ class Show(Served):
         super().__init__(source, [address], config, [self.truths])
 
     def as_at_first(self) -> None:
-        """Takes back what a test has changed."""
+        """Undoes a test's changes."""
         self.settings.change(
             **{"layout": "overlay", "colormap": "turbo", "alpha": 0.4, "smooth": 0.0, "hold": 0.0},
             **{"cam": True, "paused": False, "recording": False, "target": None, "divider": 0.0},
@@ -98,7 +98,7 @@ def recording_into(folder: Path) -> Iterator[None]:
 def visit(
     browser: Browser, url: str, size: tuple[int, int] = (1280, 800), **options: Any
 ) -> Iterator[Page]:
-    """A viewer of its own; what the page complains of is a failure."""
+    """A new viewer; each error of the page fails the test."""
     context = browser.new_context(viewport={"width": size[0], "height": size[1]}, **options)
     complaints: list[str] = []
 
@@ -132,7 +132,7 @@ def live(page: Viewing) -> None:
 
 
 def pixels(page: Viewing) -> BgrImage:
-    """What stands in the canvas, (H, W, 3)."""
+    """The canvas's pixels, (H, W, 3)."""
     png = base64.b64decode(page.evaluate(_PIXELS))
     image = cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_COLOR)
     assert image is not None

@@ -1,4 +1,4 @@
-"""Who may see the page and who may change it."""
+"""Access to the page: viewing it and changing it."""
 
 from __future__ import annotations
 

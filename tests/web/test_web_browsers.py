@@ -1,5 +1,5 @@
-"""The page in Firefox, and in WebKit, which is what Safari is made of: everything that depends on
-the browser, once in each. What depends on the page only is in test_web_page.py."""
+"""The page in Firefox, and in WebKit, Safari's engine: every feature that depends on the browser,
+once in each. Features that depend only on the page are in test_web_page.py."""
 
 from __future__ import annotations
 

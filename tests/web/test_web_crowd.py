@@ -1,4 +1,4 @@
-"""The crowd of the page's benchmark does what it says, and is answered as it should be."""
+"""The crowd of the page's benchmark makes its requests, and gets the right answers."""
 
 from __future__ import annotations
 

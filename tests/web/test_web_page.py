@@ -1,4 +1,4 @@
-"""The page in Debian's Chromium: it shows what the run draws, and what it changes is changed."""
+"""The page in Debian's Chromium: it shows the run's pictures, and its controls change the run."""
 
 from __future__ import annotations
 
@@ -247,7 +247,7 @@ def test_class_is_searched_and_locked(page: Page, shown: Show) -> None:
     assert page.locator("#found li").first.text_content() == "arrow"
     page.keyboard.press("Escape")
     assert page.input_value("#search") == ""
-    pause(page, shown)  # Playwright clicks on what stands still
+    pause(page, shown)  # Playwright clicks only on elements that stand still
     page.click("#bars button >> nth=0")
     wait_until(lambda: len(shown.settings.target) == 1)
 

@@ -45,7 +45,7 @@ def served(config: WebConfig) -> Iterator[Page]:
 
 
 def visited(url: str) -> tuple[str, str]:
-    """Where a browser that keeps cookies ends up, and what it finds there."""
+    """The final address and page of a browser that keeps cookies."""
     jar = urllib.request.HTTPCookieProcessor(CookieJar())
     with urllib.request.build_opener(jar).open(url, timeout=DEADLINE_SECONDS) as answer:
         return answer.url, answer.read().decode()

@@ -1,4 +1,4 @@
-"""What the server answers, and what becomes of those who are slow, wrong or silent."""
+"""The server's answers, and its handling of slow, wrong or silent clients."""
 
 from __future__ import annotations
 
@@ -366,7 +366,7 @@ def test_reader_who_does_not_read_slows_nobody(page: Page) -> None:
 
 
 def test_crowd_and_abuse_do_not_stop_the_pictures(page: Page) -> None:
-    """Twenty viewers, one who does not read, and others who try what they may not."""
+    """Twenty viewers, one who does not read, and clients that misuse the page."""
     stop = threading.Event()
 
     def abuse(number: int) -> None:
