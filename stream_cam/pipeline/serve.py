@@ -26,7 +26,7 @@ class Served(Closeable):
     A notebook shows the page itself.
 
     Args:
-        source, outputs, config, extra_sinks: as `run_session` takes them.
+        source: as `run_session` takes it, like the other arguments.
 
     Raises:
         StreamCamError: the run did not begin.
@@ -174,7 +174,9 @@ def serve(
 
     Args:
         source: as on the command line; a number is a camera.
-        weights, model, look: as on the command line.
+        weights: as on the command line.
+        model: as on the command line.
+        look: as on the command line.
         address: of the page; port 0 is one that is free.
         outputs: further ones, such as `out.mp4`.
         config: everything else; `weights`, `model` and `look` are then not looked at.
