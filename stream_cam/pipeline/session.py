@@ -28,8 +28,8 @@ from stream_cam.sinks.video.segments import Segment, SegmentSink
 from stream_cam.sinks.window import display_problem
 from stream_cam.sources import open_source
 from stream_cam.sources.base import Source, SourceInfo
-from stream_cam.sources.cut import cut_out
-from stream_cam.sources.pace import PacedSource
+from stream_cam.sources.pacing import PacedSource
+from stream_cam.sources.trim import trim
 from stream_cam.uri import redact_uri
 from stream_cam.web.address import WebAddress, listen
 
@@ -147,7 +147,7 @@ def _open(
     stack.enter_context(watching)
     if on_open is not None:
         on_open(watching.urls, settings)
-    source = watching.open(cut_out(whole, config.record), whole)
+    source = watching.open(trim(whole, config.record), whole)
     if source is None:
         return None
     stack.push(source)

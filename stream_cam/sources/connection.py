@@ -84,7 +84,7 @@ class Connection(Closeable):
             problem = self._explain(exc, "read", self._config.read_timeout_seconds)
         raise problem
 
-    def unread(self, data: bytes) -> None:
+    def push_back(self, data: bytes) -> None:
         """Give bytes back, to be read again."""
         self._ahead = data + self._ahead
 
@@ -124,7 +124,7 @@ class Connection(Closeable):
         opener = urllib.request.OpenerDirector()
         for handler in (
             urllib.request.ProxyHandler(),
-            _Openers(self._took),
+            _Openers(self._on_connect),
             urllib.request.HTTPRedirectHandler(),
             urllib.request.HTTPErrorProcessor(),
             urllib.request.HTTPDefaultErrorHandler(),
@@ -142,7 +142,7 @@ class Connection(Closeable):
         self.length = response.length
         self.seekable = response.headers.get("Accept-Ranges", "none").lower() == "bytes"
 
-    def _took(self, connected: socket.socket) -> None:
+    def _on_connect(self, connected: socket.socket) -> None:
         self._socket = connected
         if self._interrupted.is_set():
             self.interrupt()
@@ -208,11 +208,11 @@ class _Openers(urllib.request.HTTPHandler, urllib.request.HTTPSHandler):
 
     def __init__(self, took: Callable[[socket.socket], None]) -> None:
         super().__init__()
-        self._took = took
+        self._on_connect = took
 
     def http_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
         def connect(host: str, **options: Any) -> http.client.HTTPConnection:
-            return _telling(http.client.HTTPConnection(host, **options), self._took)
+            return _reporting(http.client.HTTPConnection(host, **options), self._on_connect)
 
         return self.do_open(connect, req)
 
@@ -224,20 +224,20 @@ class _Openers(urllib.request.HTTPHandler, urllib.request.HTTPSHandler):
 
         def connect(host: str, **options: Any) -> http.client.HTTPConnection:
             https = http.client.HTTPSConnection(host, context=context, **options)
-            return _telling(https, self._took)
+            return _reporting(https, self._on_connect)
 
         return self.do_open(connect, req)
 
 
-def _telling(
+def _reporting(
     connection: http.client.HTTPConnection, took: Callable[[socket.socket], None]
 ) -> http.client.HTTPConnection:
     """`connection`, which calls `took` with its socket once it is connected."""
     connect = connection.connect
 
-    def connect_and_tell() -> None:
+    def connect_and_report() -> None:
         connect()
         took(connection.sock)
 
-    connection.connect = connect_and_tell  # type: ignore[method-assign]
+    connection.connect = connect_and_report  # type: ignore[method-assign]
     return connection

@@ -12,7 +12,7 @@ from av.sidedata.sidedata import Type as SideDataType
 from av.video.reformatter import VideoReformatter
 
 from stream_cam.frame import BgrImage, Colour
-from stream_cam.sources.orient import orientation_of_matrix, upright
+from stream_cam.sources.orientation import orientation_of_matrix, upright
 from stream_cam.sources.pictures import over_white
 
 _BT601: Final = 5

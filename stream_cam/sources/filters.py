@@ -15,7 +15,7 @@ from av.filter import Graph
 from stream_cam.config import Deinterlace
 from stream_cam.frame import Colour
 from stream_cam.sources.convert import colour_of
-from stream_cam.sources.times import Timed
+from stream_cam.sources.timestamps import TimedPicture
 from stream_cam.sources.tone_map import HLG, PQ, SIDE, sdr_table
 
 _TICK: Final = Fraction(1, 1000)
@@ -46,7 +46,7 @@ class Filters:
         self.colour: Colour | None = None
         """How the first picture is tagged, after the filters."""
 
-    def __call__(self, pictures: Iterable[Timed]) -> Iterator[Timed]:
+    def __call__(self, pictures: Iterable[TimedPicture]) -> Iterator[TimedPicture]:
         """Filter decoded pictures."""
         for index, (picture, pts) in enumerate(pictures):
             if index == 0:
@@ -64,7 +64,7 @@ class Filters:
                 yield from self._chain.push(picture, pts)
         yield from self._ended()
 
-    def _ended(self) -> Iterator[Timed]:
+    def _ended(self) -> Iterator[TimedPicture]:
         chain, self._chain, self._kind = self._chain, None, None
         if chain is not None:
             yield from chain.end()
@@ -114,7 +114,7 @@ class _Chain:
         self._count = 0
         self._waiting: deque[tuple[int | None, int | None, Fraction | None, int]] = deque()
 
-    def push(self, picture: av.VideoFrame, pts: int | None) -> Iterator[Timed]:
+    def push(self, picture: av.VideoFrame, pts: int | None) -> Iterator[TimedPicture]:
         """Take a picture; gives those that are ready."""
         self._waiting.append((pts, picture.pts, picture.time_base, picture.duration or 0))
         # Filters need times, and some pictures have none.
@@ -123,12 +123,12 @@ class _Chain:
         self._source.push(picture)
         yield from self._ready()
 
-    def end(self) -> Iterator[Timed]:
+    def end(self) -> Iterator[TimedPicture]:
         """Gives the pictures that are still held back."""
         self._source.push(None)
         yield from self._ready()
 
-    def _ready(self) -> Iterator[Timed]:
+    def _ready(self) -> Iterator[TimedPicture]:
         while self._waiting:
             try:
                 picture: Any = self._sink.pull()

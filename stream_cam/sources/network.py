@@ -135,7 +135,7 @@ class NetworkSource(Source):
                 f"anything; check the path and the server's log",
                 kind="lost",
             )
-        self._connection.unread(head)
+        self._connection.push_back(head)
         return head
 
     def _joined_pictures(self, head: bytes) -> bool:
@@ -150,7 +150,7 @@ class NetworkSource(Source):
             seen += data
             if not data or any(splitter.feed(data)):
                 break
-        connection.unread(bytes(seen))
+        connection.push_back(bytes(seen))
         return splitter.pictures > 0
 
     def _whole(self) -> bytes:

@@ -37,7 +37,7 @@ from PIL import (
 
 from stream_cam.errors import SourceError
 from stream_cam.frame import BgrImage
-from stream_cam.sources.orient import upright
+from stream_cam.sources.orientation import upright
 
 logger = logging.getLogger(__name__)
 
@@ -93,7 +93,7 @@ def decode_picture(data: bytes, name: str) -> BgrImage:
 
 def decode_pages(data: bytes, name: str) -> Iterator[Page]:
     """Every page of an encoded picture, as `decode_picture` gives the first."""
-    if _is_cut_short(data):
+    if _is_truncated(data):
         raise _truncated(data, name)
     try:
         yield from _pages(data, name)
@@ -183,10 +183,10 @@ def _white_of(samples: npt.NDArray[Any]) -> float:
 
 def _pages(data: bytes, name: str) -> Iterator[Page]:
     image = _opened(data, name)
-    if image is None or _would_be_cut(image, data):
+    if image is None or _pillow_reduces_depth(image, data):
         yield from _pages_by_opencv(data, image)
     elif image.format in ("JPEG", "MPO") and image.mode in ("L", "RGB"):
-        decoded = _by_opencv(data, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+        decoded = _decode_with_opencv(data, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
         yield Page(upright(to_bgr8(decoded), _orientation_of(image)), 1)
     else:
         yield from _pages_by_pillow(image)
@@ -218,7 +218,7 @@ def _is_heif(data: bytes) -> bool:
     return data[4:8] == b"ftyp" and data[8:12] in _HEIF_BRANDS
 
 
-def _would_be_cut(image: Image.Image, data: bytes) -> bool:
+def _pillow_reduces_depth(image: Image.Image, data: bytes) -> bool:
     """Whether Pillow would give less than is there."""
     if image.mode in _WHOLE_SAMPLES:
         return False
@@ -233,7 +233,7 @@ def _orientation_of(image: Image.Image) -> int:
 
 
 def _pages_by_pillow(image: Image.Image) -> Iterator[Page]:
-    places = _places(image)
+    places = _page_indices(image)
     for place in places:
         if image.format in _PAGED:  # a HEIF is at its main picture already
             image.seek(place)
@@ -249,7 +249,7 @@ def _pages_by_pillow(image: Image.Image) -> Iterator[Page]:
         yield Page(to_bgr8(array), len(places), lasts)
 
 
-def _places(image: Image.Image) -> list[int]:
+def _page_indices(image: Image.Image) -> list[int]:
     """Where the pages are that count."""
     if image.format not in _PAGED:
         return [0]
@@ -278,13 +278,13 @@ def _pages_by_opencv(data: bytes, image: Image.Image | None) -> Iterator[Page]:
         turn = 1 if image is None else _orientation_of(image)
         # Without a header read by Pillow, OpenCV turns it.
         flags = cv2.IMREAD_ANYDEPTH | cv2.IMREAD_COLOR if image is None else cv2.IMREAD_UNCHANGED
-        yield Page(upright(to_bgr8(_by_opencv(data, flags)), turn), 1)
+        yield Page(upright(to_bgr8(_decode_with_opencv(data, flags)), turn), 1)
         return
     # OpenCV turns a TIFF whatever it is told.
     buffer = np.frombuffer(data, np.uint8)
-    places = [(0, 1 << 30)] if image is None else [(at, at + 1) for at in _places(image)]
+    places = [(0, 1 << 30)] if image is None else [(at, at + 1) for at in _page_indices(image)]
     for place in places:
-        with _silence():
+        with _opencv_silenced():
             _, decoded = cv2.imdecodemulti(buffer, cv2.IMREAD_UNCHANGED, range=place)
         if not decoded:
             raise ValueError("OpenCV cannot decode it either")
@@ -292,8 +292,8 @@ def _pages_by_opencv(data: bytes, image: Image.Image | None) -> Iterator[Page]:
             yield Page(to_bgr8(array), max(len(places), len(decoded)))
 
 
-def _by_opencv(data: bytes, flags: int) -> npt.NDArray[Any]:
-    with _silence():
+def _decode_with_opencv(data: bytes, flags: int) -> npt.NDArray[Any]:
+    with _opencv_silenced():
         image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
     if image is None:
         raise ValueError("OpenCV cannot decode it either")
@@ -301,7 +301,7 @@ def _by_opencv(data: bytes, flags: int) -> npt.NDArray[Any]:
 
 
 @contextmanager
-def _silence() -> Iterator[None]:
+def _opencv_silenced() -> Iterator[None]:
     """OpenCV tells stderr what is raised here."""
     said = cv2.utils.logging
     level = said.setLogLevel(said.LOG_LEVEL_SILENT)
@@ -315,7 +315,7 @@ def _truncated(data: bytes, name: str) -> SourceError:
     return SourceError(f"{name} is truncated ({len(data)} bytes); copy or download it again")
 
 
-def _is_cut_short(data: bytes) -> bool:
+def _is_truncated(data: bytes) -> bool:
     # OpenCV gives half a picture for half a file, with a line on stderr that nobody asked for.
     if data[:3] == b"\xff\xd8\xff":
         scan = _first_scan(data)

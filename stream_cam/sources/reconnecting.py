@@ -215,7 +215,7 @@ class ReconnectingSource(Source):
             except TimeoutError:
                 if self._may_still_come(reader):
                     continue
-                failure: BaseException = self._silence(reader)
+                failure: BaseException = self._opencv_silenced(reader)
                 self._abandon(reader)
             except EndOfStream:
                 if self._stopping or (reader.recorded and reader.error is None):
@@ -347,7 +347,7 @@ class ReconnectingSource(Source):
         self._give_up_if_due()
         self._log.failed(failure, wait, self._backoff.short_connections)
 
-    def _silence(self, reader: Reader) -> SourceError:
+    def _opencv_silenced(self, reader: Reader) -> SourceError:
         if self._failure is not None and self._until_giving_up() == [0.0]:
             return self._failure  # an attempt that was cut short says less
         seconds = self._clock.now() - max(self._heard_at, self._opened_at)

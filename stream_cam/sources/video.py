@@ -18,8 +18,8 @@ from stream_cam.config import CaptureConfig
 from stream_cam.errors import SourceError
 from stream_cam.frame import Colour, Frame
 from stream_cam.sources.base import Source, SourceInfo, StreamState
+from stream_cam.sources.container import audio_lead, decoder_of, rate_of, video_stream
 from stream_cam.sources.convert import BgrConverter
-from stream_cam.sources.extent import Extent, duration_seconds
 from stream_cam.sources.ffmpeg_errors import explain_file_error, explain_network_error
 from stream_cam.sources.filters import Filters
 from stream_cam.sources.paths import check_readable
@@ -29,8 +29,8 @@ from stream_cam.sources.playout import (
     SEGMENTED_PATIENCE,
     names_segments,
 )
-from stream_cam.sources.streams import decoder_of, rate_of, sound_lead, video_stream
-from stream_cam.sources.times import Timed, Times, without_wild_times
+from stream_cam.sources.timestamps import MonotonicTimestamps, TimedPicture, without_wild_timestamps
+from stream_cam.sources.truncation import TruncationCheck, duration_seconds
 from stream_cam.uri import NETWORK_SCHEMES, TAG_ERRORS, quoted_url, redact_uri, scheme_of
 
 logger = logging.getLogger(__name__)
@@ -49,7 +49,7 @@ _SDP_PROTOCOLS: Final = "file,udp,rtp,srtp,tcp,crypto,data"
 _MAY_BE_FILES: Final = frozenset({"http", "https", "ftp"})
 
 
-class Readable(Protocol):
+class ByteStream(Protocol):
     """A connection that is open already."""
 
     def read(self, most: int, /) -> bytes: ...
@@ -75,7 +75,7 @@ class VideoSource(Source):
         uri: str,
         config: CaptureConfig | None = None,
         live: bool | None = None,
-        connection: Readable | None = None,
+        connection: ByteStream | None = None,
     ) -> None:
         self._uri = uri
         self._config = config or CaptureConfig()
@@ -91,8 +91,6 @@ class VideoSource(Source):
         self._stopped = False
         self._packets_read = 0
         self._awaits_key_frame = False
-        self.repaired_times = 0
-        """Frames whose time was missing or did not increase, so far."""
 
     @property
     def stream_state(self) -> StreamState:
@@ -232,7 +230,7 @@ class VideoSource(Source):
             duration_seconds=length_seconds,
             still=picture,
             colour=self._colour,
-            audio_lead_seconds=sound_lead(container, self._first) if file else Fraction(0),
+            audio_lead_seconds=audio_lead(container, self._first) if file else Fraction(0),
             file=file,
         )
 
@@ -240,20 +238,19 @@ class VideoSource(Source):
         self, container: InputContainer, stream: av.VideoStream, fps: Fraction, live: bool
     ) -> Iterator[Frame]:
         to_bgr, filters = BgrConverter(stream), Filters(self._config.deinterlace)
-        times = Times(fps)
+        timestamps = MonotonicTimestamps(fps)
         base = stream.time_base or 1 / fps
-        extent = Extent(container, stream)
-        packets = self._packets(container, stream, extent, live)
-        pictures: Iterable[Timed] = (
+        truncation = TruncationCheck(container, stream)
+        packets = self._packets(container, stream, truncation, live)
+        pictures: Iterable[TimedPicture] = (
             (picture, picture.pts) for picture in self._pictures(packets, decoder_of(stream), live)
         )
         if not live:
-            pictures = without_wild_times(pictures, fps, base, lambda: self.corrupt_frames > 0)
+            pictures = without_wild_timestamps(pictures, fps, base, lambda: self.corrupt_frames > 0)
         for index, (picture, said_pts) in enumerate(filters(pictures)):
             captured_ns = time.monotonic_ns()
             time_base = picture.time_base or base
-            pts = times.next(said_pts, time_base)
-            self.repaired_times = times.repaired
+            pts = timestamps.next(said_pts, time_base)
             if index == 0:
                 self._colour = filters.colour
             yield Frame(
@@ -264,14 +261,14 @@ class VideoSource(Source):
                 captured_ns,
                 duration=picture.duration or 0,
             )
-            extent.add_picture(pts * time_base, (picture.duration or 0) * time_base)
-        if extent.lacks_its_end and not live and not self._stopped:
+            truncation.add_picture(pts * time_base, (picture.duration or 0) * time_base)
+        if truncation.is_truncated and not live and not self._stopped:
             self.corrupt_frames += 1
             logger.warning(
                 "%s: its pictures end after %.1f of %.1f s: it was cut off or is damaged",
                 redact_uri(self._uri),
-                extent.pictures_seconds,
-                extent.said_seconds,
+                truncation.pictures_seconds,
+                truncation.header_seconds,
             )
 
     def _pictures(
@@ -315,7 +312,11 @@ class VideoSource(Source):
                 yield picture
 
     def _packets(
-        self, container: InputContainer, stream: av.VideoStream, extent: Extent, live: bool
+        self,
+        container: InputContainer,
+        stream: av.VideoStream,
+        truncation: TruncationCheck,
+        live: bool,
     ) -> Iterator[av.Packet[av.VideoStream]]:
         """Packets to the end, past places that cannot be demuxed.
 
@@ -333,7 +334,7 @@ class VideoSource(Source):
                         return
                     self.corrupt_frames += unreadable > 0
                     unreadable = 0
-                    extent.add_packet(packet)
+                    truncation.add_packet(packet)
                     if packet.stream is stream:
                         self._packets_read += 1
                         yield packet

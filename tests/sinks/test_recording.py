@@ -30,7 +30,7 @@ from stream_cam.sinks.video.audio import AudioSpan
 from stream_cam.sinks.video.encoders import check_codec, check_settings, encoder_works
 from stream_cam.sinks.video.finalize import audio_of_part, count_pictures
 from stream_cam.sinks.video.recording_names import part_path
-from stream_cam.sources.cut import CutSource, cut_out
+from stream_cam.sources.trim import TrimmedSource, trim
 from stream_cam.sources.video import VideoSource
 
 KILLS = int(os.environ.get("STREAM_CAM_RECORDING_KILLS", "3"))
@@ -213,7 +213,7 @@ def test_what_cannot_be_copied_is_kept_as_it_was_recorded(
 
 
 def test_every_third_frame_keeps_its_time(clip: Path) -> None:
-    with CutSource(VideoSource(str(clip)), None, None, 3) as source:
+    with TrimmedSource(VideoSource(str(clip)), None, None, 3) as source:
         assert source.info.n_frames == FPS
         times = [frame.pts_seconds for frame in source]
     assert times == pytest.approx([0.3 * number for number in range(FPS)])
@@ -222,11 +222,11 @@ def test_every_third_frame_keeps_its_time(clip: Path) -> None:
 def test_a_part_that_is_not_there_is_an_error(clip: Path) -> None:
     with (
         pytest.raises(SourceError, match=r"lasts 3\.0 s, and --start is 9 s"),
-        CutSource(VideoSource(str(clip)), Fraction(9), None, 1),
+        TrimmedSource(VideoSource(str(clip)), Fraction(9), None, 1),
     ):
         pass
     with (
-        CutSource(VideoSource(str(clip)), Fraction("0.71"), Fraction("0.79"), 1) as between,
+        TrimmedSource(VideoSource(str(clip)), Fraction("0.71"), Fraction("0.79"), 1) as between,
         pytest.raises(SourceError, match=r"has no frame from 0\.71 s to 0\.79 s"),
     ):
         list(between)
@@ -577,7 +577,7 @@ def test_part_of_a_file_begins_where_it_is_asked_for(
     """A transport stream has no index: a seek ends anywhere."""
     clip = tmp_path / f"clip{suffix}"
     write_video(clip, n_frames=40, options={"g": "15", "bf": "2"})
-    with cut_out(VideoSource(str(clip)), RecordConfig(start=start)) as source:
+    with trim(VideoSource(str(clip)), RecordConfig(start=start)) as source:
         frames = list(source)
     shown = [picture_number(frame.image_bgr) for frame in frames]
     assert shown == [number % 14 for number in range(first, 40)]
@@ -591,9 +591,9 @@ def test_damage_before_the_end_of_a_cut_is_counted(
     data = bytearray(clip.read_bytes())
     data[len(data) // 4 : len(data) // 4 + 600] = bytes(600)
     clip.write_bytes(data)
-    with cut_out(VideoSource(str(clip)), RecordConfig(end="3.5")) as source:
+    with trim(VideoSource(str(clip)), RecordConfig(end="3.5")) as source:
         assert len(list(source)) > 20
-        assert isinstance(source, CutSource)
+        assert isinstance(source, TrimmedSource)
         assert source.corrupt_frames > 0
     assert "damaged parts" in caplog.text
 

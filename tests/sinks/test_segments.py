@@ -42,7 +42,7 @@ from stream_cam.sinks.video.finalize import count_pictures
 from stream_cam.sinks.video.segment_names import is_segment_of, live_name, segments_of
 from stream_cam.sinks.video.segments import SegmentSink
 from stream_cam.sources.base import Health, Outage
-from stream_cam.sources.cut import cut_out
+from stream_cam.sources.trim import trim
 from stream_cam.sources.video import VideoSource
 
 SIZE_HW = (48, 64)
@@ -52,7 +52,7 @@ LIVE = StreamInfo(fps=Fraction(10), still=False, live=True)
 def annotate(clip: Path, out: Path, **options: Any) -> None:
     """Record the pictures of a file as they are."""
     config = RecordConfig(**options)
-    with cut_out(VideoSource(str(clip)), config) as source:
+    with trim(VideoSource(str(clip)), config) as source:
         info = source.info
         stream = StreamInfo(
             info.fps, False, False, info.colour, info.file, info.duration_seconds, "test"

@@ -30,9 +30,9 @@ from stream_cam.config import CodecName, RecordConfig, StreamFormat
 from stream_cam.errors import SourceError, UsageError
 from stream_cam.sinks import PipeSink, StreamInfo, check_outputs
 from stream_cam.sources import open_source
-from stream_cam.sources.cut import CutSource
 from stream_cam.sources.paths import refuse_pipe
 from stream_cam.sources.pipe import Pipe
+from stream_cam.sources.trim import TrimmedSource
 
 DEADLINE_SECONDS = 60.0
 STREAM = StreamInfo(fps=Fraction(10), still=False, live=False)
@@ -138,7 +138,7 @@ def test_what_is_read_several_times_is_no_pipe(fifo: str, place: Path) -> None:
 
 def test_a_part_of_a_pipe_is_not_sought(fifo: str, place: Path) -> None:
     poured(write_video(place / "in.ts", n_frames=12).read_bytes(), fifo)
-    with CutSource(open_source(fifo), Fraction(1, 2), Fraction(9, 10), 1) as source:
+    with TrimmedSource(open_source(fifo), Fraction(1, 2), Fraction(9, 10), 1) as source:
         assert [picture_number(frame.image_bgr) for frame in source] == [5, 6, 7, 8]
 
 

@@ -19,8 +19,8 @@ from stream_cam.cli import main
 from stream_cam.config import CaptureConfig, Deinterlace
 from stream_cam.frame import BgrImage, Colour, Frame
 from stream_cam.sources import open_source
-from stream_cam.sources.cut import CutSource
 from stream_cam.sources.tone_map import HLG, PQ, sdr_table
+from stream_cam.sources.trim import TrimmedSource
 from stream_cam.sources.video import VideoSource
 
 BT709 = Colour(matrix=1, primaries=1, transfer=1, full_range=False)
@@ -98,7 +98,7 @@ def test_interlaced_pictures_among_others_lose_none(make_video: VideoMaker, tmp_
 def test_a_part_of_an_interlaced_file(make_video: VideoMaker) -> None:
     path = write_interlaced(make_video, "a.mp4", "libx264")
     whole = read(path)
-    with CutSource(VideoSource(str(path)), Fraction(5, 25), None, 1) as source:
+    with TrimmedSource(VideoSource(str(path)), Fraction(5, 25), None, 1) as source:
         part = list(source)
     assert [frame.pts for frame in part] == [frame.pts for frame in whole[5:]]
     assert np.array_equal(part[-1].image_bgr, whole[-1].image_bgr)

@@ -18,7 +18,7 @@ from stream_cam.errors import SourceError
 from stream_cam.frame import BgrImage, Frame
 from stream_cam.sources import open_source
 from stream_cam.sources.images import ImagesSource
-from stream_cam.sources.orient import upright
+from stream_cam.sources.orientation import upright
 from stream_cam.sources.paths import natural_key
 from stream_cam.sources.pictures import decode_picture, to_bgr8
 

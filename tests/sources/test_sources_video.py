@@ -13,7 +13,7 @@ from support.videos import numbered_picture, picture_number, write_video
 
 from stream_cam.errors import SourceError
 from stream_cam.frame import BgrImage, Frame
-from stream_cam.sources.times import Times, without_wild_times
+from stream_cam.sources.timestamps import MonotonicTimestamps, without_wild_timestamps
 from stream_cam.sources.video import VideoSource
 
 LOSSLESS = {"qp": "0"}
@@ -325,20 +325,20 @@ def test_real_footage(shared_data: Path) -> None:
 
 @given(st.lists(st.none() | st.integers(-(10**9), 10**9), max_size=30))
 def test_times_always_increase(stamps: list[int | None]) -> None:
-    times = Times(Fraction(25))
+    times = MonotonicTimestamps(Fraction(25))
     given_out = [times.next(pts, Fraction(1, 1000)) for pts in stamps]
     assert all(a < b for a, b in pairwise(given_out))
 
 
 @given(st.lists(st.integers(-(10**9), 10**9), unique=True, max_size=30))
 def test_times_that_increase_are_not_touched(stamps: list[int]) -> None:
-    times = Times(Fraction(25))
+    times = MonotonicTimestamps(Fraction(25))
     assert [times.next(pts, Fraction(1, 1000)) for pts in sorted(stamps)] == sorted(stamps)
     assert times.repaired == 0
 
 
 def test_times_go_on_where_the_clock_was_set_back() -> None:
-    times = Times(Fraction(25))
+    times = MonotonicTimestamps(Fraction(25))
     given_out = [times.next(pts, Fraction(1, 1000)) for pts in (0, 40, 90, 0, 50, 80, 80)]
     assert given_out == [0, 40, 90, 130, 180, 210, 211]
     assert times.repaired == 2
@@ -348,7 +348,7 @@ def believed(stamps: list[int | None], *, is_damaged: bool = False) -> list[int 
     """At 25 pictures a second, in ms."""
     picture = av.VideoFrame(16, 16, "yuv420p")
     timed = [(picture, pts) for pts in stamps]
-    found = without_wild_times(timed, Fraction(25), Fraction(1, 1000), lambda: is_damaged)
+    found = without_wild_timestamps(timed, Fraction(25), Fraction(1, 1000), lambda: is_damaged)
     return [pts for _, pts in found]
 
 
@@ -365,7 +365,7 @@ def believed(stamps: list[int | None], *, is_damaged: bool = False) -> list[int 
         ([0, 40, *range(60_000, 60_400, 40)], [0, 40, *range(60_000, 60_400, 40)]),
         # A picture every ten seconds.
         (list(range(0, 300_000, 10_000)), list(range(0, 300_000, 10_000))),
-        # A little back, as where times are rounded, is for `Times`.
+        # A little back, as where times are rounded, is for `MonotonicTimestamps`.
         ([0, 40, 39, 80], [0, 40, 39, 80]),
     ],
 )
@@ -382,7 +382,7 @@ def test_times_of_a_damaged_time_lapse_are_believed() -> None:
     picture = av.VideoFrame(16, 16, "yuv420p")
     stamps = [0, 10_000, 17_000, 40_000, 50_000]
     timed = [(picture, pts) for pts in stamps]
-    found = without_wild_times(timed, Fraction(1, 10), Fraction(1, 1000), lambda: True)
+    found = without_wild_timestamps(timed, Fraction(1, 10), Fraction(1, 1000), lambda: True)
     assert [pts for _, pts in found] == stamps
 
 

@@ -14,7 +14,7 @@ from support.videos import numbered_picture
 
 from stream_cam.config import RecordConfig
 from stream_cam.sinks import Picture, StreamInfo, VideoSink
-from stream_cam.sources.cut import cut_out
+from stream_cam.sources.trim import trim
 from stream_cam.sources.video import VideoSource
 
 FPS = 10
@@ -85,7 +85,7 @@ def annotate(clip: Path, out: Path, **options: Any) -> list[Fraction]:
     """Record the pictures of a file as they are; gives their times in the source."""
     config = RecordConfig(**options)
     times = []
-    with cut_out(VideoSource(str(clip)), config) as source:
+    with trim(VideoSource(str(clip)), config) as source:
         info = source.info
         stream = StreamInfo(
             fps=info.fps,

@@ -214,7 +214,7 @@ def _scenery(
     wall = np.asarray(wall_bgr, np.float32) * (0.93 + 0.14 * plaster[..., None])
     grain = 0.7 * _texture(rng, width, height, (150, 5))
     grain += 0.3 * _texture(rng, width, height, (40, 3))
-    page_state = np.array((74, 112, 158), np.float32) * (0.72 + 0.5 * grain[..., None])
+    desk = np.array((74, 112, 158), np.float32) * (0.72 + 0.5 * grain[..., None])
     edge = float(rng.uniform(0.76, 0.82))
     soft = np.clip((y - edge) * height / (0.006 * height + 1) + 0.5, 0, 1)[..., None]
     contact = 1 - 0.35 * np.exp(-np.abs(y - edge) / 0.018)[..., None]
@@ -222,7 +222,7 @@ def _scenery(
     far = np.hypot((x - lamp_x) * 1.2, y - lamp_y)
     vignette = 1 - 0.5 * ((x - 0.5) ** 2 + (y - 0.5) ** 2)
     light = np.clip((1.12 - 0.38 * far) * vignette, 0.3, 1.0)
-    lit = (wall * (1 - soft) + page_state * soft) * contact * light[..., None]
+    lit = (wall * (1 - soft) + desk * soft) * contact * light[..., None]
     lit = cv2.GaussianBlur(lit, (0, 0), max(0.4, height / 900))
     scenery = np.clip(np.round(lit) - _NOISE_LEVEL, 0, 255 - 2 * _NOISE_LEVEL).astype(np.uint8)
     return scenery, (light * 255).astype(np.uint8)

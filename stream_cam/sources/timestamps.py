@@ -13,13 +13,16 @@ from stream_cam.frame import JUMP_SECONDS
 _MOST_DOUBTED: Final = 8
 """Pictures that are held until it is clear where the time goes on: 25 MB at 1080p."""
 
-Timed = tuple[av.VideoFrame, int | None]
+TimedPicture = tuple[av.VideoFrame, int | None]
 """A picture, and its time in ticks."""
 
 
-def without_wild_times(
-    pictures: Iterable[Timed], fps: Fraction, time_base: Fraction, is_damaged: Callable[[], bool]
-) -> Iterator[Timed]:
+def without_wild_timestamps(
+    pictures: Iterable[TimedPicture],
+    fps: Fraction,
+    time_base: Fraction,
+    is_damaged: Callable[[], bool],
+) -> Iterator[TimedPicture]:
     """Takes their times from pictures whose damaged headers say any.
 
     A time that goes back, or ahead by more than five seconds and three pictures, is believed when
@@ -34,7 +37,7 @@ def without_wild_times(
     step = max(1, round(1 / (fps * time_base)))
     most = max(round(JUMP_SECONDS / time_base), 3 * step)  # a time-lapse makes no jumps
     last: int | None = None
-    doubted: list[Timed] = []
+    doubted: list[TimedPicture] = []
     for picture, pts in pictures:
         ahead = None if pts is None or last is None else pts - last
         if doubted and ahead is not None and 0 < ahead <= most:
@@ -52,7 +55,7 @@ def without_wild_times(
     yield from ((each, None) for each, _ in doubted) if is_damaged() else doubted
 
 
-class Times:
+class MonotonicTimestamps:
     """Makes times that always increase out of what a stream says.
 
     Args:

@@ -20,7 +20,7 @@ _BACK_SECONDS: Final = (0, 2, 10, 60)
 
 
 @runtime_checkable
-class Seeks(Protocol):
+class Seekable(Protocol):
     """A source that need not read what comes before."""
 
     def seek(self, seconds: Fraction) -> None:
@@ -28,14 +28,14 @@ class Seeks(Protocol):
         ...
 
 
-def cut_out(source: Source, config: RecordConfig) -> Source:
+def trim(source: Source, config: RecordConfig) -> Source:
     """The source itself, or the part of it that is asked for."""
     if config.start_seconds is None and config.end_seconds is None and config.every == 1:
         return source
-    return CutSource(source, config.start_seconds, config.end_seconds, config.every)
+    return TrimmedSource(source, config.start_seconds, config.end_seconds, config.every)
 
 
-class CutSource(WrappedSource):
+class TrimmedSource(WrappedSource):
     """The frames from `start` to before `end`, every n-th of them; times stay the source's.
 
     With a start, frames are counted from the first one at or after it.
@@ -66,7 +66,7 @@ class CutSource(WrappedSource):
             n_frames = -(-n_frames // self._every)
         return replace(info, n_frames=n_frames)
 
-    def __enter__(self) -> CutSource:
+    def __enter__(self) -> TrimmedSource:
         self._source.__enter__()
         try:
             self._check()
@@ -91,8 +91,8 @@ class CutSource(WrappedSource):
         if first is None:
             return
         begin = first.pts * first.time_base
-        if self._start and isinstance(self._source, Seeks):
-            first, frames = self._sought(self._source, begin)
+        if self._start and isinstance(self._source, Seekable):
+            first, frames = self._seek_to_start(self._source, begin)
         count = 0
         while first is not None:
             seconds = first.pts * first.time_base - begin
@@ -110,7 +110,9 @@ class CutSource(WrappedSource):
                 f"{self._source.info.name} has no frame from {float(self._start):g} s {until}"
             )
 
-    def _sought(self, source: Seeks, begin: Fraction) -> tuple[Frame | None, Iterator[Frame]]:
+    def _seek_to_start(
+        self, source: Seekable, begin: Fraction
+    ) -> tuple[Frame | None, Iterator[Frame]]:
         """The first frame at or before the start, and those after it.
 
         A seek may end too late: in an MPEG transport stream anywhere, elsewhere at a key frame

@@ -16,7 +16,7 @@ _SLACK_SECONDS: Final = 1.0
 _SLACK_SHARE: Final = 0.05
 
 
-class Extent:
+class TruncationCheck:
     """Finds out whether a file's end is missing: it is where the header promises more.
 
     Where the header speaks of the whole file, sound that goes on to its end is enough.
@@ -25,10 +25,10 @@ class Extent:
     def __init__(self, container: InputContainer, stream: av.VideoStream) -> None:
         base = stream.time_base or Fraction(0)
         self._own = container.format.name in _TABLES and bool(stream.duration)
-        self.said_seconds = duration_seconds(container, stream)
+        self.header_seconds = duration_seconds(container, stream)
         """The length that the header promises; None: it says nothing."""
         if container.format.name not in _HEADERS:
-            self.said_seconds = None
+            self.header_seconds = None
         # A track's length counts from its first picture, a file's from 0.
         self._begin = (stream.start_time or 0) * base if self._own else Fraction(0)
         self._stream = stream
@@ -57,15 +57,15 @@ class Extent:
         return float(self._pictures_end - self._begin)
 
     @property
-    def lacks_its_end(self) -> bool:
+    def is_truncated(self) -> bool:
         """Whether more is missing than the last picture may last."""
-        if self.said_seconds is None or not self._n_pictures:
+        if self.header_seconds is None or not self._n_pictures:
             return False
         if self._n_pictures == 1 and not self._last_duration:
             return False  # nothing says how long it lasts
         end = self._pictures_end if self._own else max(self._pictures_end, self._others_end)
-        missing = self.said_seconds - float(end - self._begin)
-        slack = max(_SLACK_SECONDS, _SLACK_SHARE * self.said_seconds, 2 * float(self._longest))
+        missing = self.header_seconds - float(end - self._begin)
+        slack = max(_SLACK_SECONDS, _SLACK_SHARE * self.header_seconds, 2 * float(self._longest))
         return missing > slack
 
 

@@ -16,7 +16,7 @@ from support.pipeline_parts import Frames
 from stream_cam.config import ModelConfig, PipelineConfig, RunConfig
 from stream_cam.frame import Frame
 from stream_cam.pipeline.session import run_session
-from stream_cam.sources.pace import PacedSource
+from stream_cam.sources.pacing import PacedSource
 
 
 class Clock:

@@ -80,7 +80,7 @@ def rate_of(stream: av.VideoStream) -> Fraction | None:
     return None
 
 
-def sound_lead(container: InputContainer, first: Frame) -> Fraction:
+def audio_lead(container: InputContainer, first: Frame) -> Fraction:
     """How much earlier than the first picture the sound begins, unless it is hardly any."""
     for stream in container.streams.audio:
         if stream.codec_context is not None and stream.start_time is not None and stream.time_base:
