@@ -49,7 +49,10 @@ def draw_heatmap(
     """The coloured heatmap alone, (H, W, 3) uint8; black outside the network's input.
 
     Args:
-        as `draw_overlay` takes them.
+        frame: as `draw_overlay` takes it.
+        explanation: of this frame.
+        look: colours, upsampling and ReLU; default: `LookConfig()`.
+        target: which of the explanation's maps.
     """
     image, look = image_of(frame), look or LookConfig()
     return _overlay_of(image, explanation, look).heatmap(_scaled(explanation, target, look))
