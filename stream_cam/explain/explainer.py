@@ -5,10 +5,9 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections import OrderedDict
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from dataclasses import replace
+from dataclasses import fields, replace
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,22 +16,14 @@ import numpy as np
 from torch import nn
 
 from stream_cam.cam.geometry import MAX_PLANS, FitPlan, check_input_size
-from stream_cam.config import (
-    FITS,
-    Device,
-    EngineName,
-    Fit,
-    LookConfig,
-    ModelConfig,
-    Precision,
-)
+from stream_cam.config import FITS, Device, EngineName, Fit, LookConfig, ModelConfig, Precision
 from stream_cam.draw.layouts import MapStyle, count_maps
 from stream_cam.draw.overlay import draw_overlay
-from stream_cam.engine import Engine, EngineInfo, EngineOptions, load_engine
+from stream_cam.engine import Engine, EngineInfo, EngineOptions
 from stream_cam.errors import WeightsError, unknown_name
+from stream_cam.explain.engine_pool import EnginePool
 from stream_cam.explain.explanations import best_predictions, explanation_of, times_of
 from stream_cam.explain.graph.device import NotCapturedError
-from stream_cam.explain.host_path import SessionPool
 from stream_cam.frame import BgrImage, Explanation, Features, Frame, Prediction, image_of, softmax
 from stream_cam.model.camnet import CamNet, build_network, load_parameters
 from stream_cam.model.torch_settings import loading, own_settings
@@ -44,9 +35,6 @@ if TYPE_CHECKING:
     from stream_cam.explain.graph.scheduler import FrameGraphs
 
 logger = logging.getLogger(__name__)
-
-_MAX_ENGINES = 4
-"""Engines of different input shapes kept at once (`native` with frames of many shapes)."""
 
 
 class Explainer:
@@ -75,19 +63,17 @@ class Explainer:
         self.model_name = net.name
         self.weights = weights
         self._net = net
-        self._fingerprint = net.fingerprint()
         self._options = EngineOptions(engine, device, precision, parallel)
         self._fit: Fit = fit
         self._input_size = input_size or weights.input_size
         self._class_weight = net.weight.detach().float().cpu().numpy()
-        self._lock = threading.Lock()
-        self._pools: OrderedDict[tuple[int, int], SessionPool] = OrderedDict()
-        self._engine_info: EngineInfo | None = None
+        self._engines = EnginePool(net, weights, self._options)
+        self._opening_graphs = threading.Lock()
         self._plan_of = lru_cache(MAX_PLANS)(
             partial(weights.plan, fit, input_size=self._input_size)
         )
         self.graphs: FrameGraphs | None = None
-        """Explains and draws frames in one pass; None: nothing here does, or not yet."""
+        """Explains and draws frames in one pass; None: not here, or not yet."""
         self._graphs_lost = False
         self._warned: set[str] = set()
         self._reloading: dict[str, object] | None = None
@@ -97,7 +83,7 @@ class Explainer:
                 f"{self.labels[1]!r}, the rest as that of {self.labels[0]!r}"
             )
         if fit != "native":
-            self._pool((self._input_size, self._input_size))
+            self._engines.sessions((self._input_size, self._input_size))
 
     @classmethod
     @loading()
@@ -158,7 +144,7 @@ class Explainer:
         return explainer
 
     def __reduce__(self) -> tuple[object, ...]:
-        """Where it was loaded from, or the network itself; each process opens its own engine."""
+        """Pickles the place of the weights, or the network; each process opens its own engine."""
         options = {
             "engine": self._options.engine,
             "device": self._options.device,
@@ -168,24 +154,19 @@ class Explainer:
             "parallel": self._options.parallel,
         }
         if self._reloading is not None:
-            return _reloaded, (type(self), self._reloading | options, self.weights.sha256)
-        return _made_again, (type(self), self._net, self.weights, options)
+            return _reload, (
+                type(self),
+                self._reloading | options,
+                self.weights.sha256,
+            )
+        return _rebuild, (type(self), self._net, self.weights, options)
 
     @classmethod
     def from_config(cls, model: ModelConfig, *, parallel: int = 1) -> Explainer:
-        """As the command line's options say."""
-        return cls.load(
-            model.model,
-            weights=model.weights,
-            labels=model.labels,
-            checkpoint_key=model.checkpoint_key,
-            engine=model.engine,
-            device=model.device,
-            precision=model.precision,
-            fit=model.fit,
-            input_size=model.input_size,
-            parallel=parallel,
-        )
+        """The explainer of the command line's options."""
+        names = {field.name for field in fields(model)} - {"target"}
+        options: dict[str, Any] = {name: getattr(model, name) for name in names}
+        return cls.load(**options, parallel=parallel)
 
     @classmethod
     @loading()
@@ -223,18 +204,19 @@ class Explainer:
 
     @property
     def engine_info(self) -> EngineInfo | None:
-        """What runs the network; None before the first frame with `fit="native"`."""
-        return self._engine_info  # no lock: it is held while an engine is made
+        """The newest engine's name, device and shapes; None before the first frame with
+        `fit="native"`.
+        """
+        return self._engines.info
 
     @property
     def engine(self) -> Engine | None:
-        """What `engine_info` is about, for those who verify or time it by itself."""
-        with self._lock:
-            return next(reversed(self._pools.values())).engine if self._pools else None
+        """The newest engine itself, to be verified or timed alone."""
+        return self._engines.newest
 
     @property
     def parallel(self) -> int:
-        """How many threads may call `explain` at once to good effect."""
+        """The number of threads that make progress in `explain` at once."""
         return self._options.parallel
 
     def resolve(self, target: Target) -> int:
@@ -267,7 +249,7 @@ class Explainer:
         wanted = [self.resolve(one) for one in listed_targets(target)]
         n_locked = len(wanted)
         plan = self.plan((image.shape[0], image.shape[1]))
-        with self._pool(plan.input_hw).borrow() as session:
+        with self._engines.sessions(plan.input_hw).borrow() as session:
             session.run(image, plan)
             logits = session.logits[0].numpy().copy()
             predictions = best_predictions(logits, self.labels)
@@ -317,7 +299,7 @@ class Explainer:
         graphs = self._graphs()
         if graphs is not None:
             plan = self.plan((image.shape[0], image.shape[1]))
-            engine = self._pool(plan.input_hw).engine
+            engine = self._engines.sessions(plan.input_hw).engine
             seconds = frame.pts_seconds if isinstance(frame, Frame) and frame.captured_ns else None
             try:
                 results = graphs.explain(
@@ -366,12 +348,12 @@ class Explainer:
         return explanation, drawn[0] if drawn else draw_overlay(frame, explanation, look)
 
     def _graphs(self) -> FrameGraphs | None:
-        """What explains and draws in one pass, if something here does."""
+        """The graphs, if the engine's device has them."""
         if self.graphs is None and not self._graphs_lost:
             info = self.engine_info
             if info is None and self._fit == "native":  # its engine is made for the first frame
                 return None
-            with self._lock:
+            with self._opening_graphs:
                 if self.graphs is None and info is not None and info.device != "cpu":
                     self._open_graphs(info.device)
         return self.graphs
@@ -395,30 +377,12 @@ class Explainer:
         """The way in which frames of a size become the network's input."""
         return self._plan_of(frame_hw)
 
-    def _pool(self, input_hw: tuple[int, int]) -> SessionPool:
-        with self._lock:
-            pool = self._pools.get(input_hw)
-            if pool is None:
-                with loading():
-                    engine = load_engine(
-                        self._net,
-                        self._fingerprint,
-                        input_hw,
-                        self._options,
-                    )
-                    pool = SessionPool(engine, self.weights)
-                self._pools[input_hw] = pool
-                if len(self._pools) > _MAX_ENGINES:
-                    self._pools.popitem(last=False)
-                self._engine_info = engine.info
-            return pool
 
-
-def _reloaded(kind: type[Explainer], options: dict[str, Any], sha256: str) -> Explainer:
-    """A pickled explainer.
+def _reload(kind: type[Explainer], options: dict[str, Any], sha256: str) -> Explainer:
+    """An explainer that loads its weights again.
 
     Raises:
-        WeightsError: its weights are gone, or others by now.
+        WeightsError: the weights are gone, or have changed.
     """
     explainer = kind.load(**options)
     if explainer.weights.sha256 != sha256:
@@ -428,7 +392,7 @@ def _reloaded(kind: type[Explainer], options: dict[str, Any], sha256: str) -> Ex
     return explainer
 
 
-def _made_again(
+def _rebuild(
     kind: type[Explainer], net: CamNet, weights: Weights, options: dict[str, Any]
 ) -> Explainer:
     return kind(net, weights, **options)

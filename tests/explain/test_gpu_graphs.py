@@ -188,7 +188,7 @@ from stream_cam.explain.explainer import Explainer
 made = Explainer.from_module(
     small_network(), labels=LABELS, engine="eager", device="cuda", precision="fp32", input_size=224
 )
-pool = made._pool((224, 224))
+pool = made._engines.sessions((224, 224))
 engine = pool.engine
 
 class Fragile:

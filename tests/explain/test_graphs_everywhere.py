@@ -272,7 +272,7 @@ def test_what_no_graph_can_hold_is_explained_without_and_said_once(
     ground: Ground, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made, other = ground.explainer(), ground.explainer()
-    monkeypatch.setattr(made._pool((SIDE, SIDE)), "engine", Reads(made))
+    monkeypatch.setattr(made._engines.sessions((SIDE, SIDE)), "engine", Reads(made))
     for seed in range(2):
         got = made.explain_drawn(frame(seed))
         assert got.drawn is None
