@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Backend:
-    """One kind of engine: where it runs, what it needs, how it is made.
+    """One kind of engine: its devices and precisions, its requirements, its making.
 
     It has either `make` or, if the store keeps its engines, `builder` and `machines`.
     """

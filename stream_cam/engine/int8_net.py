@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from stream_cam.engine.typed_net import TypedNet, arithmetic
 
 LARGEST = 127
-"""What the largest value becomes, and its negative -127."""
+"""The integer of the largest value; its negative becomes -127."""
 
 
 @torch.library.custom_op(
@@ -38,12 +38,12 @@ def int8_convolution(
     dilation: list[int],
     groups: int,
 ) -> Tensor:
-    """A convolution of what the integers stand for; TensorRT computes in the integers themselves.
+    """A convolution of the rounded values; TensorRT computes in the integers themselves.
 
     Args:
-        batch: (N, C, H, W), float32; float16 where it is only exported.
+        batch: (N, C, H, W), float32; float16 for an export.
         weight: (K, C / groups, h, w) of the same type: integers times `weight_scales`.
-        input_scale: of one step of the integers that the inputs become.
+        input_scale: the value of one integer step of the inputs.
     """
     rounded = torch.fake_quantize_per_tensor_affine(batch, input_scale, 0, -LARGEST - 1, LARGEST)
     return F.conv2d(rounded, weight, bias, stride, padding, dilation, groups)
@@ -61,8 +61,8 @@ def weight_scales(weight: Tensor) -> Tensor:
     return torch.where(largest > 0, largest, 1.0) / LARGEST
 
 
-def _in_steps(weight: Tensor) -> Tensor:
-    """Weights rounded to integers times `weight_scales`; what is rounded twice stays the same."""
+def _rounded_to_steps(weight: Tensor) -> Tensor:
+    """Weights rounded to integers times `weight_scales`; a second rounding changes nothing."""
     scales = weight_scales(weight)
     zeros = torch.zeros_like(scales, dtype=torch.int32)
     exact = weight.detach().float()
@@ -75,7 +75,7 @@ class Int8Convolution(nn.Module):
 
     Args:
         convolution: one that `quantizable` has.
-        largest: of its inputs, without their sign; what is larger is cut off.
+        largest: of its inputs, without their sign; larger ones are cut off.
     """
 
     weight: Tensor
@@ -83,7 +83,7 @@ class Int8Convolution(nn.Module):
     def __init__(self, convolution: nn.Conv2d, largest: float) -> None:
         super().__init__()
         self.convolution = convolution
-        self.register_buffer("weight", _in_steps(convolution.weight))
+        self.register_buffer("weight", _rounded_to_steps(convolution.weight))
         self.input_scale = (largest or 1.0) / LARGEST
         self.is_int8 = True
 
@@ -137,11 +137,11 @@ def largest_inputs(typed: TypedNet, frames: Iterable[Tensor]) -> dict[str, float
     return {name: float(value) for name, value in largest.items()}
 
 
-def into_int8(typed: TypedNet, largest: Mapping[str, float]) -> dict[str, Int8Convolution]:
-    """Puts integer convolutions in the place of those that are named.
+def replace_by_int8(typed: TypedNet, largest: Mapping[str, float]) -> dict[str, Int8Convolution]:
+    """Replaces the named convolutions by integer ones, in place.
 
     Args:
-        largest: some of what `largest_inputs` found.
+        largest: by name, some of the result of `largest_inputs`.
     """
     convolutions = quantizable(typed.backbone)
     put = {}

@@ -1,4 +1,4 @@
-"""What is kept in the store, and which of it can serve this machine."""
+"""The engines in the store, and which of them can serve this machine."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from stream_cam.engine.store import (
 )
 from stream_cam.errors import EngineError
 
-KeptStatus = Literal["usable", "outdated", "damaged", "foreign"]
+EngineStatus = Literal["usable", "outdated", "damaged", "foreign"]
 
 MachinesOf = Callable[[str], list[Machine]]
 """A backend's name → this machine, once for each device that its engines may be for; raises
@@ -31,9 +31,9 @@ class StoredEngine:
     """One folder of the store."""
 
     path: Path
-    status: KeptStatus
+    status: EngineStatus
     """usable here; outdated: made by other versions; damaged; foreign: of another machine, or
-    not what its name says."""
+    under another engine's name."""
     why: str
     """Why it is not usable; empty if it is."""
     size_bytes: int
@@ -42,29 +42,29 @@ class StoredEngine:
 
 
 def list_engines(store: EngineStore, machines_of: MachinesOf) -> list[StoredEngine]:
-    """All kept engines, each checked to the last byte.
+    """All stored engines, each checked to the last byte.
 
     Args:
-        machines_of: `machine.machines_for`.
+        machines_of: `backends.machines_for`.
     """
     machines_of = lru_cache(maxsize=None)(machines_of)
-    return [_examined(path, store, machines_of) for path in store.entries()]
+    return [_check_engine(path, store, machines_of) for path in store.entries()]
 
 
 def prune(
     store: EngineStore, kept: list[StoredEngine], machines_of: MachinesOf
 ) -> tuple[list[StoredEngine], int]:
-    """Removes the engines that are not usable here, and what killed builders left.
+    """Removes the engines that are not usable here, and the files of killed builders.
 
     Args:
-        machines_of: as `list_engines` takes it: each is examined again before it goes.
+        machines_of: as in `list_engines`; each engine is checked again before it goes.
 
     Returns:
         The engines removed, and how many bytes were freed in all.
     """
 
     def is_useless(engine: StoredEngine) -> bool:
-        return _examined(engine.path, store, machines_of).status != "usable"
+        return _check_engine(engine.path, store, machines_of).status != "usable"
 
     removed = [
         engine
@@ -74,32 +74,32 @@ def prune(
     return removed, sum(engine.size_bytes for engine in removed) + store.remove_left_overs()
 
 
-def _examined(path: Path, store: EngineStore, machines_of: MachinesOf) -> StoredEngine:
+def _check_engine(path: Path, store: EngineStore, machines_of: MachinesOf) -> StoredEngine:
     size_bytes = folder_bytes(path)
     try:
         manifest = read_manifest(path)
     except UnusableEngineError as error:
         return StoredEngine(path, error.kind, str(error), size_bytes, None)
-    status, why = _judged(path, manifest, store, machines_of)
+    status, why = _status(path, manifest, store, machines_of)
     return StoredEngine(path, status, why, size_bytes, manifest)
 
 
-def _judged(
+def _status(
     path: Path, manifest: Manifest, store: EngineStore, machines_of: MachinesOf
-) -> tuple[KeptStatus, str]:
+) -> tuple[EngineStatus, str]:
     key = manifest.key
     try:
         if store.path(key).name != path.name:
             return "foreign", "its manifest is of another engine"
         read_blob(path, manifest)
-        return _judged_here(key, machines_of(key.backend))
+        return _status_here(key, machines_of(key.backend))
     except UnusableEngineError as error:
         return error.kind, str(error)
     except EngineError as error:
         return "foreign", str(error)
 
 
-def _judged_here(key: EngineKey, machines: list[Machine]) -> tuple[KeptStatus, str]:
+def _status_here(key: EngineKey, machines: list[Machine]) -> tuple[EngineStatus, str]:
     for versions, hardware in machines:
         if key.hardware == hardware:
             same = key.versions == versions

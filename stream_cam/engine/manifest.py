@@ -1,4 +1,4 @@
-"""What an engine was made of and what it reached, as JSON that people can read."""
+"""The description of a stored engine: its key and its figures, as JSON that people can read."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 FORMAT = 3
-"""Goes into every key: raise it when what a blob means changes."""
+"""Goes into every key: raise it when the meaning of a blob changes."""
 
 _PURPOSE = ("backend", "model", "network", "input_shape", "precision", "options", "calibration")
 
@@ -33,13 +33,13 @@ class EngineKey:
     precision: str
     """fp32, bf16, fp16 or int8."""
     options: Mapping[str, str]
-    """What the backend was told."""
+    """The backend's settings."""
     versions: Mapping[str, str]
-    """Of the libraries that made it and read it; for GPUs the driver and TensorRT's full build."""
+    """The libraries that made it and read it; for GPUs the driver and TensorRT's full build."""
     hardware: Mapping[str, str]
-    """What it runs on: a processor's name and capabilities, a GPU's name and SM."""
+    """A processor's name and capabilities, or a GPU's name and SM."""
     calibration: Mapping[str, str] = field(default_factory=dict)
-    """int8: the frames that it was quantised with, and what did it; others: empty."""
+    """int8: the frames that it was quantised with, and the tool; others: empty."""
     format: int = FORMAT
 
     def digest(self) -> str:
@@ -57,11 +57,11 @@ class EngineKey:
         return all(getattr(self, part) == getattr(other, part) for part in _PURPOSE)
 
     def same_but_calibration(self, other: EngineKey) -> bool:
-        """Whether both serve here alike: whatever an int8 engine was calibrated with."""
+        """Whether both serve here alike, whichever frames an int8 engine was calibrated with."""
         return replace(self, calibration=other.calibration) == other
 
     def difference(self, wanted: EngineKey) -> str:
-        """What differs first, as `openvino 2026.3 (here 2026.4)`."""
+        """The first difference, as `openvino 2026.3 (here 2026.4)`."""
         for part in ("versions", "hardware", "calibration"):
             if getattr(self, part) != getattr(wanted, part):
                 return difference(getattr(self, part), getattr(wanted, part))
@@ -96,7 +96,7 @@ class Figures:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What `manifest.json` says of one engine."""
+    """The content of `manifest.json`."""
 
     key: EngineKey
     build_seconds: float
@@ -106,49 +106,49 @@ class Manifest:
     """The network alone, one call, on the machine that built it."""
     verification: Figures
     size_bytes: int
-    """Of engine.blob."""
+    """The size of engine.blob."""
     sha256: str
-    """Of engine.blob; 64 hex digits."""
+    """The checksum of engine.blob; 64 hex digits."""
 
     def to_json(self) -> str:
         return json.dumps(asdict(self), indent=2, ensure_ascii=False) + "\n"
 
     @classmethod
     def from_json(cls, text: str) -> Manifest:
-        """What `to_json` wrote.
+        """Reads the text of `to_json`.
 
         Raises:
             OutdatedFormatError: another version of stream-cam wrote it.
             ValueError, TypeError, KeyError, AttributeError, RecursionError: anything else.
         """
-        said = json.loads(text)
-        key = said["key"]
-        if _whole(key["format"]) != FORMAT:
+        data = json.loads(text)
+        key = data["key"]
+        if _count(key["format"]) != FORMAT:
             raise OutdatedFormatError(f"format {key['format']} (here {FORMAT})")
         return cls(
             key=_key(key),
-            build_seconds=_number(said["build_seconds"]),
-            built_unix_seconds=_whole(said["built_unix_seconds"]),
-            latency_p50_ms=_number(said["latency_p50_ms"]),
+            build_seconds=_number(data["build_seconds"]),
+            built_unix_seconds=_count(data["built_unix_seconds"]),
+            latency_p50_ms=_number(data["latency_p50_ms"]),
             verification=Figures(
-                **{name: _number(value) for name, value in said["verification"].items()}
+                **{name: _number(value) for name, value in data["verification"].items()}
             ),
-            size_bytes=_whole(said["size_bytes"]),
-            sha256=_text(said["sha256"]),
+            size_bytes=_count(data["size_bytes"]),
+            sha256=_text(data["sha256"]),
         )
 
 
-def _key(said: Any) -> EngineKey:
+def _key(data: Any) -> EngineKey:
     return EngineKey(
-        backend=_text(said["backend"]),
-        model=_text(said["model"]),
-        network=_text(said["network"]),
-        input_shape=tuple(_whole(size) for size in said["input_shape"]),
-        precision=_text(said["precision"]),
-        options=_texts(said["options"]),
-        versions=_texts(said["versions"]),
-        hardware=_texts(said["hardware"]),
-        calibration=_texts(said["calibration"]),
+        backend=_text(data["backend"]),
+        model=_text(data["model"]),
+        network=_text(data["network"]),
+        input_shape=tuple(_count(size) for size in data["input_shape"]),
+        precision=_text(data["precision"]),
+        options=_texts(data["options"]),
+        versions=_texts(data["versions"]),
+        hardware=_texts(data["hardware"]),
+        calibration=_texts(data["calibration"]),
     )
 
 
@@ -171,7 +171,7 @@ def _texts(value: Any) -> dict[str, str]:
     return {_text(name): _text(text) for name, text in value.items()}
 
 
-def _whole(value: Any) -> int:
+def _count(value: Any) -> int:
     if type(value) is not int or not 0 <= value < 2**53:
         raise TypeError(f"not a whole number: {value!r}")
     return value

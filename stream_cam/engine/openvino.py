@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 OUTPUTS = ("logits", "features")
 _BUILD_ARGUMENTS = "--engine openvino"
-"""Of `stream-cam build`, for these engines."""
+"""The arguments of `stream-cam build` for these engines."""
 
 
 class OpenVinoBuilder:
@@ -111,7 +111,7 @@ class OpenVinoBuilder:
             compiled = self._core.import_model(blob, "CPU", dict(self.key.options))
         except RuntimeError as error:
             reason = first_line(error)
-            raise EngineError(f"OpenVINO does not accept the stored engine: {reason}") from error
+            raise EngineError(f"OpenVINO does not accept the kept engine: {reason}") from error
         return OpenVinoEngine(compiled, self._precision, self._parallel)
 
 

@@ -1,4 +1,4 @@
-"""An engine from the store, or built, verified and kept: the one way to both."""
+"""An engine read from the store, or built, verified and kept there."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _LATENCY_SECONDS = 1.0
 
 @dataclass(frozen=True)
 class Prepared:
-    """An engine, and where it comes from."""
+    """An engine and its place in the store."""
 
     engine: Engine
     manifest: Manifest
@@ -47,11 +47,11 @@ def load_or_build(
     force: bool = False,
     on_stage: OnStage | None = None,
 ) -> Prepared:
-    """Takes an engine from the store; builds, verifies and keeps it if it is not there.
+    """Reads an engine from the store; builds, verifies and keeps it if it is not there.
 
     Args:
         force: builds it even if it is there.
-        on_stage: told what is being done while it is built.
+        on_stage: gets each stage of a build.
 
     Raises:
         GateError: it is not the network it was made from, now or when it was last built.
@@ -59,20 +59,20 @@ def load_or_build(
     """
     store = store or EngineStore()
     on_stage = on_stage or ignore_progress
-    # Whoever publishes just now may make a good engine look damaged: the lock decides.
-    with translate_gpu_errors(), suppress(_NotTakenError):
-        kept = None if force else _take(builder, store)
+    # While another process publishes, a good engine may look damaged: the lock decides.
+    with translate_gpu_errors(), suppress(_UselessEngineError):
+        kept = None if force else _read(builder, store)
         if kept is not None:
             return kept
     if not force:
         _require_not_refused(builder.key, store)
     with translate_gpu_errors(), store.building(builder.key) as locked:
         try:
-            kept = None if force else _take(builder, store)
-        except _NotTakenError as error:
+            kept = None if force else _read(builder, store)
+        except _UselessEngineError as error:
             if not builder.can_build:
                 raise EngineError(
-                    f"the kept engine cannot be used, and without frames no other is built: {error}"
+                    f"the kept engine is of no use, and without frames no other is built: {error}"
                 ) from error
             logger.warning("a kept engine is rebuilt: %s", error)
             kept = None
@@ -80,14 +80,14 @@ def load_or_build(
             return kept
         if not force:
             _require_not_refused(builder.key, store)
-            _tell_outdated(builder.key, store)
+            _warn_outdated(builder.key, store)
         return _build(builder, store if locked else None, on_stage)
 
 
 def load_and_verify(
     builder: EngineBuilder, store: EngineStore, *, on_stage: OnStage | None = None
 ) -> tuple[Prepared, Figures]:
-    """Compares a kept engine with its network again.
+    """Compares a stored engine with its network again.
 
     Raises:
         EngineError: there is none, it is damaged, or it is not the network it was made from.
@@ -109,15 +109,15 @@ def load_and_verify(
     return Prepared(engine, manifest, path), verify(engine, builder.net, builder.frames)
 
 
-class _NotTakenError(EngineError):
-    """A kept engine is of no use."""
+class _UselessEngineError(EngineError):
+    """A stored engine is of no use."""
 
 
-def _take(builder: EngineBuilder, store: EngineStore) -> Prepared | None:
-    """The kept engine; None if there is none.
+def _read(builder: EngineBuilder, store: EngineStore) -> Prepared | None:
+    """The stored engine; None if there is none.
 
     Raises:
-        _NotTakenError: it is damaged, or the backend does not take it.
+        _UselessEngineError: it is damaged, or the backend does not accept it.
     """
     path = store.path(builder.key)
     try:
@@ -127,25 +127,27 @@ def _take(builder: EngineBuilder, store: EngineStore) -> Prepared | None:
         blob, manifest = found
         return Prepared(builder.deserialize(blob), manifest, path)
     except UnusableEngineError as error:
-        raise _NotTakenError(f"{path.name} is {error.kind} ({error})") from error
+        raise _UselessEngineError(f"{path.name} is {error.kind} ({error})") from error
     except EngineError as error:
-        raise _NotTakenError(f"{path.name}: {error}") from error
+        raise _UselessEngineError(f"{path.name}: {error}") from error
 
 
 def _require_not_refused(key: EngineKey, store: EngineStore) -> None:
-    """What takes minutes is not built at every start to be refused each time."""
+    """Spares a start the minutes of a build that failed its verification before."""
     why = store.refusal(key)
     if why is not None:
         raise GateError(f"{why} (found before; `stream-cam build --force` tries it again)")
 
 
-def _tell_outdated(key: EngineKey, store: EngineStore) -> None:
-    """Says why an engine is built anew though one for the same use is kept."""
+def _warn_outdated(key: EngineKey, store: EngineStore) -> None:
+    """Says why an engine is built anew though one for the same use is stored."""
     for path, manifest in store.manifests():
         kept = manifest.key
         if kept != key and kept.same_purpose(key):
             logger.warning(
-                "a kept engine is outdated and built anew: %s, %s", path.name, kept.difference(key)
+                "a kept engine is outdated and built anew: %s, %s",
+                path.name,
+                kept.difference(key),
             )
             return
 

@@ -14,7 +14,7 @@ from stream_cam.engine.base import EngineInfo, OnStage, Session
 from stream_cam.engine.buffers import Buffers
 from stream_cam.engine.calibration import Calibration
 from stream_cam.engine.eager import TorchSession
-from stream_cam.engine.int8_net import Int8Convolution, into_int8, largest_inputs
+from stream_cam.engine.int8_net import Int8Convolution, largest_inputs, replace_by_int8
 from stream_cam.engine.options import Batch
 from stream_cam.engine.quantize import RANKING_FRAMES, SPARE, GateMetric
 from stream_cam.engine.typed_net import TypedNet, probe_info
@@ -52,7 +52,7 @@ class LayerQuantizer:
             on_stage("quantising")
             self._largest = self._chosen(device, on_stage)
         typed = TypedNet(self._net, "fp32")
-        into_int8(typed, self._largest)
+        replace_by_int8(typed, self._largest)
         # Only now, so that the integers are those that were measured.
         return typed.compute_in("fp16")
 
@@ -62,7 +62,7 @@ class LayerQuantizer:
         simulated = _Simulated(self._net.name, typed, device, self.validating[0].shape)
         frames = (frame.to(device) for frame in self._calibration.calibrating)
         largest = largest_inputs(typed, frames)
-        layers = into_int8(typed, largest)
+        layers = replace_by_int8(typed, largest)
         comparison = Comparison(self._net, simulated.info.input_shape, self.validating)
         metric = GateMetric(comparison, on_stage)
         within, each = metric(simulated)

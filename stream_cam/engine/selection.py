@@ -133,5 +133,5 @@ def _gpu_obstacle(precision: Precision) -> str:
 
 @cache
 def _warn_once(line: str) -> None:
-    """Every engine that is opened asks again."""
+    """Warns once, though every engine that is opened asks again."""
     logger.warning("%s", line)

@@ -1,14 +1,14 @@
-"""Where built engines are kept: a folder an engine, named by a hash over all that matters to it.
+"""The store of built engines: one folder each, named by a hash over all that matters to it.
 
-    <engines>/<model>-<backend>-<hash>/engine.blob      what the backend reads back
-    <engines>/<model>-<backend>-<hash>/manifest.json    what it is, in plain text
+    <engines>/<model>-<backend>-<hash>/engine.blob      for the backend to read back
+    <engines>/<model>-<backend>-<hash>/manifest.json    its description, in plain text
     <engines>/.<model>-<backend>-<hash>.lock            held while that engine is built
     <engines>/.<model>-<backend>-<hash>.<random>.tmp    not yet, or no longer, an engine
     <engines>/.<model>-<backend>-<hash>.refused.tmp     why that engine failed its verification
 
 A folder appears under its name whole or not at all: it is written and synced under a temporary
-name, then renamed. Reading takes no lock. Only one who holds the lock publishes, replaces or
-removes. Nothing that is read is unpickled, and no path is taken from what is read.
+name, then renamed. Reading takes no lock. Only the holder of the lock publishes, replaces or
+removes. Nothing is unpickled, and no path is taken from a file.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Literal
 
 from filelock import FileLock, Timeout
+from platformdirs import user_cache_path
 
 from stream_cam.atomic_files import sync_folder
 from stream_cam.engine.manifest import EngineKey, Manifest, OutdatedFormatError
@@ -36,14 +37,14 @@ BLOB = "engine.blob"
 MANIFEST = "manifest.json"
 
 _PATIENCE_SECONDS = 900.0
-"""How long one process waits for another that builds the same engine; the slowest take minutes."""
+"""The longest wait for another process that builds the same engine; the slowest take minutes."""
 _MAX_MANIFEST_BYTES = 1_000_000
 _ENTRY_NAME = re.compile(r"[\w-]+-[0-9a-f]{16}")
 _LEFT_OVER_NAME = re.compile(r"\.([\w-]+-[0-9a-f]{16})\.\w+\.tmp")
 
 
 class UnusableEngineError(Exception):
-    """A kept engine must not be loaded; the message says why."""
+    """A stored engine must not be loaded; the message says why."""
 
     def __init__(self, kind: Literal["outdated", "damaged", "foreign"], why: str) -> None:
         super().__init__(why)
@@ -58,15 +59,16 @@ def engines_folder() -> Path:
     clone = Path(__file__).resolve().parents[2]
     if (clone / "engines").is_dir() and (clone / "pyproject.toml").is_file():
         return clone / "engines"
-    cache = os.environ.get("XDG_CACHE_HOME")
-    try:
-        return (Path(cache) if cache else Path.home() / ".cache") / "stream-cam" / "engines"
-    except RuntimeError:  # a user without a home folder, as in a container
-        return Path(os.devnull) / "engines"  # where nothing can be kept
+    with suppress(RuntimeError):
+        cache = user_cache_path("stream-cam", appauthor=False)
+        if cache.is_absolute():
+            return cache / "engines"
+    # A user without a home folder, as in a container: nothing can be kept there.
+    return Path(os.devnull) / "engines"
 
 
 class EngineStore:
-    """Reads and writes engines; whatever is wrong with the folder, the answer is to build again."""
+    """Reads and writes engines; if the folder is damaged, they are built again."""
 
     def __init__(self, folder: Path | None = None) -> None:
         self.folder = folder or engines_folder()
@@ -92,12 +94,12 @@ class EngineStore:
         return read_blob(path, manifest), manifest
 
     def entries(self) -> list[Path]:
-        """All folders that are engines, whole or not; nothing else that may lie there."""
+        """All folders that are engines, whole or not; other files and folders are left out."""
         try:
             found = sorted(self.folder.iterdir())
         except OSError:
             return []
-        return [path for path in found if _ENTRY_NAME.fullmatch(path.name) and _is_ours(path)]
+        return [path for path in found if _ENTRY_NAME.fullmatch(path.name) and _is_engine(path)]
 
     def manifests(self) -> Iterator[tuple[Path, Manifest]]:
         """All engines whose manifest can be read and is theirs, with it."""
@@ -108,7 +110,7 @@ class EngineStore:
                     yield path, manifest
 
     def calibrated(self, key: EngineKey) -> EngineKey | None:
-        """The key of the newest engine that is `key` but for its calibration, and whole."""
+        """The key of the newest whole engine that differs from `key` in its calibration only."""
         found = [
             (manifest.built_unix_seconds, path.name, manifest)
             for path, manifest in self.manifests()
@@ -144,7 +146,7 @@ class EngineStore:
         """Keeps an engine under its manifest's key; the caller holds the lock.
 
         Returns:
-            Its folder; None if it could not be kept, of which a warning told.
+            Its folder; None if it could not be kept, after a warning.
         """
         path = self.path(manifest.key)
         try:
@@ -177,25 +179,25 @@ class EngineStore:
         """Removes an engine's folder; False if it is being built or may not be removed.
 
         Args:
-            wanted: asked once more when nobody else can build it: it may just have been mended.
+            wanted: asked again under the lock, because the engine may just have been mended.
         """
-        with self._at_once(path.name) as held:
+        with self._try_lock(path.name) as held:
             if not held or not wanted():
                 return False
             try:
-                self._put_away(path)
+                self._set_aside(path)
             except OSError:
                 return False
             self._remove_left_overs(path.name)
             return not os.path.lexists(path)
 
     def remove_left_overs(self) -> int:
-        """Removes what killed builders left; returns the bytes freed."""
+        """Removes the files of killed builders; returns the bytes freed."""
         freed = 0
         for path in self._left_overs():
             found = _LEFT_OVER_NAME.fullmatch(path.name)
             assert found is not None
-            with self._at_once(found[1]) as held:
+            with self._try_lock(found[1]) as held:
                 size_bytes = folder_bytes(path) if held else 0
                 if held:
                     _discard(path)
@@ -222,7 +224,7 @@ class EngineStore:
         return True
 
     @contextmanager
-    def _at_once(self, name: str) -> Iterator[bool]:
+    def _try_lock(self, name: str) -> Iterator[bool]:
         lock = self._lock(name)
         try:
             lock.acquire(timeout=0)
@@ -241,7 +243,7 @@ class EngineStore:
         return self.folder / f".{self.path(key).name}.refused.tmp"
 
     def _temporary(self, name: str) -> Path:
-        # Not mkdtemp: other users, whom an administrator builds for, could not read it.
+        # Not mkdtemp: if an administrator builds, other users could not read it.
         path = self.folder / f".{name}.{secrets.token_hex(4)}.tmp"
         path.mkdir()
         return path
@@ -249,11 +251,11 @@ class EngineStore:
     def _put(self, fresh: Path, path: Path) -> None:
         # A folder that is not empty cannot be replaced by a rename.
         if os.path.lexists(path):
-            self._put_away(path)
+            self._set_aside(path)
         os.rename(fresh, path)
         sync_folder(self.folder)
 
-    def _put_away(self, path: Path) -> None:
+    def _set_aside(self, path: Path) -> None:
         # Not into a new folder: on a full disk there could be none.
         os.rename(path, self.folder / f".{path.name}.{secrets.token_hex(4)}.tmp")
 
@@ -312,7 +314,7 @@ def read_blob(path: Path, manifest: Manifest) -> bytes:
 
 
 def folder_bytes(path: Path) -> int:
-    """What a folder and all in it take, in bytes."""
+    """The size of a folder's files, in bytes."""
     total = 0
     for file in path.rglob("*"):
         with suppress(OSError):
@@ -339,8 +341,8 @@ def _discard(path: Path) -> None:
             path.unlink()
 
 
-def _is_ours(path: Path) -> bool:
-    """A folder that holds nothing but an engine's files: nothing else may ever be removed."""
+def _is_engine(path: Path) -> bool:
+    """Whether a folder holds nothing but an engine's files; no other may ever be removed."""
     try:
         names = {entry.name for entry in path.iterdir()} if not path.is_symlink() else {"link"}
     except OSError:

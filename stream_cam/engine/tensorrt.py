@@ -88,7 +88,7 @@ class TensorRtBuilder:
 
     @property
     def _build_arguments(self) -> str:
-        """Of `stream-cam build`, for such an engine."""
+        """The arguments of `stream-cam build` for such an engine."""
         return "--engine tensorrt" + ("" if self._batch == Batch() else f" --batch {self._batch}")
 
     def _built(self, typed: TypedNet) -> tuple[bytes, TensorRtEngine]:

@@ -1,8 +1,8 @@
 """A network becomes one serialized TensorRT engine, by torch.export and torch-tensorrt.
 
-Everything here takes seconds with TensorRT-RTX, which compiles its kernels later, where the engine
-is loaded, and up to minutes with TensorRT, which tries kernels on the GPU. Torch-tensorrt's own
-engine cache is left off: its key leaves out weights and versions (the store's does not).
+The conversion takes seconds with TensorRT-RTX, which compiles its kernels later, on loading. It
+takes up to minutes with TensorRT, which tries kernels on the GPU. Torch-tensorrt's own engine cache
+is left off: its key leaves out weights and versions, which the store's key has.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ INPUT = "batch"
 OUTPUTS = ("logits", "features")
 
 OPTIONS = {"tf32": "off"}
-"""What the builder is told: part of every key, as the batch is."""
+"""The builder's settings: part of every key, as the batch is."""
 
 _BITS = 8
 
@@ -53,15 +53,15 @@ def convert(
     """The engine, with input `batch` and outputs `logits` and `features`, all float32.
 
     Args:
-        typed: on the CPU; its own types decide what TensorRT computes in.
+        typed: on the CPU; its own types decide TensorRT's precision.
         name: the network's.
-        for_this_gpu: TensorRT-RTX would build for all GPUs from Ampere on, and for no older one;
-            without a GPU that is all it can.
+        for_this_gpu: otherwise TensorRT-RTX builds for all GPUs from Ampere on and for no older
+            one. Without a GPU it can build nothing else.
 
     Raises:
         EngineError: torch-tensorrt cannot be imported, or TensorRT cannot build it.
     """
-    with _one_at_a_time, _quiet() as heard:
+    with _one_at_a_time, _quiet() as builder_log:
         try:
             torch_tensorrt = importlib.import_module("torch_tensorrt")
         except Exception as error:  # it asks for the GPU, and raises whatever that raises
@@ -70,11 +70,11 @@ def convert(
             ) from error
         try:
             if any(isinstance(module, Int8Convolution) for module in typed.modules()):
-                _learn_int8()
+                _register_int8()
             with _configured(flavour, for_this_gpu):
                 return _converted(torch_tensorrt, typed, input_hw, batch)
         except Exception as error:  # whatever torch.export, torch-tensorrt and TensorRT may raise
-            reason = heard.error or first_line(error)
+            reason = builder_log.error or first_line(error)
             raise EngineError(f"TensorRT cannot build {name} ({reason})") from error
 
 
@@ -112,11 +112,11 @@ def _converted(
 
 
 @cache
-def _learn_int8() -> None:
-    """Teaches torch-tensorrt what `int8_convolution` is.
+def _register_int8() -> None:
+    """Teaches torch-tensorrt to convert `int8_convolution`.
 
-    It takes integers from nvidia-modelopt only, which needs more than it says, and would not know
-    which layers our maps can spare. The layers that are added are the same.
+    It accepts integers from nvidia-modelopt only. That package needs more than it declares, and
+    does not know which layers our maps can spare. The layers added here are the same.
     """
     conversion = importlib.import_module("torch_tensorrt.dynamo.conversion")
     unknown = importlib.import_module("torch_tensorrt.dynamo._SourceIR").SourceIR.UNKNOWN
@@ -138,7 +138,7 @@ def _learn_int8() -> None:
 
 @contextmanager
 def _configured(flavour: TensorRt, for_this_gpu: bool) -> Iterator[None]:
-    """Tells the builder what torch-tensorrt has no option for: what to build for, when to stop."""
+    """Sets the builder's target and its stop, for which torch-tensorrt has no option."""
     trt = importlib.import_module(flavour.module)
     interpreter = importlib.import_module(
         "torch_tensorrt.dynamo.conversion._TRTInterpreter"
@@ -164,7 +164,7 @@ def _configured(flavour: TensorRt, for_this_gpu: bool) -> Iterator[None]:
 
 @contextmanager
 def _interrupts() -> Iterator[threading.Event]:
-    """Ctrl-C is noted, and obeyed at the end: an exception inside TensorRT would be a crash."""
+    """Delays Ctrl-C to the end: an exception inside TensorRT would be a crash."""
     noted = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield noted
@@ -179,7 +179,7 @@ def _interrupts() -> Iterator[threading.Event]:
 
 
 def _monitor(trt: ModuleType, interrupted: threading.Event) -> Any:
-    """Asked by the builder, after each of its steps, whether to go on."""
+    """Tells the builder, after each of its steps, whether to go on."""
 
     class Monitor(trt.IProgressMonitor):  # type: ignore[name-defined, misc]
         def __init__(self) -> None:
@@ -197,7 +197,7 @@ def _monitor(trt: ModuleType, interrupted: threading.Event) -> Any:
     return Monitor()
 
 
-class _Heard(logging.Handler):
+class _BuilderLog(logging.Handler):
     """Keeps the first line of the last error that TensorRT's builder logs."""
 
     error = ""
@@ -208,22 +208,22 @@ class _Heard(logging.Handler):
 
 
 @contextmanager
-def _quiet() -> Iterator[_Heard]:
-    """Without torch-tensorrt's own words: whatever matters becomes an EngineError."""
-    heard = _Heard()
+def _quiet() -> Iterator[_BuilderLog]:
+    """Silences torch-tensorrt; an error that matters becomes an EngineError."""
+    builder_log = _BuilderLog()
     builder = logging.getLogger("torch_tensorrt [TensorRT Conversion Context]")
     loggers = [logging.getLogger(name) for name in ("torch_tensorrt", "torch", "torch.export")]
     levels = [logger.level for logger in loggers]
-    builder.addHandler(heard)
+    builder.addHandler(builder_log)
     builder.propagate = False
     for logger in loggers:
         logger.setLevel(logging.CRITICAL)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            yield heard
+            yield builder_log
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
         builder.propagate = True
-        builder.removeHandler(heard)
+        builder.removeHandler(builder_log)

@@ -1,4 +1,4 @@
-"""What TensorRT says, for Python's logging and for error messages."""
+"""TensorRT's messages, for Python's logging and for our error messages."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ logger = logging.getLogger(__name__)
 
 @cache
 def tensorrt_log(trt: ModuleType) -> Any:
-    """TensorRT's logger of this process: all to DEBUG; `last_error` is the last error's first line.
+    """The logger of this process: all to DEBUG; `last_error` is the last error's first line.
 
-    One for all, because TensorRT wants one.
+    TensorRT asks for a single one.
     """
 
     class Log(trt.ILogger):  # type: ignore[name-defined, misc]
@@ -23,7 +23,7 @@ def tensorrt_log(trt: ModuleType) -> Any:
             self.forget()
 
         def forget(self) -> None:
-            """Before a call that may fail: what it does not say is not an older call's reason."""
+            """Before a call that may fail: an older error is not its reason."""
             self.last_error = "no reason given"
 
         def log(self, severity: Any, message: str) -> None:

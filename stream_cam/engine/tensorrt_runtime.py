@@ -28,12 +28,12 @@ _LENGTH_BYTES = 8
 
 
 def pack(engine: bytes, kernels: bytes) -> bytes:
-    """One blob of an engine and of the kernels that TensorRT-RTX compiled for it, if it did."""
+    """One blob of an engine and its kernels, if TensorRT-RTX compiled some."""
     return len(engine).to_bytes(_LENGTH_BYTES, "little") + engine + kernels
 
 
 def unpack(blob: bytes) -> tuple[bytes, bytes]:
-    """What `pack` packed.
+    """The engine and the kernels of a blob of `pack`.
 
     Raises:
         EngineError: it is too short.
@@ -41,7 +41,7 @@ def unpack(blob: bytes) -> tuple[bytes, bytes]:
     length = int.from_bytes(blob[:_LENGTH_BYTES], "little")
     end = _LENGTH_BYTES + length
     if not 0 < length <= len(blob) - _LENGTH_BYTES:
-        raise EngineError("what is kept is no TensorRT engine")
+        raise EngineError("the kept file is no TensorRT engine")
     return blob[_LENGTH_BYTES:end], blob[end:]
 
 
@@ -49,14 +49,14 @@ class TensorRtEngine:
     """A deserialized engine on one GPU; each session has its own execution context.
 
     Args:
-        engine: what `tensorrt_convert.convert` made.
-        kernels: what `compiled_kernels` gave, so that TensorRT-RTX need not compile them again.
+        engine: made by `tensorrt_convert.convert`.
+        kernels: made by `compiled_kernels`, so that TensorRT-RTX need not compile them again.
         device: cuda:N.
         precision: of the network in it.
         batch: the frames it was built for.
 
     Raises:
-        EngineError: TensorRT does not take it on this GPU, or it is another network's.
+        EngineError: TensorRT does not accept it on this GPU, or it is another network's.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class TensorRtEngine:
             self._engine = self._runtime.deserialize_cuda_engine(engine)
             if self._engine is None:
                 raise EngineError(
-                    f"TensorRT does not take the engine on this GPU ({self._log.last_error})"
+                    f"TensorRT does not accept the engine on this GPU ({self._log.last_error})"
                 )
             self._cache = self._kernel_cache(kernels) if flavour.is_rtx else None
         shapes = _shapes(self._trt, self._engine, batch)
@@ -105,13 +105,13 @@ class TensorRtEngine:
                 context = self._engine.create_execution_context(config)
         if context is None:
             raise EngineError(
-                f"TensorRT cannot make room for another session ({self._log.last_error}): use a "
+                f"TensorRT has no memory for another session ({self._log.last_error}): give a "
                 "smaller --batch"
             )
         return TensorRtSession(context, self.info, self._log, (self, config))
 
     def compiled_kernels(self) -> bytes:
-        """What TensorRT-RTX compiles for this GPU at first use; empty with TensorRT."""
+        """The kernels that TensorRT-RTX compiles at first use; empty with TensorRT."""
         if self._cache is None:
             return b""
         info, session = self.info, self.session()
@@ -134,8 +134,8 @@ class TensorRtEngine:
 
     def _runtime_config(self) -> Any:
         config = self._engine.create_runtime_config()
-        # Lazily, better kernels would replace the first ones later: not in a graph that is
-        # captured already.
+        # Lazily, better kernels would replace the first ones later, but not inside a captured
+        # graph.
         strategies = self._trt.DynamicShapesKernelSpecializationStrategy
         config.dynamic_shapes_kernel_specialization_strategy = strategies.EAGER
         return config
@@ -146,7 +146,7 @@ class TensorRtSession:
 
     Args:
         context: an execution context of its own.
-        owners: what must live as long as the context.
+        owners: objects that must live as long as the context.
     """
 
     def __init__(self, context: Any, info: EngineInfo, log: Any, owners: object = None) -> None:
@@ -166,7 +166,7 @@ class TensorRtSession:
             if not self._has_run and torch.cuda.is_current_stream_capturing():
                 raise RuntimeError(
                     f"call the session with {self._n_frames} frames before its call is captured: "
-                    "what TensorRT does at first cannot be"
+                    "TensorRT's first call cannot be"
                 )
             stream = torch.cuda.current_stream(device).cuda_stream
             if not self._context.execute_async_v3(stream):
@@ -179,16 +179,16 @@ class TensorRtSession:
     def _bind(self, batch: Tensor, logits: Tensor, features: Tensor) -> None:
         if batch.shape[0] != self._n_frames:
             self._n_frames, self._has_run = batch.shape[0], False
-            self._obeyed(self._context.set_input_shape(INPUT, tuple(batch.shape)))
+            self._require_accepted(self._context.set_input_shape(INPUT, tuple(batch.shape)))
         for name, tensor in zip((INPUT, *OUTPUTS), (batch, logits, features), strict=True):
-            self._obeyed(self._context.set_tensor_address(name, tensor.data_ptr()))
+            self._require_accepted(self._context.set_tensor_address(name, tensor.data_ptr()))
 
-    def _obeyed(self, done: bool) -> None:
-        if not done:
+    def _require_accepted(self, accepted: bool) -> None:
+        if not accepted:
             self._buffers.forget()
             self._n_frames = 0
             raise EngineError(
-                f"TensorRT does not take the buffers ({self._log.last_error}): give "
+                f"TensorRT does not accept the buffers ({self._log.last_error}): give "
                 f"{self._info.advice}, or see `stream-cam doctor`"
             )
 
@@ -196,7 +196,7 @@ class TensorRtSession:
 def _shapes(
     trt: ModuleType, engine: Any, batch: Batch
 ) -> tuple[tuple[int, int, int, int], tuple[int, int], tuple[int, int, int, int]]:
-    """Of the input and both outputs, for the best number of frames.
+    """The shapes of the input and both outputs, for the best number of frames.
 
     Raises:
         EngineError: the engine has other inputs and outputs, or takes other numbers of frames.

@@ -1,9 +1,9 @@
-"""Is an engine the network it was made from? Asked once, before it is kept.
+"""The comparison of an engine with its network, before the engine is used or kept.
 
 Drawn frames of the demo's scene and random ones go through the engine and through the network in
-PyTorch, float32. Compared are the logits, and the maps of the five classes that the network itself
-thinks best: as they are, and scaled to 0..1 as they are shown. An int8 engine also sees frames of
-what it was made for.
+PyTorch, float32. The logits are compared, and the maps of the network's own five best classes. The
+maps are compared unscaled, and scaled to 0..1 as on the screen. An int8 engine also gets frames of
+the scene to be watched.
 """
 
 from __future__ import annotations
@@ -37,20 +37,20 @@ Outputs = tuple[Tensor, Tensor]
 
 @dataclass(frozen=True)
 class Gate:
-    """What an engine must reach; None: not asked for."""
+    """The limits that an engine must keep; None: no limit."""
 
     most_difference: float | None = None
-    """Of logits and of maps."""
+    """The largest difference of logits and of maps."""
     least_correlation: float | None = None
     most_heat_difference: float | None = None
     least_agreement: float | None = None
 
     def failures(self, figures: Figures, n_frames: int | None = None) -> list[str]:
-        """What is wrong, as `map correlation 0.98, at least 0.99 is asked for`.
+        """The limits that are missed, as `maps' correlation 0.98, at least 0.99 is asked for`.
 
         Args:
-            n_frames: that were compared. Of few, one alone with another best class is no share
-                to go by; default: of many.
+            n_frames: the number of compared frames. Among few, one alone may have another best
+                class; None: there are many.
         """
         least_agreement = self.least_agreement
         if least_agreement is not None and n_frames is not None:
@@ -73,12 +73,12 @@ class Gate:
 GATES: Mapping[str, Gate] = {
     "fp32": Gate(most_difference=1e-3),
     "fp16": Gate(most_difference=1e-2, least_correlation=0.9995, most_heat_difference=2 / 255),
-    # Its roundings are eight times fp16's (8 bits of precision against 11); what networks reach
-    # is in docs/engines.md.
+    # Its roundings are eight times fp16's (8 bits of precision against 11); docs/engines.md has
+    # the figures of real networks.
     "bf16": Gate(most_difference=3e-2, least_correlation=0.999, most_heat_difference=8 / 255),
     "int8": Gate(least_correlation=0.99, least_agreement=0.98),
 }
-"""By the engine's precision."""
+"""By precision of the engine."""
 
 
 def verify(
@@ -95,7 +95,7 @@ def verify(
             most it takes.
         net: the network, on the CPU in float32.
         frames: (1, 3, H, W) float32 each, to compare on besides the drawn and the random ones.
-        comparison: what the network says of them, where several engines are compared with it.
+        comparison: the network's outputs, where several engines are compared with it.
 
     Raises:
         GateError: they differ by more than the precision explains, with the figures.
@@ -126,7 +126,7 @@ def compare(engine: Engine, net: CamNet, frames: Sequence[Tensor] = ()) -> Figur
 
 
 class Comparison:
-    """What the network itself says of the frames that its engines are compared on.
+    """The network's own outputs, which its engines are compared with.
 
     Args:
         net: on the CPU in float32.
@@ -155,11 +155,11 @@ class Comparison:
         return overall(self.each(engine, range(len(self)) if numbers is None else numbers))
 
     def each(self, engine: Engine, numbers: Sequence[int]) -> list[FrameFigures]:
-        """The same for each frame; one that is in batches of several sizes comes several times."""
+        """The same for each frame, once for each size of batch."""
         outputs = _run_all(engine, [self._frames[number] for number in numbers])
-        return [self._of_frame(numbers[place], got) for place, got in outputs]
+        return [self._frame_figures(numbers[place], got) for place, got in outputs]
 
-    def _of_frame(self, number: int, got: Outputs) -> FrameFigures:
+    def _frame_figures(self, number: int, got: Outputs) -> FrameFigures:
         (logits, cams), (expected, expected_cams) = _best_maps(
             self._net, got, self._expected[number]
         )
@@ -183,7 +183,7 @@ class FrameFigures:
     cam_correlation: float
     same_best: bool
     heat: Tensor
-    """How far each cell of each map, scaled to 0..1, is from where it should be; of noise none."""
+    """The error of each cell of each map, scaled to 0..1; empty for random frames."""
 
 
 def overall(frames: Sequence[FrameFigures]) -> Figures:
@@ -220,7 +220,7 @@ def _run_all(engine: Engine, frames: Sequence[Tensor]) -> list[tuple[int, Output
             for first in range(0, len(frames), size):
                 numbers = [(first + place) % len(frames) for place in range(size)]
                 batch.copy_(torch.cat([frames[number] for number in numbers]))
-                # What a session leaves unwritten fails every gate.
+                # An output that a session leaves unwritten fails every gate.
                 logits.fill_(torch.nan)
                 features.fill_(torch.nan)
                 session(batch, logits, features)

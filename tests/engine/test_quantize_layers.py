@@ -16,9 +16,9 @@ from stream_cam.engine.base import ignore_progress
 from stream_cam.engine.calibration import Calibration, read_calibration
 from stream_cam.engine.int8_net import (
     Int8Convolution,
-    into_int8,
     largest_inputs,
     quantizable,
+    replace_by_int8,
     weight_scales,
 )
 from stream_cam.engine.quantize import Quantizers
@@ -158,7 +158,9 @@ def int8_layers(typed: TypedNet) -> dict[str, Int8Convolution]:
 def figures_of(net: CamNet, typed: TypedNet, frames: tuple[Tensor, ...]) -> Any:
     """In float32, as it was simulated."""
     simulated = TypedNet(net, "fp32")
-    into_int8(simulated, {n: 127 * layer.input_scale for n, layer in int8_layers(typed).items()})
+    replace_by_int8(
+        simulated, {n: 127 * layer.input_scale for n, layer in int8_layers(typed).items()}
+    )
     comparison = Comparison(net, frames[0].shape, frames)
     engine = quantize_layers._Simulated("small", simulated, "cpu", frames[0].shape)
     return comparison.figures(engine)
@@ -233,6 +235,6 @@ def test_the_demo_model_survives_int8() -> None:
 def test_only_what_is_named_is_replaced(net: CamNet) -> None:
     typed = TypedNet(net, "fp32")
     first = next(iter(quantizable(typed.backbone)))
-    put = into_int8(typed, {first: 2.54})
+    put = replace_by_int8(typed, {first: 2.54})
     assert int8_layers(typed) == put
     assert put[first].input_scale == pytest.approx(0.02)

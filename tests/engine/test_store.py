@@ -419,6 +419,13 @@ def test_engines_folder_follows_the_environment(
     assert engines_folder() == tmp_path / "here"
     monkeypatch.delenv("STREAM_CAM_ENGINES")
     assert engines_folder().name == "engines"
+    monkeypatch.setattr(store, "__file__", "/usr/lib/site-packages/stream_cam/engine/store.py")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert engines_folder() == tmp_path / "stream-cam" / "engines"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    # Other systems have other folders.
+    assert sys.platform != "linux" or engines_folder() == tmp_path / ".cache/stream-cam/engines"
 
 
 @pytest.fixture
@@ -647,13 +654,13 @@ def test_what_may_not_be_read_is_not_called_damaged(
 def test_a_user_without_a_home_keeps_nothing(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def homeless() -> Path:
-        raise RuntimeError("Could not determine home directory.")
+    def homeless(*_: object, **__: object) -> Path:
+        raise RuntimeError("could not determine the home directory")
 
     for name in ("STREAM_CAM_ENGINES", "XDG_CACHE_HOME"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(store, "__file__", "/usr/lib/site-packages/stream_cam/engine/store.py")
-    monkeypatch.setattr(Path, "home", homeless)
+    monkeypatch.setattr(store, "user_cache_path", homeless)
     engines = EngineStore()
     assert engines.read(KEY) is None
     assert engines.entries() == []

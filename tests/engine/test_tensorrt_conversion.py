@@ -20,7 +20,7 @@ from support.networks import untrained
 from torch import Tensor
 
 from stream_cam.engine import tensorrt_convert
-from stream_cam.engine.int8_net import into_int8, quantizable
+from stream_cam.engine.int8_net import quantizable, replace_by_int8
 from stream_cam.engine.machine import TensorRt, installed_tensorrt
 from stream_cam.engine.options import Batch
 from stream_cam.engine.tensorrt_log import tensorrt_log
@@ -243,7 +243,7 @@ def test_integers_are_told_to_the_builder_and_not_known_to_rtx(
     largest = {name: 1.0 + index for index, name in enumerate(quantizable(typed.backbone))}
     stays = "network.layer1.0.conv2"
     del largest[stays]
-    layers = into_int8(typed, largest)
+    layers = replace_by_int8(typed, largest)
     built = Built()
     with pytest.raises(EngineError, match=r"cannot build it \(.*dtype == myelinTypeFloat"):
         convert(typed, "int8", batch, built)

@@ -21,7 +21,7 @@ from stream_cam.engine.backends import machines_for
 from stream_cam.engine.base import EngineInfo
 from stream_cam.engine.builder import EngineRequest
 from stream_cam.engine.calibration import Calibration
-from stream_cam.engine.int8_net import Int8Convolution, into_int8
+from stream_cam.engine.int8_net import Int8Convolution, replace_by_int8
 from stream_cam.engine.machine import TensorRt
 from stream_cam.engine.manifest import Figures, Manifest
 from stream_cam.engine.options import Batch
@@ -451,7 +451,7 @@ def test_int8_is_built_from_frames_and_found_again_without_them(
     (layer,) = [module for module in typed.modules() if isinstance(module, Int8Convolution)]
     # The integers that were judged, not those of weights rounded to fp16 before.
     largest = {"network.0": 127 * layer.input_scale}
-    judged = into_int8(TypedNet(toy_net(), "fp32"), largest)["network.0"]
+    judged = replace_by_int8(TypedNet(toy_net(), "fp32"), largest)["network.0"]
     assert torch.equal(layer.weight, judged.weight.half())
     manifest = Manifest(
         new.key, 1.0, 1, 1.0, Figures(0.0, 0.0, 1.0, 0.0, 1.0), len(blob), sha256(blob).hexdigest()
