@@ -25,7 +25,7 @@ __all__ = ["CamNet", "build_network", "load_parameters"]
 _PREFIX = "network"
 
 _RELATIVE_TOLERANCE = 1e-5
-"""Of the sum of the magnitudes that make up a logit, |b| + Σ_k |w_k| · mean |f_k|.
+"""As a share of the magnitudes that make up a logit, |b| + Σ_k |w_k| · mean |f_k|.
 
 Pooling and the linear layer round in float32 (unit roundoff 6e-8); the largest deviation seen over
 torchvision's networks was 7e-8 of that sum. A layer in the way moves logits by percents.
@@ -46,7 +46,7 @@ class CamNet(nn.Module):
         backbone: (N, 3, H, W) normalised RGB → features (N, C, h, w).
         weight: (n_logits, C).
         bias: (n_logits,); zeros for a layer without one.
-        name: what messages call the network.
+        name: the network's name in messages.
     """
 
     weight: nn.Parameter
@@ -57,7 +57,7 @@ class CamNet(nn.Module):
     def __init__(self, backbone: nn.Module, weight: Tensor, bias: Tensor, name: str) -> None:
         super().__init__()
         self.n_logits = len(weight)
-        """Of the network itself; 1: the probability of the second class is its sigmoid."""
+        """The network's own; 1: the probability of the second class is its sigmoid."""
         if self.n_logits == 1:
             weight, bias = _halved(weight), _halved(bias)
         self.backbone = backbone
@@ -104,14 +104,14 @@ class CamNet(nn.Module):
     def from_module(
         cls, module: nn.Module, name: str | None = None, probe_hw: tuple[int, int] = (224, 224)
     ) -> CamNet:
-        """Wrap a classifier that ends convolution → GAP → (dropout, flatten) → one linear layer.
+        """Wraps a classifier that ends convolution → GAP → (dropout, flatten) → one linear layer.
 
         The result holds a copy of the parameters, float32 on the CPU: `module` itself keeps its
         mode, gradients and device, and may be trained on without changing the result.
 
         Args:
             module: (N, 3, H, W) → logits (N, n_classes).
-            name: what messages call it; default: its class name.
+            name: its name in messages; default: its class name.
             probe_hw: size of the random picture on which `mean(M_c) + b_c == logit_c` and the
                 module's own logits are checked.
 
@@ -146,7 +146,7 @@ def _halved(logit: Tensor) -> Tensor:
 
 
 def _settings(backbone: nn.Module) -> str:
-    """What each layer is set to, a line a setting; its repr leaves some of it out.
+    """The settings of each layer, one a line; its repr leaves some of them out.
 
     `AvgPool2d` does not show `count_include_pad`, `Upsample` not `align_corners`.
     """
@@ -181,7 +181,7 @@ class _OneInput(nn.Module):
 
 
 def _copied(module: nn.Module, name: str) -> nn.Module:
-    """A float32 copy on the CPU, in eval mode; without what DataParallel or compile put around."""
+    """A float32 copy on the CPU, in eval mode, without the wrapper of DataParallel or compile."""
     if isinstance(module, torch.jit.ScriptModule):
         raise ModelError(f"{name} is TorchScript, which cannot be cut; pass the nn.Module it is of")
     while isinstance(inner := getattr(module, "_orig_mod", None), nn.Module) or (
@@ -192,7 +192,7 @@ def _copied(module: nn.Module, name: str) -> nn.Module:
         raise ModelError(
             f"{name} has lazy layers that have no parameters yet; run it once on a batch before"
         )
-    # Such as the weight that weight_norm computes before each pass, which nobody may copy.
+    # Such as the weight that weight_norm computes before each pass: PyTorch does not copy it.
     computed = {
         id(value): value.detach().clone()
         for part in module.modules()
@@ -208,7 +208,7 @@ def _copied(module: nn.Module, name: str) -> nn.Module:
 
 
 def _remove_norms(network: nn.Module) -> None:
-    """Makes plain parameters of what the old weight_norm and spectral_norm compute in hooks."""
+    """Makes plain parameters of those that weight_norm and spectral_norm compute in hooks."""
     for part in network.modules():
         for hook in list(part._forward_pre_hooks.values()):
             if isinstance(hook, WeightNorm):
@@ -252,7 +252,7 @@ def _cut_after(features: fx.Node, traced: fx.GraphModule) -> fx.GraphModule:
 
 @torch.inference_mode()
 def _check_invariant(net: CamNet, probe: Tensor, own_logits: object) -> None:
-    """mean(M_c) + b_c == logit_c, and logit_c is what the network itself says, for every class."""
+    """Checks mean(M_c) + b_c == logit_c, and logit_c against the network's own, for all classes."""
     with running():
         logits, features = net(probe)
     maps = torch.einsum("ck,khw->chw", net.weight.double(), features[0].double())
@@ -263,14 +263,14 @@ def _check_invariant(net: CamNet, probe: Tensor, own_logits: object) -> None:
     bound = _RELATIVE_TOLERANCE * magnitude.double().clamp_min(torch.finfo(torch.float32).tiny)
     if net.n_logits == 1 and isinstance(own_logits, Tensor) and own_logits.shape == (1, 1):
         own_logits = _halved(own_logits).T
-    for what, got in (("CamNet's logits", logits), ("its own logits", own_logits)):
+    for source, got in (("CamNet's logits", logits), ("its own logits", own_logits)):
         if not isinstance(got, Tensor) or got.shape != logits.shape:
-            raise no_cam(net.name, "its forward returns something else than (N, n_classes)")
+            raise no_cam(net.name, "its forward does not return (N, n_classes)")
         excess = ((got[0].double() - from_maps).abs() / bound).nan_to_num(torch.inf)
         if excess.max() > 1.0:
             worst = int(excess.argmax())
             raise no_cam(
                 net.name,
-                f"mean(M_c) + b_c is {float(from_maps[worst]):.6g} for class {worst}, {what} say "
+                f"mean(M_c) + b_c is {float(from_maps[worst]):.6g} for class {worst}, {source} say "
                 f"{float(got[0, worst]):.6g}, so its features are not simply averaged",
             )

@@ -1,31 +1,24 @@
-"""Checkpoint files, read without running what is in them; and fetched over the network."""
+"""Checkpoint files, read without running the code in them."""
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
-import os
 import pickle
 import re
-import tempfile
-import urllib.request
 import warnings
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from email.message import Message
 from pathlib import Path
-from typing import Protocol
 
 import torch
-from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from stream_cam.errors import WeightsError
-from stream_cam.model import pickled_data
+from stream_cam.model import safe_globals
+from stream_cam.model.download import reason_of
 from stream_cam.model.labels import LABEL_KEYS
 from stream_cam.uri import printable
 
@@ -37,34 +30,19 @@ _OPTIMIZER = re.compile(
 """Keys whose tensors are no network's."""
 _DEPTH = 8
 _NO_CODE = "only tensors are read: save `model.state_dict()` instead"
-_CHUNK_BYTES = 1 << 18
-_TIMEOUT_SECONDS = 20.0
 
 
 @dataclass(frozen=True, eq=False)
 class Checkpoint:
-    """The tensors of a file and what it says of them."""
+    """The tensors of a file, with its metadata and class names."""
 
     groups: dict[str, dict[str, Tensor]]
-    """By the place in the file, such as `state_dict`, "" at its top: tensors by key, as they are
-    in the file."""
+    """Tensors by key, as in the file, by their place in it: such as `state_dict`, or "" at its
+    top."""
     metadata: dict[str, str] = field(default_factory=dict)
     """The safetensors header, or `arch` beside a state dict."""
     labels: dict[str, object] = field(default_factory=dict)
     """Data under keys that class names have, such as `class_to_idx`, by the place in the file."""
-
-
-class Response(Protocol):
-    """What is needed of an answer to an HTTP request."""
-
-    headers: Message
-
-    def read(self, amount: int, /) -> bytes: ...
-
-    def close(self) -> None: ...
-
-
-OpenUrl = Callable[[str], Response]
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
@@ -97,7 +75,7 @@ def plain_tensors(tensors: Mapping[str, Tensor], path: Path) -> dict[str, Tensor
 
 
 def _refuse_other_files(path: Path) -> None:
-    """Name what the file is, where its beginning tells that it is no checkpoint."""
+    """Raises WeightsError for a file that is no checkpoint, and names its kind."""
     if path.is_dir():
         raise WeightsError(f"weights {path} is a folder; give a {', '.join(SUFFIXES)} file")
     if not path.exists():
@@ -105,7 +83,9 @@ def _refuse_other_files(path: Path) -> None:
             f"no weights at {path}; --weights is imagenet, demo or a {', '.join(SUFFIXES)} file"
         )
     if not path.name.lower().endswith(SUFFIXES):
-        raise WeightsError(f"weights {path} is none of {', '.join(SUFFIXES)}; rename what is one")
+        raise WeightsError(
+            f"weights {path} is none of {', '.join(SUFFIXES)}; rename it if it is one"
+        )
     if path.suffix.lower() == ".safetensors" and printable(str(path)) != str(path):
         raise WeightsError(f"{path}: safetensors reads no name that is not UTF-8; rename the file")
     with path.open("rb") as file:
@@ -134,7 +114,7 @@ def _read_torch(path: Path) -> object:
         if _is_torchscript(path):
             raise WeightsError(f"{path} is a TorchScript archive; {_NO_CODE}")
         # torch warns of pickle protocols before it refuses them.
-        with warnings.catch_warnings(), pickled_data.allowed():
+        with warnings.catch_warnings(), safe_globals.allow_plain_data():
             warnings.simplefilter("ignore")
             loaded: object = torch.load(path, map_location="cpu", weights_only=True)
     except WeightsError:
@@ -167,7 +147,7 @@ def _unreadable(path: Path, exc: Exception) -> WeightsError:
 
 @dataclass
 class _Found:
-    """What a walk through a file meets."""
+    """The tensors, metadata and class names that a walk through a file meets."""
 
     groups: dict[str, dict[str, Tensor]] = field(default_factory=dict)
     metadata: dict[str, str] = field(default_factory=dict)
@@ -188,7 +168,7 @@ class _Found:
                 self.metadata.setdefault("arch", each)
             elif key in LABEL_KEYS:
                 self.labels[there] = (
-                    each.values if isinstance(each, pickled_data.NumpyArray) else each
+                    each.values if isinstance(each, safe_globals.NumpyArray) else each
                 )
             elif not _OPTIMIZER.fullmatch(str(key)):
                 self.walk(each, there, depth + 1)
@@ -197,8 +177,8 @@ class _Found:
 def _collected(loaded: object, path: Path) -> _Found:
     found = _Found()
     if not isinstance(loaded, Mapping):
-        unread = isinstance(loaded, pickled_data.Unread)
-        kind = "single setting" if unread else type(loaded).__name__
+        ignored = isinstance(loaded, safe_globals.IgnoredData)
+        kind = "single setting" if ignored else type(loaded).__name__
         raise WeightsError(f"{path} holds a {kind}; {_NO_CODE}")
     found.walk(loaded)
     return found
@@ -221,72 +201,3 @@ def _plain(key: str, tensor: Tensor, path: Path) -> Tensor:
             f"{path}: {key} is sparse, quantised, complex or empty; save the float network"
         )
     return tensor.detach().float() if tensor.is_floating_point() else tensor.detach()
-
-
-def open_url(url: str) -> Response:
-    """The answer to a GET; a silent server is given up after 20 seconds."""
-    request = urllib.request.Request(url, headers={"User-Agent": "stream-cam"})
-    response: Response = urllib.request.urlopen(request, timeout=_TIMEOUT_SECONDS)
-    return response
-
-
-def fetch(url: str, path: Path, sha256_prefix: str, progress: bool, opener: OpenUrl) -> None:
-    """Download a file; under its name stands the whole file or none.
-
-    Args:
-        sha256_prefix: what the file's SHA-256, in hex, begins with.
-        progress: show a bar, where there is a terminal.
-
-    Raises:
-        OSError, http.client.HTTPException: network or disk fail, or another file came.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, partial = tempfile.mkstemp(prefix=f"{path.name}.", suffix=".partial", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file, contextlib.closing(opener(url)) as response:
-            digest = hashlib.sha256()
-            for chunk in _chunks(response, path.name, progress):
-                digest.update(chunk)
-                file.write(chunk)
-        if not digest.hexdigest().startswith(sha256_prefix):
-            raise OSError("what came is not the file that was asked for (wrong checksum)")
-        Path(partial).chmod(0o644)
-        Path(partial).replace(path)
-    finally:
-        Path(partial).unlink(missing_ok=True)
-
-
-def _chunks(response: Response, title: str, progress: bool) -> Iterator[bytes]:
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn())
-    with Progress(
-        *columns,
-        TransferSpeedColumn(),
-        console=console,
-        disable=not (progress and console.is_terminal),
-    ) as bar:
-        length = response.headers.get("Content-Length", "")
-        task = bar.add_task(title, total=int(length) if length.isdigit() else None)
-        while chunk := response.read(_CHUNK_BYTES):
-            bar.advance(task, len(chunk))
-            yield chunk
-
-
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a file, in hex."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(_CHUNK_BYTES):
-            digest.update(chunk)
-    return digest.hexdigest()
-
-
-def reason_of(exc: BaseException) -> str:
-    """`Name or service not known`: one line, of the innermost cause."""
-    inner = getattr(exc, "reason", None)
-    if isinstance(inner, BaseException):
-        return reason_of(inner)
-    if isinstance(exc, OSError) and exc.strerror:
-        return exc.strerror
-    lines = str(exc).strip().splitlines()
-    return lines[0] if lines else type(exc).__name__

@@ -82,8 +82,8 @@ class HeadFinder:
     Args:
         traced: the network in eval mode, its layers under `prefix`.
         shapes: of every tensor-valued node, from a run on a probe.
-        name: what messages call the network.
-        prefix: what is left out of layers' names in messages.
+        name: the network's name in messages.
+        prefix: left out of the layers' names in messages.
     """
 
     def __init__(
@@ -104,7 +104,7 @@ class HeadFinder:
         """
         last = self._result
         if not isinstance(last, fx.Node) or len(self._shapes.get(last, ())) != 2:
-            raise no_cam(self._name, "its forward returns something else than (N, n_classes)")
+            raise no_cam(self._name, "its forward does not return (N, n_classes)")
         head: fx.Node | None = None
         averaged = False
         for node in self._backwards(last):
@@ -216,7 +216,7 @@ class HeadFinder:
     def _calls(node: fx.Node, targets: tuple[object, ...]) -> bool:
         return node.op in ("call_function", "call_method") and node.target in targets
 
-    # Saying what stands in the way
+    # The reason in the message
 
     def _tail(self, last: fx.Node) -> list[fx.Node]:
         """From the output back to the last convolution over a plane, which is included."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import csv
 import json
 import os
 import re
@@ -10,7 +11,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from stream_cam.errors import WeightsError
-from stream_cam.model import label_lines
 
 _FORMS = (
     'not a list of names, nor {"0": name, …} or {name: 0, …} with the numbers from 0 on without '
@@ -22,7 +22,7 @@ LABEL_KEYS = (
     *("id2label", "idx_to_class", "idx_to_label", "idx2label", "class_to_idx", "label2id"),
     *("class_names", "classes", "names", "labels"),
 )
-"""Under which tools keep class names, those with the classes' numbers first."""
+"""The keys under which tools keep class names, those with the classes' numbers first."""
 
 
 def read_labels(path: Path, n_outputs: int) -> tuple[str, ...]:
@@ -42,7 +42,7 @@ def read_labels(path: Path, n_outputs: int) -> tuple[str, ...]:
     names = _names_in_data(text, path.suffix.lower(), where)
     if names is None:
         lines = [line.strip() for line in text.splitlines() if line.strip()]
-        names = label_lines.names_in(lines, path.suffix.lower(), where)
+        names = _names_in_lines(lines, path.suffix.lower(), where)
     return labels_of(names, n_outputs, where)
 
 
@@ -92,10 +92,10 @@ def _parsed_yaml(text: str) -> object:
 
 
 def names_of(data: object) -> tuple[str, ...] | None:
-    """Class names in order, of what other tools write; None if they are not clear.
+    """Class names in order, from the data of other tools; None if they are not clear.
 
-    These are a list of names, {number: name}, {name: number}, or a mapping that has one of them
-    under a key of `LABEL_KEYS`. A name may be [id, name], as Keras writes.
+    The data is a list of names, {number: name}, {name: number}, or a mapping that has one of
+    these under a key of `LABEL_KEYS`. A name may be [id, name], as Keras writes.
     """
     if isinstance(data, Mapping):
         inner = [names_of(data[key]) for key in LABEL_KEYS if isinstance(data.get(key), _HOLDERS)]
@@ -154,3 +154,106 @@ def labels_of(names: Sequence[str], n_outputs: int, where: str) -> tuple[str, ..
             has = "has one output; give the name of its class, or the negative and the positive one"
         raise WeightsError(f"{where}: {len(names)} labels, but the network {has}")
     return tuple(names)
+
+
+# Lines of text: plain, numbered, or a table of comma-separated values
+
+_SIGN = r"\s*(?P<sign>[,:;=|\t]|\s)\s*"
+_NUMBERED = (
+    re.compile(rf"(?P<number>\d{{1,6}}){_SIGN}(?P<name>\S.*)"),
+    re.compile(rf"(?P<name>.*?\S){_SIGN}(?P<number>\d{{1,6}})"),
+)
+_WORDNET = re.compile(r"n\d{8}[\s,:]+(?P<name>\S.*)")
+_QUOTED = re.compile(r"(?P<quote>['\"])(?P<name>.*)(?P=quote),?")
+_NAME_HEADING = re.compile(r"(?i)(?:(?:class|label|display|category)[ _-]?)?name|class|label")
+_OTHER_SYNTAX = re.compile(r"[<{}\]]|[\[(](?:$|['\"])|.*\{$|\w+\s*=\s*[\[({]")
+_SAVE = "save the names one a line, in the classes' order"
+
+
+def _names_in_lines(lines: Sequence[str], suffix: str, where: str) -> Sequence[str]:
+    """The names in the classes' order.
+
+    Args:
+        lines: none empty, without blanks around them.
+        suffix: of the file, such as `.csv`.
+        where: the file's name in messages.
+
+    Raises:
+        WeightsError: the name in a line, or its class, is not clear.
+    """
+    if any(_OTHER_SYNTAX.match(line) for line in lines):
+        raise WeightsError(f"{where}: the form is unknown; {_SAVE}")
+    numbered = _numbered(lines, where)
+    if numbered is not None:
+        return numbered
+    table = _from_table(lines, suffix, where)
+    if table is not None:
+        return table
+    for pattern in (_WORDNET, _QUOTED):
+        found = [pattern.fullmatch(line) for line in lines]
+        if all(found):
+            return [each["name"] for each in found if each]
+    return lines
+
+
+def _numbered(lines: Sequence[str], where: str) -> list[str] | None:
+    """The names of `0,ant`, `0 ant`, `1: ant` or `ant 0`; None if the lines have no numbers."""
+    for pattern in _NUMBERED:
+        found = [each for each in map(pattern.fullmatch, lines) if each]
+        if not lines or len(found) < len(lines):
+            continue
+        numbers = [int(each["number"]) for each in found]
+        names = [_unquoted(each["name"]) for each in found]
+        if any(each["sign"] not in " \u00a0" for each in found):
+            if not _is_sequence(numbers):
+                raise WeightsError(f"{where}: its numbers have gaps or repetitions; {_SAVE}")
+            return _by_number(numbers, names)
+        # After a blank a number may be a part of the names, as in `10 euro` or `0 fingers`.
+        last = pattern is _NUMBERED[1]
+        if not last and numbers[0] == 0 and not _is_sequence(numbers):
+            raise WeightsError(f"{where}: its numbers have gaps or repetitions; {_SAVE}")
+        if not _is_sequence(numbers) or (min(numbers) and (last or len(lines) == 1)):
+            continue
+        if len(set(names)) == len(names):
+            return _by_number(numbers, names)
+        if numbers != sorted(numbers):
+            raise WeightsError(f"{where}: its numbers are not in order; {_SAVE}")
+    return None
+
+
+def _from_table(lines: Sequence[str], suffix: str, where: str) -> list[str] | None:
+    """The names of a table that has a heading, or of one column; None if the lines are neither."""
+    for separator in ",;\t":
+        rows = list(csv.reader(lines, delimiter=separator, skipinitialspace=True))
+        width = {len(row) for row in rows}
+        if len(width) != 1 or len(rows) < 2 or width == {1}:
+            continue
+        heading, *body = rows
+        words, numbers = dict[str, list[str]](), list[list[int]]()
+        for title, column in zip(heading, zip(*body, strict=True), strict=True):
+            if not all(value.strip().isdecimal() for value in column):
+                words[title.strip()] = [value.strip() for value in column]
+            elif _is_sequence([int(value) for value in column]):
+                numbers.append([int(value) for value in column])
+        named = [column for title, column in words.items() if _NAME_HEADING.fullmatch(title)]
+        if not named and len(heading) == 2 and numbers:
+            named = list(words.values())
+        if len(named) == 1 and len(numbers) <= 1:
+            return _by_number(numbers[0], named[0]) if numbers else named[0]
+        if named or suffix in (".csv", ".tsv"):
+            raise WeightsError(f"{where}: which of its columns has the names is not clear; {_SAVE}")
+    return None
+
+
+def _is_sequence(numbers: Sequence[int]) -> bool:
+    """Whether these are all numbers from 0 or 1 on, in whatever order."""
+    return sorted(numbers) in ([*range(len(numbers))], [*range(1, len(numbers) + 1)])
+
+
+def _by_number(numbers: Sequence[int], names: Sequence[str]) -> list[str]:
+    return [name for _, name in sorted(zip(numbers, names, strict=True))]
+
+
+def _unquoted(name: str) -> str:
+    found = _QUOTED.fullmatch(name)
+    return found["name"].replace('""', '"') if found else name

@@ -1,4 +1,4 @@
-"""Which of a file's tensors are a network's parameters, and putting them into it whole."""
+"""State dicts: the parameters of a network found in a file, and loaded into it as a whole."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from stream_cam.errors import WeightsError
-from stream_cam.model.key_names import to_torchvision_names, with_head_at
+from stream_cam.model.parameter_names import to_torchvision_names, with_head_at
 from stream_cam.model.torchvision_models import ANY, LIKELY, Shape, shapes_of
 
 logger = logging.getLogger(__name__)
@@ -49,14 +49,14 @@ class Parameters:
 def find_parameters(
     groups: Mapping[str, StateDict], model_name: str, source_name: str, key: str | None = None
 ) -> Parameters:
-    """The one set of tensors behind a common prefix that is the network whole.
+    """The one set of tensors behind a common prefix that is the whole network.
 
-    Where none is, those that come nearest: `load_parameters` then says what they lack.
+    If there is none, the nearest set: `load_parameters` then names the missing tensors.
 
     Args:
         groups: tensors by key, by the place where the file has them (`Checkpoint.groups`).
         model_name: one of torchvision's.
-        source_name: what messages call the file.
+        source_name: the file's name in messages.
         key: the place to take, where several fit.
 
     Raises:
@@ -71,7 +71,7 @@ def find_parameters(
             break
     else:
         return _nearest(within, shapes_of(model_name))
-    found = _without_repetitions(fitting)
+    found = _distinct(fitting)
     if len(found) > 1 and name == model_name:
         choices = "; ".join(map(str, found))
         example = next(one.place for one in found if one.place)
@@ -79,7 +79,7 @@ def find_parameters(
             f"{source_name} holds {len(found)} networks that fit {name}: {choices}; choose one, "
             f"such as --checkpoint-key {example}"
         )
-    _tell_what_is_left(everything, found[0], source_name, chosen=key is not None)
+    _warn_unused(everything, found[0], source_name, chosen=key is not None)
     return found[0]
 
 
@@ -105,13 +105,13 @@ def fits(given: StateDict, wanted: Mapping[str, Shape]) -> bool:
 
 
 def guess_model(state_dict: StateDict) -> str | None:
-    """Which of the usual torchvision networks has exactly these tensors; None if none has."""
+    """The usual torchvision network that has exactly these tensors; None if there is none."""
     given = _own(to_torchvision_names(state_dict), {})
     return next((name for name in LIKELY if fits(given, shapes_of(name))), None)
 
 
 def _at(groups: Mapping[str, StateDict], key: str, source_name: str) -> dict[str, StateDict]:
-    """What the file has at a place and below it."""
+    """The tensors at a place of the file and below it."""
     within: dict[str, StateDict] = {}
     for place, tensors in groups.items():
         chosen = {
@@ -190,8 +190,8 @@ def _nearest(groups: Mapping[str, StateDict], wanted: Mapping[str, Shape]) -> Pa
     return _behind(prefix, groups[place], place, wanted)
 
 
-def _without_repetitions(found: list[Parameters]) -> list[Parameters]:
-    """The same numbers in two places are one network."""
+def _distinct(found: list[Parameters]) -> list[Parameters]:
+    """Drops sets with the numbers of an earlier one: they are the same network."""
     kept = list[Parameters]()
     for one in found:
         if not any(_same(one.state_dict, other.state_dict) for other in kept):
@@ -204,10 +204,10 @@ def _same(one: StateDict, other: StateDict) -> bool:
     return all(torch.equal(tensor, other[key]) for key, tensor in one.items() if key in other)
 
 
-def _tell_what_is_left(
+def _warn_unused(
     groups: Mapping[str, StateDict], found: Parameters, source_name: str, *, chosen: bool
 ) -> None:
-    """Names an average that is used or is not used, and layers beside the network."""
+    """Warns of a moving average, used or not, and of layers beside the network."""
     if chosen:
         return
     if found.is_average:
@@ -233,20 +233,20 @@ def _tell_what_is_left(
             if layers:
                 logger.warning(
                     "%s: the network is at %s; beside it are %s, which is left out",
-                    *(source_name, found, _some("tensors", layers)),
+                    *(source_name, found, _listed("tensors", layers)),
                 )
 
 
 def load_parameters(module: nn.Module, state_dict: StateDict, source_name: str) -> None:
-    """Copy a state dict into `module`, all of it or nothing.
+    """Copies a state dict into `module`, all of it or nothing.
 
-    Left out are auxiliary heads that `module` does not have; `num_batches_tracked`, which serves
+    Auxiliary heads that `module` does not have are left out. `num_batches_tracked`, which serves
     training only, may be missing.
 
     Args:
         module: changed in place.
         state_dict: keys as torchvision writes them, values cast to the module's dtype.
-        source_name: what messages call where the state dict is from.
+        source_name: the origin of the state dict in messages.
 
     Raises:
         WeightsError: a tensor is missing, unknown, of another shape or not finite.
@@ -264,9 +264,9 @@ def load_parameters(module: nn.Module, state_dict: StateDict, source_name: str) 
     ]
     if missing or unexpected or misfits:
         parts = (
-            _some("missing", missing),
-            _some("unexpected", unexpected),
-            _some("of another shape", misfits),
+            _listed("missing", missing),
+            _listed("unexpected", unexpected),
+            _listed("of another shape", misfits),
         )
         raise WeightsError(
             f"{source_name} does not fit {type(module).__name__}: "
@@ -279,16 +279,16 @@ def load_parameters(module: nn.Module, state_dict: StateDict, source_name: str) 
     ]
     if whole:
         raise WeightsError(
-            f"{source_name} does not fit: {_some('of whole numbers', whole)}, as quantised "
+            f"{source_name} does not fit: {_listed('of whole numbers', whole)}, as quantised "
             "networks have them; save the float network"
         )
     require_finite(given, source_name)
-    # Shapes were compared above: load_state_dict copies what fits before it raises.
+    # Shapes were compared above: load_state_dict copies fitting tensors before it raises.
     module.load_state_dict({**wanted, **given})
 
 
 def require_finite(tensors: Mapping[str, object], name: str) -> None:
-    """Raise WeightsError, naming the tensor, if a value is NaN or infinite."""
+    """Raises WeightsError, naming the tensor, if a value is NaN or infinite."""
     for key, tensor in tensors.items():
         # A sum is one quick pass, and finite only if all of its terms are.
         if not isinstance(tensor, Tensor) or tensor.sum().isfinite():
@@ -297,7 +297,7 @@ def require_finite(tensors: Mapping[str, object], name: str) -> None:
         if n_bad:
             raise WeightsError(
                 f"{name}: {key} holds NaN or infinity ({n_bad} of {tensor.numel()} values); "
-                "these weights are damaged, take others"
+                "these weights are damaged; give others"
             )
 
 
@@ -305,14 +305,14 @@ def _advice(given: StateDict) -> str:
     name = guess_model(given)
     if name:
         return f"; it is a {name}: give --model {name}"
-    return "; give --model what it is of, or the whole network to Explainer.from_module"
+    return "; give --model the network's name, or the whole network to Explainer.from_module"
 
 
-def _some(what: str, names: Iterable[str]) -> str:
+def _listed(kind: str, names: Iterable[str]) -> str:
     """`2 missing (fc.weight, fc.bias)`, with no more than two named."""
     listed = list(names)
     shown = ", ".join(listed[:2]) + (", …" if len(listed) > 2 else "")
-    return f"{len(listed)} {what} ({shown})" if listed else ""
+    return f"{len(listed)} {kind} ({shown})" if listed else ""
 
 
 def _size(tensor: Tensor) -> str:

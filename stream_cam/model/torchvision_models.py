@@ -30,7 +30,7 @@ LIKELY = (
     *("densenet121", "googlenet", "shufflenet_v2_x1_0", "mnasnet1_0", "squeezenet1_0"),
     *("alexnet", "vgg11", "vgg16", "vgg16_bn", "inception_v3"),
 )
-"""Asked in this order what a misfit state dict is of; building one takes 10-100 ms."""
+"""The order in which an unknown state dict is compared; building one network takes 10-100 ms."""
 
 ANY = -1
 """In a shape: as many as there are classes."""
@@ -44,7 +44,7 @@ def model_names() -> list[str]:
 
 
 def check_model_name(name: str) -> None:
-    """Raise UsageError, with the nearest names, if torchvision has no classifier of that name."""
+    """Raises UsageError, with the nearest names, if torchvision has no classifier of that name."""
     names = model_names()
     if name.lower() not in names:
         raise unknown_name("model", name, names)

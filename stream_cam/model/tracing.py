@@ -1,8 +1,8 @@
-"""Who traces a network and who runs one: PyTorch's tracers work on the whole process.
+"""Locks between tracing and running networks: PyTorch's tracers work on the whole process.
 
-While `torch.fx` and `torch.export` follow a network they put a function of theirs in the place of
-`nn.Module.__call__`. A network that runs in another thread meanwhile runs into it, and of two
-tracers the one that leaves last may leave the other's function behind.
+While `torch.fx` and `torch.export` follow a network they replace `nn.Module.__call__` by a function
+of theirs. A network that runs in another thread meanwhile runs into it. If two trace at once, the
+later one may leave the other's function behind.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _tracer: int | None = None
 _n_waiting = 0
 """Threads that want to trace; networks let them go first."""
 _n_running = 0
-"""Networks that run, in whatever thread."""
+"""Networks that run, in any thread."""
 
 
 @contextmanager
@@ -48,9 +48,9 @@ def tracing() -> Iterator[None]:
 
 @contextmanager
 def running() -> Iterator[None]:
-    """Waits while another thread traces or wants to; in the tracer's own it does nothing.
+    """Waits while another thread traces or wants to; inside `tracing` it does nothing.
 
-    Not to be entered again by who is in it: a tracer between the two would stop both.
+    It must not be entered twice by one thread: a tracer between the two would stop both.
     """
     global _n_running
     if _tracer == threading.get_ident():

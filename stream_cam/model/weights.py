@@ -19,8 +19,9 @@ from torch import Tensor, nn
 from stream_cam.cam.geometry import FitPlan, plan_fit
 from stream_cam.config import Fit
 from stream_cam.errors import UsageError, WeightsError
-from stream_cam.model import checkpoint
-from stream_cam.model.checkpoint import Checkpoint, OpenUrl, reason_of
+from stream_cam.model import checkpoint, download
+from stream_cam.model.checkpoint import Checkpoint
+from stream_cam.model.download import OpenUrl, reason_of
 from stream_cam.model.fingerprint import fingerprint
 from stream_cam.model.labels import labels_of, names_of, parse_labels, read_labels
 from stream_cam.model.state_dicts import find_parameters
@@ -43,44 +44,42 @@ _HEAD_NAMES = ("fc.", "classifier.", "head", "linear.", "output.")
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """How a picture becomes what the network was trained on."""
+    """How a picture becomes the input that the network was trained on."""
 
     mean: Triple = (0.485, 0.456, 0.406)
-    """Of red, green and blue in 0..1."""
+    """For red, green and blue in 0..1."""
     std: Triple = (0.229, 0.224, 0.225)
-    """Of red, green and blue in 0..1."""
+    """For red, green and blue in 0..1."""
     input_size: int = 224
     """Side of the square input in pixels."""
     resize_size: int | None = None
-    """What torchvision makes the short side before it crops the middle, in pixels; None: the
-    input size."""
+    """The short side before torchvision crops the middle, in pixels; None: the input size."""
     interpolation: Interpolation = "bilinear"
 
 
 @dataclass(frozen=True, eq=False)
 class Weights:
-    """Everything that makes a network's structure a network."""
+    """Everything that a network needs besides its structure."""
 
     state_dict: dict[str, Tensor]
     """Keys as torchvision writes them; on the CPU, the floating ones float32."""
     labels: tuple[str, ...]
     """One for each class; `not X` and `X` for a network with one logit."""
     mean: Triple
-    """Of red, green and blue in 0..1."""
+    """For red, green and blue in 0..1."""
     std: Triple
-    """Of red, green and blue in 0..1."""
+    """For red, green and blue in 0..1."""
     input_size: int
     """Side of the square input in pixels."""
     resize_size: int | None
-    """What torchvision makes the short side before it crops the middle, in pixels; None: the
-    input size."""
+    """The short side before torchvision crops the middle, in pixels; None: the input size."""
     interpolation: Interpolation
     n_classes: int
     """Rows of the linear layer. 1: the probability of `X` is the sigmoid of the only logit."""
     name: str
     """`imagenet (ResNet18_Weights.IMAGENET1K_V1)`, `demo`, or the file's name."""
     sha256: str
-    """Of all tensors' names, types, shapes and bytes; the first 16 hex digits."""
+    """A hash over all tensors' names, types, shapes and bytes; the first 16 hex digits."""
     arch: str | None
     """The network these are of, where the file says so."""
 
@@ -101,7 +100,7 @@ class Weights:
         std: Triple = Preprocessing.std,
         input_size: int = Preprocessing.input_size,
     ) -> Weights:
-        """What belongs to a network that is not read from anywhere.
+        """The weights, labels and normalisation of a network that was not loaded from a file.
 
         Raises:
             UsageError: `labels` are not one a class.
@@ -137,9 +136,9 @@ def load_weights(
     checkpoint_key: str | None = None,
     *,
     progress: bool = True,
-    opener: OpenUrl = checkpoint.open_url,
+    opener: OpenUrl = download.open_url,
 ) -> Weights:
-    """Read weights and all that belongs to them.
+    """Reads weights, and the labels and normalisation that belong to them.
 
     Args:
         spec: `imagenet` or `auto` (torchvision's `DEFAULT` for the model; for resnet18 the only
@@ -182,8 +181,8 @@ def _imagenet(model_name: str, progress: bool, opener: OpenUrl) -> Weights:
     sha256_prefix = found[1] if found else ""
     try:
         if not path.exists():
-            checkpoint.fetch(url, path, sha256_prefix, progress, opener)
-        elif not checkpoint.file_sha256(path).startswith(sha256_prefix):
+            download.fetch(url, path, sha256_prefix, progress, opener)
+        elif not download.file_sha256(path).startswith(sha256_prefix):
             raise WeightsError(f"{path} is damaged (wrong checksum); delete it and try again")
     except (OSError, http.client.HTTPException) as exc:
         raise WeightsError(

@@ -182,7 +182,7 @@ def test_folder_of_pictures_names_run(place: Path, capsys: pytest.CaptureFixture
 def test_drawn_scene_needs_no_download(
     place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("stream_cam.model.checkpoint.fetch", lambda *_: pytest.fail("a download"))
+    monkeypatch.setattr("stream_cam.model.download.fetch", lambda *_: pytest.fail("a download"))
     source = "demo://shapes?size=96x64&fps=5&seconds=0.4"
     line = ["run", source, "null", "--engine", "eager", "--input-size", "64"]
     assert main([*line, "--report", "r.json"]) == 0

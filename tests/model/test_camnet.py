@@ -251,7 +251,7 @@ GAP = (nn.AdaptiveAvgPool2d(1), nn.Flatten())
             nn.Sequential(nn.Conv2d(16, 5, 1), nn.ReLU(), *GAP),
             "tail.1 (ReLU) between tail.0 (Conv2d) and the pooling",
         ),
-        (nn.Sequential(nn.Conv2d(16, 5, 1)), "something else than (N, n_classes)"),
+        (nn.Sequential(nn.Conv2d(16, 5, 1)), "does not return (N, n_classes)"),
         (nn.Sequential(*GAP), "no linear layer after it"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
@@ -368,7 +368,7 @@ def test_branching_network_is_told_so() -> None:
 
 
 def test_several_outputs_are_refused() -> None:
-    with pytest.raises(NoCamError, match="something else than"):
+    with pytest.raises(NoCamError, match="does not return"):
         CamNet.from_module(Several(), probe_hw=(32, 32))
 
 

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from stream_cam.errors import WeightsError
 from stream_cam.model.camnet import build_network, load_parameters
-from stream_cam.model.key_names import to_torchvision_names
+from stream_cam.model.parameter_names import to_torchvision_names
 from stream_cam.model.state_dicts import find_parameters, fits
 from stream_cam.model.torchvision_models import shapes_of
 from stream_cam.model.weights import Weights, load_weights

@@ -28,7 +28,7 @@ from torch import Tensor, nn
 import stream_cam.model.weights as weights_module
 from stream_cam.errors import UsageError, WeightsError
 from stream_cam.model.camnet import build_network, load_parameters
-from stream_cam.model.checkpoint import fetch, open_url
+from stream_cam.model.download import fetch, open_url
 from stream_cam.model.weights import Weights, load_weights
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)

@@ -1,4 +1,4 @@
-"""Names that other tools, and older versions, give to torchvision's parameters."""
+"""The names of torchvision's parameters in other tools and in older versions."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _HUGGING_FACE = (
     (_BLOCK + r"layer\.(\d+)\.normalization\.", "layer{}.{}.bn{}."),
     (r"classifier\.1\.", "fc."),
 )
-"""Keys of transformers' ResNet, and torchvision's, where stages and convolutions begin with 1."""
+"""Keys of transformers' ResNet and of torchvision, which counts stages and convolutions from 1."""
 _HUGGING_FACE_MARK = "embedder.embedder.convolution.weight"
 
 
@@ -39,7 +39,7 @@ def to_torchvision_names(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _from_hugging_face(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
-    """With the keys of transformers' ResNetForImageClassification in torchvision's words."""
+    """Renames the keys of transformers' ResNetForImageClassification to torchvision's."""
     marks = [key for key in state_dict if key.endswith(_HUGGING_FACE_MARK)]
     if len(marks) != 1:
         return state_dict

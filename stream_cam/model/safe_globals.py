@@ -1,8 +1,8 @@
-"""Plain data that training tools pickle beside the weights; read without running code of a file.
+"""Plain data that training tools pickle beside the weights, read without running a file's code.
 
-PyTorch's restricted unpickler takes tensors, numbers, text and containers. The names below are
-data too. Each name gets a stand-in of this module, so that no code of NumPy or another library
-runs on what a file says. A stand-in only keeps what it was given.
+PyTorch's restricted unpickler accepts tensors, numbers, text and containers. The names below are
+data too. Each name gets a stand-in of this module, which only keeps its arguments. So a file
+cannot run the code of NumPy or of another library.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ _NUMPY_KINDS = "?bhilqBHILQefdSU"
 """Type characters whose values have no references inside."""
 
 
-class Unread:
-    """Data of a kind that tells nothing about a network, such as a path."""
+class IgnoredData:
+    """Data that does not concern a network, such as a path."""
 
-    def __new__(cls, *args: object, **options: object) -> Unread:
+    def __new__(cls, *args: object, **options: object) -> IgnoredData:
         return super().__new__(cls)
 
     def __init__(self, *args: object, **options: object) -> None:
@@ -44,7 +44,7 @@ class _NumpyType:
             self._order = str(state[1])
 
     def values(self, data: object) -> list[object]:
-        """What bytes of this type hold; nothing for types that hold objects or fields."""
+        """The values in bytes of this type; none for types of objects or fields."""
         text = self._text
         if not isinstance(text, str) or not isinstance(data, bytes):
             return []
@@ -103,7 +103,7 @@ _STAND_INS: dict[Callable[..., object], tuple[str, ...]] = {
         *("lightning.pytorch.utilities.parsing.AttributeDict",),
         *("easydict.EasyDict", "addict.addict.Dict", "box.box.Box"),
     ),
-    Unread: (
+    IgnoredData: (
         *("argparse.Namespace", "types.SimpleNamespace", "decimal.Decimal", "fractions.Fraction"),
         *(
             f"{module}.{system}Path"
@@ -121,8 +121,8 @@ _STAND_INS: dict[Callable[..., object], tuple[str, ...]] = {
 }
 
 
-def allowed() -> AbstractContextManager[None]:
-    """`torch.load(…, weights_only=True)` inside takes the names above as well."""
+def allow_plain_data() -> AbstractContextManager[None]:
+    """Makes `torch.load(…, weights_only=True)` accept the names above as well."""
     by_name: list[Callable[..., object] | tuple[Callable[..., object], str]] = [
         (stand_in, name) for stand_in, names in _STAND_INS.items() for name in names
     ]
