@@ -76,7 +76,7 @@ def test_every_nth_frame_calibrates_or_validates_in_turns(
 
 
 @pytest.mark.parametrize("fit", ["stretch", "crop", "letterbox"])
-def test_the_network_sees_what_it_sees_in_a_run(
+def test_calibration_prepares_frames_as_a_run_does(
     fit: Fit, weights: Weights, network: nn.Module
 ) -> None:
     uri = "demo://shapes?size=96x64&fps=10&seconds=2"
@@ -108,7 +108,7 @@ def test_too_few_frames_are_refused(weights: Weights) -> None:
 @pytest.mark.parametrize(
     "uri", ["0", "rtsp://user:secret@nowhere.invalid/stream", "demo://shapes?live=1"]
 )
-def test_what_does_not_end_is_refused_before_it_is_read(uri: str, weights: Weights) -> None:
+def test_an_endless_source_is_refused_before_it_is_read(uri: str, weights: Weights) -> None:
     with pytest.raises(UsageError, match=r"read to its end.*give a video file") as error:
         read(uri, weights)
     assert "secret" not in str(error.value)

@@ -183,7 +183,7 @@ def test_a_damaged_kept_engine_is_built_again(
     assert "checksum" in caplog.text
 
 
-def test_cuda_without_a_gpu_says_what_to_do(net: CamNet, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cuda_without_a_gpu_names_the_option(net: CamNet, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(EngineError, match="--device cpu"):
         load_engine(net, "abc", (64, 64), EngineOptions("eager", "cuda"))
@@ -283,7 +283,7 @@ def test_a_build_of_minutes_is_announced(
     assert len(caplog.messages) == 1, "it is kept"
 
 
-def test_auto_does_not_try_every_engine_in_what_the_network_does_not_survive(
+def test_auto_does_not_repeat_a_precision_that_failed_its_gate(
     a_gpu: Found, caplog: pytest.LogCaptureFixture
 ) -> None:
     fp32 = eager_engine(toy_net())
@@ -306,7 +306,7 @@ def test_auto_does_not_try_every_engine_in_what_the_network_does_not_survive(
         ("int8", TensorRt("tensorrt", "torch-tensorrt"), None),
     ],
 )
-def test_auto_takes_the_cpu_for_what_the_gpu_cannot_compute_in(
+def test_auto_takes_the_cpu_for_precisions_that_the_gpu_lacks(
     a_gpu: Found,
     precision: Any,
     flavour: TensorRt | None,
@@ -359,7 +359,7 @@ def test_a_backend_gets_the_quantizer_that_is_its_own(
     assert [type(quantizer) for quantizer in given] == [LayerQuantizer, NncfQuantizer]
 
 
-def test_what_quantises_is_asked_for_before_anything_slow(
+def test_missing_quantizers_are_found_before_anything_slow(
     a_gpu: Found, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rtx = TensorRt("tensorrt_rtx", "torch-tensorrt-rtx")
@@ -436,7 +436,7 @@ def test_an_engine_asked_for_by_name_never_falls_back(
         ({"engine": "openvino", "device": "cuda"}, "openvino engine runs on the CPU"),
     ],
 )
-def test_what_does_not_go_together_says_what_to_do(
+def test_options_that_contradict_each_other_name_the_way_out(
     a_gpu: Found, options: dict[str, Any], expected: str
 ) -> None:
     with pytest.raises(EngineError, match=expected):
@@ -444,7 +444,7 @@ def test_what_does_not_go_together_says_what_to_do(
 
 
 @pytest.mark.parametrize("name", ["tensorrt", "inductor"])
-def test_gpu_engines_without_a_gpu_say_what_they_need(
+def test_gpu_engines_without_a_gpu_name_their_needs(
     net: CamNet, name: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
@@ -452,7 +452,7 @@ def test_gpu_engines_without_a_gpu_say_what_they_need(
         load_engine(net, "abc", (64, 64), EngineOptions(name))
 
 
-def test_a_batch_gives_what_its_frames_give_alone(net: CamNet) -> None:
+def test_a_batch_gives_the_same_as_single_frames(net: CamNet) -> None:
     engine = eager_engine(net, batch=Batch(1, 2, 4))
     one = eager_engine(net).session()
     session = engine.session()
@@ -544,7 +544,7 @@ def test_inductor_equals_the_network() -> None:
     verify(engine, toy_net())
 
 
-def test_inductor_says_what_it_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_inductor_names_the_missing_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
     def no_compiler(*_: Any, **__: Any) -> None:
         try:
             raise RuntimeError("Failed to find C compiler.\nPlease specify one")

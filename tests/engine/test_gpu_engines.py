@@ -286,7 +286,9 @@ def test_inductor_takes_a_batch(which: tuple[str, str], net: CamNet) -> None:
 
 
 @pytest.mark.needs_tensorrt
-def test_tensorrt_is_kept_and_taken_again(net: CamNet, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tensorrt_engine_is_kept_and_read_again(
+    net: CamNet, monkeypatch: pytest.MonkeyPatch
+) -> None:
     first = made(net, "tensorrt", "fp16")
 
     def not_again(*_: object, **__: object) -> bytes:
@@ -312,7 +314,7 @@ def test_tensorrt_refuses_a_capture_before_its_first_call(net: CamNet) -> None:
 
 
 @pytest.mark.needs_tensorrt
-def test_tensorrt_does_not_take_what_is_no_engine(net: CamNet) -> None:
+def test_tensorrt_refuses_blobs_that_are_no_engine(net: CamNet) -> None:
     require("tensorrt")
     from stream_cam.engine.tensorrt import TensorRtBuilder
     from stream_cam.engine.tensorrt_runtime import pack
@@ -324,7 +326,7 @@ def test_tensorrt_does_not_take_what_is_no_engine(net: CamNet) -> None:
 
 
 @pytest.mark.needs_tensorrt
-def test_what_is_called_int8_is(net: CamNet) -> None:
+def test_an_int8_engine_computes_in_integers(net: CamNet) -> None:
     """It is as far from the network as integers are, which is farther than fp16."""
     int8, fp16 = (made(net, "tensorrt", precision) for precision in ("int8", "fp16"))
     assert int8.info.precision == "int8"

@@ -125,7 +125,7 @@ def test_a_session_writes_into_the_callers_buffers(
     assert not torch.equal(outputs[0][1], outputs[1][1])
 
 
-def test_what_is_kept_says_what_it_was_made_from(
+def test_the_manifest_names_calibration_and_nncf(
     built: tuple[Path, Prepared, list[str]], net: CamNet, calibration: Calibration
 ) -> None:
     manifest = built[1].manifest
@@ -137,7 +137,7 @@ def test_what_is_kept_says_what_it_was_made_from(
     assert manifest.verification == compare(built[1].engine, net, calibration.validating)
 
 
-def test_progress_is_told_and_nncf_is_silent(
+def test_progress_is_shown_and_nncf_is_silent(
     net: CamNet, calibration: Calibration, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     stages: list[str] = []
@@ -232,7 +232,7 @@ def test_an_engine_of_other_versions_is_named(
     assert "--calibrate clip.mp4` makes one" in str(error.value)
 
 
-def test_without_a_kept_engine_one_line_says_how_to_make_one(
+def test_without_a_kept_engine_one_line_names_the_command(
     net: CamNet, store: EngineStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("STREAM_CAM_ENGINES", str(store.folder))
@@ -251,7 +251,7 @@ def test_without_a_kept_engine_one_line_says_how_to_make_one(
         int8_builder(net, None, store).compile()
 
 
-def test_a_processor_without_int8_is_told(
+def test_a_processor_without_int8_is_an_error(
     net: CamNet, store: EngineStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("stream_cam.engine.openvino.openvino_capabilities", lambda core: ["FP32"])
@@ -281,7 +281,7 @@ def test_engines_for_one_frame_and_for_several_are_quantised_once(
         assert store.path(int8_builder(net, None, store, parallel).key) == path
 
 
-def test_an_engine_that_fails_the_gate_is_not_published_and_its_figures_are_said(
+def test_an_engine_that_fails_the_gate_is_not_published(
     net: CamNet, calibration: Calibration, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Ranges from frames a hundred times darker: everything saturates."""
@@ -326,7 +326,7 @@ def test_layers_go_back_to_float_until_the_gate_holds(
     assert worst[2] < 0.999 <= worst[-1]
 
 
-def test_what_nncf_cannot_do_is_one_line(
+def test_a_failure_of_nncf_is_one_line(
     net: CamNet, calibration: Calibration, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fails(*_: Any) -> None:
@@ -341,7 +341,7 @@ def test_what_nncf_cannot_do_is_one_line(
     )
 
 
-def test_without_nncf_one_line_says_what_to_install(
+def test_without_nncf_one_line_names_the_package(
     net: CamNet, calibration: Calibration, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def missing(package: str) -> str:

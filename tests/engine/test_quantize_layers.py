@@ -232,7 +232,7 @@ def test_the_demo_model_survives_int8() -> None:
     assert figures.cam_difference > 1e-3
 
 
-def test_only_what_is_named_is_replaced(net: CamNet) -> None:
+def test_only_named_convolutions_are_replaced(net: CamNet) -> None:
     typed = TypedNet(net, "fp32")
     first = next(iter(quantizable(typed.backbone)))
     put = replace_by_int8(typed, {first: 2.54})

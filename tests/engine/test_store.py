@@ -1,4 +1,4 @@
-"""The store: whole engines or none, whoever is killed, whatever happens to the files."""
+"""The store: whole engines or none, though builders are killed and files damaged."""
 
 from __future__ import annotations
 
@@ -136,7 +136,7 @@ def builder_in(nursery: subprocess.Popen[str]) -> Iterator[BuilderMaker]:
 # Whole and of the right key, or not at all.
 
 
-def test_what_is_published_is_read_again(engines: EngineStore) -> None:
+def test_a_published_engine_is_read_again(engines: EngineStore) -> None:
     path = kept(engines)
     found = engines.read(KEY)
     assert found is not None
@@ -230,7 +230,7 @@ DAMAGE: dict[str, tuple[str, Callable[[Path], object], str]] = {
 
 
 @pytest.mark.parametrize("what", DAMAGE)
-def test_damage_is_told_in_one_line_and_mended(
+def test_damage_is_one_warning_and_mended(
     what: str, engines: EngineStore, caplog: pytest.LogCaptureFixture
 ) -> None:
     name, damage, expected = DAMAGE[what]
@@ -246,7 +246,7 @@ def test_damage_is_told_in_one_line_and_mended(
     assert not load_or_build(ToyBuilder(), engines).built
 
 
-def test_what_missed_its_gate_is_not_built_at_every_start(engines: EngineStore) -> None:
+def test_an_engine_that_missed_its_gate_is_not_built_again(engines: EngineStore) -> None:
     def spoilt(logits: Tensor, features: Tensor) -> None:
         logits.mul_(2)
 
@@ -396,7 +396,7 @@ def test_the_newest_engine_of_any_calibration(engines: EngineStore) -> None:
     assert engines.calibrated(replace(KEY, network="00000000000000ff")) is None
 
 
-def test_what_ends_a_build_leaves_nothing(engines: EngineStore) -> None:
+def test_an_interrupted_build_leaves_nothing(engines: EngineStore) -> None:
     def interrupted(*_: Any) -> Any:
         raise KeyboardInterrupt
 
@@ -523,7 +523,7 @@ def test_an_engine_that_the_backend_does_not_take_is_rebuilt(
     assert "not my blob" in caplog.text
 
 
-def test_what_cannot_be_built_anew_says_why_the_kept_one_is_not_taken(
+def test_a_builder_without_frames_names_the_damage(
     engines: EngineStore, caplog: pytest.LogCaptureFixture
 ) -> None:
     """An int8 engine, in a run, which has no frames to quantise with."""
@@ -539,7 +539,7 @@ def test_what_cannot_be_built_anew_says_why_the_kept_one_is_not_taken(
     assert engines.entries() == [path]
 
 
-def test_a_gpu_that_fails_while_building_says_what_to_do(
+def test_a_gpu_that_fails_while_building_names_the_option(
     engines: EngineStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fails(*_: object) -> None:
@@ -551,7 +551,7 @@ def test_a_gpu_that_fails_while_building_says_what_to_do(
     assert engines.entries() == []
 
 
-def test_an_outdated_engine_is_told_and_built_anew(
+def test_an_outdated_engine_is_one_warning_and_built_anew(
     engines: EngineStore, caplog: pytest.LogCaptureFixture
 ) -> None:
     load_or_build(ToyBuilder(), engines)
@@ -566,7 +566,7 @@ def _stock(engines: EngineStore) -> dict[str, inventory.StoredEngine]:
     return {engine.path.name: engine for engine in list_engines(engines, machine)}
 
 
-def test_stock_says_what_serves_here_and_prune_removes_the_rest(engines: EngineStore) -> None:
+def test_list_gives_each_status_and_prune_keeps_usable_engines(engines: EngineStore) -> None:
     usable = kept(engines)
     outdated = kept(engines, with_version("0.9"))
     elsewhere = kept(engines, replace(KEY, hardware={"cpu": "another", "cpu_can": "FP32"}))
@@ -614,7 +614,7 @@ def test_engines_of_each_of_a_machines_gpus_are_usable(engines: EngineStore) -> 
     ]
 
 
-def test_prune_leaves_what_was_mended_meanwhile(engines: EngineStore) -> None:
+def test_prune_keeps_engines_mended_meanwhile(engines: EngineStore) -> None:
     path = kept(engines, KEY)
     whole = (path / store.BLOB).read_bytes()
     _flip(path / store.BLOB)
@@ -625,7 +625,7 @@ def test_prune_leaves_what_was_mended_meanwhile(engines: EngineStore) -> None:
     assert engines.read(KEY) is not None
 
 
-def test_others_may_read_what_an_administrator_built(engines: EngineStore) -> None:
+def test_others_may_read_an_administrators_engine(engines: EngineStore) -> None:
     before = os.umask(0o022)
     try:
         path = kept(engines, KEY)
@@ -636,7 +636,7 @@ def test_others_may_read_what_an_administrator_built(engines: EngineStore) -> No
         assert stat.S_IMODE(file.stat().st_mode) == 0o644
 
 
-def test_what_may_not_be_read_is_not_called_damaged(
+def test_an_unreadable_engine_is_not_called_damaged(
     engines: EngineStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = kept(engines, KEY)
@@ -681,5 +681,5 @@ def test_prune_touches_nothing_that_is_not_an_engine(engines: EngineStore) -> No
     assert (engines.folder / f"link-{16 * 'b'}").is_symlink()
 
 
-def test_toy_engine_is_what_it_says() -> None:
+def test_toy_engine_has_the_shapes_it_declares() -> None:
     assert toy_engine.ToyEngine(toy_engine.toy_net()).info.features_shape == (1, 8, 7, 7)

@@ -235,9 +235,7 @@ def test_the_builder_makes_an_engine_of_the_network(
 
 
 @pytest.mark.parametrize("batch", [Batch(), Batch(1, 8, 32)], ids=str)
-def test_integers_are_told_to_the_builder_and_not_known_to_rtx(
-    convert: Convert, batch: Batch
-) -> None:
+def test_int8_reaches_the_builder_but_not_rtx(convert: Convert, batch: Batch) -> None:
     """TensorRT-RTX has no convolutions in integers; TensorRT, which has, needs a GPU to build."""
     typed = TypedNet(network("resnet18"), "fp16")
     largest = {name: 1.0 + index for index, name in enumerate(quantizable(typed.backbone))}

@@ -99,7 +99,9 @@ def test_buffers_are_bound_once(session: TensorRtSession, context: Context) -> N
     assert context.calls == [shape, *addresses[0], run, run, *addresses[1], run]
 
 
-def test_another_number_of_frames_is_told(session: TensorRtSession, context: Context) -> None:
+def test_another_number_of_frames_sets_the_shape(
+    session: TensorRtSession, context: Context
+) -> None:
     for n_frames in (2, 4, 1):
         session(*buffers(n_frames))
     shapes = [call[2] for call in context.calls if call[0] == "shape"]
@@ -124,7 +126,7 @@ def test_a_first_call_is_not_captured(
 
 
 @pytest.mark.parametrize("step", ["shape", "address", "execute"])
-def test_what_tensorrt_refuses_is_an_error_with_its_reason(
+def test_refusals_of_tensorrt_carry_its_reason(
     session: TensorRtSession, context: Context, step: str
 ) -> None:
     context.fails_at = step
@@ -200,12 +202,12 @@ def test_an_engine_of_another_type_is_refused() -> None:
 
 
 @pytest.mark.parametrize("kernels", [b"", b"compiled for this GPU"])
-def test_what_is_packed_is_unpacked(kernels: bytes) -> None:
+def test_unpack_reverses_pack(kernels: bytes) -> None:
     assert unpack(pack(b"engine", kernels)) == (b"engine", kernels)
 
 
 @pytest.mark.parametrize("blob", [b"", b"\x01", pack(b"engine", b"")[:-1], pack(b"", b"kernels")])
-def test_what_is_cut_off_is_refused(blob: bytes) -> None:
+def test_truncated_blobs_are_refused(blob: bytes) -> None:
     with pytest.raises(EngineError, match="no TensorRT engine"):
         unpack(blob)
 
@@ -464,7 +466,7 @@ def test_int8_is_built_from_frames_and_found_again_without_them(
         found.compile()
 
 
-def test_what_cannot_be_built_says_what_else_to_take(
+def test_a_failed_build_names_another_engine(
     builder: TensorRtBuilder, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     def convert(*_: Any, **options: Any) -> bytes:

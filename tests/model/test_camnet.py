@@ -111,7 +111,7 @@ def test_torchvision_network_without_cam_names_the_part(name: str) -> None:
 
 
 class Small(nn.Module):
-    """Two convolutions, then whatever a test wants to see in their wake."""
+    """Two convolutions, then the layers of a test."""
 
     def __init__(self, pooling: str = "module", n_classes: int = 5, bias: bool = True) -> None:
         super().__init__()
@@ -362,7 +362,7 @@ class Noisy(Small):
         return self.classified(F.dropout(f.mean((2, 3)), 0.5, training=True))
 
 
-def test_branching_network_is_told_so() -> None:
+def test_branching_network_is_refused_with_the_reason() -> None:
     with pytest.raises(NoCamError, match="must not branch on a tensor's values"):
         CamNet.from_module(Branching(), probe_hw=(32, 32))
 
@@ -373,7 +373,7 @@ def test_several_outputs_are_refused() -> None:
 
 
 @pytest.mark.parametrize("module", [WrongAxes(), Noisy()], ids=["wrong axes", "noise"])
-def test_numerical_check_catches_what_looks_right(module: nn.Module) -> None:
+def test_numerical_check_catches_disguised_heads(module: nn.Module) -> None:
     with pytest.raises(NoCamError, match=r"mean\(M_c\) \+ b_c is .* not simply averaged"):
         CamNet.from_module(module, probe_hw=(64, 64))
 

@@ -1,4 +1,4 @@
-"""Checkpoints as training tools write them: the network's own tensors, whatever is around them."""
+"""Checkpoints of training tools: the network's own tensors are found inside any wrapper."""
 
 from __future__ import annotations
 
@@ -180,7 +180,7 @@ def test_a_layer_beside_the_network_is_named(
     )
 
 
-def test_the_right_model_is_named_whatever_is_around_it(tmp_path: Path) -> None:
+def test_the_right_model_is_named_behind_any_wrapper(tmp_path: Path) -> None:
     content = {"net": under("module.", build_network("mobilenet_v2", 4).state_dict())}
     weights = load(saved(tmp_path, content))
     with pytest.raises(WeightsError, match="it is a mobilenet_v2: give --model mobilenet_v2"):
@@ -237,7 +237,7 @@ def test_a_lone_moving_average_is_named(
     assert "the weights are a moving average (EMA), from model_ema" in caplog.text
 
 
-def test_a_moving_average_behind_a_prefix_is_used_and_only_that_is_said(
+def test_a_moving_average_behind_a_prefix_is_used_with_one_warning(
     tmp_path: Path, state: State, caplog: pytest.LogCaptureFixture
 ) -> None:
     load(saved(tmp_path, {"model_ema": {f"module.{key}": each for key, each in state.items()}}))
@@ -383,7 +383,7 @@ def test_code_beside_the_weights_is_named_and_not_run(
     assert {each.name for each in tmp_path.iterdir()} == {"mine.pth"}
 
 
-def test_what_may_be_unpickled_is_forgotten_after_it(tmp_path: Path) -> None:
+def test_safe_globals_are_restored_after_loading(tmp_path: Path) -> None:
     before = set(torch.serialization.get_safe_globals())
     load_weights(str(saved(tmp_path, {"fc.weight": torch.ones(3, 4)})), "resnet18")
     assert set(torch.serialization.get_safe_globals()) == before

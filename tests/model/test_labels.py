@@ -160,7 +160,7 @@ def test_folders_that_are_called_by_numbers(tmp_path: Path) -> None:
         ("a.txt", "0 ant\n1 bee", "2 labels, but the network has 3 classes"),
     ],
 )
-def test_what_is_not_clear_is_refused(tmp_path: Path, name: str, text: str, said: str) -> None:
+def test_ambiguous_labels_are_refused(tmp_path: Path, name: str, text: str, said: str) -> None:
     with pytest.raises(WeightsError, match=said) as caught:
         read(tmp_path, name, text)
     assert str(tmp_path / name) in str(caught.value)

@@ -44,7 +44,7 @@ def test_networks_wait_for_the_tracer_and_it_for_them() -> None:
     assert sorted(order[2:]) == ["ran", "traced"]
 
 
-def test_what_fails_in_a_trace_lets_the_others_go_on() -> None:
+def test_a_failed_trace_lets_other_threads_go_on() -> None:
     with pytest.raises(RuntimeError, match="broken"), tracing():
         raise RuntimeError("broken")
     with pytest.raises(RuntimeError, match="broken"), running():

@@ -323,7 +323,7 @@ def test_damaged_files_load_or_give_a_weights_error(tmp_path: Path) -> None:
                 load_file(path)
 
 
-def test_missing_file_says_what_weights_can_be(tmp_path: Path) -> None:
+def test_missing_file_lists_the_possible_weights(tmp_path: Path) -> None:
     assert "imagenet, demo or a" in error_of(tmp_path / "none.pth")
 
 
