@@ -286,7 +286,7 @@ def test_inductor_takes_a_batch(which: tuple[str, str], net: CamNet) -> None:
 
 
 @pytest.mark.needs_tensorrt
-def test_tensorrt_engine_is_kept_and_read_again(
+def test_tensorrt_engine_is_read_from_the_store(
     net: CamNet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = made(net, "tensorrt", "fp16")

@@ -99,9 +99,7 @@ def test_buffers_are_bound_once(session: TensorRtSession, context: Context) -> N
     assert context.calls == [shape, *addresses[0], run, run, *addresses[1], run]
 
 
-def test_another_number_of_frames_sets_the_shape(
-    session: TensorRtSession, context: Context
-) -> None:
+def test_more_or_fewer_frames_set_the_shape(session: TensorRtSession, context: Context) -> None:
     for n_frames in (2, 4, 1):
         session(*buffers(n_frames))
     shapes = [call[2] for call in context.calls if call[0] == "shape"]
