@@ -1,4 +1,4 @@
-"""Files that are there as a whole or not at all."""
+"""Atomic writes: a file is there as a whole or not at all."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 _NO_SYNC_OF_FOLDERS = frozenset({errno.EINVAL, errno.EBADF, errno.ENOTSUP, errno.EISDIR})
-"""What file systems say that sync files only, such as shared folders of virtual machines."""
+"""Errors of file systems that cannot sync folders, such as shared folders of virtual machines."""
 
 
 def unwritable(path: Path) -> str:
@@ -40,7 +40,7 @@ def replace_durably(made: Path, path: Path) -> None:
 
 
 def sync_folder(path: Path) -> None:
-    """Write a folder's names to the disk, where its file system can do that."""
+    """Sync a folder's entries to the disk, where its file system can do that."""
     # Windows opens no folders; there the rename alone has to do.
     if os.name == "nt":
         return
@@ -55,9 +55,9 @@ def sync_folder(path: Path) -> None:
 
 
 def write_atomic(path: Path, data: bytes) -> None:
-    """Write a file beside its place, then give it its name; what it replaces is there until then.
+    """Write a temporary file beside a path, then rename it; an older file stays until then.
 
-    What is there and no ordinary file, such as /dev/stdout, is written to instead.
+    An existing path that is no ordinary file, such as /dev/stdout, is written to directly.
 
     Raises:
         OSError: it cannot be written; nothing is left of it.

@@ -1,4 +1,4 @@
-"""`with` for whatever has a `close`."""
+"""A base class for context managers that have a `close`."""
 
 from __future__ import annotations
 
@@ -24,5 +24,5 @@ class Closeable:
         self.close()
 
     def close(self) -> None:
-        """Gives back what was opened; called once, whatever happened in between."""
+        """Releases the resources; called once, after a failure as well."""
         return

@@ -1,4 +1,4 @@
-"""What can go wrong, as one tree.
+"""The exceptions of stream-cam, as one tree.
 
     StreamCamError
     ├── UsageError (also a ValueError)   a wrong name, option or combination: exit code 2
@@ -13,7 +13,7 @@
     │   └── GateError                    an engine is not the network it was made from
     └── BenchError                       a benchmark has no figures, or its file is not one
 
-Every message says what was wrong, what was got and what to do next, in one line.
+Every message names the problem, the value that was given and the next step, in one line.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ SourceErrorKind = Literal[
     "busy",
     "other",
 ]
-"""Why a source fails, for whoever decides whether to try again."""
+"""Why a source fails; it decides whether another attempt makes sense."""
 
 
 class StreamCamError(Exception):
-    """A failure in the world; `exit_code` is what the command line ends with."""
+    """A failure in the world; the command line ends with its `exit_code`."""
 
     exit_code = 1
 
@@ -109,7 +109,7 @@ class BenchError(StreamCamError):
     """A benchmark has no figures to show, or a file of figures cannot be read or written."""
 
 
-_ALSO_CALLED = {
+_OTHER_SPELLINGS = {
     "h265": "hevc",
     "h.265": "hevc",
     "x265": "hevc",
@@ -123,18 +123,18 @@ _ALSO_CALLED = {
     "float32": "fp32",
     "gpu": "cuda",
 }
-"""What people type for names that are spelt otherwise."""
+"""Other spellings that people type, and the names that are meant."""
 
 
 _LISTED = 12
-"""So many names are listed as a whole."""
+"""Up to this many names are listed as a whole."""
 _NEAREST = 5
 
 
 def unknown_name(kind: str, got: str, known: Iterable[str]) -> UsageError:
     """The error for a name that is not one of `known`: with all of them, or the nearest of many."""
     names = sorted(dict.fromkeys(known))
-    meant = _ALSO_CALLED.get(got.lower(), "")
+    meant = _OTHER_SPELLINGS.get(got.lower(), "")
     near = [meant] if meant in names else _nearest(got, names, cutoff=0.6)
     hint = f"; did you mean {', '.join(near)}?" if near else ";"
     if len(names) <= _LISTED:
@@ -159,9 +159,9 @@ def _nearest(got: str, names: Sequence[str], cutoff: float) -> list[str]:
 
 
 def first_line(error: BaseException) -> str:
-    """What an error says, in one line.
+    """An error's message, in one line.
 
-    OpenVINO's begin with places in its own source, a line each.
+    OpenVINO's messages begin with places in its own source, a line each.
     """
     said = (str(error).strip() or type(error).__name__).splitlines()
     reasons = [line for line in said if not line.startswith(("Exception from ", "Check '"))]
@@ -169,10 +169,10 @@ def first_line(error: BaseException) -> str:
 
 
 def why_not_captured(error: BaseException) -> str:
-    """Why a CUDA graph could not be captured, in one line.
+    """The reason why a CUDA graph could not be captured, in one line.
 
-    What fails meanwhile ends the capture, and the end of a capture that failed raises another
-    error, which alone says nothing: the first one is the reason.
+    A failure during the capture ends it, and the end of a failed capture raises another error.
+    That one alone explains nothing: the first one is the reason.
     """
     said = first_line(error)
     while error.__context__ is not None and not error.__suppress_context__:

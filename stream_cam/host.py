@@ -1,4 +1,4 @@
-"""The processor: its cores, what the system tells of it, and how threads are scheduled on it."""
+"""The host's processor: its cores, /proc/cpuinfo, and the scheduling of threads."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from pathlib import Path
 
 
 def usable_cores() -> int:
-    """So many cores this process may run on; containers and `taskset` give fewer than there are."""
+    """The number of cores that this process may use; containers and `taskset` limit it."""
     affinity = getattr(os, "sched_getaffinity", None)
     return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
 def parallel_choices() -> tuple[int, ...]:
-    """What `stream_cam.pipeline.session.parallel_frames` may say on this machine, 1 first."""
+    """The possible results of `session.parallel_frames` on this machine, 1 first."""
     n_cores = usable_cores()
     return (1, min(4, n_cores)) if n_cores > 1 else (1,)
 

@@ -62,7 +62,7 @@ def _load_opencv() -> None:
     the system's; it waits for ever when PyAV's extensions ask another libxcb about it. (av 18.1.0,
     opencv-python 5.0.0.93)
     """
-    with suppress(ImportError):  # PyAV does without; whoever needs OpenCV says what is wrong
+    with suppress(ImportError):  # PyAV works without; OpenCV's users raise their own error
         importlib.import_module("cv2")
 
 
@@ -74,7 +74,7 @@ _BEFORE: dict[str, Callable[[], None]] = {
 
 
 class _Prepare:
-    """A finder that finds nothing: it is told of every import before the others are."""
+    """A finder that finds nothing; Python asks it about every import before other finders."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None

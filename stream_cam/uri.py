@@ -1,4 +1,4 @@
-"""Names of sources and sinks: what kind each is, and how to write it, without its secrets."""
+"""URIs of sources and sinks: their schemes and paths, and how to show them without secrets."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ _IN_PATH = re.compile(
 """As in `rtsp://cam/user=me&password=x&channel=1.sdp`: many recorders have it in the path."""
 _HOST_AND_PORT = re.compile(r"(\[[0-9a-f:.%]+\]|[\w.-]+)(:\d*)?", re.IGNORECASE)
 _ADDRESS = re.compile(r"\[.*\]|\d+\.\d+\.\d+\.\d+|localhost", re.IGNORECASE)
-"""Hosts that nobody is called."""
+"""Hosts that are no user's name."""
 _IN_QUERY = re.compile(r"/[^@?#]*\?[^@#]*=[^#]*")
 """A path and a query, whose values may well hold an @."""
 _SHORTEST_SECRET = 4
-"""Shorter passwords are masked in URLs only: elsewhere half of all words would hold one."""
+"""Shorter passwords are masked in URLs only: many ordinary words hold such a short text."""
 _secrets: set[str] = set()
 _UNPRINTABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ufffe\uffff\ud800-\udfff]")
 """Surrogates, which no encoding has, and control characters, which XML forbids and terminals obey.
@@ -48,7 +48,7 @@ def printable(text: str) -> str:
     """Text that every encoding of Unicode, XML and terminal takes.
 
     A byte of a name that is not UTF-8 is written as `\\xfc`. All text that leaves the program, and
-    may hold a name, goes through here; what opens a file does not.
+    may hold a name, goes through here; names that open a file do not.
     """
     return _UNPRINTABLE.sub(_escaped, text)
 
@@ -98,7 +98,7 @@ def folder_of_pattern(pattern: str) -> Path:
 
 
 def result_name(source: str, suffix: str) -> str:
-    """What the result of a file is called: its whole name, and a suffix where that is another.
+    """The name of a file's result: its whole name, and a suffix if it has another one.
 
     `cat.png` → `cat.png`, `cat.jpg` → `cat.jpg.png`: known without looking at the files beside it,
     and no two files of one folder have one result.
@@ -109,8 +109,8 @@ def result_name(source: str, suffix: str) -> str:
 def redact(text: str) -> str:
     """`text`, `printable`, with user, password and secret-looking values of every URL masked.
 
-    In a text a URL ends at a space or a quotation mark; what is one URI as a whole, whose password
-    may hold these, is for `redact_uri`.
+    In a text a URL ends at a space or a quotation mark. A password may hold these, so a text
+    that is one URI as a whole is for `redact_uri`.
     """
     return _URL.sub(lambda match: _redact_url(match.group(0)), printable(text))
 
@@ -179,9 +179,9 @@ def _secrets_of(uri: str) -> set[str]:
 
 
 def quoted_url(url: str) -> str:
-    """The URL with what must be coded in its user and password coded, as libraries expect it.
+    """The URL with its user and password percent-encoded, as libraries expect it.
 
-    `rtsp://me:a/b@cam/x` becomes `rtsp://me:a%2Fb@cam/x`; what is coded already stays as it is.
+    `rtsp://me:a/b@cam/x` becomes `rtsp://me:a%2Fb@cam/x`; encoded characters stay as they are.
     """
     scheme, userinfo, rest = _split_credentials(url)
     if userinfo is None:
@@ -198,7 +198,7 @@ def _quote_once(text: str) -> str:
 
 
 def _split_credentials(url: str) -> tuple[str, str | None, str]:
-    """Scheme, user and password if any, and what follows; no scheme: ("", None, url).
+    """Scheme, user and password if any, and the rest; no scheme: ("", None, url).
 
     An @ ends the credentials if a host follows it, so that a password may hold any of @:/?#;
     only where both readings make a URL (`u:1/2@cam`) the standard's is taken.

@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 
 _MJPG: Final = float(cv2.VideoWriter.fourcc(*"MJPG"))
 _WANTED_FPS: Final = 25.0
-"""What a size is asked for with where no rate is: raw 1280×720 comes at 10 fps over USB 2."""
+"""The rate to ask for with a size alone: raw 1280×720 comes at 10 fps over USB 2."""
 _NANOSECOND: Final = Fraction(1, 1_000_000_000)
 
 
@@ -53,7 +53,7 @@ def list_cameras() -> list[str]:
 
 
 def camera_index(uri: str) -> int:
-    """Number of the camera that `0`, `/dev/video0` or a link to such a device names."""
+    """The number of a camera: `0`, `/dev/video0` or a link to such a device."""
     name = uri
     if uri.startswith("/"):
         match = re.fullmatch(r"/dev/video(\d+)", os.path.realpath(uri))
@@ -64,8 +64,8 @@ def camera_index(uri: str) -> int:
 
 
 def open_device(index: int) -> Device:
-    """Open a camera, quietly; it may turn out not to be open."""
-    # OpenCV tells stderr what is said here in one line.
+    """Open a camera without messages on stderr; `isOpened` says whether that worked."""
+    # OpenCV writes to stderr; the error below says the same in one line.
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
     backend = cv2.CAP_V4L2 if sys.platform == "linux" else cv2.CAP_ANY
     device: Device = cv2.VideoCapture(index, backend)  # type: ignore[assignment]
@@ -116,7 +116,7 @@ class CameraSource(Source):
 
     def __iter__(self) -> Iterator[Frame]:
         index, start_ns = 0, None
-        while (shot := self._shoot()) is not None:
+        while (shot := self._capture()) is not None:
             image, captured_ns = shot
             start_ns = captured_ns if start_ns is None else start_ns
             yield Frame(image, index, captured_ns - start_ns, _NANOSECOND, captured_ns)
@@ -127,11 +127,11 @@ class CameraSource(Source):
         if not device.isOpened():
             raise SourceError(
                 f"{name} cannot be opened: another program may be using it, or it is no camera; "
-                f"close that program (`fuser /dev/video{self._index}` finds it){_others()}",
+                f"close that program (`fuser /dev/video{self._index}` finds it){_other_cameras()}",
                 kind="busy",
             )
         self._negotiate(device)
-        # More than one waiting buffer means old pictures.
+        # With more than one buffer, pictures get old while they wait.
         device.set(cv2.CAP_PROP_BUFFERSIZE, 1)
         ok, image = device.read()
         if not ok:
@@ -152,7 +152,7 @@ class CameraSource(Source):
         )
 
     def _negotiate(self, device: Device) -> None:
-        """Ask for the size and rate that are wanted, as MJPG if they are not had otherwise."""
+        """Ask for the wanted size and rate; MJPG is tried where the raw format cannot give them."""
         config = self._config
         if config.camera_size is None and config.camera_fps is None:
             return
@@ -171,8 +171,8 @@ class CameraSource(Source):
         if not got.satisfies(wanted):
             logger.warning("%s", self._note)
 
-    def _shoot(self) -> tuple[BgrImage, int] | None:
-        """One picture and when it came; None once the source is closed."""
+    def _capture(self) -> tuple[BgrImage, int] | None:
+        """One picture and its capture time in ns; None once the source is closed."""
         if self._device is None:
             return None
         if self._first is not None:
@@ -201,7 +201,7 @@ class _Mode:
         return cls(width, height, config.camera_fps or _WANTED_FPS)
 
     def ask(self, device: Device) -> _Mode:
-        """What the camera takes for it."""
+        """Ask a camera for this mode; gives the mode that it takes."""
         if self.width_px:
             device.set(cv2.CAP_PROP_FRAME_WIDTH, self.width_px)
             device.set(cv2.CAP_PROP_FRAME_HEIGHT, self.height_px)
@@ -237,7 +237,7 @@ def check_camera(index: int) -> None:
     try:
         os.close(os.open(path, os.O_RDWR | os.O_NONBLOCK))
     except FileNotFoundError as exc:
-        raise SourceNotFoundError(f"there is no camera {path}{_others()}") from exc
+        raise SourceNotFoundError(f"there is no camera {path}{_other_cameras()}") from exc
     except PermissionError as exc:
         raise SourceError(
             f"camera {path} may not be used: permission denied; add yourself to its group "
@@ -248,14 +248,16 @@ def check_camera(index: int) -> None:
         busy = exc.errno == errno.EBUSY
         kind: SourceErrorKind = "busy" if busy else "lost"
         what = f"another program is using it; `fuser {path}` finds it" if busy else exc.strerror
-        raise SourceError(f"camera {path} cannot be opened: {what}{_others()}", kind=kind) from exc
+        raise SourceError(
+            f"camera {path} cannot be opened: {what}{_other_cameras()}", kind=kind
+        ) from exc
 
 
-def _others() -> str:
-    there = list_cameras()
-    if not there:
+def _other_cameras() -> str:
+    found = list_cameras()
+    if not found:
         return "; this machine has none (`stream-cam demo` needs no camera)"
-    return f"; there are {', '.join(there)}"
+    return f"; there are {', '.join(found)}"
 
 
 def _is_camera(source: Input) -> bool:

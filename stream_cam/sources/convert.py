@@ -1,4 +1,4 @@
-"""A decoded video picture becomes an upright BGR array with the right colours."""
+"""Conversion of decoded video pictures to upright BGR arrays with the right colours."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _FULL_RANGE: Final = 2
 _HD_HEIGHT: Final = 720
 _HD_WIDTH: Final = 1280
 _MOST_ASPECT: Final = 8
-"""Of a pixel's sides; anamorphic films have 2."""
+"""The largest ratio of a pixel's sides; anamorphic films have 2."""
 
 
 def _unknown_side_data(cls: type[SideDataType], value: Any) -> SideDataType:
@@ -41,7 +41,7 @@ class BgrConverter:
     """Converts decoded pictures of any format; keeps swscale's tables from one to the next.
 
     Args:
-        stream: that they are from; it says which shape their pixels have.
+        stream: their stream, which says the shape of their pixels.
     """
 
     def __init__(self, stream: av.VideoStream) -> None:
@@ -84,7 +84,7 @@ class BgrConverter:
         image = over_white(array) if has_alpha else np.asarray(array, dtype=np.uint8)
         # Not `picture.side_data`: the picture would keep that, and that the picture, so that
         # hundreds of decoded pictures wait for Python's garbage collector to find them. PyAV's type
-        # stub does not know what it is made of.
+        # stub lacks its constructor's argument.
         side_data = SideDataContainer(picture)  # type: ignore[call-arg]
         turn = side_data.get("DISPLAYMATRIX")
         if turn is None:

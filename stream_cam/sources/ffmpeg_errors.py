@@ -1,4 +1,4 @@
-"""Errors of FFmpeg and of sockets, and what they mean to the person who typed the URI."""
+"""Translation of FFmpeg's and sockets' errors into messages for the person who typed the URI."""
 
 from __future__ import annotations
 
@@ -89,16 +89,18 @@ def explain_network_error(
     if isinstance(exc, ssl.SSLError):
         return SourceError(f"{where}: {_NO_TLS}", kind="tls")
     if isinstance(exc, http.client.BadStatusLine):
-        what = "what answers there does not speak HTTP; check port and scheme, such as tcp://"
+        what = "the server there does not speak HTTP; check port and scheme, such as tcp://"
         return SourceError(f"{where}: {what}", kind="codec")
     number = getattr(exc, "errno", None)
     if isinstance(exc, av.error.InvalidDataError):
-        # RTSP says so of a connection that breaks off in the middle of the handshake as well.
+        # RTSP raises it as well when a connection breaks off during the handshake.
         lasting = scheme in ("http", "https", "tcp") and doing == "opened"
-        what = "what comes is no video that can be decoded"
+        what = "the data is no video that can be decoded"
         return SourceError(f"{where}: {what}", kind="codec" if lasting else "lost")
     if number in _UNREACHABLE:
-        return SourceError(f"{where}: no way to that host; check network", kind="unreachable")
+        return SourceError(
+            f"{where}: there is no route to that host; check the network", kind="unreachable"
+        )
     if number == errno.EIO and doing == "opened":
         return _explain_eio(uri, where)
     reason = getattr(exc, "strerror", None) or type(exc).__name__
@@ -107,10 +109,10 @@ def explain_network_error(
 
 
 def explain_http_status(uri: str, status: int) -> SourceError:
-    """The error for an HTTP answer (or RTSP's, which are the same) that is none of success."""
+    """The error for an HTTP answer (or RTSP's, which are the same) other than success."""
     where = f"{redact_uri(uri)} cannot be opened"
     if 300 <= status < 400:
-        return SourceError(f"{where}: the server sends on and on to other places; check the URL")
+        return SourceError(f"{where}: the server redirects without end; check the URL")
     kind, what = _STATUS.get(status) or _STATUS[500 if status >= 500 else 400]
     error = SourceNotFoundError if kind == "not found" else SourceError
     return error(f"{where}: {what.format(scheme=scheme_of(uri))}", kind=kind)
@@ -138,7 +140,7 @@ def _explain_name(host: str, where: str, exc: BaseException) -> SourceError:
 
 
 def explain_file_error(path: str, exc: BaseException, doing: str = "opened") -> SourceError:
-    """The error for a local file that FFmpeg does not open, or not read on in."""
+    """The error for a local file that FFmpeg cannot open, or cannot read on."""
     for error_type, kind, what in _ADVICE:
         if isinstance(exc, error_type):
             return SourceError(f"{path} cannot be {doing}: {what}", kind=kind)

@@ -1,4 +1,4 @@
-"""Pictures one after the other in a stream of bytes: motion JPEG, with or without multipart."""
+"""Motion JPEG: pictures one after the other in a stream of bytes, with or without multipart."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ MOST_PICTURE_BYTES: Final = 32 << 20
 
 _START: Final = re.compile(re.escape(JPEG_START) + b"|" + re.escape(PNG_START))
 _LEAD: Final = 512
-"""Bytes before the first picture that are kept: a part's header names what it holds."""
+"""Bytes before the first picture that are kept: a part's header names its type."""
 _SOI, _EOI, _SOS = 0xD8, 0xD9, 0xDA
-_WITHOUT_LENGTH: Final = frozenset({0x01, *range(0xD0, 0xD8)})
-"""ITU T.81, table B.1."""
+MARKERS_WITHOUT_LENGTH: Final = frozenset({0x01, *range(0xD0, 0xD8)})
+"""JPEG markers that stand alone: ITU T.81, table B.1."""
 _AFTER_SCAN: Final = re.compile(rb"\xff[\xc4\xd8-\xdd\xe0-\xef\xfe]|" + re.escape(PNG_START))
 """Markers that may follow coded data. Stuffed bytes (FF00), restart markers and fill bytes belong
 to it, and codes that no encoder writes are damage for the decoder to find."""
 
 
 class _Broken(Exception):
-    """No picture after all; the search goes on at this place."""
+    """The bytes are no picture; the search goes on at `at`."""
 
     def __init__(self, at: int) -> None:
         super().__init__(at)
@@ -119,7 +119,7 @@ class PictureSplitter:
                 return True, at + 2
             if marker == 0xFF:
                 at += 1
-            elif marker in _WITHOUT_LENGTH:
+            elif marker in MARKERS_WITHOUT_LENGTH:
                 at += 2
             elif at + 4 > len(data):
                 return False, at

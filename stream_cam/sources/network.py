@@ -37,9 +37,9 @@ _VIDEOS: Final = (
     *(b"YUV4", b"DKIF", b"NUT", b"#EXT", b"<", b"v=0"),
 )
 """How H.264, HEVC, MPEG, transport streams, FLV, Matroska, AVI, Ogg, ASF, y4m, IVF and NUT begin,
-and playlists. FFmpeg knows more; they are looked at for longer."""
-_MOST_LOOKED_AT: Final = 1 << 20
-_LONGEST_LOOK_SECONDS: Final = 2.0
+and playlists. FFmpeg knows more formats; those are searched for pictures first."""
+_SEARCHED_BYTES: Final = 1 << 20
+_SEARCH_SECONDS: Final = 2.0
 _PLAYLISTS: Final = (b"#EXTM3U", b"<?xml", b"<MPD", b"v=0", b"\xef\xbb\xbf#EXTM3U")
 """HLS, DASH and SDP: FFmpeg opens further addresses relative to this one."""
 
@@ -48,7 +48,7 @@ class NetworkSource(Source):
     """A camera or file at http://, https:// or tcp://.
 
     Looks at the first bytes. Motion JPEG is read here, whatever the server says about it. A server
-    that gives one picture is a still. All else is a video for FFmpeg: what cannot be sought in is
+    that gives one picture is a still. All else is a video for FFmpeg. A video without seeking is
     read over this same connection, since some servers take only one.
 
     Args:
@@ -104,8 +104,8 @@ class NetworkSource(Source):
         connection = self._connection.__enter__()
         head = self._head()
         if _is_picture_file(head, connection):
-            self._source = ImagesSource(self._name, self._whole())
-        elif _are_pictures(head, connection) or self._joined_pictures(head):
+            self._source = ImagesSource(self._name, self._read_file())
+        elif _is_picture_stream(head, connection) or self._has_pictures_later(head):
             self._source = PictureSource(self._name, connection, self._live)
         else:
             self._source = self._open_video(head)
@@ -115,7 +115,7 @@ class NetworkSource(Source):
         connection = self._connection
         if head.lstrip()[:1] == b"<" and connection.content_type in _TEXT_TYPES:
             raise SourceError(
-                f"{self._name} cannot be opened: what comes is no video that can be decoded, but "
+                f"{self._name} cannot be opened: the data is no video that can be decoded, but "
                 f"{connection.content_type}; check the path, or whether a login page answers",
                 kind="codec",
             )
@@ -138,14 +138,14 @@ class NetworkSource(Source):
         self._connection.push_back(head)
         return head
 
-    def _joined_pictures(self, head: bytes) -> bool:
+    def _has_pictures_later(self, head: bytes) -> bool:
         """Whether a stream that was joined within a picture, or begins with garbage, has more."""
         connection = self._connection
         if connection.length is not None or head.startswith(_VIDEOS) or head[4:8] == b"ftyp":
             return False
-        splitter, seen = PictureSplitter(_MOST_LOOKED_AT), bytearray()
-        late_at = time.monotonic() + _LONGEST_LOOK_SECONDS
-        while len(seen) < _MOST_LOOKED_AT and time.monotonic() < late_at:
+        splitter, seen = PictureSplitter(_SEARCHED_BYTES), bytearray()
+        late_at = time.monotonic() + _SEARCH_SECONDS
+        while len(seen) < _SEARCHED_BYTES and time.monotonic() < late_at:
             data = connection.read()
             seen += data
             if not data or any(splitter.feed(data)):
@@ -153,7 +153,7 @@ class NetworkSource(Source):
         connection.push_back(bytes(seen))
         return splitter.pictures > 0
 
-    def _whole(self) -> bytes:
+    def _read_file(self) -> bytes:
         data = bytearray()
         while piece := self._connection.read():
             data += piece
@@ -178,8 +178,8 @@ def _is_picture_file(head: bytes, connection: Connection) -> bool:
     return kind.startswith("image/") or begins_like_picture(head)
 
 
-def _are_pictures(head: bytes, connection: Connection) -> bool:
-    """Whether what begins so is one picture or a stream of them."""
+def _is_picture_stream(head: bytes, connection: Connection) -> bool:
+    """Whether these first bytes begin one picture or a stream of pictures."""
     kind = connection.content_type
     if kind.startswith("multipart/"):
         return True

@@ -1,4 +1,4 @@
-"""What lies at a path: pictures, a folder of them, something else, or nothing."""
+"""Paths of sources: whether one can be read, is a picture, a folder of pictures or a glob."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def is_picture(path: str) -> bool:
 
 
 def refuse_pipe(uri: str, option: str) -> None:
-    """Find out whether what is to be read several times can be read so.
+    """Find out whether a source can be read several times.
 
     Raises:
         UsageError: it is a FIFO, stdin or a device.
@@ -79,7 +79,7 @@ def refuse_pipe(uri: str, option: str) -> None:
     if path is not None and os.path.exists(path) and not uri.startswith("/dev/video"):
         is_pipe = not (os.path.isfile(path) or os.path.isdir(path))
     if is_pipe:
-        raise UsageError(f"{option} {uri} is read several times, which a pipe is not; give a file")
+        raise UsageError(f"{option} reads {uri} several times, and a pipe only once; give a file")
 
 
 def is_pattern(path: str) -> bool:
@@ -91,10 +91,10 @@ def find_pictures(place: str) -> tuple[list[str], str]:
     """The pictures in a folder or of a glob, in the order in which people count.
 
     Returns:
-        Their paths, and a sentence about what else there is, empty if there is nothing.
+        Their paths, and a sentence about the other files, empty if there are none.
 
     Raises:
-        SourceNotFoundError: there are none; the message says what there is instead.
+        SourceNotFoundError: there are none; the message names the files found instead.
     """
     folders = 0
     if is_pattern(place):
@@ -143,7 +143,7 @@ def _is_picture_of_folder(path: str) -> bool:
 
 
 def _left_out(place: str, paths: Sequence[str], n_folders: int) -> str:
-    """What is not read of a folder or glob, as a sentence."""
+    """A sentence about the files of a folder or glob that are not read."""
     said = []
     if paths:
         kinds = Counter(Path(path).suffix.lower() or "without a suffix" for path in paths)

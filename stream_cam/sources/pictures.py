@@ -4,7 +4,8 @@
 out of a stream of JPEGs.
 
 Pillow reads headers, orientations and pages, and decodes. OpenCV decodes two kinds: JPEG, with the
-same pixels in a quarter of the time, and samples of more than 8 bits, which Pillow would cut.
+same pixels in half the time (1080p on a CPU: 6 against 13 ms), and samples of more than 8 bits,
+which Pillow would cut.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ from PIL import (
 
 from stream_cam.errors import SourceError
 from stream_cam.frame import BgrImage
+from stream_cam.sources.mjpeg import JPEG_START, MARKERS_WITHOUT_LENGTH, PNG_START
 from stream_cam.sources.orientation import upright
 
 logger = logging.getLogger(__name__)
@@ -60,10 +62,8 @@ _WHOLE_SAMPLES: Final = frozenset({"1", "F", "I", "I;16", "I;16B", "I;16L"})
 """Pillow's modes that keep every bit of a sample."""
 _WHITES: Final = (255, 1023, 4095, 16383, 65535)
 """White of samples of 8, 10, 12, 14 and 16 bits."""
-_WITHOUT_LENGTH: Final = frozenset({0x01, *range(0xD0, 0xD8)})
-"""JPEG's marks that stand alone: ITU T.81, table B.1."""
 
-# They tell of damaged EXIF and of more than 90 megapixels, which telephones take.
+# They warn of damaged EXIF, and of more than 90 megapixels, which telephones take.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
@@ -124,7 +124,7 @@ def is_encoded_picture(path: str) -> bool:
                 return True
     except Image.DecompressionBombError:
         return True
-    except Exception:  # Pillow's readers raise nearly anything on what is no picture
+    except Exception:  # Pillow's readers raise nearly anything on bytes that are no picture
         return False
 
 
@@ -169,7 +169,7 @@ def over_white(image_bgra: npt.NDArray[Any]) -> BgrImage:
 
 
 def _white_of(samples: npt.NDArray[Any]) -> float:
-    """The value of white; a file does not say it, and 12 bits in 16 are nearly black by 16."""
+    """The value of white. A file does not say it, and 12-bit samples are nearly black as 16-bit."""
     if np.issubdtype(samples.dtype, np.floating):
         samples = samples[np.isfinite(samples) & (samples > 0)]
         if not samples.size or np.median(samples) <= 1:  # above it lie only highlights
@@ -219,7 +219,7 @@ def _is_heif(data: bytes) -> bool:
 
 
 def _pillow_reduces_depth(image: Image.Image, data: bytes) -> bool:
-    """Whether Pillow would give less than is there."""
+    """Whether Pillow would reduce the samples to fewer bits than the file has."""
     if image.mode in _WHOLE_SAMPLES:
         return False
     if isinstance(image, TiffImagePlugin.TiffImageFile):
@@ -250,7 +250,7 @@ def _pages_by_pillow(image: Image.Image) -> Iterator[Page]:
 
 
 def _page_indices(image: Image.Image) -> list[int]:
-    """Where the pages are that count."""
+    """The numbers of the pages that are shown."""
     if image.format not in _PAGED:
         return [0]
     places = list(range(getattr(image, "n_frames", 1)))
@@ -302,7 +302,7 @@ def _decode_with_opencv(data: bytes, flags: int) -> npt.NDArray[Any]:
 
 @contextmanager
 def _opencv_silenced() -> Iterator[None]:
-    """OpenCV tells stderr what is raised here."""
+    """Keeps OpenCV from writing to stderr the errors that are raised here."""
     said = cv2.utils.logging
     level = said.setLogLevel(said.LOG_LEVEL_SILENT)
     try:
@@ -316,15 +316,15 @@ def _truncated(data: bytes, name: str) -> SourceError:
 
 
 def _is_truncated(data: bytes) -> bool:
-    # OpenCV gives half a picture for half a file, with a line on stderr that nobody asked for.
-    if data[:3] == b"\xff\xd8\xff":
+    # OpenCV gives half a picture for half a file, with a line on stderr.
+    if data.startswith(JPEG_START):
         scan = _first_scan(data)
         return scan is not None and data.find(b"\xff\xd9", scan) < 0
-    return data[:8] == b"\x89PNG\r\n\x1a\n" and b"IEND" not in data[-64:] and b"IEND" not in data
+    return data.startswith(PNG_START) and b"IEND" not in data[-64:] and b"IEND" not in data
 
 
 def _first_scan(data: bytes) -> int | None:
-    """Where a JPEG's coded picture begins; len(data) if it ends before, None: this is not known.
+    """Where a JPEG's coded data begins; len(data) if it ends before that, None if that is unknown.
 
     Segments before it are stepped over by their lengths: a thumbnail in one of them has an end of
     image too, as has a film behind the picture, so that neither may be looked into.
@@ -338,7 +338,7 @@ def _first_scan(data: bytes) -> int | None:
             return at
         if marker == 0xFF:  # a fill byte
             at += 1
-        elif marker in _WITHOUT_LENGTH:
+        elif marker in MARKERS_WITHOUT_LENGTH:
             at += 2
         else:
             at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")

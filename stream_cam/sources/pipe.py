@@ -1,4 +1,4 @@
-"""What can be read only once: FIFOs, the standard input, devices."""
+"""Sources that can be read only once: FIFOs, the standard input, devices."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from stream_cam.sources.base import WrappedSource
 from stream_cam.sources.video import VideoSource
 
 _LOOK_MS: Final = 100
-"""How soon an interrupt ends a read that waits."""
+"""How soon an interrupt ends a waiting read."""
 _HEAD_BYTES: Final = 8
 
 
 class Pipe(Closeable):
-    """Bytes of a FIFO or device; waits for a writer, and for what it writes, until interrupted.
+    """Bytes of a FIFO or device. Waits for a writer and for its data, until interrupted.
 
     Read by one thread; `interrupt` may be called by any.
 
@@ -121,7 +121,7 @@ class PipeSource(WrappedSource):
                     "-movflags +faststart, or pipe -f mpegts"
                 )
         if self._pipe.heard_ctrl_c:
-            problem = KeyboardInterrupt()  # what else there is follows from it
+            problem = KeyboardInterrupt()  # any other problem follows from it
         if problem is not None:
             raise problem
 

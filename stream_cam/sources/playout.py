@@ -1,4 +1,4 @@
-"""Playing what comes in bursts at its own times: HLS and DASH, which come segment by segment."""
+"""Playout of HLS and DASH, which come in bursts, segment by segment, at the frames' own times."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SEGMENTED_FORMATS: Final = frozenset({"hls", "dash"})
 SEGMENTED_OPTIONS: Final = {"live_start_index": "-2"}
 """Begin two segments behind the newest one: while one is played, the next one is made."""
 SEGMENTED_PATIENCE: Final = 6.0
-"""So many times longer than other streams these may give no frame: segments last 2 to 10 s."""
+"""Factor of the read time limit of these streams: segments last 2 to 10 s."""
 
 _LATE_SECONDS: Final = 0.5
 """A frame that is later moves those after it; until then they catch up."""
@@ -38,11 +38,11 @@ def names_segments(url: str) -> bool:
 
 
 class Playout:
-    """When each frame is due, by its own time, so that none is shown early.
+    """Computes when each frame is due by its own time, so that none is shown early.
 
     Args:
         late_seconds: a frame that is later moves the ones after it.
-        skips_gaps: a gap in the frames' times is not waited for, because what was in it is lost.
+        skips_gaps: do not wait through a gap in the frames' times; its frames are lost.
     """
 
     def __init__(self, late_seconds: float = _LATE_SECONDS, *, skips_gaps: bool = False) -> None:
@@ -97,7 +97,7 @@ class SeenFrames:
 
 
 class PlayoutSource(WrappedSource):
-    """One connection to a live stream; what comes in segments is played at its own times.
+    """One connection to a live stream. Segments are played at the frames' own times.
 
     Frames that an earlier connection has given are left out. All other sources are passed through.
 
@@ -129,7 +129,7 @@ class PlayoutSource(WrappedSource):
             yield from self._played()
         elif not self._seen:
             yield from self._source
-        # Else the live stream has ended, and its playlist is a recording of what was seen.
+        # Else the live stream has ended, and its playlist lists frames that were shown.
 
     def _played(self) -> Iterator[Frame]:
         playout = Playout(skips_gaps=True)

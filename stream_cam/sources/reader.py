@@ -1,4 +1,4 @@
-"""One connection to a live source, read in a thread that can be left behind."""
+"""One connection to a live source, read in a thread that can be abandoned."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class Reader:
 
     @property
     def stream_state(self) -> StreamState:
-        """Of the source while it is open."""
+        """The source's state; the default once it is closed."""
         source = self._source
         return StreamState() if source is None else source.stream_state
 
@@ -103,7 +103,7 @@ class Reader:
             self.frames.close()
             self._corrupt_frames = self.corrupt_frames
             source = self._source = None
-            _give_memory_back()
+            _release_memory()
             self.alive = False
             self._on_end()
 
@@ -115,12 +115,12 @@ class Reader:
                 return
 
 
-def _give_memory_back() -> None:
-    """Frees what a closed connection leaves, which otherwise grows over many of them.
+def _release_memory() -> None:
+    """Frees the memory of a closed connection, which otherwise grows with each of them.
 
     PyAV's containers and streams hold each other, and with them a decoder's pictures: 60 to 90 MB
-    at 1280×720 until Python's collector comes along. glibc keeps what threads freed: 150 MB
-    (both measured). Takes up to 0.1 s, while there is no picture to be late.
+    at 1280×720 until Python's collector comes along. glibc keeps memory that threads have
+    freed: 150 MB (both measured). Takes up to 0.1 s, while there is no picture to be late.
     """
     gc.collect()
     if sys.platform == "linux":

@@ -1,9 +1,9 @@
-"""Cameras and network streams that heal themselves: always the newest frame, over all outages.
+"""Cameras and network streams that reconnect: always the newest frame, over all outages.
 
-A reader (reader.py) holds one connection. When it fails, or gives no frame for a while, it is left
-to itself and another one is started after a jittered, growing wait (backoff.py). How long "a while"
-is depends on the protocol and on the measured interval between frames (frame_interval.py). What
-happens when:
+A reader (reader.py) holds one connection. When it fails, or gives no frame for a while, it is
+abandoned, and another one is started after a jittered, growing wait (backoff.py). How long "a
+while" is depends on the protocol and on the measured interval between frames (frame_interval.py).
+The reaction depends on the kind of error:
 
     kind of error                               first connection        later
     refused, timeout, unreachable, lost, other  waits and tries again   tries again
@@ -43,22 +43,22 @@ LOOKS_PERMANENT: Final[frozenset[SourceErrorKind]] = frozenset(
 """Kinds of errors that somebody has to do something about."""
 
 _SHORT_ATTEMPT_SECONDS: Final = 4.0
-"""So long an attempt to reconnect may take at first, then twice, and so on up to the limits that
-were asked for; or twice what the last successful one took, if that is more. A server that comes
-back may leave a connection hanging that was made too early."""
+"""Time limit of the first attempt to reconnect. It doubles up to the limits that were asked for,
+and is at least twice the time of the last successful attempt. A server that comes back may leave a
+connection hanging that was made too early."""
 _MOST_ABANDONED: Final = 3
-"""So many readers may hang at a time; beyond it no further one is started."""
+"""The most readers that may hang at a time; no further one is started then."""
 _CLOSING_SECONDS: Final = 0.5
 """How long a connection may take to close in order."""
 _FRESH_SECONDS: Final = 1.0
-"""A first frame that has waited longer for the models is not given out as new."""
+"""A first frame that waited longer for the models is dropped as old."""
 _KEY_FRAME_SECONDS: Final = 60.0
 """A stream that is joined between two key frames may show nothing for so long."""
 _NANOSECOND: Final = Fraction(1, 1_000_000_000)
 
 
 class MonotonicClock:
-    """Time, for tests to hold in their hands."""
+    """The real clock; tests give one that they move."""
 
     def now(self) -> float:
         """Monotonic, in seconds."""
@@ -75,11 +75,11 @@ class ReconnectingSource(Source):
     """A live source that reconnects; frames count on and their times are the capture clock's.
 
     Entering waits for the first frame. Iterating gives the newest frame, and waits through
-    outages; `outage` tells about them. What turns out to be recorded (a file on a web server) is
+    outages; `outage` tells about them. A recorded source (a file on a web server) is
     passed through: every frame, with its own time, and its first failure is the end.
 
     Args:
-        uri: what is shown of it is redacted.
+        uri: for messages; it is shown redacted.
         open_source: makes the source anew for each connection; called in a reader's thread.
         config: time limits.
         clock, jitter: for tests.
@@ -112,12 +112,12 @@ class ReconnectingSource(Source):
         self._origin_ns = self._last_ns = 0
         self._failure: SourceError | None = None
         self._attempt = 0
-        self._next_try_at = self._heard_at = self._alive_at = self._clock.now()
-        """Of the next attempt, of the last frame, and of the last sign that one may still come."""
-        self._opened_at = self._heard_at
+        self._next_try_at = self._last_frame_at = self._alive_at = self._clock.now()
+        """Times in s: next attempt, last frame, last sign that a frame may still come."""
+        self._opened_at = self._last_frame_at
         self._corrupt_before = 0
         self._connecting_took = 0.0
-        self._told_full = False
+        self._warned_of_full = False
         self._overtaken_before = 0
         self._health = Health()
 
@@ -133,12 +133,12 @@ class ReconnectingSource(Source):
 
     @property
     def patient_config(self) -> CaptureConfig:
-        """The time limits of the next connection, by what was measured of those before."""
+        """The next connection's time limits, from the intervals measured on earlier ones."""
         seconds = self._interval.patience_seconds(self._config.read_timeout_seconds)
         return replace(self._config, read_timeout_seconds=seconds)
 
     def __enter__(self) -> ReconnectingSource:
-        self._heard_at = self._clock.now()
+        self._last_frame_at = self._clock.now()
         try:
             self._first = self._next()
         except BaseException:
@@ -152,7 +152,10 @@ class ReconnectingSource(Source):
         first, self._first = self._first, None
         self._alive_at = self._clock.now()
         if first is not None:
-            if self._is_recorded() or self._clock.now() - self._heard_at < self._fresh_seconds():
+            if (
+                self._is_recorded()
+                or self._clock.now() - self._last_frame_at < self._fresh_seconds()
+            ):
                 yield first
             else:
                 # It has become old while the models were loaded.
@@ -179,7 +182,7 @@ class ReconnectingSource(Source):
             reader.abandon()
 
     def outage(self) -> Outage | None:
-        failure, age = self._failure, self._clock.now() - self._heard_at
+        failure, age = self._failure, self._clock.now() - self._last_frame_at
         quiet = self._interval.quiet_seconds(self._config.read_timeout_seconds)
         if failure is None and (age < quiet or self._is_recorded()):
             return None
@@ -255,8 +258,8 @@ class ReconnectingSource(Source):
             wait = self._next_try_at - self._clock.now()
             if wait <= 0 and not full:
                 return True
-            if full and not self._told_full:
-                self._told_full = True
+            if full and not self._warned_of_full:
+                self._warned_of_full = True
                 logger.warning(
                     "%s: %d reads hang; no further one is begun before one of them returns",
                     self._name,
@@ -284,7 +287,7 @@ class ReconnectingSource(Source):
             if self._info is not None:
                 short = max(_SHORT_ATTEMPT_SECONDS, 2.0 * self._connecting_took)
                 wait = min(wait, short * 2.0 ** min(self._backoff.failures - 1, 9))
-        wait += max(self._alive_at, self._heard_at) - self._clock.now()
+        wait += max(self._alive_at, self._last_frame_at) - self._clock.now()
         return max(0.0, min([wait, *self._until_giving_up()]))
 
     def _may_still_come(self, reader: Reader) -> bool:
@@ -294,7 +297,7 @@ class ReconnectingSource(Source):
             return False
         if self._patience(reader):
             return True  # it has connected meanwhile, and has more time than an attempt has
-        waited = now - max(self._opened_at, self._heard_at)
+        waited = now - max(self._opened_at, self._last_frame_at)
         if (
             not reader.has_new_packets()
             or not reader.stream_state.awaits_key_frame
@@ -310,7 +313,7 @@ class ReconnectingSource(Source):
         now = self._clock.now()
         self._health.overtaken = self._overtaken_before + reader.frames.dropped
         if self._info is None or self._failure is not None:
-            self._told_full = False
+            self._warned_of_full = False
             self._connecting_took = now - self._opened_at
         if self._info is None:
             self._info = reader.info
@@ -318,13 +321,13 @@ class ReconnectingSource(Source):
             self._origin_ns = frame.captured_ns
             self._log.connected(self._attempt)
         elif self._failure is not None:
-            away_seconds = now - self._heard_at
+            away_seconds = now - self._last_frame_at
             self._health.connections += 1
             self._health.recoveries += 1
             slowest = self._health.slowest_recovery_seconds
             self._health.slowest_recovery_seconds = max(slowest, away_seconds)
             self._log.recovered(away_seconds)
-        self._heard_at, self._failure = now, None
+        self._last_frame_at, self._failure = now, None
         self._attempt = 0
         self._interval.received(now)
         self._backoff.received(now)
@@ -350,7 +353,7 @@ class ReconnectingSource(Source):
     def _opencv_silenced(self, reader: Reader) -> SourceError:
         if self._failure is not None and self._until_giving_up() == [0.0]:
             return self._failure  # an attempt that was cut short says less
-        seconds = self._clock.now() - max(self._heard_at, self._opened_at)
+        seconds = self._clock.now() - max(self._last_frame_at, self._opened_at)
         if reader.stream_state.awaits_key_frame and seconds >= _KEY_FRAME_SECONDS:
             return SourceError(
                 f"{self._name} sends video, but no key frame for {seconds:.1f} s; "
@@ -367,7 +370,7 @@ class ReconnectingSource(Source):
     def _until_giving_up(self) -> list[float]:
         """No or one limit, in seconds from now."""
         limit = self._config.give_up_after
-        return [] if limit is None else [max(0.0, self._heard_at + limit - self._clock.now())]
+        return [] if limit is None else [max(0.0, self._last_frame_at + limit - self._clock.now())]
 
     def _give_up_if_due(self) -> None:
         if self._failure is not None and self._until_giving_up() == [0.0]:

@@ -1,4 +1,4 @@
-"""When pictures are to be shown, of streams that say it wrongly."""
+"""Repair of the timestamps of streams whose own ones are missing or wrong."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def without_wild_timestamps(
     time_base: Fraction,
     is_damaged: Callable[[], bool],
 ) -> Iterator[TimedPicture]:
-    """Takes their times from pictures whose damaged headers say any.
+    """Removes the timestamps of pictures whose damaged headers give arbitrary ones.
 
     A time that goes back, or ahead by more than five seconds and three pictures, is believed when
     those after it go on from there, and not when they go on from where it was before.
@@ -56,7 +56,7 @@ def without_wild_timestamps(
 
 
 class MonotonicTimestamps:
-    """Makes times that always increase out of what a stream says.
+    """Makes timestamps that always increase out of a stream's own.
 
     Args:
         fps: the rate to count at where there is nothing to go by.

@@ -1,7 +1,7 @@
 """HDR pictures (PQ, HLG) as SDR ones of BT.709: one curve, in one table for each kind.
 
 Light is measured in multiples of the reference white, 203 cd/m² (ITU-R BT.2408). White and all
-that is darker than 97 % of it keep their light; what is brighter rolls off towards the display's
+that is darker than 97 % of it keep their light; brighter light rolls off towards the display's
 white. HLG is shown as on a display of 1000 cd/m² (ITU-R BT.2100). FFmpeg's own conversion in
 swscale clips all above the reference white, and takes 3 s to begin (measured).
 """
@@ -17,14 +17,14 @@ import numpy.typing as npt
 PQ, HLG = 16, 18
 """Transfers, code points of ITU-T H.273."""
 SIDE: Final = 49
-"""Of the table, in entries: a square number, as haldclut wants it; reference white, 0.58 in PQ and
-0.75 in HLG, lies on one."""
+"""The table's side in entries: a square number, as haldclut wants it. Reference white, 0.58 in PQ
+and 0.75 in HLG, lies on an entry."""
 _WHITE_NITS: Final = 203.0
 _HLG_NITS: Final = 1000.0
 _HLG_GAMMA: Final = 1.2
 _KNEE: Final = 0.97
 _DISPLAY_GAMMA: Final = 2.4
-"""Of SDR displays, ITU-R BT.1886."""
+"""The gamma of SDR displays, ITU-R BT.1886."""
 _LUMA_BT2020: Final = np.array([0.2627, 0.6780, 0.0593])
 _LUMA_BT709: Final = np.array([0.2126, 0.7152, 0.0722])
 # Linear RGB of these primaries (code points of H.273) to that of BT.709; others count as BT.2020.
@@ -41,7 +41,7 @@ _Array = npt.NDArray[np.float64]
 
 @cache
 def sdr_table(transfer: int, primaries: int) -> npt.NDArray[np.float32]:
-    """What SDR value each HDR value becomes.
+    """The SDR value of each HDR value.
 
     Args:
         transfer: `PQ` or `HLG`.

@@ -16,12 +16,12 @@ from stream_cam.sources.base import Source, SourceInfo, WrappedSource
 logger = logging.getLogger(__name__)
 
 _BACK_SECONDS: Final = (0, 2, 10, 60)
-"""So far before the start is looked for a key frame; then from the source's begin."""
+"""Distances before the start at which a key frame is looked for; then the source's beginning."""
 
 
 @runtime_checkable
 class Seekable(Protocol):
-    """A source that need not read what comes before."""
+    """A source that can start at a time without reading from its beginning."""
 
     def seek(self, seconds: Fraction) -> None:
         """The next frames begin at this time at the latest, maybe earlier."""
@@ -53,7 +53,7 @@ class TrimmedSource(WrappedSource):
 
     @property
     def info(self) -> SourceInfo:
-        """Of the part; how many frames it has is a guess from its duration."""
+        """The part's properties; its number of frames is estimated from its duration."""
         info = self._source.info
         n_frames, duration = info.n_frames, info.duration_seconds
         if duration is not None and (self._start or self._end is not None):
@@ -100,7 +100,7 @@ class TrimmedSource(WrappedSource):
                 break
             if seconds >= self._start:
                 if count % self._every == 0:
-                    # Where a seek ended says nothing of how many frames came before.
+                    # After a seek, the number of frames before it is unknown.
                     yield replace(first, index=count) if self._start else first
                 count += 1
             first = next(frames, None)

@@ -58,8 +58,8 @@ class ByteStream(Protocol):
 class VideoSource(Source):
     """A video file or a network stream.
 
-    The first frame is decoded on entering, so that `info` tells the truth about size and
-    rotation, and what cannot be decoded fails at once.
+    The first frame is decoded on entering. So `info` tells the truth about size and rotation, and
+    a video that cannot be decoded fails at once.
 
     Args:
         uri: a path, or a URL with one of `NETWORK_SCHEMES`.
@@ -183,8 +183,8 @@ class VideoSource(Source):
             timeout=(self._config.open_timeout_seconds, self.stream_state.read_timeout_seconds),
             metadata_errors=TAG_ERRORS,
         )
-        # Not fflags=nobuffer: it throws away what was read to recognise the stream, the key frame
-        # with it, and the first picture waits for the next one (seconds, or for ever).
+        # Not fflags=nobuffer: it drops the packets that were read to recognise the stream, with the
+        # key frame among them. The first picture then waits for the next one (maybe for ever).
         options: dict[str, str] = {**(SEGMENTED_OPTIONS if self._in_segments else {})}
         if scheme in ("rtsp", "rtsps"):
             options["rtsp_transport"] = self._config.rtsp_transport
@@ -274,19 +274,19 @@ class VideoSource(Source):
     def _pictures(
         self, packets: Iterable[av.Packet[Any]], decoder: av.VideoCodecContext, live: bool
     ) -> Iterator[av.VideoFrame]:
-        """Decoded pictures; what is damaged is counted and left out.
+        """Decoded pictures; damaged ones are counted and left out.
 
-        In files, where every frame counts, a picture that decodes with damage is kept. Of a live
-        stream those are left out as well that were predicted from damage: all up to the next key
-        frame, or for two seconds where none comes. What comes before the first key frame of a live
-        stream is not damaged: nobody could decode it.
+        In files, where every frame counts, a picture that decodes with damage is kept. Live streams
+        leave out the pictures that were predicted from damage as well: all up to the next key
+        frame, or for two seconds where none comes. Packets before the first key frame of a live
+        stream are not counted as damage: nobody could decode them.
         """
         damaged_at: float | None = None
         joined = not live
         for packet in packets:
             joined = joined or packet.is_keyframe
             self._awaits_key_frame = not joined or (live and damaged_at is not None)
-            # Of a file, what its container knows to be damaged may be missing without an error.
+            # A file's packet that its container marks as damaged may be missing without an error.
             known = packet.is_corrupt and not live
             self.corrupt_frames += known
             try:

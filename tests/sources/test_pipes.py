@@ -130,7 +130,7 @@ def test_what_is_read_several_times_is_no_pipe(fifo: str, place: Path) -> None:
         lambda: source_frames(fifo),
         lambda: source_frames("-"),
     ):
-        with pytest.raises(UsageError, match="is read several times, which a pipe is not"):
+        with pytest.raises(UsageError, match="several times, and a pipe only once"):
             read()
     refuse_pipe("/dev/video0", "--source")
     refuse_pipe("out.part.mp4", "--source")

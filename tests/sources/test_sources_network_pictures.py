@@ -183,7 +183,7 @@ REFUSED: dict[str, tuple[bytes, SourceErrorKind]] = {
     "not a picture that can be": (OK + b"Content-Type: image/jpeg\r\n\r\nthis is none", "codec"),
     "does not speak HTTP": (b"nothing of HTTP\r\n\r\n" * 9, "codec"),
     "5xx": (b"HTTP/1.0 503 Busy\r\n\r\n", "other"),
-    "on and on": (b"HTTP/1.0 302 Found\r\nLocation: /live?cam=1\r\n\r\n", "other"),
+    "redirects without end": (b"HTTP/1.0 302 Found\r\nLocation: /live?cam=1\r\n\r\n", "other"),
     "connection was cut": (b"", "lost"),
 }
 

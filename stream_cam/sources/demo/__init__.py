@@ -1,1 +1,1 @@
-"""Drawn scenes that need no camera and know the truth."""
+"""A synthetic camera: drawn scenes whose true shapes and boxes are known."""

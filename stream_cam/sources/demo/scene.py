@@ -1,7 +1,7 @@
-"""What the demo camera looks at: a lit wall over a desk, and shapes that glide in front of it.
+"""The demo camera's scene: a lit wall over a desk, and shapes that glide in front of it.
 
 The scenery is painted once; a frame costs one saturating addition of sensor noise and the patch
-under the shape, so that the source is never what a pipeline waits for.
+under the shape, so that no pipeline waits for this source.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ _WALLS_BGR: Final = ((196, 208, 214), (206, 202, 186), (186, 206, 196), (190, 19
 
 @dataclass(frozen=True)
 class _Turn:
-    """One shape's time before the camera: what it looks like and where it goes."""
+    """One shape's time before the camera: its look and its path."""
 
     shape: Outline
     size_px: float

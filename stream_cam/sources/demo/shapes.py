@@ -1,7 +1,7 @@
 """Antialiased drawing of the ten demo shapes, with Numpy and OpenCV only.
 
-The training pictures of the demo model and the `demo://` source draw with the same code, so what
-the model learnt is what the demo shows.
+The training pictures of the demo model and the `demo://` source draw with the same code, so
+the demo shows the shapes that the model has learnt.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def render_mask(
     """Draw the shape as an antialiased coverage mask.
 
     Args:
-        shape: what to draw, already rotated.
+        shape: the outline to draw, already rotated.
         size_px: pixels for one unit of the outline.
         scale_xy: stretches the finished mask, lines included, as resizing a frame does.
         line_width: outline width as a share of the size; None fills the contours.
@@ -71,7 +71,7 @@ def render_mask(
 
 
 def mask_box(mask: ByteArray) -> BoxXyxy | None:
-    """Give the tight box (x0, y0, x1, y1) in pixels of what a mask covers at least half."""
+    """The tight box (x0, y0, x1, y1) of the pixels that a mask covers at least half."""
     x, y, width, height = cv2.boundingRect((mask > 127).astype(np.uint8))
     if width == 0:
         return None
@@ -93,7 +93,7 @@ def draw(
 
     Args:
         frame_bgr: (H, W, 3) uint8, changed in place.
-        shape: what to draw, already rotated.
+        shape: the outline to draw, already rotated.
         centre_xy: where its centre comes to lie, in pixels; parts outside are cut off.
         size_px: pixels for one unit of the outline.
         colour_bgr: 0..255 each.
@@ -102,7 +102,7 @@ def draw(
         scale_xy: stretches the shape and its lines.
 
     Returns:
-        The tight box (x0, y0, x1, y1) in pixels of what is visible, None if nothing is.
+        The tight box (x0, y0, x1, y1) in pixels of the visible part; None if nothing is visible.
     """
     whole_x, whole_y = int(np.floor(centre_xy[0])), int(np.floor(centre_xy[1]))
     offset_xy = (centre_xy[0] - whole_x, centre_xy[1] - whole_y)

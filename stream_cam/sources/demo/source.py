@@ -1,7 +1,7 @@
 """`demo://shapes`: a synthetic camera. Ten shapes drift, turn and change over a lit wall.
 
 Everything is a function of the URI and the frame's number, so a test or a measurement can be
-repeated to the pixel. Frames carry the truth: which shape is in them, and its box.
+repeated to the pixel. Each frame carries its true shape and that shape's box.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _STILL_SECONDS: Final = 1.0
 
 @dataclass(frozen=True)
 class DemoOptions:
-    """What a `demo://` URI asks for."""
+    """The options of a `demo://` URI."""
 
     width_px: int = 1280
     height_px: int = 720
