@@ -243,7 +243,7 @@ def _recording(sinks: Sequence[Sink], uris: Sequence[str]) -> Path | Future[list
     """The target of links from results: the first recording, or the segments it will have."""
     segmented = [sink for sink in sinks if isinstance(sink, SegmentSink)]
     if segmented:
-        return segmented[0].there
+        return segmented[0].kept
     videos = video_paths(uris)
     return finished_path(videos[0]) if videos else None
 

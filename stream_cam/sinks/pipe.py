@@ -183,7 +183,7 @@ class PipeSink(VideoSink):
     def _check_space(self) -> None:
         """It takes none."""
 
-    def _refuse_to_replace(self) -> None:
+    def _check_not_there(self) -> None:
         """There is nothing to be replaced."""
 
     def _open_container(self) -> OutputContainer:
@@ -197,7 +197,7 @@ class PipeSink(VideoSink):
     def _remove_part(self) -> None:
         """There is none."""
 
-    def _kept(self) -> str:
+    def _kept_part(self) -> str:
         return f"{self.written} pictures were written before"
 
     def _publish(self, *, complete: bool) -> None:

@@ -364,7 +364,7 @@ def test_moments_are_links_into_the_segments_that_hold_them(tmp_path: Path) -> N
     recording = SegmentSink(
         str(tmp_path / "out.mp4"), StreamInfo(Fraction(5), False, False), config
     )
-    timeline = TimelineSink(page, "a", recording.there)
+    timeline = TimelineSink(page, "a", recording.kept)
     for number in range(13):
         image = numbered_picture(number, SIZE_HW)
         shown = Picture(

@@ -721,7 +721,7 @@ def test_sound_that_no_container_takes_is_left_out(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setitem(audio._AUDIO_COPIED, ".webm", frozenset({"aac"}))
+    monkeypatch.setitem(audio._COPIED_CODECS, ".webm", frozenset({"aac"}))
     out = tmp_path / "out.webm"
     annotate(clip, out)
     with av.open(str(out)) as container:

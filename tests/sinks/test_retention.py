@@ -150,13 +150,13 @@ def test_wall_clock_that_is_set_meanwhile_makes_nothing_old(
     config = RecordConfig(segment="10", keep="60s")
     keep = Retention(tmp_path / "out.mp4", config, clock)
     first = earlier(tmp_path, datetime(1970, 1, 2))
-    assert keep.finished(first) == []
+    assert keep.segment_finished(first) == []
     clock.seconds = 10.0
     second = earlier(tmp_path, NOON)
-    assert keep.finished(second) == []
+    assert keep.segment_finished(second) == []
     clock.seconds = 65.0
     third = earlier(tmp_path, NOON + timedelta(seconds=60))
-    assert keep.finished(third) == [first]
+    assert keep.segment_finished(third) == [first]
     assert (first.exists(), second.exists(), keep.removed) == (False, True, 1)
 
 
@@ -167,10 +167,10 @@ def test_segment_that_is_being_finished_is_not_removed_for_room(
     keep = Retention(tmp_path / "out.mp4", RecordConfig(segment="10", keep="24h"), clock)
     first, second = (earlier(tmp_path, NOON + timedelta(seconds=10 * n)) for n in range(2))
     for path in (first, second):
-        keep.begun(path)
-    assert keep.finished(first) == []
+        keep.segment_begun(path)
+    assert keep.segment_finished(first) == []
     assert keep.make_room(1) == (0, [])
-    assert keep.finished(second) == []
+    assert keep.segment_finished(second) == []
     size = first.stat().st_size
     assert keep.make_room(1) == (size, [first])
 

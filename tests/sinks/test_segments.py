@@ -389,7 +389,7 @@ def test_live_recording_goes_on_beside_what_a_kill_left(
         ) as sink,
     ):
         sink.write(live_picture(clock, 0.0))
-    assert "what a run that was killed left (1 in all): `stream-cam recover" in caplog.text
+    assert "left by a run that was killed (1 in all): `stream-cam recover" in caplog.text
     assert names(tmp_path) == [left.name, "out-20261122T120000.mp4"]
 
 
@@ -622,7 +622,7 @@ def test_first_segment_begins_with_sound_before_the_pictures(tmp_path: Path) -> 
         with SegmentSink(str(tmp_path / "out.mp4"), stream, config) as sink:
             for frame in source:
                 sink.write(Picture(frame.image_bgr, frame, None))
-        first, second = sink.there.result()
+        first, second = sink.kept.result()
     assert float(first.begin_seconds) == pytest.approx(0.0, abs=0.03)
     assert float(second.begin_seconds) == pytest.approx(3.0, abs=0.03)
     assert float(times_in(first.path)[0]) == pytest.approx(2.0, abs=0.03)

@@ -22,10 +22,10 @@ from stream_cam.frame import BgrImage
 from stream_cam.sinks import Picture, StreamInfo, VideoSink
 from stream_cam.sinks.video.yuv import (
     Matrix,
-    coefficients,
+    bgr_to_yuv420,
     letterboxed,
     padded_to_even,
-    yuv420_of_bgr,
+    yuv_matrix,
 )
 from stream_cam.sources.video import VideoSource
 
@@ -323,7 +323,7 @@ def test_folder_that_vanishes_is_an_error(tmp_path: Path) -> None:
 @pytest.mark.parametrize("matrix", ["bt601", "bt709"])
 def test_conversion_equals_accurate_swscale(matrix: Matrix) -> None:
     image = np.random.default_rng(0).integers(0, 256, (64, 96, 3), dtype=np.uint8)
-    ours = yuv420_of_bgr(image, coefficients(matrix))
+    ours = bgr_to_yuv420(image, yuv_matrix(matrix))
     theirs = (
         av.VideoFrame.from_ndarray(image, "bgr24")
         .reformat(

@@ -1,4 +1,4 @@
-"""The sound of a recording: copied from its source, or transcoded, past what is damaged in it."""
+"""The audio of a recording: copied from its source or transcoded, without damaged packets."""
 
 from __future__ import annotations
 
@@ -20,80 +20,77 @@ from stream_cam.frame import JUMP_SECONDS, LEAD_IN_SECONDS
 
 logger = logging.getLogger(__name__)
 
-_AUDIO_COPIED: Final[Mapping[str, frozenset[str]]] = {
+_COPIED_CODECS: Final[Mapping[str, frozenset[str]]] = {
     ".mp4": frozenset({"aac", "mp3", "ac3", "eac3", "opus", "flac", "alac"}),
     ".mov": frozenset({"aac", "mp3", "ac3", "eac3", "alac", "pcm_s16le", "pcm_s24le"}),
     ".webm": frozenset({"opus", "vorbis"}),
 }
-"""What players expect to hear from them; Matroska holds everything."""
-_AUDIO_ENCODERS: Final = {".webm": ("libopus", 48_000)}
-_AUDIO_ENCODER: Final = ("aac", None)
-_MOST_UNREADABLE_IN_A_ROW: Final = 100
-_MOST_AHEAD: Final = 100
-"""Packets, of about 20 ms each: after so many a jump in time is the source's own."""
+"""Audio codecs that players expect in each container. Matroska holds all."""
+_ENCODERS: Final = {".webm": ("libopus", 48_000)}
+_DEFAULT_ENCODER: Final = ("aac", None)
+_MAX_UNREADABLE_IN_A_ROW: Final = 100
+_MAX_AHEAD: Final = 100
+"""Packets of about 20 ms. A jump in time that lasts for this many is the source's own."""
 
 
 @dataclass(frozen=True)
 class AudioSpan:
-    """Which part of which file's sound belongs to a recording."""
+    """The part of a file's audio that belongs to a recording."""
 
-    source: str
-    """The file's path."""
+    path: str
     start_seconds: Fraction
     """The time in the source that is 0 in the recording."""
     end_seconds: Fraction | None
-    """None: to the sound's own end."""
+    """None: the audio's own end."""
     cut: bool = False
     """Whether the recording begins later than the source."""
     lead_seconds: Fraction = Fraction(0)
-    """How long the recording has sound before its first picture."""
-    later: bool = False
-    """Whether it is a later segment's: an earlier one has told of sound that cannot be kept."""
+    """How long the recording has audio before its first picture."""
+    later_segment: bool = False
+    """An earlier segment has warned of audio that cannot be kept."""
 
 
-def sound_rows(
-    source: InputContainer, out: OutputContainer, suffix: str, sound: AudioSpan, damage: list[str]
+def audio_packets(
+    source: InputContainer, out: OutputContainer, suffix: str, span: AudioSpan, damage: list[str]
 ) -> list[Iterator[av.Packet[Any]]]:
-    """The packets of the sound in the new file, with their times there.
+    """The audio's packets for the new file, with their times there; one iterator for the stream.
 
     Args:
-        damage: gets a word for each part that could not be read.
+        damage: gets an entry for each part that could not be read.
     """
-    best = _audible(source, sound)
+    best = _best_stream(source, span)
     if best is None:
         return []
-    # Of the codec, not of the decoder: MP3 is decoded by `mp3float`.
-    name = best.codec_context.codec.canonical_name
-    if suffix not in _AUDIO_COPIED or name in _AUDIO_COPIED[suffix]:
+    # The codec's name, not the decoder's: MP3 is decoded by `mp3float`.
+    codec = best.codec_context.codec.canonical_name
+    if suffix not in _COPIED_CODECS or codec in _COPIED_CODECS[suffix]:
         stream: Any = out.add_stream_from_template(best)
         _keep_language(best, stream)
-        # MP4 says in an edit list that sound before 0 is an encoder's lead-in and not to be heard;
-        # Matroska would begin with it, and show the first picture late.
+        # An edit list tells MP4 players to skip audio before 0, an encoder's lead-in. Matroska has
+        # none: it would begin with the lead-in and show the first picture late.
         edits = suffix in (".mp4", ".mov")
-        lead_in = LEAD_IN_SECONDS if edits and not sound.cut else Fraction(0)
-        earliest = sound.start_seconds - lead_in
-        packets = _packets(source, best, sound, earliest, damage, whole=not edits)
-        return [_moved(packets, best, stream, sound)]
-    encoder, rate = _AUDIO_ENCODERS.get(suffix, _AUDIO_ENCODER)
+        lead_in = LEAD_IN_SECONDS if edits and not span.cut else Fraction(0)
+        earliest = span.start_seconds - lead_in
+        packets = _packets(source, best, span, earliest, damage, whole=not edits)
+        return [_shifted(packets, best, stream, span)]
+    encoder, rate = _ENCODERS.get(suffix, _DEFAULT_ENCODER)
     rate = rate or _nearest_rate(encoder, best.codec_context.sample_rate)
-    logger.info("the sound is transcoded from %s to %s: *%s cannot hold it", name, encoder, suffix)
+    logger.info("the sound is transcoded from %s to %s: *%s cannot hold it", codec, encoder, suffix)
     stream = out.add_stream(encoder, rate=rate)
     _keep_language(best, stream)
     stream.codec_context.layout = "stereo" if best.codec_context.channels > 1 else "mono"
-    # A decoder needs what comes before, to begin without a click.
-    earliest = sound.start_seconds - LEAD_IN_SECONDS
-    packets = _packets(source, best, sound, earliest, damage)
-    return [_transcoded(packets, stream, sound, damage)]
+    # With the packets before it, a decoder begins without a click.
+    earliest = span.start_seconds - LEAD_IN_SECONDS
+    packets = _packets(source, best, span, earliest, damage)
+    return [_transcoded(packets, stream, span, damage)]
 
 
-def _audible(source: InputContainer, sound: AudioSpan) -> Any:
-    """The best stream of sound whose codec FFmpeg knows; None: there is none."""
+def _best_stream(source: InputContainer, span: AudioSpan) -> Any:
+    """The best audio stream whose codec FFmpeg knows; None: there is none."""
     streams: list[Any] = list(source.streams.audio)
     known = [stream for stream in streams if stream.codec_context is not None]
-    if streams and not known and not sound.later:
-        logger.warning(
-            "%s: the recording has no sound: FFmpeg does not know its codec", sound.source
-        )
+    if streams and not known and not span.later_segment:
+        logger.warning("%s: the recording has no span: FFmpeg does not know its codec", span.path)
     best: Any = source.streams.best("audio")
     return best if best in known else next(iter(known), None)
 
@@ -105,7 +102,7 @@ def _keep_language(source: Any, out_stream: Any) -> None:
 
 
 def _nearest_rate(encoder: str, rate: int) -> int:
-    """The sample rate that an encoder takes and that is least below the wanted one."""
+    """The highest sample rate of an encoder that is not above `rate`, else its lowest one."""
     taken = av.Codec(encoder, "w").audio_rates
     if not taken or rate in taken:
         return rate
@@ -113,9 +110,9 @@ def _nearest_rate(encoder: str, rate: int) -> int:
 
 
 def _demuxed(source: InputContainer, stream: Any, damage: list[str]) -> Iterator[av.Packet[Any]]:
-    """Past places that cannot be read, as the pictures are."""
+    """The stream's packets; unreadable places are skipped, as they are for pictures."""
     in_a_row = 0
-    while in_a_row < _MOST_UNREADABLE_IN_A_ROW:
+    while in_a_row < _MAX_UNREADABLE_IN_A_ROW:
         try:
             for packet in source.demux(stream):
                 in_a_row = 0
@@ -129,10 +126,10 @@ def _demuxed(source: InputContainer, stream: Any, damage: list[str]) -> Iterator
 def _in_order(
     packets: Iterator[av.Packet[Any]], base: Fraction, damage: list[str]
 ) -> Iterator[av.Packet[Any]]:
-    """Without those whose time a damaged header says wrongly: they go back, or ahead for a while.
+    """Drop packets whose time a damaged header made wrong: back, or ahead for a while.
 
     Args:
-        base: of the times, s.
+        base: the times' base, in seconds.
     """
     last: int | None = None
     ahead: list[av.Packet[Any]] = []
@@ -148,11 +145,11 @@ def _in_order(
             if not ahead or last is None or packet.dts <= last:
                 continue
             damage += ["a time that lies ahead"] * (len(ahead) - 1)
-            ahead = []  # the rest goes on where it was before
+            ahead = []  # the times go on where they were before the jump
         ahead.append(packet)
         jumped = last is not None and ((ahead[0].dts or 0) - last) * base > JUMP_SECONDS
-        if not jumped or len(ahead) == _MOST_AHEAD:
-            last = packet.dts  # now: whoever muxes it counts in other ticks
+        if not jumped or len(ahead) == _MAX_AHEAD:
+            last = packet.dts  # read now: muxing changes it to other ticks
             yield from ahead
             ahead = []
     yield from ahead
@@ -161,33 +158,36 @@ def _in_order(
 def _packets(
     source: InputContainer,
     stream: Any,
-    sound: AudioSpan,
+    span: AudioSpan,
     earliest: Fraction,
     damage: list[str],
     *,
     whole: bool = False,
 ) -> Iterator[av.Packet[Any]]:
-    """The sound's packets that last beyond `earliest`, or (`whole`) begin there at the earliest,
-    and that begin before its end.
+    """The packets from `earliest` to the span's end.
+
+    Args:
+        earliest: the time in the source after which a packet must end.
+        whole: it must also begin there at the earliest.
     """
-    if sound.cut:
-        source.seek(int(sound.start_seconds * av.time_base))
+    if span.cut:
+        source.seek(int(span.start_seconds * av.time_base))
     base = Fraction(stream.time_base)
     for packet in _in_order(_demuxed(source, stream, damage), base, damage):
         begin = (packet.pts or 0) * base
         if begin + (packet.duration or 0) * base <= earliest or (whole and begin < earliest):
             continue
-        if sound.end_seconds is not None and begin >= sound.end_seconds:
+        if span.end_seconds is not None and begin >= span.end_seconds:
             return
         yield packet
 
 
-def _moved(
-    packets: Iterator[av.Packet[Any]], stream: Any, out_stream: Any, sound: AudioSpan
+def _shifted(
+    packets: Iterator[av.Packet[Any]], stream: Any, out_stream: Any, span: AudioSpan
 ) -> Iterator[av.Packet[Any]]:
     base = Fraction(stream.time_base)
-    shift = round(sound.start_seconds / base)
-    end = None if sound.end_seconds is None else round(sound.end_seconds / base)
+    shift = round(span.start_seconds / base)
+    end = None if span.end_seconds is None else round(span.end_seconds / base)
     for packet in packets:
         assert packet.pts is not None
         assert packet.dts is not None
@@ -200,7 +200,7 @@ def _moved(
 
 
 def _transcoded(
-    packets: Iterator[av.Packet[Any]], out_stream: Any, sound: AudioSpan, damage: list[str]
+    packets: Iterator[av.Packet[Any]], out_stream: Any, span: AudioSpan, damage: list[str]
 ) -> Iterator[av.Packet[Any]]:
     codec: Any = out_stream.codec_context
     resampler = AudioResampler(
@@ -209,8 +209,8 @@ def _transcoded(
         rate=codec.sample_rate,
         frame_size=codec.frame_size or 960,
     )
-    shift = round(sound.start_seconds * codec.sample_rate)
-    heard = partial(_trimmed, start=sound.start_seconds, end=sound.end_seconds)
+    shift = round(span.start_seconds * codec.sample_rate)
+    trim = partial(_trimmed, start=span.start_seconds, end=span.end_seconds)
 
     def encoded(frames: Iterable[Any]) -> Iterator[av.Packet[Any]]:
         for frame in frames:
@@ -224,7 +224,7 @@ def _transcoded(
     for packet in packets:
         try:
             frames: Sequence[Any] = packet.decode()
-            resampled = [resampler.resample(frame) for frame in filter(None, map(heard, frames))]
+            resampled = [resampler.resample(frame) for frame in filter(None, map(trim, frames))]
         except (av.error.FFmpegError, ValueError) as exc:
             damage.append(str(exc))
             continue
@@ -235,7 +235,7 @@ def _transcoded(
 def _trimmed(
     frame: av.AudioFrame, *, start: Fraction, end: Fraction | None
 ) -> av.AudioFrame | None:
-    """What of it is heard between two times of the source's; None: nothing."""
+    """The frame's samples between two times of the source; None: there are none."""
     rate, begin = frame.sample_rate, (frame.pts or 0) * Fraction(frame.time_base or 0)
     first = max(0, round((start - begin) * rate))
     last = frame.samples if end is None else min(frame.samples, round((end - begin) * rate))
@@ -250,6 +250,6 @@ def _trimmed(
             np.ascontiguousarray(samples), frame.format.name, frame.layout.name
         )
         part.sample_rate = rate
-    # Of all frames: a resampler takes the first one's for that of those that follow.
+    # Set for all frames: a resampler takes the first frame's time base for all that follow.
     part.time_base, part.pts = Fraction(1, rate), round(begin * rate) + first
     return part

@@ -1,4 +1,4 @@
-"""Which encoder writes a codec, into which containers, and with which settings."""
+"""The encoders of each codec, their settings, and the containers that take them."""
 
 from __future__ import annotations
 
@@ -27,28 +27,28 @@ _CODECS_IN: Final[Mapping[str, tuple[CodecName, ...]]] = {
     ".mov": ("h264", "hevc"),
     ".mkv": ("h264", "hevc", "av1", "vp9"),
     ".webm": ("vp9", "av1"),
-    # Only into pipes.
+    # For pipes only.
     ".ts": ("h264", "hevc"),
     ".nut": ("h264", "hevc", "vp9"),
 }
-"""What players expect to find in them; the first one is the default."""
+"""Codecs that players expect in each container; the first one is the default."""
 
-_LEAN: Final = {"preset": "ultrafast", "x264-params": "cabac=1:deblock=0,0"}
+_X264_FAST: Final = {"preset": "ultrafast", "x264-params": "cabac=1:deblock=0,0"}
 """x264's fastest preset, with its entropy coder and its deblocking put back.
 
 90 overlays of 1280×720 at crf 22 take 6.4 ms of one core each, where `veryfast` at crf 20 takes
 17.2; the file is 17 % smaller and its PSNR 0.2 dB higher (768×432 of a street: 3.3 for 7.3 ms, 5 %
-larger, 0.1 dB higher). What costs in `veryfast` is the search for what noise does not have.
+larger, 0.1 dB higher). `veryfast` spends its time on a search that finds nothing in noise.
 """
 
 
-_THREADS_SECONDS: Final = Fraction(1, 2)
-_AHEAD_SECONDS: Final = Fraction(1, 4)
-"""How many seconds of pictures an encoder's threads, and its looking ahead, may hold back."""
-_X265_FRAMES: Final = 3
-"""At once; by itself x265 takes up to 6, by the number of cores."""
+_MAX_THREADS_SECONDS: Final = Fraction(1, 2)
+_MAX_LOOKAHEAD_SECONDS: Final = Fraction(1, 4)
+"""Seconds of pictures that an encoder's threads, and its lookahead, may hold back."""
+_X265_FRAME_THREADS: Final = 3
+"""Frame threads; by itself x265 takes up to 6, by the number of cores."""
 
-_MOST_CRF: Final[Mapping[CodecName, int]] = {"h264": 51, "hevc": 51, "av1": 63, "vp9": 63}
+_MAX_CRF: Final[Mapping[CodecName, int]] = {"h264": 51, "hevc": 51, "av1": 63, "vp9": 63}
 
 _X26X_PRESETS: Final = (
     *("ultrafast", "superfast", "veryfast", "faster", "fast"),
@@ -58,18 +58,18 @@ _X26X_PRESETS: Final = (
 
 @dataclass(frozen=True)
 class _Encoder:
-    """An encoder of FFmpeg's, and what it is told."""
+    """An encoder of FFmpeg and its options."""
 
     name: str
     crf: int
     """The default: about the same quality for every encoder."""
     quality_option: str
     speed: Mapping[str, str]
-    """Unless a preset is given."""
+    """Options if no preset is given."""
     presets: tuple[str, ...] = _X26X_PRESETS
     preset_option: str = "preset"
     fixed: Mapping[str, str] | None = None
-    """Always."""
+    """Options that are always given."""
 
 
 def _nvenc(name: str, crf: int) -> _Encoder:
@@ -80,7 +80,7 @@ def _nvenc(name: str, crf: int) -> _Encoder:
 _ENCODERS: Final[Mapping[CodecName, tuple[_Encoder, ...]]] = {
     "h264": (
         _nvenc("h264_nvenc", 23),
-        _Encoder("libx264", 22, "crf", _LEAN, fixed={"bf": "0"}),
+        _Encoder("libx264", 22, "crf", _X264_FAST, fixed={"bf": "0"}),
     ),
     "hevc": (
         _nvenc("hevc_nvenc", 26),
@@ -99,10 +99,10 @@ _ENCODERS: Final[Mapping[CodecName, tuple[_Encoder, ...]]] = {
             35,
             "crf",
             {"preset": "10"},
-            # 12 and 13 wait for ever now and then, as it does without rtc: see below.
+            # 12 and 13 sometimes wait for ever, as it does without rtc: see below.
             tuple(map(str, range(12))),
-            # Low delay, pictures in the order of their times: what is cut off still plays.
-            # Without rtc it may wait for ever, most often on small pictures: FFmpeg asks for each
+            # Low delay, pictures in the order of their times: a file that is cut off still plays.
+            # Without rtc it may wait for ever, most often on small pictures. FFmpeg asks for each
             # picture's packet at once, and SVT-AV1 (4.1) does not always give it.
             fixed={"svtav1-params": "pred-struct=1:rtc=1"},
         ),
@@ -129,7 +129,7 @@ class Encoding:
     options: Mapping[str, str]
     bit_rate: int | None
     threads: int
-    """0: as many as it thinks fit."""
+    """0: the encoder decides."""
 
 
 def default_codec(suffix: str) -> CodecName:
@@ -156,8 +156,8 @@ def check_settings(codec: CodecName, config: RecordConfig) -> None:
     Raises:
         UsageError: none does.
     """
-    if config.crf is not None and config.crf > _MOST_CRF[codec]:
-        raise UsageError(f"--crf of {codec} is from 0 to {_MOST_CRF[codec]}, got {config.crf}")
+    if config.crf is not None and config.crf > _MAX_CRF[codec]:
+        raise UsageError(f"--crf of {codec} is from 0 to {_MAX_CRF[codec]}, got {config.crf}")
     if config.preset is None:
         return
     known = [name for each in _ENCODERS[codec] if encoder_works(each.name) for name in each.presets]
@@ -168,15 +168,15 @@ def check_settings(codec: CodecName, config: RecordConfig) -> None:
 def choose_encoder(
     codec: CodecName, config: RecordConfig, *, fps: Fraction | None = None, threads: int = 0
 ) -> Encoding:
-    """The first encoder of a codec that really encodes here: NVENC, then a library.
+    """The first encoder of a codec that works here: NVENC, then a library.
 
     Args:
-        fps: of what is recorded. Given, the encoder holds no more than about a second of pictures
-            back, where it is known to take more by itself: what it holds is lost by a kill.
-        threads: 0 is as many as it thinks fit.
+        fps: of the recording. With it, x264 and x265 hold back at most about a second of pictures,
+            since a kill loses these. None: as many as they do by themselves.
+        threads: 0: the encoder decides.
 
     Raises:
-        SinkError: none does.
+        SinkError: none works.
     """
     for encoder in _ENCODERS[codec]:
         foreign = config.preset is not None and config.preset not in encoder.presets
@@ -193,23 +193,23 @@ def choose_encoder(
 
 
 def _bound_delay(name: str, options: dict[str, str], fps: Fraction, threads: int) -> int:
-    """Let an encoder hold back half a second in its threads and a quarter by looking ahead.
+    """Limit an encoder to half a second held back in its threads and a quarter in its lookahead.
 
     Returns:
-        How many threads it gets.
+        Its number of threads.
     """
-    ahead = int(fps * _AHEAD_SECONDS)
+    ahead = int(fps * _MAX_LOOKAHEAD_SECONDS)
     if name == "libx264":
         if options["preset"] not in ("ultrafast", "superfast"):
-            # Those two look ahead by a picture at the most.
+            # The lookahead of those two is a picture at most.
             options["x264-params"] = f"rc-lookahead={ahead}:sync-lookahead=0"
         usual = threads or max(1, 3 * usable_cores() // 2)
-        return max(1, min(usual, int(fps * _THREADS_SECONDS)))
+        return max(1, min(usual, int(fps * _MAX_THREADS_SECONDS)))
     if name == "libx265":
-        if ahead < 2:  # looking ahead by a single picture holds back three
+        if ahead < 2:  # a lookahead of a single picture holds back three
             options["x265-params"] += ":rc-lookahead=0:cutree=0:scenecut=0:frame-threads=1"
         else:
-            options["x265-params"] += f":rc-lookahead={ahead}:frame-threads={_X265_FRAMES}"
+            options["x265-params"] += f":rc-lookahead={ahead}:frame-threads={_X265_FRAME_THREADS}"
     return threads
 
 
@@ -221,7 +221,7 @@ def _options(encoder: _Encoder, config: RecordConfig) -> dict[str, str]:
             quality = max(1, quality)  # 0 is lossless, in a profile that most players do not show
         options[encoder.quality_option] = str(quality)
         if encoder.name == "libvpx-vp9":
-            options["b"] = "0"  # constant quality, not "at most so much"
+            options["b"] = "0"  # constant quality, without a maximum bit rate
     elif encoder.name == "libsvtav1":
         options["svtav1-params"] += ":rc=2"  # the only rate control it has without delay
     preset = config.preset
@@ -230,8 +230,8 @@ def _options(encoder: _Encoder, config: RecordConfig) -> dict[str, str]:
 
 @cache
 def encoder_works(name: str) -> bool:
-    """Whether an encoder really takes a picture: having its name is not enough."""
-    os.environ.setdefault("SVT_LOG", "1")  # errors only: it greets on stderr, as x265 does
+    """Whether an encoder encodes a picture here; FFmpeg also lists encoders that cannot."""
+    os.environ.setdefault("SVT_LOG", "1")  # errors only: it prints a banner to stderr, as x265 does
     try:
         codec = av.CodecContext.create(name, "w")
         assert isinstance(codec, av.VideoCodecContext)

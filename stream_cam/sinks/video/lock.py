@@ -1,4 +1,4 @@
-"""A part file belongs to the process that writes it: no other recovers or replaces it meanwhile."""
+"""Locks a part file while it is written: no other process recovers or replaces it."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ if sys.platform != "win32":
 
 
 class RecordingLock(Closeable):
-    """Holds a file, by a lock that ends with the process, however that ends.
+    """Locks a file until it is closed or the process ends, however that ends.
 
-    Where the file system has no locks, or the system, nothing is held and all goes on.
+    A system or a file system without locks locks nothing, and raises nothing.
 
     Args:
         path: the file.
         create: make it if it is not there.
 
     Raises:
-        OutputExistsError: another process, or another recording of this one, holds it.
+        OutputExistsError: another process, or another recording of this process, has locked it.
         OSError: it cannot be opened.
     """
 
@@ -43,10 +43,10 @@ class RecordingLock(Closeable):
                 )
             if not create or _is_named(self._handle, path):
                 return
-            self.close()  # its last holder removed it before it was locked
+            self.close()  # it was removed before it was locked
 
     def close(self) -> None:
-        """Let others have it."""
+        """Unlocks it."""
         if self._handle is not None:
             os.close(self._handle)
             self._handle = None
@@ -56,15 +56,15 @@ def check_unlocked(path: Path) -> None:
     """Find out whether a file may be replaced.
 
     Raises:
-        OutputExistsError: somebody holds it now.
+        OutputExistsError: it is locked.
     """
     if os.path.exists(path):
-        with suppress(OSError):  # it is gone by now, or not ours to read
+        with suppress(OSError):  # it is gone by now, or may not be read
             RecordingLock(path).close()
 
 
 def is_locked(path: Path) -> bool:
-    """Whether somebody holds it now."""
+    """Whether a recording is being written to it."""
     try:
         check_unlocked(path)
     except OutputExistsError:

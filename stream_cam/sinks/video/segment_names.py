@@ -1,4 +1,4 @@
-"""What the segments of a recording are called, and which files are such."""
+"""The names of a recording's segments, and the files that have such names."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from datetime import datetime
 from pathlib import Path
 from typing import Final, NamedTuple
 
-_CLOCK: Final = "%Y%m%dT%H%M%S"
+_TIME_FORMAT: Final = "%Y%m%dT%H%M%S"
 _NUMBER: Final = r"(?:_(?P<again>[2-9]|[1-9][0-9]+))?"
-"""Of a second segment that begins within one second, or in an hour that comes twice in autumn. An
-underscore sorts behind the dot of the first one's suffix, a hyphen before it."""
+"""Numbers a second segment that begins within one second, or in the hour that comes twice in
+autumn. An underscore sorts behind the dot of the first one's suffix, a hyphen before it."""
 _AT: Final = {
-    True: r"(?P<clock>[0-9]{8}T[0-9]{6})",
+    True: r"(?P<time>[0-9]{8}T[0-9]{6})",
     False: r"(?P<h>[0-9]{2,})h(?P<m>[0-5][0-9])m(?P<s>[0-5][0-9])s",
 }
-"""By whether the source is live."""
+"""Keys: whether the source is live."""
 
 
 class SegmentName(NamedTuple):
-    """The name of a file that may be a segment; they sort by their begin."""
+    """The parsed name of a file that may be a segment; they sort by their begin."""
 
     begin: datetime | int
     """Local time, or whole seconds from the source's begin."""
@@ -30,12 +30,12 @@ class SegmentName(NamedTuple):
 
 
 def live_name(recording: Path, begin: datetime, again: int = 1) -> Path:
-    """`out-20261122T101500.mp4`, of the local time at which the segment begins."""
-    return _named(recording, begin.strftime(_CLOCK), again)
+    """`out-20261122T101500.mp4`: the local time at which the segment begins."""
+    return _named(recording, begin.strftime(_TIME_FORMAT), again)
 
 
 def file_name(recording: Path, begin_seconds: int, again: int = 1) -> Path:
-    """`out-00h10m00s.mp4`, of the place in the source at which the segment begins."""
+    """`out-00h10m00s.mp4`: the place in the source at which the segment begins."""
     minutes, seconds = divmod(begin_seconds, 60)
     return _named(recording, f"{minutes // 60:02d}h{minutes % 60:02d}m{seconds:02d}s", again)
 
@@ -46,10 +46,10 @@ def _named(recording: Path, at: str, again: int) -> Path:
 
 
 def segments_of(recording: Path, *, live: bool, part: bool = False) -> list[SegmentName]:
-    """The ordinary files beside a recording that are called like its segments, oldest first.
+    """The ordinary files beside a recording that have names of its segments, oldest first.
 
     Args:
-        part: the part files of segments instead, what killed runs left.
+        part: part files of segments instead, left by killed runs.
     """
     return sorted(_segments(recording, live, ".part" if part else ""))
 
@@ -74,7 +74,7 @@ def _segments(recording: Path, live: bool, mark: str) -> Iterator[SegmentName]:
 
 
 def _parsed(recording: Path, name: str, live: bool, mark: str) -> tuple[datetime | int, int] | None:
-    """What a file's name says of it, if it is a segment's to the last letter."""
+    """A segment's begin and number from its name; None for any other name."""
     stem, suffix = re.escape(recording.stem), re.escape(mark + recording.suffix)
     found = re.fullmatch(f"{stem}-{_AT[live]}{_NUMBER}{suffix}", name)
     if found is None:
@@ -83,6 +83,6 @@ def _parsed(recording: Path, name: str, live: bool, mark: str) -> tuple[datetime
     if not live:
         return 3600 * int(found["h"]) + 60 * int(found["m"]) + int(found["s"]), again
     try:
-        return datetime.strptime(found["clock"], _CLOCK), again
+        return datetime.strptime(found["time"], _TIME_FORMAT), again
     except ValueError:
         return None  # a 32nd of the month

@@ -28,7 +28,7 @@ _POLL_SECONDS = 1.0
 
 
 class Segment(NamedTuple):
-    """A finished one."""
+    """A finished segment."""
 
     begin_seconds: Fraction
     """The time in the source at which it begins."""
@@ -38,20 +38,20 @@ class Segment(NamedTuple):
 class SegmentSink(Sink):
     """Records `out.mp4` as `out-00h00m00s.mp4`, `out-00h10m00s.mp4`, …, each a `VideoSink`'s.
 
-    A segment ends before the first picture whose time is a multiple of `--segment` or more, counted
-    from the recording's first picture; the next one begins with that picture, as a key frame. No
-    picture is lost or doubled between them, and the last one of a segment lasts until the next
-    begins. Segments of live sources have the local time of their first picture in their names,
-    those of files their place in the source. A finished one is copied into shape by a thread of its
-    own, so that the next one does not wait.
+    A segment ends before the first picture whose time has reached the next multiple of `--segment`,
+    counted from the recording's first picture. The next one begins with that picture, as a key
+    frame. No picture is lost or doubled between them. The last picture of a segment lasts until the
+    next begins. Segments of live sources have the local time of their first picture in their names,
+    those of files their place in the source. A thread of its own finalizes a finished segment, so
+    that the next one does not wait.
 
-    While a live source is away, a segment whose time is over is finished, and the next one begins
-    with the next picture.
+    While a live source is away, a segment whose time is over is finished. The next one begins with
+    the next picture.
 
     Args:
-        path: the recording's name, from which segments get theirs; it is not written itself.
-        stream: what is known of the source.
-        record: among the rest, how long a segment is, and how many are kept.
+        path: the recording's name, from which segments get theirs; no file of this name is written.
+        stream: the source's properties.
+        record: how it is written, with the segments' length and retention.
         overwrite: a file's segments replace those of the same name; a live source's never do.
         clock: for tests.
 
@@ -82,30 +82,30 @@ class SegmentSink(Sink):
         like = VideoSink(path, stream, record)
         self.takes_repeats, self.repeat_seconds = like.takes_repeats, like.repeat_seconds
         self.poll_seconds = _POLL_SECONDS if stream.live else None
-        self._keep = Retention(self._recording, record, self._clock)
+        self._retention = Retention(self._recording, record, self._clock)
         self._current: VideoSink | None = None
         self._number = 0
-        self._begun: Fraction | None = None
+        self._first_seconds: Fraction | None = None
         self._last: Frame | None = None
-        self._begins: dict[Path, Fraction] = {}
-        """By name, what each segment's first picture has as its time in the source."""
+        self._start_seconds: dict[Path, Fraction] = {}
+        """By name: the time in the source at which each segment begins."""
         self._finishing = ThreadPoolExecutor(1, "segments")
         self._failure: Exception | None = None
-        self._removing = threading.Lock()
+        self._lock = threading.Lock()
         self.segments: list[str] = []
-        self.there: Future[list[Segment]] = Future()
-        """Once it is closed: those that were finished and are still there, oldest first."""
+        self.kept: Future[list[Segment]] = Future()
+        """Once the sink is closed: the finished segments that are still there, oldest first."""
         self.written = 0
         """Pictures given to the encoder so far."""
-        self._tell_of_parts()
+        self._warn_of_part_files()
 
-    def _tell_of_parts(self) -> None:
-        """A live recording goes on, whatever an earlier one has left."""
+    def _warn_of_part_files(self) -> None:
+        """Part files of an earlier run do not stop a live recording."""
         parts = segments_of(self._recording, live=True, part=True) if self._stream.live else []
         left = [each.path for each in parts if not is_locked(each.path)]
         if left:
             logger.warning(
-                "%s is there, what a run that was killed left (%d in all): `stream-cam recover %s` "
+                "%s is there, left by a run that was killed (%d in all): `stream-cam recover %s` "
                 "makes recordings of it",
                 left[0],
                 len(left),
@@ -116,9 +116,9 @@ class SegmentSink(Sink):
         if self._failure is not None:
             raise self._failure
         at = _seconds(picture.frame)
-        if self._begun is None:
-            self._begun = at
-        number = int((at - self._begun) / self._length)
+        if self._first_seconds is None:
+            self._first_seconds = at
+        number = int((at - self._first_seconds) / self._length)
         if self._current is not None and number > self._number:
             self._end(at)
         if self._current is None:
@@ -130,10 +130,10 @@ class SegmentSink(Sink):
         return True
 
     def poll(self) -> bool:
-        if self._current is not None and self._last is not None and self._begun is not None:
-            over = self._begun + (self._number + 1) * self._length
+        if self._current is not None and self._last is not None and self._first_seconds is not None:
+            over = self._first_seconds + (self._number + 1) * self._length
             passed_ns = self._clock.monotonic_ns() - self._last.captured_ns
-            # A picture that was captured before that time may still be on its way.
+            # A picture captured before that time may still be on its way.
             if _seconds(self._last) + Fraction(passed_ns, 10**9) >= over + Fraction(_POLL_SECONDS):
                 self._end(over)
         return True
@@ -146,44 +146,44 @@ class SegmentSink(Sink):
         if self._current is not None:
             self._end(None)
         self._finishing.shutdown()
-        if not self.there.done():
-            there = [Segment(self._begins[path], path) for path in map(Path, self.segments)]
-            self.there.set_result(there)
+        if not self.kept.done():
+            there = [Segment(self._start_seconds[path], path) for path in map(Path, self.segments)]
+            self.kept.set_result(there)
         if self._failure is not None:
             raise self._failure
 
     def _begin(self, first: Frame) -> VideoSink:
         name = next(name for name in self._names(first) if self._is_free(name))
-        self._begins[name] = _seconds(first)
-        with self._removing:
-            self._keep.begun(name)
-        later = self._begun if self._number else None
+        self._start_seconds[name] = _seconds(first)
+        with self._lock:
+            self._retention.segment_begun(name)
+        later = self._first_seconds if self._number else None
         return VideoSink(
             str(name),
             self._stream,
             self._record,
             overwrite=self._overwrite and not self._stream.live,
             threads=self._threads,
-            begun_seconds=later,
+            first_seconds=later,
             make_room=self._make_room,
         )
 
     def _names(self, first: Frame) -> Iterator[Path]:
-        """What a segment that begins with a frame may be called, best first."""
+        """Names for a segment that begins with a frame, best first."""
         if self._stream.live:
             ago_ns = max(0, self._clock.monotonic_ns() - first.captured_ns)
             begin = self._clock.now() - timedelta(microseconds=ago_ns / 1000)
             yield from (live_name(self._recording, begin, again) for again in count(1))
-        assert self._begun is not None
-        at = _seconds(first) - self._begun + (self._record.start_seconds or 0)
+        assert self._first_seconds is not None
+        at = _seconds(first) - self._first_seconds + (self._record.start_seconds or 0)
         yield from (file_name(self._recording, max(0, int(at)), again) for again in count(1))
 
     def _is_free(self, path: Path) -> bool:
         there = self._stream.live and (path.exists() or part_path(path).exists())
-        return path not in self._begins and not there
+        return path not in self._start_seconds and not there
 
     def _end(self, until: Fraction | None) -> None:
-        """The current segment is complete; None: with its last picture."""
+        """Complete the current segment, at a time of the source or (None) with its last picture."""
         assert self._current is not None
         if until is not None:
             self._current.end_at(until)
@@ -198,25 +198,25 @@ class SegmentSink(Sink):
                 if segment.published:
                     self._add(segment)
         except Exception as exc:
-            # It is raised at the next picture, or on closing.
+            # Raised at the next picture, or on closing.
             self._failure = self._failure or exc
 
     def _add(self, segment: VideoSink) -> None:
-        with self._removing:
+        with self._lock:
             self.segments.append(segment.name)
-            self._begins[Path(segment.name)] = segment.start_seconds
-            self._forget(self._keep.finished(Path(segment.name)))
+            self._start_seconds[Path(segment.name)] = segment.start_seconds
+            self._forget(self._retention.segment_finished(Path(segment.name)))
 
     def _make_room(self, n_bytes: int) -> bool:
-        """Whether so much could be freed."""
-        with self._removing:
-            freed, removed = self._keep.make_room(n_bytes)
+        """Free disk space; whether that was possible."""
+        with self._lock:
+            freed, removed = self._retention.make_room(n_bytes)
             self._forget(removed)
         return freed >= n_bytes
 
     def _forget(self, removed: list[Path]) -> None:
         self.segments = [name for name in self.segments if Path(name) not in removed]
-        self.removed = self._keep.removed
+        self.removed = self._retention.removed
 
 
 def _seconds(frame: Frame) -> Fraction:
@@ -224,7 +224,7 @@ def _seconds(frame: Frame) -> Fraction:
 
 
 def check_segments(recording: Path, record: RecordConfig, *, live: bool, overwrite: bool) -> None:
-    """Find out whether a recording can be made in segments, once it is known what of.
+    """Find out whether a recording can be made in segments, once the source is known.
 
     Raises:
         UsageError: segments of a file are to be removed.
@@ -247,6 +247,6 @@ def check_segments(recording: Path, record: RecordConfig, *, live: bool, overwri
     if parts:
         check_unlocked(parts[0].path)
         raise OutputExistsError(
-            f"{parts[0].path} is there, what a run that was killed left: `stream-cam recover "
+            f"{parts[0].path} is there, left by a run that was killed: `stream-cam recover "
             f"{recording}` makes a recording of it, --overwrite replaces it"
         )

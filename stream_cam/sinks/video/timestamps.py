@@ -1,4 +1,4 @@
-"""From a source's times to those of a video file, in its ticks."""
+"""Converts a source's times into those of a video file, in its ticks."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ _FINE_TICK: Final = Fraction(1, 90_000)
 _FINEST_TICK: Final = Fraction(1, 1_000_000)
 """MP4 keeps a frame's duration in 31 bits of ticks; nanoseconds would overflow after 2 s."""
 _LIVE_TICK: Final = Fraction(1, 10_000)
-"""With it a picture may last for 59 hours of an outage; with 1/90000, for 6."""
-_LONGEST: Final = 2**31 - 2**16
+"""A picture may then last for an outage of 59 hours; with 1/90000 s, for 6."""
+_MAX_DURATION: Final = 2**31 - 2**16
 """FFmpeg writes 2^31 - 1 as 1, and does not survive more."""
-_MOST_BRIDGES: Final = 100
+_MAX_REPEATS: Final = 100
 """A time that lies further ahead is a source's mistake."""
 
 
@@ -24,7 +24,7 @@ class Timestamps:
         start_seconds: the first picture's time in the source.
         time_base: the source's.
         matroska: whether the file is an MKV or WebM, which count milliseconds.
-        live: whether the source is.
+        live: whether the source is live.
     """
 
     def __init__(
@@ -40,34 +40,37 @@ class Timestamps:
             self.tick = _LIVE_TICK if live else _FINE_TICK
         self._last = -1
         self.repaired = 0
-        """Times that did not increase, and were moved behind the one before."""
+        """Number of times that did not increase, and were moved behind the one before."""
 
     @property
     def last_seconds(self) -> Fraction:
         """The last picture's time in the source."""
         return self.start_seconds + self._last * self.tick
 
-    def next(self, seconds: Fraction) -> tuple[int, range]:
-        """The ticks of the next picture, which is of that time in the source.
+    def append(self, seconds: Fraction) -> tuple[int, range]:
+        """Add a picture.
+
+        Args:
+            seconds: its time in the source.
 
         Returns:
-            And those at which the one before is to be written once more, because it lasts longer
-            than an MP4 can say at once.
+            The picture's ticks, and the ticks at which the one before is to be written once more,
+            because it lasts longer than an MP4 can say at once.
         """
         before, ticks = self._last, round((seconds - self.start_seconds) / self.tick)
         if ticks <= before:
             self.repaired += 1
             ticks = before + 1
         self._last = ticks
-        sane = before >= 0 and ticks - before <= _MOST_BRIDGES * _LONGEST
-        between = range(before + _LONGEST, ticks, _LONGEST)
+        sane = before >= 0 and ticks - before <= _MAX_REPEATS * _MAX_DURATION
+        between = range(before + _MAX_DURATION, ticks, _MAX_DURATION)
         return ticks, between if sane and not self._matroska else range(0)
 
-    def until(self, seconds: Fraction, ticks: int) -> int:
-        """How long a picture at `ticks` lasts if it does until that time in the source."""
+    def duration_until(self, seconds: Fraction, ticks: int) -> int:
+        """The duration of a picture at `ticks` that ends at this time in the source, in ticks."""
         return round((seconds - self.start_seconds) / self.tick) - ticks
 
 
-def duration(ticks: int) -> int:
-    """The nearest one that a file can say."""
-    return min(max(1, ticks), _LONGEST)
+def clamp_duration(ticks: int) -> int:
+    """The nearest duration that a file can store."""
+    return min(max(1, ticks), _MAX_DURATION)
