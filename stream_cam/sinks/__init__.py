@@ -1,4 +1,4 @@
-"""Where pictures go: a URI becomes a sink. The kinds of sinks stand in `sinks/kinds.py`."""
+"""Sinks: a URI becomes a sink. The table of kinds is in `sinks/kinds.py`."""
 
 from __future__ import annotations
 

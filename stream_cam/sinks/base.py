@@ -1,4 +1,4 @@
-"""What every sink is: a context manager that takes finished pictures."""
+"""The interface of all sinks: a context manager that takes finished pictures."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ class Picture:
     """One finished picture on its way to the sinks."""
 
     image_bgr: BgrImage
-    """(H, W, 3) uint8; sinks must not change it, others read the same array."""
+    """(H, W, 3) uint8. All sinks read the same array; none may change it."""
     frame: Frame
     """The frame that it was made from, with its exact time."""
     explanation: Explanation | None
     repeated: bool = False
-    """True: no new frame, but the last picture again, with a note that the source is away."""
+    """True: the last picture again, with a note that the source is away."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,20 +37,20 @@ class StreamInfo:
     """True if the source is pictures, not a video."""
     live: bool = False
     colour: Colour | None = None
-    """How the source's video is tagged; recordings keep it. None: not at all."""
+    """The tags of the source's video, which recordings keep. None: it has none."""
     file: str | None = None
-    """The source's path, if it is a video file of which sound and metadata can be kept."""
+    """The source's path, if it is a video file with audio and metadata to keep."""
     duration_seconds: float | None = None
-    """Of the file's video."""
+    """The duration of the file's video."""
     description: str = ""
-    """What makes the pictures: the model, its weights, the class. For a recording's comment."""
+    """Model, weights and class, for a recording's comment."""
     audio_lead_seconds: Fraction = Fraction(0)
-    """How much earlier than its first picture a recording of the whole file begins, with sound."""
+    """How much earlier than the first picture the file's audio begins."""
 
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """Why there is no picture yet, in words, secrets redacted."""
+    """The reason why there is no picture yet, in words, secrets redacted."""
 
     what: str
     """Such as "waiting for rtsp://***@cam/stream"."""
@@ -63,7 +63,7 @@ class Waiting:
 
     @property
     def lines(self) -> list[str]:
-        """The whole of it, to be shown."""
+        """The lines that are shown."""
         if not self.reason:
             return [self.what]
         attempts = f"{self.attempt} attempt{'s' * (self.attempt > 1)} failed"
@@ -72,37 +72,35 @@ class Waiting:
 
 
 class Sink(Protocol):
-    """Opens in a `with`; `write` takes pictures in order; `close` finishes what was written.
+    """Opens in a `with`; `write` takes pictures in order; `close` finishes the output.
 
-    A class that inherits from it need have only a `name` and `write`. Whatever ends the pipeline,
-    what was recorded stays playable: `close` is called after a failure as well. A sink opens its
-    file lazily, at the first `write`, so that a source that never starts leaves nothing behind.
+    A subclass needs only a `name` and `write`. `close` is called after a failure as well, so that
+    recordings stay playable whatever ends the pipeline. A sink opens its file at the first `write`:
+    a source that never starts leaves no file behind.
     """
 
     name: str
-    """The URI as it may be shown: secrets redacted."""
+    """The URI, secrets redacted."""
     url: str = ""
-    """The link under which people can watch it; it may hold a token: for people, not for logs."""
+    """The link under which people can watch it. It may hold a token and stays out of logs."""
     main_thread: bool = False
-    """True if all is called on the main thread (windows)."""
+    """True if all methods are called on the main thread (windows)."""
     watched: bool = False
-    """True if people look at it while it runs: it is told of a pause."""
+    """True if people look at it during the run; it then gets pictures of a pause."""
     on_demand: bool = False
-    """True if it writes only while a viewer asks for it: no run goes on for it alone."""
+    """True if it writes only while a viewer asks for it; no run goes on for it alone."""
     takes_repeats: bool = False
-    """True if it also gets pictures that are `repeated` while a live source is away: people watch
-    it, or its recording is to have pictures throughout."""
+    """True if it also gets `repeated` pictures while a live source is away."""
     repeat_seconds: float = 0.25
-    """How often it wants them."""
+    """The interval of repeated pictures."""
     poll_seconds: float | None = None
-    """How often `poll` is called while no picture comes; None: never, unless it is a window."""
+    """The interval of `poll` while no picture comes. None: never, unless it is a window."""
     segments: Sequence[str] = ()
-    """Paths of the files it has finished and that are still there, if it writes one after the
-    other, oldest first."""
+    """Paths of finished files that are still there, oldest first, if it writes several."""
     removed: int = 0
-    """How many older ones of these it has removed."""
+    """Number of older segments that it has removed."""
     unwanted: int = 0
-    """How many pictures it was given and did not write, since nobody had asked for them."""
+    """Number of pictures that it did not write because nobody had asked for them."""
 
     def __enter__(self) -> Self:
         return self
@@ -116,32 +114,33 @@ class Sink(Protocol):
         self.close()
 
     def attach_stats(self, stats: Callable[[], dict[str, object]]) -> None:
-        """Gets to know, before it is opened, what tells how far the run is."""
+        """Takes the function that returns the run's statistics, before the sink is opened."""
         return
 
     def wait(self, waiting: Waiting) -> bool:
-        """Told again and again, once it is open, until there is a source; where `write` is.
+        """Called repeatedly on `write`'s thread, from opening until the source is there.
 
-        False asks for the end of the run (the window was closed).
+        Returns:
+            False ends the run (the window was closed).
         """
         return True
 
     def write(self, picture: Picture) -> bool:
-        """Takes one picture; False asks the pipeline to stop (the window was closed)."""
+        """Takes one picture; False ends the run (the window was closed)."""
         ...
 
     def source_ended(self) -> None:
-        """Told before `close`: the source has ended by itself, and all of it was given."""
+        """Called before `close` if the source has ended by itself and all of it was written."""
         return
 
     def interrupt(self) -> None:
-        """Told, by any thread, when the time after a stop is over: no write is to wait longer."""
+        """Called by any thread when the time after a stop is over: no write may wait longer."""
         return
 
     def close(self) -> None:
-        """Finishes what was written."""
+        """Finishes the output."""
         return
 
     def poll(self) -> bool:
-        """Called while no picture comes, where `write` is; False asks the pipeline to stop."""
+        """Called on `write`'s thread while no picture comes; False ends the run."""
         return True

@@ -37,11 +37,11 @@ _ENCODING: Final[Mapping[str, tuple[int, ...]]] = {
 class PictureSink(Sink):
     """One picture file: the newest picture when the sink closes.
 
-    For a picture that is the picture, for a video its last frame. Nothing is encoded before
-    that, so a video costs no more than one picture.
+    For a video that is its last frame. Nothing is encoded before closing, so a video costs no more
+    than one picture.
 
     Args:
-        path: where to; its suffix decides the format.
+        path: of the file; its suffix decides the format.
     """
 
     def __init__(self, path: str, *, overwrite: bool = False) -> None:
@@ -62,13 +62,13 @@ class PictureSink(Sink):
 class FolderSink(Sink):
     """A folder of pictures, made if it is not there.
 
-    Pictures that come from files of their own keep the whole of those files' names, in the same
-    subfolders (`cat.jpg` → `cat.jpg.png`, `cat.png` → `cat.png`). Frames of a video are
-    `frame_000000.png` and on, by their index in the source.
+    Pictures that come from files of their own keep those files' whole names, in the same subfolders
+    (`cat.jpg` → `cat.jpg.png`, `cat.png` → `cat.png`). Frames of a video are `frame_000000.png` and
+    on, by their index in the source.
 
     Args:
-        folder: where to.
-        suffix: the format; PNG loses nothing.
+        folder: of the pictures.
+        suffix: the format; PNG is lossless.
     """
 
     def __init__(self, folder: str, *, overwrite: bool = False, suffix: str = ".png") -> None:
@@ -100,7 +100,7 @@ class FolderSink(Sink):
 
 
 def write_picture(path: Path, image_bgr: BgrImage, *, overwrite: bool) -> None:
-    """Write a picture file whole or not at all.
+    """Write a picture file atomically.
 
     Args:
         image_bgr: (H, W, 3) uint8.

@@ -1,4 +1,4 @@
-"""What the keys of a window do; the same ones work in the browser page."""
+"""The keys of a window and their actions; the browser page has the same."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Final, TypeVar, get_args
 import cv2
 
 from stream_cam.atomic_files import write_atomic
-from stream_cam.config import Colormap, LayoutName
+from stream_cam.config import N_PREDICTIONS, Colormap, LayoutName
 from stream_cam.errors import StreamCamError
 from stream_cam.frame import BgrImage
 from stream_cam.settings import Settings
@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-LEAVE: Final = ("q", "Q", "\x1b")
+_QUIT_KEYS: Final = ("q", "Q", "\x1b")
 HELP: Final = (
     "space  pause",
     "s  save this picture",
@@ -31,17 +31,18 @@ HELP: Final = (
     "[  ]  map weaker, stronger",
     "m  next colours",
     "l  next layout",
-    "1 to 5  keep the map of this class",
+    f"1 to {N_PREDICTIONS}  keep the map of this class",
     "0  follow the best class again",
     "?  these keys",
     "q  Esc  leave",
 )
+_CLASS_KEYS: Final = tuple(str(place) for place in range(1, N_PREDICTIONS + 1))
 _ALPHA_STEP: Final = 0.1
 _NOTE_SECONDS: Final = 2.0
 
 
 class Keys:
-    """Turns keys into changes of the settings; used by the thread that hears them.
+    """Turns keys into changes of the settings; for the thread that receives them.
 
     Args:
         settings: of the run.
@@ -60,21 +61,21 @@ class Keys:
 
     @property
     def lines(self) -> Sequence[str]:
-        """What is to be read on the picture: the help, or what the last key did."""
+        """Text over the picture: the help, or the last key's effect."""
         if self._help:
             return HELP
         return (self._note,) if self._now() < self._note_until else ()
 
     def press(self, key: str, picture: Picture | None) -> bool:
-        """One key; False if it leaves.
+        """One key; False if it ends the run.
 
         Args:
-            picture: what can be seen.
+            picture: the picture that is shown.
         """
-        if key in LEAVE:
+        if key in _QUIT_KEYS:
             return False
         try:
-            note = self._do(key, picture)
+            note = self._act(key, picture)
         except (StreamCamError, OSError) as error:
             note = str(error)
             logger.warning("%s", error)
@@ -82,8 +83,8 @@ class Keys:
             self._note, self._note_until = note, self._now() + _NOTE_SECONDS
         return True
 
-    def _do(self, key: str, picture: Picture | None) -> str:
-        """Does what the key means; gives what to say of it."""
+    def _act(self, key: str, picture: Picture | None) -> str:
+        """Makes the key's change; returns a note about it, or ""."""
         settings, now = self._settings, self._settings.now
         if key == " ":
             settings.paused = not now.paused
@@ -107,7 +108,7 @@ class Keys:
         elif key == "0":
             settings.target = ()
             return "the best class"
-        elif key in "12345":
+        elif key in _CLASS_KEYS:
             return self._lock(int(key) - 1, picture)
         elif key == "s" and picture is not None:
             return f"saved {save_picture(picture, self._folder)}"
@@ -126,7 +127,7 @@ class Keys:
 
 
 def save_picture(picture: Picture, folder: Path) -> Path:
-    """Writes a PNG named after the time and the class, and never over another one.
+    """Writes a PNG named after the time and the class; never replaces a file.
 
     Raises:
         OSError: it cannot be written.

@@ -1,4 +1,4 @@
-"""A video into a pipe: for another program to read while it is made."""
+"""A video into a pipe, for another program to read during the run."""
 
 from __future__ import annotations
 
@@ -31,19 +31,19 @@ STREAM_SUFFIXES: Final = {
     "webm": ".webm",
     "mp4": ".mp4",
 }
-"""Formats that can be written without going back, and the suffix of a file of theirs."""
+"""Formats that are written without seeking, and the suffix of their files."""
 _OPTIONS: Final = {"mp4": {"movflags": "+frag_keyframe+empty_moov+default_base_moof"}}
-_LOOK_MS: Final = 100
-"""How soon an interrupt ends a write that waits."""
-_PIECE_BYTES: Final = 4096
-"""POSIX' PIPE_BUF on Linux: so many can be written without waiting once a pipe is ready."""
+_POLL_MS: Final = 100
+"""An interrupt ends a waiting write within this time."""
+_CHUNK_BYTES: Final = 4096
+"""POSIX' PIPE_BUF on Linux: a pipe that is ready takes this many without waiting."""
 _STDOUT: Final = 1
 _stdout = _STDOUT
 """The file descriptor that `-` writes to."""
 
 
 def is_pipe(uri: str) -> bool:
-    """Whether an output is written as it comes: `-`, `pipe:3`, /dev/stdout, a FIFO, a device."""
+    """Whether an output is a pipe: `-`, `pipe:3`, /dev/stdout, a FIFO, a device."""
     if pipe_number(uri, _STDOUT) is not None or uri == "/dev/stdout":
         return True
     try:
@@ -54,15 +54,15 @@ def is_pipe(uri: str) -> bool:
 
 
 def is_terminal(uri: str) -> bool:
-    place = _place(uri)
+    place = _descriptor_or_path(uri)
     return isinstance(place, int) and os.isatty(_stdout if place == _STDOUT else place)
 
 
 @contextmanager
 def messages_to_stderr(uris: Sequence[str]) -> Iterator[None]:
-    """While stdout is an output, all that is printed goes to stderr, by libraries as well."""
+    """While stdout is an output, all printed text goes to stderr, also from libraries."""
     global _stdout
-    if not any(_place(uri) == _STDOUT for uri in uris):
+    if not any(_descriptor_or_path(uri) == _STDOUT for uri in uris):
         yield
         return
     sys.stdout.flush()
@@ -77,8 +77,8 @@ def messages_to_stderr(uris: Sequence[str]) -> Iterator[None]:
         _stdout = _STDOUT
 
 
-def _place(uri: str) -> str | int:
-    """A file descriptor, or a path."""
+def _descriptor_or_path(uri: str) -> str | int:
+    """The file descriptor, or the path, of a pipe."""
     number = _STDOUT if uri == "/dev/stdout" else pipe_number(uri, _STDOUT)
     return os.path.expanduser(uri) if number is None else number
 
@@ -91,10 +91,10 @@ class _Pipe:
         self._handle: int | None = None
         self._interrupted = threading.Event()
         self.has_reader = True
-        """False once nobody reads it any more."""
+        """False once the reader has left."""
 
     def open(self) -> None:
-        """Raises OSError where it cannot be, or where it is interrupted before somebody reads."""
+        """Raises OSError if it cannot be opened, or is interrupted before there is a reader."""
         if isinstance(self._place, int):
             self._handle = os.dup(_stdout if self._place == _STDOUT else self._place)
             return
@@ -106,13 +106,13 @@ class _Pipe:
             except OSError as exc:
                 if exc.errno != errno.ENXIO:
                     raise
-            self._interrupted.wait(_LOOK_MS / 1000)
+            self._interrupted.wait(_POLL_MS / 1000)
         self._drop_sink()
 
     def write(self, data: bytes | memoryview) -> int:
         left = memoryview(data)
         while left:
-            left = left[self._write_some(left[:_PIECE_BYTES]) :]
+            left = left[self._write_some(left[:_CHUNK_BYTES]) :]
         return len(data)
 
     def _write_some(self, data: memoryview) -> int:
@@ -120,7 +120,7 @@ class _Pipe:
             if os.name != "nt":
                 ready = select.poll()
                 ready.register(self._handle, select.POLLOUT)
-                if not ready.poll(_LOOK_MS):
+                if not ready.poll(_POLL_MS):
                     continue
             try:
                 return os.write(self._handle, data)
@@ -145,11 +145,11 @@ class _Pipe:
 
 
 class PipeSink(VideoSink):
-    """Writes a video as it comes, without sound; asks for the end when its reader has left.
+    """Writes a video without audio into a pipe; ends the run when its reader has left.
 
     Args:
-        uri: as of `is_pipe`.
-        stream: what is known of the source.
+        uri: one for which `is_pipe` is true.
+        stream: the source's properties.
         record: with the `format`.
     """
 
@@ -158,7 +158,7 @@ class PipeSink(VideoSink):
         super().__init__(f"stdout{STREAM_SUFFIXES[record.format]}", stream, record)
         self.name = uri
         self._format = record.format
-        self._pipe = _Pipe(_place(uri))
+        self._pipe = _Pipe(_descriptor_or_path(uri))
 
     def write(self, picture: Picture) -> bool:
         try:
@@ -181,10 +181,10 @@ class PipeSink(VideoSink):
             self._pipe.close()
 
     def _check_space(self) -> None:
-        """It takes none."""
+        """A pipe needs no disk space."""
 
     def _check_not_there(self) -> None:
-        """There is nothing to be replaced."""
+        """A pipe replaces no file."""
 
     def _open_container(self) -> OutputContainer:
         self._pipe.open()
@@ -195,13 +195,13 @@ class PipeSink(VideoSink):
         return self._format in ("matroska", "webm")
 
     def _remove_part(self) -> None:
-        """There is none."""
+        """There is no part file."""
 
     def _kept_part(self) -> str:
         return f"{self.written} pictures were written before"
 
     def _publish(self, *, complete: bool) -> None:
-        """It has been read by now."""
+        """There is no file to rename."""
 
 
 def _check(output: Output) -> None:

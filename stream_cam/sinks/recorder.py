@@ -1,4 +1,4 @@
-"""Records while `settings.recording` is on; for runs that somebody watches."""
+"""Records while `settings.recording` is on; for runs that people watch."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ logger = logging.getLogger(__name__)
 class RecorderSink(Sink):
     """Writes `stream-cam-DATE-TIME.mp4` from each switching on to the next switching off.
 
-    What cannot be written switches recording off and is told; the run goes on. A picture that was
-    not written, for either reason, is `unwanted` in the report.
+    A failure to write is logged and switches recording off; the run goes on. Pictures that were not
+    written, for either reason, are `unwanted` in the report.
 
     Args:
         settings: of the run.
-        folder: where the files go.
-        stream: what is known of the source.
-        record: how they are written.
+        folder: of the recordings.
+        stream: the source's properties.
+        record: how recordings are written.
     """
 
     on_demand = True
@@ -50,7 +50,7 @@ class RecorderSink(Sink):
             if not self._settings.now.recording:
                 self.close()
             else:
-                self._record_it(picture)
+                self._record(picture)
                 written = True
         except SinkError as error:
             logger.error("%s", error)
@@ -59,7 +59,7 @@ class RecorderSink(Sink):
         self.unwanted += not written
         return True
 
-    def _record_it(self, picture: Picture) -> None:
+    def _record(self, picture: Picture) -> None:
         if self._video is None:
             self._video = VideoSink(str(self._path()), self._stream, self._config)
             self.name = self._video.name

@@ -6,7 +6,7 @@ from stream_cam.sinks.base import Picture, Sink
 
 
 class TruthScore(Sink):
-    """Counts how often the label was right, and how often the map's peak hit the object.
+    """Counts frames with the right label, and frames with the map's peak on the object.
 
     The second is the pointing game of Zhang et al., "Top-down Neural Attention by Excitation
     Backprop", ECCV 2016, without its tolerance of 15 pixels.

@@ -25,11 +25,9 @@ from stream_cam.sinks.kinds import Output, SinkKind
 
 logger = logging.getLogger(__name__)
 
-_LARGEST_WH: Final = (1280, 800)
-"""Size in pixels that a window has at first at most; it can be dragged larger."""
-_WITHOUT_WINDOW: Final = (
-    "or watch in the browser with -o web://, or write to a file with -o out.mp4"
-)
+_MAX_INITIAL_WH: Final = (1280, 800)
+"""Maximum initial size of a window in pixels; it can be dragged larger."""
+_OTHER_OUTPUTS: Final = "or watch in the browser with -o web://, or write to a file with -o out.mp4"
 _WAITING_HW: Final = (270, 480)
 """Size in pixels of the picture before the first one; shown twice as large, for large type."""
 _WAITING_COLUMNS: Final = 60
@@ -37,13 +35,13 @@ _PLUGINS: Final = Path(cv2.__file__).parent / "qt" / "plugins" / "platforms"
 
 
 class WindowSink(Sink):
-    """Shows pictures; q, Esc or the window's X ends the run, `?` shows what other keys do.
+    """Shows pictures; q, Esc or the window's X ends the run, `?` lists the other keys.
 
     Main thread only.
 
     Args:
-        settings: what the keys change; default: settings that nobody else knows.
-        folder: where `s` saves pictures.
+        settings: changed by the keys; default: settings of its own.
+        folder: of pictures saved by `s`.
     """
 
     name = "window"
@@ -63,8 +61,8 @@ class WindowSink(Sink):
         self._last: Picture | None = None
         self._lines: tuple[str, ...] = ()
         self._shown = False
-        self._waits = False
-        """What is shown is no picture of the source's."""
+        self._shows_reason = False
+        """Whether it shows the reason why there is no picture yet."""
 
     def __enter__(self) -> WindowSink:
         problem = display_problem()
@@ -78,29 +76,29 @@ class WindowSink(Sink):
         if self._shown:
             self._shown = False
             cv2.destroyAllWindows()
-            cv2.waitKey(1)  # Qt takes a window away only when events run
+            cv2.waitKey(1)  # Qt closes a window only while it handles events
 
     def wait(self, waiting: Waiting) -> bool:
         if not self._shown:
             self._open(2 * _WAITING_HW[0], 2 * _WAITING_HW[1])
-            self._waits = True
+            self._shows_reason = True
         elif self._is_closed():
             return False
         lines = [part for line in waiting.lines for part in wrap(line, _WAITING_COLUMNS)]
         cv2.imshow(self._title, noted(np.full((*_WAITING_HW, 3), 40, np.uint8), lines))
-        return self._wants_more()
+        return self._handle_keys()
 
     def write(self, picture: Picture) -> bool:
         if not self._shown:
             self._open(picture.image_bgr.shape[0], picture.image_bgr.shape[1])
         elif self._is_closed():
             return False
-        elif self._waits:
+        elif self._shows_reason:
             self._resize(picture.image_bgr.shape[0], picture.image_bgr.shape[1])
-        self._waits = False
+        self._shows_reason = False
         self._last = picture
         self._draw(picture)
-        return self._wants_more()
+        return self._handle_keys()
 
     def poll(self) -> bool:
         if not self._shown:
@@ -109,15 +107,15 @@ class WindowSink(Sink):
             return False
         if self._last is not None and tuple(self._keys.lines) != self._lines:
             self._draw(self._last)
-        return self._wants_more()
+        return self._handle_keys()
 
     def _draw(self, picture: Picture) -> None:
         self._lines = tuple(self._keys.lines)
         image = noted(picture.image_bgr, self._lines) if self._lines else picture.image_bgr
         cv2.imshow(self._title, image)
 
-    def _wants_more(self) -> bool:
-        """Lets the window draw and hear its keys; False if one of them leaves."""
+    def _handle_keys(self) -> bool:
+        """Lets the window draw and handle keys; False if one of them ends the run."""
         code = cv2.waitKey(1)
         return code < 0 or self._keys.press(chr(code & 0xFF), self._last)
 
@@ -132,22 +130,22 @@ class WindowSink(Sink):
         self._shown = True
 
     def _resize(self, height: int, width: int) -> None:
-        scale = min(1.0, _LARGEST_WH[0] / width, _LARGEST_WH[1] / height)
+        scale = min(1.0, _MAX_INITIAL_WH[0] / width, _MAX_INITIAL_WH[1] / height)
         cv2.resizeWindow(self._title, max(1, round(width * scale)), max(1, round(height * scale)))
 
 
 def display_problem() -> str | None:
-    """Why no window can be opened here, in one line that says what to do; None if one can.
+    """The reason why no window can be opened here, with the remedy; None if one can.
 
-    Qt aborts the whole process when it cannot reach the display, so this asks first, with the
-    very library and credentials that Qt would use.
+    Qt aborts the whole process when it cannot reach the display. Therefore this connects first,
+    with the library and the credentials that Qt would use.
     """
     gui = _gui_of_opencv()
     if gui == "NONE":
         return (
             "this OpenCV opens no windows (opencv-python-headless): `pip uninstall "
             "opencv-python-headless`, then `pip install --force-reinstall opencv-python`; "
-            f"{_WITHOUT_WINDOW}"
+            f"{_OTHER_OUTPUTS}"
         )
     if sys.platform != "linux":
         return None
@@ -164,17 +162,17 @@ def display_problem() -> str | None:
             return None
         return (
             f"no display: QT_QPA_PLATFORM={asked}, which OpenCV's Qt does not have, only xcb; "
-            f"unset it; {_WITHOUT_WINDOW}"
+            f"unset it; {_OTHER_OUTPUTS}"
         )
     display = os.environ.get("DISPLAY", "")
     if not display:
         wayland = " (OpenCV's windows need X11: start XWayland)" * bool(
             os.environ.get("WAYLAND_DISPLAY")
         )
-        return f"no display: DISPLAY is not set{wayland}; {_WITHOUT_WINDOW}"
+        return f"no display: DISPLAY is not set{wayland}; {_OTHER_OUTPUTS}"
     if not gui.startswith("QT"):
         return None
-    _leave_events_to_qt()
+    _let_qt_read_events()
     return _connection_problem(display)
 
 
@@ -184,13 +182,12 @@ def _gui_of_opencv() -> str:
 
 
 @functools.cache
-def _leave_events_to_qt() -> None:
-    """Have Qt tell Xlib to leave the X events to it, through the libX11-xcb of this machine.
+def _let_qt_read_events() -> None:
+    """Make Xlib leave the X events to Qt, through the libX11-xcb of this machine.
 
-    OpenCV's wheel brings a libX11-xcb of its own, which writes that word where libX11 1.6 has it.
-    A libX11 1.8 has it elsewhere, so Xlib reads events too, and what it takes never reaches Qt: a
-    window whose first Expose is among that stays black for ever. To be called before Qt's plugin
-    is loaded.
+    OpenCV's wheel has its own libX11-xcb, which sets that flag where libX11 1.6 keeps it. A libX11
+    1.8 keeps it elsewhere. Xlib then reads events too, and these never reach Qt. A window that
+    loses its first Expose event stays black for ever. Call this before Qt's plugin is loaded.
     """
     try:
         ctypes.CDLL("libX11-xcb.so.1", ctypes.RTLD_GLOBAL)
@@ -202,22 +199,22 @@ def _leave_events_to_qt() -> None:
 def _connection_problem(display: str) -> str | None:
     plugin = _PLUGINS / "libqxcb.so"
     try:
-        # Through Qt's plugin, because what it needs and this machine lacks shows here.
+        # Through Qt's plugin: libraries that it needs and this machine lacks raise here.
         xcb = ctypes.CDLL(str(plugin) if plugin.exists() else "libxcb.so.1")
         xcb.xcb_connect.restype = ctypes.c_void_p
         xcb.xcb_connect.argtypes = [ctypes.c_char_p, ctypes.c_void_p]
         xcb.xcb_connection_has_error.argtypes = [ctypes.c_void_p]
         xcb.xcb_disconnect.argtypes = [ctypes.c_void_p]
     except (OSError, AttributeError) as exc:
-        return f"no window: {exc}; install it (apt install libxcb1 libx11-6); {_WITHOUT_WINDOW}"
+        return f"no window: {exc}; install it (apt install libxcb1 libx11-6); {_OTHER_OUTPUTS}"
     connection = xcb.xcb_connect(display.encode(), None)
-    # A connection that works stays open: a bare X server (Xvfb) restarts when its last client
-    # leaves, and Qt, which comes next, would be refused and abort.
+    # A working connection stays open. A bare X server (Xvfb) restarts when its last client leaves:
+    # it would refuse Qt, which comes next and aborts.
     if xcb.xcb_connection_has_error(connection):
         xcb.xcb_disconnect(connection)
         return (
             f"no display: the X server at DISPLAY={display} cannot be reached or refuses "
-            f"access; check DISPLAY and XAUTHORITY; {_WITHOUT_WINDOW}"
+            f"access; check DISPLAY and XAUTHORITY; {_OTHER_OUTPUTS}"
         )
     return None
 

@@ -1,4 +1,4 @@
-"""Who may see the page and who may change anything: tokens, cookies, origins, hosts."""
+"""Access control of the page: tokens, cookies, origins, host names."""
 
 from __future__ import annotations
 
@@ -20,39 +20,39 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from stream_cam.web.address import WebAddress
 
 _COOKIE_SECONDS: Final = 30 * 24 * 3600
-_TRIES_A_MINUTE: Final = 10
-"""Wrong tokens of one address; then none is looked at for the rest of the minute."""
-_REMEMBERED: Final = 1024
+_WRONG_TOKENS_PER_MINUTE: Final = 10
+"""Wrong tokens from one address; then none is checked for the rest of the minute."""
+_MAX_ADDRESSES: Final = 1024
 """Addresses whose wrong tokens are counted."""
-_SHORTEST_TOKEN: Final = 16
-_OPEN: Final = "/healthz"
-"""Says nothing but that the server lives, to everybody."""
+_MIN_TOKEN_LENGTH: Final = 16
+_PUBLIC_PATH: Final = "/healthz"
+"""Needs no token: it says only that the server runs."""
 _LOCAL_NAMES: Final = ("localhost", "127.0.0.1", "::1")
 _NOTEBOOKS: Final = "http://localhost:* http://127.0.0.1:* https://localhost:*"
 _SAFE_HOST: Final = re.compile(r"[\w.-]+(:\d+)?|\[[0-9a-fA-F:.]+\](:\d+)?")
 
 
 def new_token() -> str:
-    """192 random bits, for a URL."""
+    """192 random bits in a URL's characters."""
     return secrets.token_urlsafe(24)
 
 
 def check_token(token: str) -> str:
-    """The token, if it is long enough to be one.
+    """The token, if it is long enough.
 
     Raises:
-        ValueError: it is too short, or holds what a URL cannot.
+        ValueError: it is too short, or has characters that a URL cannot hold.
     """
-    if len(token) < _SHORTEST_TOKEN or not re.fullmatch(r"[\w.~-]+", token, re.ASCII):
+    if len(token) < _MIN_TOKEN_LENGTH or not re.fullmatch(r"[\w.~-]+", token, re.ASCII):
         raise ValueError(
-            f"a token has {_SHORTEST_TOKEN} or more letters, digits, - or _; got {len(token)} "
+            f"a token has {_MIN_TOKEN_LENGTH} or more letters, digits, - or _; got {len(token)} "
             "characters"
         )
     return token
 
 
 class Throttle:
-    """Counts wrong tokens by the address that they come from.
+    """Counts wrong tokens by client address.
 
     Args:
         now: seconds of a monotonic clock.
@@ -62,37 +62,37 @@ class Throttle:
         self._now = now
         self._wrong: OrderedDict[str, tuple[float, int]] = OrderedDict()
 
-    def waits(self, client: str) -> float:
-        """Seconds until a token of this address is looked at again; 0: at once."""
+    def wait_seconds(self, client: str) -> float:
+        """Seconds until a token from this address is checked again; 0: at once."""
         since, count = self._wrong.get(client, (0.0, 0))
-        return max(0.0, since + 60.0 - self._now()) if count >= _TRIES_A_MINUTE else 0.0
+        return max(0.0, since + 60.0 - self._now()) if count >= _WRONG_TOKENS_PER_MINUTE else 0.0
 
-    def count(self, client: str) -> None:
-        """One more wrong one."""
+    def count_wrong(self, client: str) -> None:
+        """Counts a wrong token."""
         since, count = self._wrong.pop(client, (self._now(), 0))
         if self._now() - since >= 60.0:
             since, count = self._now(), 0
         self._wrong[client] = since, count + 1
-        while len(self._wrong) > _REMEMBERED:
+        while len(self._wrong) > _MAX_ADDRESSES:
             self._wrong.popitem(last=False)
 
 
 class Access:
-    """The rules of one server.
+    """The access rules of one server.
 
-    On a loopback address everybody on this machine may come, but only under a name of this machine:
-    otherwise a foreign page could reach it by pointing its own name here (DNS rebinding). Anywhere
-    else, and behind a reverse proxy, a token is needed. It comes once, in the link, and is then
-    replaced by a cookie that no script can read.
+    On a loopback address everybody on this machine has access, but only under a name of this
+    machine. Otherwise a foreign page could reach it by pointing its own name here (DNS rebinding).
+    Elsewhere, and behind a reverse proxy, a token is needed. It comes once, in the link. A cookie
+    that no script can read replaces it.
 
     Args:
         address: where the server listens.
-        token: what viewers must have; None: nothing.
+        token: the viewers' token; None: they need none.
         public_name: the host name under which a reverse proxy shows the page.
         root_path: the path under which it does, such as `/cam`, or "".
         secure: over TLS; the cookie is then sent over TLS only.
         embeddable: pages of this machine, such as notebooks, may show it in a frame.
-        throttle: of wrong tokens.
+        throttle: counts wrong tokens.
     """
 
     def __init__(
@@ -114,37 +114,37 @@ class Access:
         self._embeddable = embeddable
         self._throttle = throttle or Throttle()
         self._cookie_name = f"stream_cam_{address.port}"
-        # Slow on purpose: a token that somebody chose is not to be guessed through its cookie.
+        # Slow on purpose: nobody shall guess a chosen token from its cookie.
         self._cookie = (
             hashlib.scrypt(token.encode(), salt=b"stream-cam's cookie", n=2**14, r=8, p=1).hex()
             if token is not None
             else ""
         )
         self.refused = 0
-        """Requests that were turned away."""
+        """Number of refused requests."""
 
     def refusal(self, connection: HTTPConnection, *, changes: bool) -> Response | None:
-        """What to answer instead of what was asked for; None: nothing is wrong.
+        """The response that refuses a request; None: it is allowed.
 
         Args:
             connection: a request, or a WebSocket that is not yet accepted.
-            changes: it could change something, or read from within a foreign page.
+            changes: it could change settings, or be sent by a foreign page.
         """
         host = connection.headers.get("host", "")
-        if not self._knows(host):
+        if not self._is_known_host(host):
             return _text(
                 421, f"this page does not answer to the name {_name_of(host)[:80]!r}; open it as "
                 f"http://127.0.0.1:{self._address.port}/, or see --web-name"
             )  # fmt: skip
         origin = connection.headers.get("origin")
-        if changes and origin is not None and not _same(origin, host):
+        if changes and origin is not None and not _is_same_origin(origin, host):
             return _text(403, "another site's page may not do that")
         if self._token is None or self._has_cookie(connection):
             return None
         return self._refusal_of_token(connection)
 
-    def entrance(self, connection: HTTPConnection) -> Response | None:
-        """For who came with the token in the link: the page without it, and a cookie instead."""
+    def exchange_token(self, connection: HTTPConnection) -> Response | None:
+        """For a link with the token: a redirection to the page without it, with a cookie."""
         if self._token is None or "token" not in connection.query_params:
             return None
         # Relative: a reverse proxy may show the page under any path.
@@ -161,7 +161,7 @@ class Access:
         return answer
 
     def headers(self, host: str) -> dict[str, str]:
-        """What every answer carries: nothing from elsewhere, nothing kept, nobody frames it."""
+        """Headers of every answer: no foreign content, no caching, no foreign frames."""
         socket = f" ws://{host} wss://{host}" if _SAFE_HOST.fullmatch(host) else ""
         framed = f"'self' {_NOTEBOOKS}" if self._embeddable else "'none'"
         policy = (
@@ -179,7 +179,7 @@ class Access:
             "cache-control": "no-store",
         }
 
-    def _knows(self, host: str) -> bool:
+    def _is_known_host(self, host: str) -> bool:
         if not self._address.is_loopback:
             return True  # the token protects it
         name = _name_of(host)
@@ -197,19 +197,19 @@ class Access:
                 401, "this page needs its token: open the whole link that stream-cam printed"
             )
         client = connection.client.host if connection.client is not None else ""
-        wait = self._throttle.waits(client)
+        wait = self._throttle.wait_seconds(client)
         if wait > 0.0:
             answer = _text(429, "too many wrong tokens; wait a minute")
             answer.headers["retry-after"] = str(int(wait) + 1)
             return answer
         if hmac.compare_digest(given.encode(), (self._token or "").encode()):
             return None
-        self._throttle.count(client)
+        self._throttle.count_wrong(client)
         return _text(401, "that token is not right: open the whole link that stream-cam printed")
 
 
 class Guard:
-    """Lets through to the application what `Access` allows, and adds its headers."""
+    """Passes requests that `Access` allows to the application, and adds its headers."""
 
     def __init__(self, app: ASGIApp, access: Access) -> None:
         self._app = app
@@ -229,7 +229,7 @@ class Guard:
             await send(message)
 
         socket = scope["type"] == "websocket"
-        if not socket and scope["path"] == _OPEN:
+        if not socket and scope["path"] == _PUBLIC_PATH:
             extra["connection"] = "close"
             await self._app(scope, receive, send_guarded)
             return
@@ -237,11 +237,11 @@ class Guard:
         answer = self._access.refusal(connection, changes=changes)
         if answer is not None:
             self._access.refused += 1
-            extra["connection"] = "close"  # strangers keep no place
+            extra["connection"] = "close"  # refused clients hold no connection
         elif not changes and scope["path"] == "/":
-            answer = self._access.entrance(connection)
+            answer = self._access.exchange_token(connection)
         elif not changes and scope["path"] == "":
-            # The page's own links are relative, and need the / behind its path.
+            # The page's own links are relative, and need the / after its path.
             here = self._access.root_path.rpartition("/")[2]
             query = f"?{connection.url.query}" if connection.url.query else ""
             answer = RedirectResponse(f"{here}/{query}", status_code=303)
@@ -256,7 +256,7 @@ class Guard:
 
 
 def _given_token(connection: HTTPConnection) -> str | None:
-    """In the link, or as `Authorization: Bearer …`, for players and Prometheus."""
+    """The token in the link, or in `Authorization: Bearer …` of players and Prometheus."""
     kind, _, value = connection.headers.get("authorization", "").partition(" ")
     if kind.lower() == "bearer":
         return value.strip()
@@ -264,15 +264,15 @@ def _given_token(connection: HTTPConnection) -> str | None:
 
 
 def _name_of(host: str) -> str:
-    """`[::1]:8080` is `::1`."""
+    """The host name without port and brackets: `::1` of `[::1]:8080`."""
     try:
         return urlsplit(f"//{host}").hostname or ""
     except ValueError:
         return ""
 
 
-def _same(origin: str, host: str) -> bool:
-    """Whether a page of this origin is one that was served under this `Host`.
+def _is_same_origin(origin: str, host: str) -> bool:
+    """Whether an origin is the one of this `Host` header.
 
     The scheme is not compared: a reverse proxy that ends TLS changes it.
     """

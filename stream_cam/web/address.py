@@ -1,4 +1,4 @@
-"""`web://HOST:PORT`: where a page is served."""
+"""`web://HOST:PORT`: the address of a page."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ _BACKLOG: Final = 64
 
 @dataclass(frozen=True)
 class WebAddress:
-    """A place to listen at."""
+    """Host and port of a page."""
 
     host: str = "127.0.0.1"
     port: int = DEFAULT_PORT
-    """0: one that is free."""
+    """0: any free port."""
 
     @property
     def is_loopback(self) -> bool:
@@ -64,7 +64,7 @@ def parse_web_uri(uri: str) -> WebAddress:
 
 
 def listen(address: WebAddress) -> socket.socket:
-    """A socket that listens there; nobody is answered yet.
+    """A socket that listens there; it accepts no connection yet.
 
     Raises:
         SinkError: the port is taken or not permitted, or the host is not this machine.

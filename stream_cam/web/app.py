@@ -1,4 +1,4 @@
-"""What is answered at which path."""
+"""The HTTP application: a route for each path."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from stream_cam.uri import json_text
 from stream_cam.web.access import Access, Guard
 from stream_cam.web.metrics import Metrics
 from stream_cam.web.page_state import PageState
-from stream_cam.web.websocket import LONGEST_MESSAGE, change, talk
+from stream_cam.web.websocket import MAX_MESSAGE_BYTES, change_settings, serve_websocket
 
 _TYPES: Final = {
     ".html": "text/html; charset=utf-8",
@@ -33,92 +33,95 @@ _TYPES: Final = {
 }
 _STATS_SECONDS: Final = 1.0
 _BODY_SECONDS: Final = 5.0
-"""How long a body may take to come."""
+"""A request's body must be complete by then."""
 _BOUNDARY: Final = b"frame"
 _END: Final = b"Content-Length: 0\r\nX-About: null\r\n\r\n\r\n--" + _BOUNDARY + b"--\r\n"
 _UNBUFFERED: Final = {"x-accel-buffering": "no"}
-"""nginx then passes each picture on at once."""
+"""Lets nginx pass each picture on at once."""
 
 
 def make_app(page_state: PageState, access: Access) -> Starlette:
-    """The application: the page, the pictures, the WebSocket, the figures."""
-    answers = _Answers(page_state, Metrics(page_state, access))
+    """The application: the page, the pictures, the WebSocket, the statistics."""
+    handlers = _Handlers(page_state, Metrics(page_state, access))
     return Starlette(
         routes=[
-            Route("/", answers.page),
-            Route("/page/{name}", answers.part),
-            Route("/stream.mjpg", answers.stream),
-            Route("/snapshot.jpg", answers.snapshot_jpg),
-            Route("/snapshot.png", answers.snapshot_png),
-            Route("/hello", answers.hello),
-            Route("/labels", answers.labels),
-            Route("/stats", answers.stats),
-            Route("/settings", answers.settings, methods=["GET", "POST"]),
-            Route("/metrics", answers.metrics),
-            Route("/healthz", answers.healthz),
-            WebSocketRoute("/ws", answers.socket),
+            Route("/", handlers.page),
+            Route("/page/{name}", handlers.file),
+            Route("/stream.mjpg", handlers.stream),
+            Route("/snapshot.jpg", handlers.snapshot_jpg),
+            Route("/snapshot.png", handlers.snapshot_png),
+            Route("/hello", handlers.hello),
+            Route("/labels", handlers.labels),
+            Route("/stats", handlers.stats),
+            Route("/settings", handlers.settings, methods=["GET", "POST"]),
+            Route("/metrics", handlers.metrics),
+            Route("/healthz", handlers.healthz),
+            WebSocketRoute("/ws", handlers.socket),
         ],
         middleware=[Middleware(Guard, access=access)],
-        lifespan=answers.lifespan,
+        lifespan=handlers.lifespan,
     )
 
 
-class _Answers:
-    """One method a path."""
+class _Handlers:
+    """One method for each path."""
 
     def __init__(self, page_state: PageState, metrics: Metrics) -> None:
         self._page_state = page_state
         self._metrics = metrics
-        self._one_at_a_time = asyncio.Lock()
-        """Snapshots are made by one thread, however many ask: the run needs the others."""
-        # All there is, by name: no path is ever opened because somebody asked for it.
-        self._parts = {
-            part.name: part.read_bytes()
-            for part in files("stream_cam").joinpath("assets", "page").iterdir()
-            if part.is_file()
+        self._snapshot_lock = asyncio.Lock()
+        """One snapshot at a time, however many are asked for: the run needs the other threads."""
+        # All files, read once: no request ever opens a path.
+        self._files = {
+            file.name: file.read_bytes()
+            for file in files("stream_cam").joinpath("assets", "page").iterdir()
+            if file.is_file()
         }
 
     @asynccontextmanager
     async def lifespan(self, app: Starlette) -> AsyncIterator[None]:
-        """Between start and end: everybody hears of changes, and once a second of the figures."""
+        """While the server runs, send changes to all viewers, and statistics once a second."""
         page_state = self._page_state
         page_state.viewers.attach(asyncio.get_running_loop())
 
         def changed(shown: SettingsSnapshot) -> None:
-            # As they are by now: two changes at once may be told in any order.
-            message = {"type": "settings", "settings": page_state.plain(page_state.settings.now)}
-            page_state.viewers.tell("settings", json_text(message))
+            # With the values as they are now: two changes at once may be reported in any order.
+            message = {
+                "type": "settings",
+                "settings": page_state.settings_values(page_state.settings.now),
+            }
+            page_state.viewers.send("settings", json_text(message))
 
-        leave = page_state.settings.subscribe(changed)
-        telling = asyncio.create_task(self._tell_figures())
+        unsubscribe = page_state.settings.subscribe(changed)
+        sending = asyncio.create_task(self._send_statistics())
         try:
             yield
         finally:
-            leave()
-            telling.cancel()
+            unsubscribe()
+            sending.cancel()
 
-    async def _tell_figures(self) -> None:
+    async def _send_statistics(self) -> None:
         while True:
             await asyncio.sleep(_STATS_SECONDS)
             if len(self._page_state.viewers):
-                figures = json_text({"type": "stats", **self._page_state.figures()})
-                self._page_state.viewers.tell("stats", figures)
+                message = json_text({"type": "stats", **self._page_state.statistics()})
+                self._page_state.viewers.send("stats", message)
 
     async def page(self, request: Request) -> Response:
-        return self._part("index.html")
+        return self._file("index.html")
 
-    async def part(self, request: Request) -> Response:
-        return self._part(str(request.path_params["name"]))
+    async def file(self, request: Request) -> Response:
+        return self._file(str(request.path_params["name"]))
 
-    def _part(self, name: str) -> Response:
-        content = self._parts.get(name)
+    def _file(self, name: str) -> Response:
+        content = self._files.get(name)
         kind = _TYPES.get(name[name.rfind(".") :])
         if content is None or kind is None:
             return PlainTextResponse("there is no such file\n", 404)
         return Response(content, media_type=kind)
 
     async def socket(self, socket: WebSocket) -> None:
-        await talk(socket, self._page_state)
+        await serve_websocket(socket, self._page_state)
 
     async def stream(self, request: Request) -> Response:
         if self._page_state.viewers.is_full:
@@ -142,25 +145,25 @@ class _Answers:
                     return
                 if picture is None:
                     continue
-                # The boundary comes with the picture: browsers show it when they see that.
+                # The boundary follows at once: browsers show a picture when they see it.
                 header = b"Content-Type: image/jpeg\r\nContent-Length: %d\r\n" % len(picture.jpeg)
                 header += b"X-Age-Ms: %d\r\n" % picture.age_ms
                 if with_about:
-                    header += b"X-About: %s\r\n" % json_text(picture.told()).encode()
+                    header += b"X-About: %s\r\n" % json_text(picture.header()).encode()
                 yield header + b"\r\n" + picture.jpeg + b"\r\n--" + _BOUNDARY + b"\r\n"
-                viewer.returned()
+                viewer.add_credit()
         finally:
             viewers.leave(viewer)
 
     async def snapshot_jpg(self, request: Request) -> Response:
-        async with self._one_at_a_time:
+        async with self._snapshot_lock:
             jpeg = await run_in_threadpool(self._page_state.snapshot)
         if jpeg is None:
             return PlainTextResponse("there is no picture yet\n", 503)
         return Response(jpeg, media_type="image/jpeg")
 
     async def snapshot_png(self, request: Request) -> Response:
-        async with self._one_at_a_time:
+        async with self._snapshot_lock:
             found = await run_in_threadpool(self._page_state.png)
         if found is None:
             return PlainTextResponse("there is no picture yet\n", 503)
@@ -175,18 +178,18 @@ class _Answers:
         return _json(list(self._page_state.labels))
 
     async def stats(self, request: Request) -> Response:
-        settings = self._page_state.plain(self._page_state.settings.now)
-        return _json({**self._page_state.figures(), "settings": settings})
+        settings = self._page_state.settings_values(self._page_state.settings.now)
+        return _json({**self._page_state.statistics(), "settings": settings})
 
     async def settings(self, request: Request) -> Response:
         if request.method == "POST":
             problem = await self._change(request)
             if problem is not None:
                 return problem
-        return _json(self._page_state.plain(self._page_state.settings.now))
+        return _json(self._page_state.settings_values(self._page_state.settings.now))
 
     async def _change(self, request: Request) -> Response | None:
-        """Does what the body asks for; gives what is wrong with it."""
+        """Makes the changes in the body; returns an error response if they are wrong."""
         if request.headers.get("content-type", "").partition(";")[0] != "application/json":
             return _error(415, "settings are sent as application/json")
         try:
@@ -194,9 +197,9 @@ class _Answers:
             changes = json.loads(body)
             if not isinstance(changes, dict):
                 raise UsageError('settings are an object, such as {"alpha": 0.6}')
-            change(self._page_state, changes)
+            change_settings(self._page_state, changes)
         except OverflowError:
-            return _error(413, f"settings have at most {LONGEST_MESSAGE} bytes")
+            return _error(413, f"settings have at most {MAX_MESSAGE_BYTES} bytes")
         except asyncio.TimeoutError:
             return _error(408, "the settings did not come")
         except UsageError as error:
@@ -217,7 +220,7 @@ async def _body(request: Request) -> bytes:
     body = b""
     async for piece in request.stream():
         body += piece
-        if len(body) > LONGEST_MESSAGE:
+        if len(body) > MAX_MESSAGE_BYTES:
             raise OverflowError
     return body
 

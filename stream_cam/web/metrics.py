@@ -1,4 +1,4 @@
-"""Figures for Prometheus."""
+"""Metrics for Prometheus."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _GAUGES: Final[Mapping[str, str]] = {
 
 
 class Metrics(Collector):
-    """Asks the run for its figures when Prometheus asks for them."""
+    """Reads the run's statistics when Prometheus asks for them."""
 
     def __init__(self, page_state: PageState, access: Access) -> None:
         self._page_state = page_state
@@ -41,19 +41,19 @@ class Metrics(Collector):
         self._registry.register(self)
 
     def text(self) -> bytes:
-        """In Prometheus' text format 0.0.4."""
+        """The metrics in Prometheus' text format 0.0.4."""
         return bytes(generate_latest(self._registry))
 
     def collect(self) -> Iterator[Metric]:
-        figures = self._page_state.figures()
-        for name, what in _COUNTERS.items():
-            yield CounterMetricFamily(f"stream_cam_{name}", what, value=_number(figures.get(name)))
-        for name, what in _GAUGES.items():
-            yield GaugeMetricFamily(f"stream_cam_{name}", what, value=_number(figures.get(name)))
+        values = self._page_state.statistics()
+        for name, text in _COUNTERS.items():
+            yield CounterMetricFamily(f"stream_cam_{name}", text, value=_number(values.get(name)))
+        for name, text in _GAUGES.items():
+            yield GaugeMetricFamily(f"stream_cam_{name}", text, value=_number(values.get(name)))
         yield GaugeMetricFamily(
             "stream_cam_source_up",
             "1 while the source gives frames, 0 while it is away.",
-            value=float(figures.get("away") is None and figures["waiting"] is None),
+            value=float(values.get("away") is None and values["waiting"] is None),
         )
         yield CounterMetricFamily(
             "stream_cam_refused",

@@ -1,4 +1,4 @@
-"""What the server knows of the run: its settings, its newest picture, its figures."""
+"""The run's state for its page: settings, newest picture, statistics."""
 
 from __future__ import annotations
 
@@ -20,39 +20,39 @@ Stats = Callable[[], dict[str, object]]
 
 
 def no_stats() -> dict[str, object]:
-    """Before the run has begun."""
+    """The statistics before the run has begun."""
     return {}
 
 
 @dataclass
 class PageState:
-    """Shared by the sink, which fills it, and the server, which reads it; every thread."""
+    """Written by the sink and read by the server, on different threads."""
 
     settings: Settings
     source: str
     """The source's name, without secrets."""
     viewer_only: bool = False
     quality: int = 80
-    """Of the JPEG pictures, 1..100."""
+    """JPEG quality, 1..100."""
     stats: Stats = no_stats
     waiting: Waiting | None = None
     """Why there is no picture yet, before the run has begun."""
     viewers: Viewers = field(default_factory=Viewers)
     newest: Picture | None = None
     encoded: int = 0
-    """Pictures so far."""
+    """Number of encoded pictures."""
     run: str = field(default_factory=lambda: f"{time.time_ns():x}")
-    """Another one for each run, so that a page that comes back knows."""
+    """Differs for each run, so that a page that reconnects notices a new one."""
 
     @property
     def labels(self) -> Sequence[str]:
-        """Of the classes; none before the network is loaded."""
+        """The classes' names; none before the network is loaded."""
         return self.settings.labels
 
     def show(self, picture: Picture) -> None:
-        """Takes the newest picture; encodes it, once for all, if anybody can take it."""
+        """Takes the newest picture; encodes it once for all viewers, if any has credit."""
         self.newest = picture
-        if not self.viewers.wanting:
+        if not self.viewers.has_credit:
             return
         self.encoded += 1
         self.viewers.publish(
@@ -75,7 +75,7 @@ class PageState:
         return None if picture is None else self.jpeg(picture.image_bgr)
 
     def png(self) -> tuple[str, bytes] | None:
-        """A name and a file for the newest picture, with its class and the time written on it."""
+        """Name and bytes of the newest picture as PNG, with its class and the time drawn on it."""
         picture = self.newest
         if picture is None:
             return None
@@ -89,7 +89,7 @@ class PageState:
         return f"{name}.png", cv2.imencode(".png", image)[1].tobytes()
 
     def hello(self) -> dict[str, object]:
-        """What a page needs to know once."""
+        """The first message to a page."""
         return {
             "type": "hello",
             "run": self.run,
@@ -97,10 +97,10 @@ class PageState:
             "source": self.source,
             "viewer_only": self.viewer_only,
             "choices": CHOICES,
-            "settings": self.plain(self.settings.now),
+            "settings": self.settings_values(self.settings.now),
         }
 
-    def plain(self, shown: SettingsSnapshot) -> dict[str, object]:
+    def settings_values(self, shown: SettingsSnapshot) -> dict[str, object]:
         """All settings, as plain values; targets by label and by index."""
         values: dict[str, object] = asdict(shown)
         values |= asdict(shown.look)
@@ -109,8 +109,8 @@ class PageState:
         values["target_index"] = list(shown.targets)
         return values
 
-    def figures(self) -> dict[str, object]:
-        """How the run and the server do."""
+    def statistics(self) -> dict[str, object]:
+        """Statistics of the run and of the server."""
         viewers, waiting = self.viewers, self.waiting
         return {
             **self.stats(),

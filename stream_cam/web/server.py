@@ -1,4 +1,11 @@
-"""uvicorn in a thread of its own, with bounds on what a connection may take."""
+"""uvicorn on a thread of its own, with bounds on each connection.
+
+uvicorn has no options for these bounds: `limit_concurrency` answers requests with 503 and lets idle
+connections be, and `timeout_keep_alive` begins after the first answer only. Therefore the bounds
+are in two subclasses of its protocol classes, which its public options `http` and `ws` take. They
+use its attributes `connections`, `cycle`, `handshake_complete`, `loop` and `transport`. A
+test holds each bound, so that a uvicorn that renames one is noticed.
+"""
 
 from __future__ import annotations
 
@@ -17,19 +24,19 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from stream_cam.errors import SinkError, UsageError
-from stream_cam.web.websocket import LONGEST_MESSAGE
+from stream_cam.web.websocket import MAX_MESSAGE_BYTES
 
-_MOST_CONNECTIONS: Final = 256
+_MAX_CONNECTIONS: Final = 256
 _REQUEST_SECONDS: Final = 10.0
-"""Who has not asked for anything by then, or not to the end, is disconnected."""
-_WAITING_BYTES: Final = 64 * 1024
-"""What may wait in this process for a slow reader, besides the picture that is being sent."""
-_MOST_WAITING_BYTES: Final = 8 * 1024 * 1024
-"""More than two large pictures: what nobody reads."""
-_GOODBYE_SECONDS: Final = 2.0
-_SEND_BYTES: Final = 256 * 1024
-"""What may wait in the kernel for a slow reader."""
-_LONGEST_HEAD: Final = 16 * 1024
+"""A connection without a complete request by then is closed."""
+_BUFFER_BYTES: Final = 64 * 1024
+"""Limit of the write buffer in this process, besides the picture that is being sent."""
+_MAX_UNREAD_BYTES: Final = 8 * 1024 * 1024
+"""More than two large pictures. A connection with more unread bytes is closed."""
+_CLOSE_SECONDS: Final = 2.0
+_SEND_BUFFER_BYTES: Final = 256 * 1024
+"""Size of the kernel's send buffer."""
+_MAX_HEAD_BYTES: Final = 16 * 1024
 _PING_SECONDS: Final = 10.0
 _START_SECONDS: Final = 10.0
 _STOP_SECONDS: Final = 3.0
@@ -39,10 +46,11 @@ class WebServer:
     """Serves an application on a listening socket, on a thread of its own.
 
     Args:
-        app: what answers.
-        listener: listens already; closed by `stop`.
-        tls_cert, tls_key: PEM files that `check_certificate` found good; given: over TLS.
-        behind_proxy: a reverse proxy on this machine says who asks (X-Forwarded-For).
+        app: the application.
+        listener: a listening socket; closed by `stop`.
+        tls_cert, tls_key: PEM files that passed `check_certificate`; None: no TLS.
+        behind_proxy: a reverse proxy on this machine gives the client's address
+            (X-Forwarded-For).
     """
 
     def __init__(
@@ -57,16 +65,16 @@ class WebServer:
         self._listener = listener
         config = uvicorn.Config(
             app,
-            http=_BoundedProtocol,
-            ws=_BoundedSocket,
-            # Only a reverse proxy of this machine may say whom it speaks for.
+            http=_BoundedHttp,
+            ws=_BoundedWebSocket,
+            # Only a reverse proxy of this machine may give the client's address.
             proxy_headers=behind_proxy,
             forwarded_allow_ips="127.0.0.1,::1",
-            ws_max_size=LONGEST_MESSAGE,
+            ws_max_size=MAX_MESSAGE_BYTES,
             ws_ping_interval=_PING_SECONDS,
             ws_ping_timeout=_PING_SECONDS,
-            ws_per_message_deflate=False,  # pictures are packed already
-            h11_max_incomplete_event_size=_LONGEST_HEAD,
+            ws_per_message_deflate=False,  # pictures are compressed already
+            h11_max_incomplete_event_size=_MAX_HEAD_BYTES,
             lifespan="on",
             log_config=None,
             log_level="error",
@@ -83,11 +91,11 @@ class WebServer:
 
     @property
     def failure(self) -> BaseException | None:
-        """Why it no longer answers."""
+        """The error that ended the server; None while it runs."""
         return self._failure
 
     def start(self) -> None:
-        """Returns when it answers; at once if it does already.
+        """Returns once it answers requests; at once if it does already.
 
         Raises:
             SinkError: it does not.
@@ -117,78 +125,78 @@ class WebServer:
             self._failure = error
 
 
-class _BoundedProtocol(H11Protocol):
-    """uvicorn's own, for which connections are few, ask in time and have little in store."""
+class _BoundedHttp(H11Protocol):
+    """HTTP with bounds: number of connections, time until a request is complete, buffer sizes."""
 
     def __init__(self, config: Any, server_state: Any, *others: Any, **named: Any) -> None:
         super().__init__(config, server_state, *others, **named)
-        made: WeakSet[_BoundedProtocol] = server_state.__dict__.setdefault("made", WeakSet())
-        made.add(self)
-        if len(made) > 2 * _MOST_CONNECTIONS:
-            # Before TLS, whose handshakes are not among the connections.
+        protocols: WeakSet[_BoundedHttp] = server_state.__dict__.setdefault("protocols", WeakSet())
+        protocols.add(self)
+        if len(protocols) > 2 * _MAX_CONNECTIONS:
+            # uvicorn does not count connections during their TLS handshake.
             raise ConnectionAbortedError("too many connections")
-        self._asking_since: asyncio.TimerHandle | None = None
+        self._request_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        if len(self.connections) > _MOST_CONNECTIONS:
+        if len(self.connections) > _MAX_CONNECTIONS:
             transport.abort()
             return
-        transport.set_write_buffer_limits(high=_WAITING_BYTES)
+        transport.set_write_buffer_limits(high=_BUFFER_BYTES)
         plain: socket.socket | None = transport.get_extra_info("socket")
         if plain is not None:
-            plain.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BYTES)
-        self._wait_for_request()
+            plain.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER_BYTES)
+        self._start_timer()
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
-        if self._answering:
-            if self._asking_since is not None:
-                self._asking_since.cancel()
-                self._asking_since = None
-        elif self._asking_since is None:
-            self._wait_for_request()
+        if self._has_request:
+            if self._request_timer is not None:
+                self._request_timer.cancel()
+                self._request_timer = None
+        elif self._request_timer is None:
+            self._start_timer()
 
     @property
-    def _answering(self) -> bool:
-        """Whether a request has come whole, or the connection is a WebSocket by now."""
+    def _has_request(self) -> bool:
+        """Whether a request is complete, or the connection has become a WebSocket."""
         transport: Any = self.transport
         if transport.get_protocol() is not self:
             return True
         return self.cycle is not None and not self.cycle.response_complete
 
-    def _wait_for_request(self) -> None:
-        self._asking_since = self.loop.call_later(_REQUEST_SECONDS, self._close_if_late)
+    def _start_timer(self) -> None:
+        self._request_timer = self.loop.call_later(_REQUEST_SECONDS, self._close_without_request)
 
-    def _close_if_late(self) -> None:
-        self._asking_since = None
-        if not self._answering:
+    def _close_without_request(self) -> None:
+        self._request_timer = None
+        if not self._has_request:
             self.transport.abort()
 
 
-class _BoundedSocket(WebSocketsSansIOProtocol):
-    """uvicorn's own, for which those who do not read are not kept."""
+class _BoundedWebSocket(WebSocketsSansIOProtocol):
+    """WebSocket with a bound: a client that does not read is disconnected."""
 
     def data_received(self, data: bytes) -> None:
-        if self.transport.get_write_buffer_size() > _MOST_WAITING_BYTES:
-            self.transport.abort()  # it asks, with pings too, and does not read the answers
+        if self.transport.get_write_buffer_size() > _MAX_UNREAD_BYTES:
+            self.transport.abort()  # it sends, perhaps pings only, and does not read the answers
             return
         super().data_received(data)
 
     async def send(self, message: Any) -> None:
         await super().send(message)
         if message["type"] == "websocket.http.response.body" and not message.get("more_body"):
-            # Refused, and that is an answer: uvicorn would write an error for each one, and
-            # anybody could fill the terminal with them.
+            # A refusal is a complete answer. uvicorn would log an error for each, and strangers
+            # could fill the terminal.
             self.handshake_complete = True
 
     def keepalive_timeout(self) -> None:
         super().keepalive_timeout()
-        self.loop.call_later(_GOODBYE_SECONDS, self.transport.abort)
+        self.loop.call_later(_CLOSE_SECONDS, self.transport.abort)
 
 
 def check_certificate(cert: Path | None, key: Path | None) -> None:
-    """Finds out before anything is loaded whether they can be used.
+    """Find out, before anything slow is loaded, whether a certificate can be used.
 
     Raises:
         UsageError: one without the other.

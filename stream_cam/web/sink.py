@@ -22,13 +22,13 @@ _FAREWELL_SECONDS: Final = 0.2
 
 
 class WebSink(Sink):
-    """Serves the page of a run, from when it is made until it is closed.
+    """Serves the page of a run from its construction until it is closed.
 
     Args:
         address: where to listen.
-        settings: what the page's controls change.
-        source: its name, without secrets.
-        config: how it is served.
+        settings: changed by the page's controls.
+        source: the source's name, without secrets.
+        config: how the page is served.
 
     Raises:
         SinkError: the port is taken; the certificate is not one.
@@ -54,7 +54,7 @@ class WebSink(Sink):
         self.address = WebAddress(host, port)
         self.name = f"web://{self.address}"
         self.url = _url(self.address, token, secure, config)
-        """The link to open, with its token if one is needed: for people, not for logs."""
+        """The link to open, with its token if one is needed. Not for logs."""
         self._page_state = PageState(
             settings, source, viewer_only=config.viewer_only, quality=config.web_quality
         )
@@ -96,12 +96,12 @@ class WebSink(Sink):
         viewers = self._page_state.viewers
         if len(viewers):
             viewers.end(json.dumps({"type": "end"}))
-            time.sleep(_FAREWELL_SECONDS)  # to be sent, before connections close
+            time.sleep(_FAREWELL_SECONDS)  # lets viewers get the message before connections close
         self._server.stop()
 
 
 def check_page(address: WebAddress, config: WebConfig) -> None:
-    """Finds out before anything slow is loaded whether a page can be served.
+    """Find out, before anything slow is loaded, whether a page can be served.
 
     Raises:
         SinkError, UsageError: it cannot.
@@ -112,7 +112,7 @@ def check_page(address: WebAddress, config: WebConfig) -> None:
 
 
 def _token(address: WebAddress, config: WebConfig) -> str | None:
-    """What viewers must have; None where only this machine can come."""
+    """The viewers' token; None where only this machine has access."""
     if address.is_loopback and config.web_name is None:
         return None
     given = os.environ.get(TOKEN_VARIABLE)

@@ -1,4 +1,4 @@
-"""Everybody who watches: each has room for one picture, so that nobody waits for the slowest."""
+"""The viewers of a page. Each has its own queue of one picture, so that none waits for another."""
 
 from __future__ import annotations
 
@@ -8,75 +8,75 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-MOST_VIEWERS: Final = 64
+MAX_VIEWERS: Final = 64
 _STALE_NS: Final = 1_000_000_000
-"""A picture that waited longer for its viewer is not shown: it would pass for a new one."""
+"""A picture that waited longer for its viewer is dropped: it would pass for a new one."""
 
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """A picture as all viewers get it."""
+    """A picture as JPEG, the same for all viewers."""
 
     number: int
-    """Counts pictures that were encoded, from 1."""
+    """Counts encoded pictures from 1."""
     jpeg: bytes
     captured_ns: int
     encoded_ns: int = field(default_factory=time.monotonic_ns)
     about: Mapping[str, object] = field(default_factory=dict)
-    """What belongs to it: its time, the best classes, plain values."""
+    """Plain values for the page, such as the best classes."""
 
     @property
     def age_ms(self) -> float:
-        """Since the frame was captured."""
+        """Time since the frame was captured."""
         return (time.monotonic_ns() - self.captured_ns) / 1e6
 
-    def told(self) -> dict[str, object]:
-        """All that is said of it to a page, as it is now."""
+    def header(self) -> dict[str, object]:
+        """All values for the page, with the age as it is now."""
         return {**self.about, "n": self.number, "age_ms": round(self.age_ms, 1)}
 
 
 class Viewer:
-    """One viewer's room: one picture, and one message of each kind. The event loop's only.
+    """One viewer's queue: one picture, and one message of each kind. Event loop's thread only.
 
     Args:
-        credit: how many pictures may be on their way to it at once.
+        credit: number of pictures that may be on their way to it at once.
     """
 
     def __init__(self, credit: int) -> None:
         self.credit = credit
-        """How many more it can take now."""
+        """Number of pictures that it can take now."""
         self.sent = 0
         self.skipped = 0
-        """Pictures that a newer one replaced before it was ready for them."""
+        """Pictures that a newer one replaced before the viewer had credit for them."""
         self.ended = False
-        """The run is over: after what it gets next nothing more will come."""
+        """The run is over: the messages and the picture that wait are the last."""
         self._picture: Encoded | None = None
         self._messages: dict[str, str] = {}
-        self._news = asyncio.Event()
+        self._changed = asyncio.Event()
 
     def show(self, picture: Encoded) -> None:
-        """The newest picture, instead of the one that still waits."""
+        """Queues the newest picture, in place of one that still waits."""
         self.skipped += self._picture is not None
         self._picture = picture
-        self._news.set()
+        self._changed.set()
 
-    def tell(self, kind: str, message: str, *, last: bool = False) -> None:
-        """A message, in the place of one of the same kind that still waits, or after all others."""
+    def send(self, kind: str, message: str, *, last: bool = False) -> None:
+        """Queues a message in place of a waiting one of its kind, or (`last`) at the end."""
         if last:
             self._messages.pop(kind, None)
         self._messages[kind] = message
-        self._news.set()
+        self._changed.set()
 
-    def returned(self) -> None:
+    def add_credit(self) -> None:
         """A picture has arrived."""
         self.credit += 1
-        self._news.set()
+        self._changed.set()
 
     async def next(self) -> tuple[list[str], Encoded | None]:
-        """What to send: messages, then a picture if there is one and it can take one."""
+        """Waits for the next messages, and a picture if there are one and credit for it."""
         while not self._messages and not self._ready():
-            self._news.clear()
-            await self._news.wait()
+            self._changed.clear()
+            await self._changed.wait()
         messages = list(self._messages.values())
         self._messages.clear()
         picture = None
@@ -88,7 +88,7 @@ class Viewer:
         return messages, picture
 
     def _ready(self) -> bool:
-        """Whether there is a picture that it can take; one that waited too long is none."""
+        """Whether there are a picture and credit for it; drops a picture that waited too long."""
         if self.credit <= 0 or self._picture is None:
             return False
         if time.monotonic_ns() - self._picture.encoded_ns > _STALE_NS:
@@ -99,18 +99,18 @@ class Viewer:
 
 
 class Viewers:
-    """All of them. Of the event loop's thread, except for `wanting` and what `publish` is for."""
+    """All viewers. For the event loop's thread, except where a method says otherwise."""
 
     def __init__(self) -> None:
         self._viewers: set[Viewer] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._of_those_who_left = (0, 0)
+        self._departed_counts = (0, 0)
         self._newest: Encoded | None = None
-        self._due = False
-        """`_show` will be called."""
+        self._show_is_due = False
+        """Whether the loop will call `_show`."""
 
     def attach(self, loop: asyncio.AbstractEventLoop) -> None:
-        """From now on things can be published."""
+        """Pictures and messages can be published from now on."""
         self._loop = loop
 
     def __len__(self) -> int:
@@ -118,22 +118,22 @@ class Viewers:
 
     @property
     def is_full(self) -> bool:
-        return len(self._viewers) >= MOST_VIEWERS
+        return len(self._viewers) >= MAX_VIEWERS
 
     @property
-    def wanting(self) -> bool:
-        """Whether somebody could take a picture now; any thread."""
+    def has_credit(self) -> bool:
+        """Whether any viewer can take a picture now; any thread."""
         return any(viewer.credit > 0 for viewer in tuple(self._viewers))
 
     @property
     def sent(self) -> int:
-        """Pictures, to all of them."""
-        return self._of_those_who_left[0] + sum(v.sent for v in tuple(self._viewers))
+        """Pictures sent to all viewers."""
+        return self._departed_counts[0] + sum(v.sent for v in tuple(self._viewers))
 
     @property
     def skipped(self) -> int:
-        """Pictures that viewers were too slow for."""
-        return self._of_those_who_left[1] + sum(v.skipped for v in tuple(self._viewers))
+        """Pictures dropped because viewers were too slow."""
+        return self._departed_counts[1] + sum(v.skipped for v in tuple(self._viewers))
 
     def join(self, credit: int) -> Viewer:
         viewer = Viewer(credit)
@@ -143,42 +143,42 @@ class Viewers:
     def leave(self, viewer: Viewer) -> None:
         if viewer in self._viewers:
             self._viewers.discard(viewer)
-            sent, skipped = self._of_those_who_left
-            self._of_those_who_left = sent + viewer.sent, skipped + viewer.skipped
+            sent, skipped = self._departed_counts
+            self._departed_counts = sent + viewer.sent, skipped + viewer.skipped
 
     def publish(self, picture: Encoded) -> None:
-        """To all of them; the sink's thread. Of pictures that the loop is too slow for, the newest
-        remains."""
+        """Sends a picture to all viewers; the sink's thread. If the loop is too slow, only the
+        newest picture remains."""
         self._newest = picture
-        if not self._due:
-            self._due = True
-            self._later(self._show)
+        if not self._show_is_due:
+            self._show_is_due = True
+            self._call_in_loop(self._show)
 
-    def tell(self, kind: str, message: str) -> None:
-        """To all of them; any thread."""
-        self._later(self._tell, kind, message)
+    def send(self, kind: str, message: str) -> None:
+        """Sends a message to all viewers; any thread."""
+        self._call_in_loop(self._send, kind, message)
 
     def end(self, message: str) -> None:
-        """Tells all of them that the run is over; any thread."""
-        self._later(self._end, message)
+        """Tells all viewers that the run is over; any thread."""
+        self._call_in_loop(self._end, message)
 
     def _end(self, message: str) -> None:
         for viewer in self._viewers:
             viewer.ended = True
-            viewer.tell("end", message)
+            viewer.send("end", message)
 
     def _show(self) -> None:
-        self._due = False  # first: what comes from now on is shown once more
+        self._show_is_due = False  # first: a picture published from now on needs another call
         picture, self._newest = self._newest, None
         if picture is not None:
             for viewer in self._viewers:
                 viewer.show(picture)
 
-    def _tell(self, kind: str, message: str) -> None:
+    def _send(self, kind: str, message: str) -> None:
         for viewer in self._viewers:
-            viewer.tell(kind, message)
+            viewer.send(kind, message)
 
-    def _later(self, work: Callable[..., None], *arguments: object) -> None:
+    def _call_in_loop(self, work: Callable[..., None], *arguments: object) -> None:
         loop = self._loop
         if loop is None:
             return

@@ -174,15 +174,15 @@ def test_throttle_forgets_after_a_minute_and_keeps_little() -> None:
     clock = [0.0]
     throttle = Throttle(lambda: clock[0])
     for _ in range(10):
-        throttle.count("here")
-    assert throttle.waits("here") == 60.0
-    assert throttle.waits("there") == 0.0
+        throttle.count_wrong("here")
+    assert throttle.wait_seconds("here") == 60.0
+    assert throttle.wait_seconds("there") == 0.0
     clock[0] = 61.0
-    assert throttle.waits("here") == 0.0
-    throttle.count("here")
-    assert throttle.waits("here") == 0.0
+    assert throttle.wait_seconds("here") == 0.0
+    throttle.count_wrong("here")
+    assert throttle.wait_seconds("here") == 0.0
     for number in range(5000):
-        throttle.count(str(number))
+        throttle.count_wrong(str(number))
     assert len(throttle._wrong) <= 1024
 
 

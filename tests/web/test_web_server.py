@@ -18,9 +18,10 @@ from support.waiting import wait_until
 from support.web_parts import LABELS, Page, picture, slow_reader
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
+from stream_cam.config import N_PREDICTIONS
 from stream_cam.web import server as server_module
 from stream_cam.web.viewers import Encoded, Viewer
-from stream_cam.web.websocket import LONGEST_MESSAGE
+from stream_cam.web.websocket import MAX_MESSAGE_BYTES
 
 
 @pytest.fixture
@@ -163,13 +164,13 @@ def test_change_is_answered_after_its_news(page: Page) -> None:
 def test_answer_waits_behind_the_newest_news() -> None:
     async def told() -> list[str]:
         viewer = Viewer(1)
-        viewer.tell("settings", "settings 1")
-        viewer.tell("done", "done 1", last=True)
-        viewer.tell("settings", "settings 2")  # somebody else's, which holds the first change too
+        viewer.send("settings", "settings 1")
+        viewer.send("done", "done 1", last=True)
+        viewer.send("settings", "settings 2")  # somebody else's, which holds the first change too
         first, _ = await viewer.next()
-        viewer.tell("done", "done 2", last=True)
-        viewer.tell("settings", "settings 3")
-        viewer.tell("done", "done 3", last=True)
+        viewer.send("done", "done 2", last=True)
+        viewer.send("settings", "settings 3")
+        viewer.send("done", "done 3", last=True)
         second, _ = await viewer.next()
         return first + second
 
@@ -210,7 +211,7 @@ def test_wrong_change_is_explained_and_changes_nothing(page: Page) -> None:
         (b"[1]", "application/json", 422),
         (b"\xff\xfe", "application/json", 400),
         (b'{"a":' * 700, "application/json", 400),
-        (b"x" * (LONGEST_MESSAGE + 1), "application/json", 413),
+        (b"x" * (MAX_MESSAGE_BYTES + 1), "application/json", 413),
         (b'{"alpha": 0.9}', "text/plain", 415),
         (b'{"alpha": NaN}', "application/json", 422),
     ],
@@ -238,9 +239,15 @@ def test_thousand_malformed_messages_cost_one_connection(page: Page) -> None:
 def test_too_long_message_ends_the_connection(page: Page) -> None:
     with page.talk() as talk:
         talk.hear("hello")
-        talk.socket.send("x" * (LONGEST_MESSAGE + 1))
+        talk.socket.send("x" * (MAX_MESSAGE_BYTES + 1))
         with pytest.raises(ConnectionClosed):
             talk.hear_the_end()
+
+
+def test_page_shows_as_many_classes_as_are_predicted(page: Page) -> None:
+    script = page.ask("/page/classes.js")[2].decode()
+    assert f"const N_BARS = {N_PREDICTIONS};" in script
+    assert f"<kbd>1</kbd> … <kbd>{N_PREDICTIONS}</kbd>" in page.ask("/")[2].decode()
 
 
 def test_head_that_is_too_long_is_refused(page: Page) -> None:
@@ -313,7 +320,7 @@ def test_who_pings_and_does_not_read_is_not_kept(page: Page) -> None:
 
 
 def test_too_many_connections_are_closed(page: Page, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server_module, "_MOST_CONNECTIONS", 3)
+    monkeypatch.setattr(server_module, "_MAX_CONNECTIONS", 3)
     plain = [socket.create_connection(("127.0.0.1", page.port), timeout=20) for _ in range(6)]
     try:
         ended = 0

@@ -1,4 +1,4 @@
-// Latency of the last minute, a column a second: the middle, and how far it reached.
+// Latency of the last minute: a column a second with the median and the maximum.
 
 const SECONDS = 60;
 

@@ -1,6 +1,6 @@
-// The best classes with their probabilities, and the search for any other one.
+// The best classes with their probabilities, and the search for other classes.
 
-const N_BARS = 5;
+export const N_BARS = 5; // as many as the server predicts
 const N_FOUND = 8;
 
 export class Classes {
@@ -32,7 +32,7 @@ export class Classes {
     return { item, button, name, share };
   }
 
-  // Locks the class at this place, or follows the best one again if it was locked.
+  // Locks the class at this place; if it is locked, follows the best class again.
   choose(place) {
     const best = this.top[place];
     if (best) this.onLock(this.locked.includes(best[1]) ? null : best[1]);
@@ -56,7 +56,7 @@ export class Classes {
         row.button.title = pressed === "true" ? "Follow the best class" : "Keep the map of this class";
       }
     });
-    this.#say(top[0]?.[0] ?? "");
+    this.#announce(top[0]?.[0] ?? "");
   }
 
   lock(indices, labels) {
@@ -69,7 +69,7 @@ export class Classes {
   }
 
   // For screen readers, at most every two seconds.
-  #say(label) {
+  #announce(label) {
     const now = performance.now();
     if (!label || label === this.announced || now - this.announcedAt < 2000) return;
     [this.announced, this.announcedAt] = [label, now];
@@ -77,20 +77,20 @@ export class Classes {
   }
 }
 
-// The labels that are meant: by number, by beginning, by a word in them, by likeness.
+// Indices of matching labels: by number, beginning, a word in them, or similarity.
 export function nearest(labels, text, count = N_FOUND) {
   const wanted = text.trim().toLowerCase();
   if (!wanted) return [];
   const scored = [];
   labels.forEach((label, index) => {
-    const score = likeness(label.toLowerCase(), wanted, index);
+    const score = similarity(label.toLowerCase(), wanted, index);
     if (score > 0) scored.push([score, index]);
   });
   scored.sort((a, b) => b[0] - a[0] || a[1] - b[1]);
   return scored.slice(0, count).map(([, index]) => index);
 }
 
-function likeness(label, wanted, index) {
+function similarity(label, wanted, index) {
   if (String(index) === wanted) return 6;
   if (label === wanted) return 5;
   if (label.startsWith(wanted)) return 4;
@@ -159,7 +159,7 @@ export class Search {
     if (!option) return;
     this.onLock(Number(option.dataset.index));
     this.#clear();
-    this.input.blur(); // keys are keys again
+    this.input.blur(); // letters are shortcuts again
   }
 
   #clear() {

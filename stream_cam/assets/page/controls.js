@@ -1,4 +1,4 @@
-// Buttons, sliders and choices: they show the run's settings, and ask for others.
+// Buttons, sliders and choices: they show the run's settings and change them.
 
 const SLIDERS = {
   alpha: (value) => value.toFixed(2),
@@ -13,7 +13,7 @@ export class Controls {
     this.change = change;
     this.now = {};
     this.choices = {};
-    this.held = null; // the slider that somebody is moving here
+    this.held = null; // the slider that is being moved on this page
     for (const name of Object.keys(SLIDERS)) this.#slider(name);
     for (const name of Object.keys(SWITCHES)) {
       document.getElementById(name).addEventListener("click", () => this.toggle(name));

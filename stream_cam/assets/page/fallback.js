@@ -1,4 +1,4 @@
-// The page without a WebSocket, as behind a proxy that passes none on: motion JPEG, and polling.
+// The page without a WebSocket, behind a proxy that does not pass it on: motion JPEG and polling.
 
 const POLL_MS = 1000;
 const PATIENCE_MS = 4000;
@@ -9,10 +9,10 @@ const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 export class Fallback {
   constructor({ onMessage, onPicture, onUp, onDown }) {
     Object.assign(this, { onMessage, onPicture, onUp, onDown });
-    this.turn = 0; // loops of an earlier turn end
+    this.turn = 0; // loops of an earlier turn stop
     this.on = false;
     this.up = false;
-    document.addEventListener("visibilitychange", () => this.reading?.abort()); // what was sent meanwhile is old
+    document.addEventListener("visibilitychange", () => this.reading?.abort()); // pictures sent meanwhile are old
   }
 
   start() {
@@ -46,7 +46,7 @@ export class Fallback {
         if (this.turn !== turn) return;
         if (!this.up) this.onUp();
         this.up = true;
-        if (before === this.changes) this.onMessage({ type: "settings", settings }); // or they are older
+        if (before === this.changes) this.onMessage({ type: "settings", settings }); // else they are older than the change
         this.onMessage({ type: "stats", ...stats });
       } catch (error) {
         if (this.turn !== turn) return;
@@ -80,12 +80,12 @@ export class Fallback {
           const answer = await fetch(at("stream.mjpg?about"), { signal: this.reading.signal });
           if (answer.ok) await this.#read(answer.body.getReader());
         }
-      } catch { /* cut off, or aborted: once more */ }
+      } catch { /* cut off or aborted: try again */ }
       await pause(POLL_MS / 4);
     }
   }
 
-  // Parts of a header, an empty line, and as many bytes as the header says.
+  // Each part: header lines, an empty line, and as many bytes as the header says.
   async #read(reader) {
     let bytes = new Uint8Array(0), about, length = -1;
     for (;;) {

@@ -1,7 +1,7 @@
-// Puts the page together: what comes from the server is shown, what people do is sent to it.
+// Connects the page's parts: shows the server's messages and sends it the viewer's changes.
 
 import { Chart } from "./chart.js";
-import { Classes, Search } from "./classes.js";
+import { Classes, N_BARS, Search } from "./classes.js";
 import { Controls } from "./controls.js";
 import { Link } from "./link.js";
 import { Stage } from "./stage.js";
@@ -9,13 +9,13 @@ import { Stage } from "./stage.js";
 const at = (id) => document.getElementById(id);
 const ERROR_MS = 6000;
 
-let settings = {}; // as the server last told them
-let now = {}; // with what was asked for since
-let asked = []; // changes that it has not answered yet: [{ n, changes }]
-let asks = 0;
+let settings = {}; // the server's last values
+let now = {}; // with the changes made since
+let unanswered = []; // changes that the server has not answered yet: [{ n, changes }]
+let changeCount = 0;
 let pending = {};
 let sending = 0;
-let confirm = []; // pictures drawn while nobody looks at the page: more come when somebody does
+let confirm = []; // pictures drawn while the page is hidden; confirmed when it is shown
 let ratedAt = 0;
 let errorTimer = 0;
 
@@ -25,41 +25,41 @@ const classes = new Classes({ onLock: lock });
 const search = new Search({ onLock: lock });
 const controls = new Controls({ change });
 const link = new Link({
-  onMessage: heard,
+  onMessage: receive,
   onPicture: (about, jpeg) => stage.show(about, jpeg),
-  onUp: () => reason({ up: true, why: "", ended: false }),
+  onUp: () => setReason({ up: true, why: "", ended: false }),
   onDown: (why) => {
-    asked = []; // whether they were heard is told by the next greeting
-    reason({ up: false, why });
+    unanswered = []; // the next hello has the settings that were made
+    setReason({ up: false, why });
     show();
   },
   onFallback: (on) => (at("fallback").hidden = !on),
 });
 
-function reason(changes) {
+function setReason(changes) {
   Object.assign(stage.reason, changes);
-  stage.judge();
+  stage.updateState();
 }
 
-// At most one change a picture's time: sliders say more than that.
+// At most one message in 30 ms: sliders change more often than that.
 function change(changes) {
   Object.assign(pending, changes);
   show();
   if (sending) return;
   sending = setTimeout(() => {
     sending = 0;
-    asked.push({ n: ++asks, changes: pending });
-    const sent = link.send({ type: "set", n: asks, changes: pending });
+    unanswered.push({ n: ++changeCount, changes: pending });
+    const sent = link.send({ type: "set", n: changeCount, changes: pending });
     pending = {};
     if (sent) return;
-    asked = [];
+    unanswered = [];
     show();
-    complain("not connected: nothing was changed");
+    showError("not connected: nothing was changed");
   }, 30);
 }
 
 function answered(n) {
-  asked = asked.filter((one) => one.n > n);
+  unanswered = unanswered.filter((one) => one.n > n);
   show();
 }
 
@@ -68,14 +68,14 @@ function lock(index) {
 }
 
 function drawn(about) {
-  classes.show(about.top ?? []); // no bars of a map that is too old to be shown
+  classes.show(about.top ?? []); // no bars if the map is too old to be shown
   describe(about);
   if (!about.repeated) rate(about);
   confirm.push(about.n);
   if (!document.hidden) confirmAll(false);
 }
 
-// Every figure is charted; the numbers change slowly enough to be read.
+// Every value is charted; the numbers change slowly enough to be read.
 function rate(about) {
   if (about.latency_ms !== undefined) chart.add(about.latency_ms);
   if (performance.now() - ratedAt < 250) return;
@@ -95,13 +95,13 @@ function describe(about) {
   if (at("picture").getAttribute("aria-label") !== text) at("picture").setAttribute("aria-label", text);
 }
 
-function heard(message) {
+function receive(message) {
   if (message.type === "hello") greet(message);
   else if (message.type === "settings") apply(message.settings);
   else if (message.type === "done") answered(message.n);
   else if (message.type === "stats") figures(message);
-  else if (message.type === "error") complain(message.message);
-  else if (message.type === "end") reason({ ended: true });
+  else if (message.type === "error") showError(message.message);
+  else if (message.type === "end") setReason({ ended: true });
 }
 
 function greet(hello) {
@@ -125,11 +125,11 @@ function apply(told) {
   show();
 }
 
-// What was asked for counts already, or news that were on their way would undo it for a moment,
-// and the next key would count from there.
+// Unanswered changes are shown at once. Otherwise a message that was on its way would undo them for
+// a moment, and the next key would start from there.
 function show() {
-  if (!settings.layout) return; // nothing has been told yet
-  const { target, ...rest } = Object.assign({}, ...asked.map((one) => one.changes), pending);
+  if (!settings.layout) return; // no hello yet
+  const { target, ...rest } = Object.assign({}, ...unanswered.map((one) => one.changes), pending);
   now = { ...settings, ...rest };
   if (target !== undefined) {
     now.target_index = target === null ? [] : [target];
@@ -140,17 +140,17 @@ function show() {
   const single = now.target_index.length < 2;
   const readonly = document.body.classList.contains("viewer-only");
   stage.divide(now.divider, !readonly && now.cam && single && (now.layout === "overlay" || now.layout === "heatmap"));
-  reason({ paused: settings.paused }); // a picture is only called paused when it is
+  setReason({ paused: settings.paused }); // the server's value: the picture is paused only when the server says so
 }
 
 function figures(stats) {
   at("fps").textContent = stats.fps === undefined ? "–" : stats.fps.toFixed(1);
   at("viewers").textContent = String(stats.viewers);
-  reason({ away: stats.away ?? null, waiting: stats.waiting ?? null });
-  if (!stats.waiting && !search.labels.length) askLabels(); // there were none before the network was loaded
+  setReason({ away: stats.away ?? null, waiting: stats.waiting ?? null });
+  if (!stats.waiting && !search.labels.length) askLabels(); // the server has none before the network is loaded
 }
 
-function complain(text) {
+function showError(text) {
   at("error").textContent = text;
   clearTimeout(errorTimer);
   errorTimer = setTimeout(() => (at("error").textContent = ""), ERROR_MS);
@@ -165,7 +165,7 @@ function save() {
 
 function fullscreen() {
   if (document.fullscreenElement) document.exitFullscreen();
-  else if (document.fullscreenEnabled) at("stage").requestFullscreen().catch((error) => complain(error.message));
+  else if (document.fullscreenEnabled) at("stage").requestFullscreen().catch((error) => showError(error.message));
 }
 
 function help() {
@@ -195,19 +195,20 @@ addEventListener("keydown", (event) => {
   const bracket = event.key === "[" || event.key === "]"; // on many keyboards with Alt or Ctrl
   if ((event.ctrlKey || event.metaKey || event.altKey) && !bracket) return;
   if (event.isComposing || (event.repeat && !bracket)) return;
-  const place = event.target;
-  if (place.matches("input[type=text], select") && event.key !== "Escape") return;
+  const target = event.target;
+  if (target.matches("input[type=text], select") && event.key !== "Escape") return;
   if (at("help").open && event.key !== "?") return;
-  if (event.key === " " && place.matches("button, input, a")) return;
+  if (event.key === " " && target.matches("button, input, a")) return;
   const watching = document.body.classList.contains("viewer-only");
-  const digit = "12345".indexOf(event.key);
-  const action = digit >= 0 ? () => classes.choose(digit) : KEYS[event.key];
-  if (!action || (watching && (digit >= 0 || NOT_WITHOUT_CONTROL.has(event.key)))) return;
+  const place = Number(event.key) - 1;
+  const choosesClass = /^[1-9]$/.test(event.key) && place < N_BARS;
+  const action = choosesClass ? () => classes.choose(place) : KEYS[event.key];
+  if (!action || (watching && (choosesClass || NOT_WITHOUT_CONTROL.has(event.key)))) return;
   event.preventDefault();
   action();
 });
 
-// After a click keys mean what they always mean, and not the button once more.
+// After a click, keys are shortcuts again and do not press the button once more.
 addEventListener("click", (event) => event.detail && event.target.closest("button")?.blur());
 document.addEventListener("visibilitychange", () => document.hidden || confirmAll(true));
 at("fullscreen").hidden = !document.fullscreenEnabled;
@@ -215,7 +216,7 @@ at("snapshot").addEventListener("click", save);
 at("fullscreen").addEventListener("click", fullscreen);
 at("help-button").addEventListener("click", help);
 
-// Dark unless the system or the viewer wants it light.
+// Dark, unless the system or the viewer prefers light.
 const root = document.documentElement;
 const stored = () => { try { return localStorage.getItem("theme"); } catch { return null; } };
 const system = matchMedia("(prefers-color-scheme: light)");

@@ -1,6 +1,6 @@
-// The picture, what is wrong with it, and the divider between before and after.
+// The picture, its state, and the divider between the frame and its map.
 
-// Three pictures that did not come at the usual interval: a slow camera is not stale.
+// Stale: three pictures missed at the usual interval, so that a slow camera is not stale.
 const STALE_MS = 1500, UNMEASURED_MS = 5000, MISSED = 3, RECENT = 5;
 
 export class Stage {
@@ -19,10 +19,10 @@ export class Stage {
     this.reason = { up: false, why: "", ended: false, paused: false, away: null, waiting: null };
     this.dragging = false;
     this.#dividerEvents(onDivide);
-    setInterval(() => this.judge(), 200);
+    setInterval(() => this.updateState(), 200);
   }
 
-  // One after the other; the next one is on its way while this one is decoded.
+  // One after the other; the next picture travels while this one is decoded.
   show(about, blob) {
     this.turn = this.turn.then(() => this.#draw(about, blob)).catch(() => this.drawn(about));
   }
@@ -46,12 +46,12 @@ export class Stage {
       this.freshAt = now;
     }
     this.everDrawn = true;
-    this.judge();
+    this.updateState();
     this.drawn(about);
   }
 
-  // What is shown is live, or it says why not: in words, in colour and by losing its colours.
-  judge() {
+  // A picture that is not live says so: in words, by a colour and by losing its own colours.
+  updateState() {
     const { up, why, ended, paused, away, waiting } = this.reason;
     const age = (performance.now() - this.freshAt) / 1000;
     const last = this.everDrawn ? `, last picture ${age.toFixed(0)} s ago` : "";
