@@ -16,7 +16,7 @@ from stream_cam.sinks.video.lock import RecordingLock
 from stream_cam.sources.video import VideoSource
 
 
-def test_a_recording_that_is_being_made_is_left_alone(clip: Path, tmp_path: Path) -> None:
+def test_a_recording_in_progress_is_not_replaced(clip: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.mp4"
     stream = StreamInfo(Fraction(FPS), False, False)
     with VideoSource(str(clip)) as source, VideoSink(str(out), stream) as sink:
@@ -34,7 +34,7 @@ def test_a_recording_that_is_being_made_is_left_alone(clip: Path, tmp_path: Path
     assert [entry.name for entry in tmp_path.iterdir()] == [out.name]
 
 
-def test_what_a_second_run_left_is_not_told_of_while_it_is_written(
+def test_no_warning_of_a_part_file_that_is_being_written(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     live = StreamInfo(Fraction(FPS), False, True)

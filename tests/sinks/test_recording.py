@@ -171,7 +171,7 @@ def test_sound_ends_with_a_recording_that_is_ended_early(clip: Path, tmp_path: P
 
 
 @pytest.mark.parametrize("end", ["0:01.5", None])
-def test_sound_of_a_source_that_begins_late_is_where_its_pictures_are(
+def test_sound_of_a_late_source_stays_with_its_pictures(
     clip: Path, tmp_path: Path, end: str | None
 ) -> None:
     late, out = tmp_path / "late.ts", tmp_path / "out.mp4"
@@ -193,7 +193,7 @@ def test_sound_of_a_source_that_begins_late_is_where_its_pictures_are(
 
 
 @pytest.mark.parametrize("problem", [OSError("no"), ValueError("unknown codec: 'odd'")])
-def test_what_cannot_be_copied_is_kept_as_it_was_recorded(
+def test_a_recording_that_cannot_be_copied_is_kept(
     clip: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -264,7 +264,7 @@ def test_every_codec_keeps_pictures_and_times(
 
 @pytest.mark.parametrize("codec", ["h264", "hevc", "av1", "vp9"])
 @pytest.mark.parametrize("option", ["crf", "bitrate", "preset"])
-def test_settings_at_their_ends_are_taken(tmp_path: Path, codec: Any, option: str) -> None:
+def test_extreme_settings_are_accepted(tmp_path: Path, codec: Any, option: str) -> None:
     most_crf = 51 if codec in ("h264", "hevc") else 63
     presets = ("ultrafast", "veryslow") if most_crf == 51 else ("2", "8")
     ends: dict[str, Any] = {"crf": (0, most_crf), "bitrate": ("20k", "50M"), "preset": presets}
@@ -292,7 +292,7 @@ def test_no_encoder_makes_the_run_real_time(tmp_path: Path, codec: Any) -> None:
     assert os.sched_getscheduler(0) == os.SCHED_OTHER
 
 
-def test_encoders_are_really_opened() -> None:
+def test_encoders_are_tried_by_encoding() -> None:
     assert encoder_works("libx264")
     assert not encoder_works("no_such_encoder")
 
@@ -332,7 +332,7 @@ def test_size_is_the_one_asked_for(clip: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
-def test_what_a_kill_leaves_plays_and_recovers(tmp_path: Path, suffix: str) -> None:
+def test_part_file_after_a_kill_plays_and_recovers(tmp_path: Path, suffix: str) -> None:
     chance = random.Random(KILLS)
     for number in range(KILLS):
         out = tmp_path / f"out{number}{suffix}"
@@ -358,7 +358,7 @@ def test_what_a_kill_leaves_plays_and_recovers(tmp_path: Path, suffix: str) -> N
             assert b"moof" not in data
 
 
-def test_a_new_run_does_not_touch_what_a_kill_left(
+def test_a_new_run_does_not_replace_a_part_file(
     clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out.mp4"
@@ -399,7 +399,7 @@ def record_without_end(out: Path, config: RecordConfig) -> None:
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
 @pytest.mark.parametrize("min_free", ["0", "400k"])
-def test_a_disk_that_fills_up_keeps_what_there_is(
+def test_a_disk_that_fills_up_keeps_the_recorded_pictures(
     tiny_disk: Path, suffix: str, min_free: str
 ) -> None:
     out = tiny_disk / f"out{suffix}"
@@ -428,7 +428,7 @@ def test_a_recording_that_cannot_begin_leaves_nothing(tmp_path: Path, problem: s
     assert not list(tmp_path.glob("folder/*"))
 
 
-def test_recovery_says_what_it_cannot_do(tmp_path: Path) -> None:
+def test_recovery_explains_its_failures(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match=r"nothing to recover for out\.mp4"):
         recover(tmp_path / "out.mp4")
     (tmp_path / "out.part.mp4").write_bytes(b"no video")
@@ -442,7 +442,7 @@ def test_recovery_says_what_it_cannot_do(tmp_path: Path) -> None:
     assert count_pictures(tmp_path / "nowhere.mp4") == 0
 
 
-def test_recovery_without_the_sound_that_was_asked_for_is_none(clip: Path, tmp_path: Path) -> None:
+def test_recovery_fails_without_the_sound_that_was_asked_for(clip: Path, tmp_path: Path) -> None:
     out, silent, broken = (tmp_path / name for name in ("out.mp4", "silent.mp4", "broken.mp4"))
     annotate(clip, silent, audio=False)
     annotate(clip, tmp_path / "out.part.mp4")
@@ -502,7 +502,7 @@ def test_a_part_of_a_live_source_is_refused(capsys: pytest.CaptureFixture[str]) 
 
 
 @pytest.mark.parametrize("display_matrix", [None, (0, 1, -1, 0)])
-def test_no_frame_leaves_anything_to_the_garbage_collector(
+def test_frames_leave_no_garbage(
     make_video: VideoMaker,
     tiny: Path,
     tmp_path: Path,

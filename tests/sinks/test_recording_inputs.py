@@ -164,7 +164,7 @@ def test_a_rotated_file_is_recorded_upright(tmp_path: Path) -> None:
     assert ffmpeg("-v", "warning", "-xerror", "-i", str(out), "-f", "null", "-") == ""
 
 
-def test_an_edit_list_hides_what_comes_before_it(tmp_path: Path) -> None:
+def test_frames_before_an_edit_list_are_hidden(tmp_path: Path) -> None:
     path, cut, out = make(tmp_path, INPUTS["reordered"]), tmp_path / "cut.mp4", tmp_path / "out.mp4"
     # Copied from its middle: the file begins at a key frame, and says to show it only later.
     ffmpeg("-v", "error", "-ss", "1.05", "-i", str(path), "-c", "copy", str(cut))

@@ -143,7 +143,7 @@ def test_younger_of_name_and_file_counts(tmp_path: Path, clock: ManualSystemCloc
     assert {restored.name, touched.name} <= set(names(tmp_path))
 
 
-def test_wall_clock_that_is_set_meanwhile_makes_nothing_old(
+def test_setting_the_wall_clock_makes_no_segment_old(
     tmp_path: Path, clock: ManualSystemClock
 ) -> None:
     """A machine without a battery begins in 1970, until it learns the year."""
@@ -176,7 +176,7 @@ def test_segment_that_is_being_finished_is_not_removed_for_room(
 
 
 @pytest.mark.parametrize("keep", ["10s", "1B"])
-def test_neighbours_that_look_similar_are_not_touched(
+def test_files_with_similar_names_are_not_removed(
     tmp_path: Path, clock: ManualSystemClock, keep: str
 ) -> None:
     foreign = earlier(tmp_path, NOON - timedelta(days=3), comment="made by my phone")
@@ -208,7 +208,7 @@ def test_neighbours_that_look_similar_are_not_touched(
     assert sink.removed >= 1
 
 
-def test_what_cannot_be_removed_is_told_once_and_does_not_end_the_recording(
+def test_failed_removal_warns_once_and_recording_goes_on(
     tmp_path: Path,
     clock: ManualSystemClock,
     monkeypatch: pytest.MonkeyPatch,

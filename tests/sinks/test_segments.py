@@ -146,7 +146,7 @@ def test_variable_rates_and_pictures_longer_than_a_segment(tmp_path: Path, suffi
 
 
 @pytest.mark.needs_ffmpeg
-def test_second_implementation_finds_nothing_odd(clip: Path, tmp_path: Path, ffprobe: str) -> None:
+def test_ffprobe_finds_no_fault(clip: Path, tmp_path: Path, ffprobe: str) -> None:
     annotate(clip, tmp_path / "out.mp4", segment="1")
     for path, heard in zip(sorted(tmp_path.iterdir()), (1.0, 1.0, 1.5), strict=True):
         asked = [ffprobe, "-v", "warning", "-of", "json", "-show_streams", "-show_frames"]
@@ -229,7 +229,7 @@ def test_a_part_in_segments_is_named_by_its_place_in_the_file(clip: Path, tmp_pa
 # Names.
 
 
-def test_live_segments_are_called_by_the_time_at_which_their_first_picture_was_captured(
+def test_live_segments_have_the_capture_time_in_their_names(
     tmp_path: Path,
 ) -> None:
     clock = ManualSystemClock()
@@ -328,7 +328,7 @@ with SegmentSink({out!r}, stream, RecordConfig(segment="10")) as sink:
 """
 
 
-def test_kill_leaves_whole_segments_and_a_part_that_recovers(
+def test_segments_after_a_kill_play_and_the_part_recovers(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     code = WRITER.format(
@@ -376,7 +376,7 @@ def test_recovered_segment_has_its_own_sound(
     assert sound_times(tmp_path / "out-00h00m01s.mp4") == pytest.approx(expected, abs=1e-3)
 
 
-def test_live_recording_goes_on_beside_what_a_kill_left(
+def test_live_recording_goes_on_beside_part_files(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     left = tmp_path / "out-20261121T120000.part.mp4"
@@ -554,12 +554,12 @@ def test_lengths_of_segments(text: str, seconds: int) -> None:
         *(("20GB", None, 20 * 10**9), ("1.5MB", None, 1_500_000), ("3B", None, 3)),
     ],
 )
-def test_what_is_kept(text: str, seconds: int | None, n_bytes: int | None) -> None:
+def test_keep_takes_a_time_or_a_size(text: str, seconds: int | None, n_bytes: int | None) -> None:
     config = RecordConfig(segment="60", keep=text)
     assert (config.keep_seconds, config.keep_bytes) == (seconds, n_bytes)
 
 
-def test_what_does_not_go_together_is_told_before_the_network_is_loaded(
+def test_contradicting_options_are_refused_before_the_network_is_loaded(
     clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -582,7 +582,7 @@ def test_what_does_not_go_together_is_told_before_the_network_is_loaded(
         SegmentSink("out.mp4", StreamInfo(None, False, False), RecordConfig(segment="9", keep="1d"))
 
 
-def test_run_tells_of_its_segments(
+def test_run_reports_its_segments(
     clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -601,7 +601,7 @@ def test_run_tells_of_its_segments(
     assert sum(count_pictures(Path(name)) for name in made) == 6
 
 
-def test_segments_tell_once_that_there_is_no_sound(
+def test_segments_warn_once_of_missing_sound(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     odd = tmp_path / "odd.mov"

@@ -60,7 +60,7 @@ def test_uri_decides_the_sink_and_nothing_is_made(
         ("ftp://user:s3cret@host/out.mp4", "cannot be written to"),
     ],
 )
-def test_unknown_output_names_what_there_is(name: str, text: str) -> None:
+def test_unknown_output_lists_the_kinds(name: str, text: str) -> None:
     with pytest.raises(UsageError, match=text) as caught:
         check_output(name, overwrite=False)
     assert "s3cret" not in str(caught.value)

@@ -207,7 +207,7 @@ def test_colours_are_right_and_tagged(
 
 
 @pytest.mark.needs_ffmpeg
-def test_second_implementation_finds_nothing_odd(tmp_path: Path, ffprobe: str) -> None:
+def test_ffprobe_finds_no_fault(tmp_path: Path, ffprobe: str) -> None:
     path = tmp_path / "out.mp4"
     times = [0, 40, 41, 500, 1033, 2000]
     record(path, numbered([7 + time for time in times], Fraction(1, 1000)), fps=Fraction(5))
@@ -273,7 +273,7 @@ def test_file_that_appears_meanwhile_is_not_replaced(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
 @pytest.mark.parametrize(("n_frames", "n_bytes"), [(3, 3000), (400, 20_000)])
-def test_full_disk_is_an_error_and_what_was_recorded_plays(
+def test_full_disk_is_an_error_and_the_recording_plays(
     tmp_path: Path, suffix: str, n_frames: int, n_bytes: int
 ) -> None:
     path = tmp_path / f"out{suffix}"
@@ -308,7 +308,7 @@ def test_disk_that_is_nearly_full_ends_the_recording_in_order(
 
 
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="only Linux has /proc")
-def test_where_no_file_can_be_made_is_not_called_a_full_disk() -> None:
+def test_an_unwritable_folder_is_not_called_a_full_disk() -> None:
     with pytest.raises(SinkError, match=r"/proc/out\.mp4 cannot be written: ") as caught:
         record(Path("/proc/out.mp4"), numbered([0, 1]))
     assert "MB free" not in str(caught.value)

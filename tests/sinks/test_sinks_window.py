@@ -135,7 +135,7 @@ def test_xlib_is_told_to_leave_events_to_qt(x_display: str) -> None:
 
 @pytest.mark.needs_display
 @pytest.mark.parametrize("key", ["q", "Escape"])
-def test_window_hears_its_keys_without_a_new_picture(x_display: str, key: str) -> None:
+def test_window_handles_keys_without_a_new_picture(x_display: str, key: str) -> None:
     if ctypes.util.find_library("Xtst") is None:
         pytest.skip("keys cannot be pressed without libXtst (apt-get install libxtst6)")
     done = subprocess.run(

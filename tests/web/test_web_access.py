@@ -72,7 +72,7 @@ def test_only_loopback_is_private(host: str, loopback: bool) -> None:
     assert WebAddress(host).is_loopback is loopback
 
 
-def test_port_in_use_is_said(page: Page) -> None:
+def test_port_in_use_is_an_error(page: Page) -> None:
     with pytest.raises(SinkError, match=f"port {page.port} is in use; give another one"):
         listen(WebAddress("127.0.0.1", page.port))
     with pytest.raises(SinkError, match="is not known"):
@@ -145,7 +145,7 @@ def test_wrong_tokens_are_throttled_and_viewers_stay(public: Page) -> None:
     assert public.ask("/stats", headers={"cookie": cookie})[0] == 200
 
 
-def test_proxy_says_who_asks(public: Page) -> None:
+def test_proxy_gives_the_clients_address(public: Page) -> None:
     """Each address has its own count."""
     for number in range(12):
         headers = {"x-forwarded-for": f"10.0.0.{number % 2}"}

@@ -72,7 +72,7 @@ def test_buttons_sliders_and_lists_change_the_picture(viewer: Viewer, shown: Sho
     wait_until(lambda: 0.0 < shown.settings.alpha <= 0.1)
 
 
-def test_keys_are_heard(viewer: Viewer, shown: Show) -> None:
+def test_keys_work(viewer: Viewer, shown: Show) -> None:
     settings = shown.settings
     viewer.press("]")
     wait_until(lambda: settings.alpha == 0.5)

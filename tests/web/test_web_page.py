@@ -191,7 +191,7 @@ def test_keys_do_what_they_do_in_the_window(page: Page, shown: Show) -> None:
     assert not page.locator("#help").is_visible()
 
 
-def test_keys_count_from_what_was_asked_for_and_not_from_old_news(browser: Browser) -> None:
+def test_keys_count_from_unanswered_changes_and_not_from_old_messages(browser: Browser) -> None:
     late: list[tuple[WebSocketRoute, str]] = []
 
     def slow(route: WebSocketRoute) -> None:
@@ -290,7 +290,7 @@ def test_error_is_shown(page: Page) -> None:
     until(page, 'document.getElementById("alpha").valueAsNumber === 0.4')
 
 
-def test_what_is_not_live_does_not_look_live(page: Page, shown: Show) -> None:
+def test_stale_pictures_do_not_look_live(page: Page, shown: Show) -> None:
     shown.settings.paused = True
     page.wait_for_selector("#banner:has-text('PAUSED')")
     assert "grayscale" in page.locator("#picture").evaluate("c => getComputedStyle(c).filter")
@@ -376,7 +376,7 @@ def test_public_screen_has_no_controls(browser: Browser) -> None:
 
 
 @pytest.mark.parametrize("scheme", ["dark", "light"])
-def test_nothing_serious_for_the_accessibility_checker(
+def test_accessibility_checker_finds_nothing_serious(
     browser: Browser, shown: Show, scheme: str
 ) -> None:
     axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()

@@ -83,7 +83,7 @@ def test_snapshots(page: Page) -> None:
     assert (image[:20] != 200).any(), "label and time stand on it"
 
 
-def test_nobody_watches_nothing_is_encoded(page: Page) -> None:
+def test_nothing_is_encoded_without_viewers(page: Page) -> None:
     for number in range(5):
         page.sink.write(picture(number))
     assert json.loads(page.ask("/stats")[2])["encoded"] == 0
@@ -148,7 +148,7 @@ def test_change_is_seen_by_all_and_by_python(page: Page) -> None:
         assert one.hear("settings")["settings"]["colormap"] == "jet"  # type: ignore[index]
 
 
-def test_change_is_answered_after_its_news(page: Page) -> None:
+def test_change_is_confirmed_after_its_message(page: Page) -> None:
     with page.talk() as talk:
         talk.hear("hello")
         for number, alpha in enumerate((0.1, 0.2, 0.3, 0.45, 0.5)):
@@ -161,7 +161,7 @@ def test_change_is_answered_after_its_news(page: Page) -> None:
     assert told[-1] == 0.5
 
 
-def test_answer_waits_behind_the_newest_news() -> None:
+def test_confirmation_waits_behind_the_newest_settings() -> None:
     async def told() -> list[str]:
         viewer = Viewer(1)
         viewer.send("settings", "settings 1")
@@ -273,7 +273,7 @@ def test_silent_connections_are_closed(
                 pass
 
 
-def test_strangers_keep_no_connection(page: Page) -> None:
+def test_refused_clients_keep_no_connection(page: Page) -> None:
     for path, host in (("/", "evil.example"), ("/healthz", "127.0.0.1")):
         with socket.create_connection(("127.0.0.1", page.port), timeout=20) as plain:
             plain.sendall(f"GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
@@ -300,7 +300,7 @@ def test_picture_that_waited_long_is_not_shown_as_new(page: Page) -> None:
         assert talk.see()[0]["frame"] == 9
 
 
-def test_who_pings_and_does_not_read_is_not_kept(page: Page) -> None:
+def test_client_that_pings_and_does_not_read_is_disconnected(page: Page) -> None:
     with page.talk() as good:
         good.hear("hello")
         plain = socket.create_connection(("127.0.0.1", page.port), timeout=20)
@@ -356,7 +356,7 @@ def test_stream_is_multipart_and_ends_with_the_run(page: Page) -> None:
             pass
 
 
-def test_reader_who_does_not_read_slows_nobody(page: Page) -> None:
+def test_client_that_does_not_read_slows_nobody(page: Page) -> None:
     """Pictures that fill every buffer: the other viewer gets all of them, one after the other."""
     big = (720, 1280)
     noise = np.random.default_rng(0).integers(0, 256, (*big, 3)).astype(np.uint8)
@@ -429,7 +429,7 @@ def test_viewers_who_left_are_forgotten(page: Page) -> None:
         wait_until(lambda: json.loads(page.ask("/stats")[2])["viewers"] == 0)
 
 
-def test_end_is_told(page: Page) -> None:
+def test_end_is_sent_to_viewers(page: Page) -> None:
     with page.talk() as talk:
         talk.hear("hello")
         page.sink.close()
@@ -452,7 +452,7 @@ def test_labels_stats_and_metrics(page: Page) -> None:
     assert any('source="rtsp://***@camera/live"' in line for line in lines)
 
 
-def test_figures_come_every_second(page: Page) -> None:
+def test_statistics_come_every_second(page: Page) -> None:
     with page.talk() as talk:
         talk.hear("hello")
         begun = time.monotonic()
