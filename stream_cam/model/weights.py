@@ -217,17 +217,17 @@ def _from_file(
     found = find_parameters(read.groups, model_name, str(path), key)
     state_dict = checkpoint.plain_tensors(found.state_dict, path)
     n_classes = _count_classes(state_dict, path)
-    said = _from_metadata(read.metadata, preprocessing or _preprocessing(model_name), path)
+    recipe = _from_metadata(read.metadata, preprocessing or _preprocessing(model_name), path)
     if found.is_average or key is not None:
         name = f"{name}, {found}"
     return Weights(
         state_dict=state_dict,
         labels=_stored_labels(read, n_classes, path),
-        mean=said.mean,
-        std=said.std,
-        input_size=said.input_size,
-        resize_size=said.resize_size,
-        interpolation=said.interpolation,
+        mean=recipe.mean,
+        std=recipe.std,
+        input_size=recipe.input_size,
+        resize_size=recipe.resize_size,
+        interpolation=recipe.interpolation,
         n_classes=n_classes,
         name=name,
         sha256=fingerprint(state_dict),
@@ -288,7 +288,7 @@ def _preprocessing_of(weights: Any) -> Preprocessing:
 def _from_metadata(
     metadata: Mapping[str, str], preprocessing: Preprocessing, path: Path
 ) -> Preprocessing:
-    def said(key: str, parse: Callable[[Any], T], default: T) -> T:
+    def stored(key: str, parse: Callable[[Any], T], default: T) -> T:
         if key not in metadata:
             return default
         try:
@@ -296,11 +296,11 @@ def _from_metadata(
         except (ValueError, TypeError) as exc:
             raise WeightsError(f"{path}: {key} {metadata[key]!r} is not understood") from exc
 
-    size = said("input_size", _positive, preprocessing.input_size)
+    size = stored("input_size", _positive, preprocessing.input_size)
     same = size == preprocessing.input_size
     return Preprocessing(
-        mean=said("mean", _triple, preprocessing.mean),
-        std=said("std", _triple, preprocessing.std),
+        mean=stored("mean", _triple, preprocessing.mean),
+        std=stored("std", _triple, preprocessing.std),
         input_size=size,
         resize_size=preprocessing.resize_size if same else None,
         interpolation=preprocessing.interpolation,
