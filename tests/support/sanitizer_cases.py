@@ -1,4 +1,4 @@
-"""What `test_compute_sanitizer.py` runs under compute-sanitizer, in a process of its own.
+"""Code that `test_compute_sanitizer.py` runs under compute-sanitizer, in its own process.
 
     python tests/support/sanitizer_cases.py kernels|choice|ring|planted cuda
 
