@@ -185,7 +185,7 @@ def test_mistakes_in_names_are_told_before_torch_is_loaded() -> None:
     assert "torch" not in loaded_by(code)
 
 
-def test_what_the_cpu_needs_loads_without_triton() -> None:
+def test_modules_for_the_cpu_load_without_triton() -> None:
     """Triton comes with torch on Linux only."""
     loaded = loaded_by(
         "import sys\nsys.modules['triton'] = None\nimport stream_cam.pipeline.pipeline"

@@ -38,7 +38,7 @@ SHOWN = r"b\xfcro"
         ("\x1b[31m\x00", r"\x1b[31m\x00"),
     ],
 )
-def test_what_cannot_be_printed_is_escaped_in_one_way(name: str, shown: str) -> None:
+def test_unprintable_characters_are_escaped_in_one_way(name: str, shown: str) -> None:
     assert printable(name) == redact_uri(name) == hide(name) == shown
     assert json.loads(json_text({name: [name]})) in ({shown: [shown]}, {name: [name]})
 

@@ -155,7 +155,7 @@ def drawn(explainer: TinyExplainer, picture: Picture, **look: Any) -> BgrImage:
     return Renderer(len(explainer.labels)).render(picture.frame, picture.explanation, settings)
 
 
-def test_what_is_changed_is_seen_in_the_pictures_that_follow(explainer: TinyExplainer) -> None:
+def test_changes_show_in_the_next_pictures(explainer: TinyExplainer) -> None:
     kept = Kept()
     settings = Settings(LookConfig(hud=False))
     pipeline = make_pipeline(Frames(60), [kept], explainer, queue_frames=1, settings=settings)
@@ -422,7 +422,7 @@ def test_keys_change_the_settings_and_say_so(explainer: TinyExplainer, tmp_path:
     assert not keys.press("\x1b", None)
 
 
-def test_what_a_key_cannot_do_is_said_and_ends_nothing(tmp_path: Path) -> None:
+def test_failing_key_is_reported_and_ends_nothing(tmp_path: Path) -> None:
     keys = Keys(Settings(), tmp_path / "absent")
     assert keys.press("s", picture_at(numbered_picture(1, (48, 64))))
     assert "No such file" in keys.lines[0]

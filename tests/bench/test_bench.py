@@ -192,7 +192,7 @@ def bound(how: Any = None, capture: Any = None) -> tuple[BoundSession, CamNet]:
     return BoundSession(engine if how is None else CorruptingEngine(engine, how), capture), net
 
 
-def test_replay_is_what_is_verified_and_what_is_timed() -> None:
+def test_replay_is_verified_and_timed() -> None:
     replays = 0
 
     def capture(call: Callable[[], None], device: str) -> Callable[[], None]:
@@ -235,7 +235,7 @@ def test_call_that_cannot_be_captured_is_told() -> None:
         bound(capture=capture)
 
 
-def test_input_is_what_it_was_filled_with() -> None:
+def test_input_holds_its_images() -> None:
     net = CamNet.from_module(untrained("resnet18", 5), probe_hw=(64, 64))
     engine = open_engine(net, "abc", EngineVariant("eager", "fp32"), (64, 64), 5, "cpu")
     made = BoundSession(engine)
@@ -404,7 +404,7 @@ def test_fastest_engine_is_timed_at_more_batches_if_there_is_time_enough() -> No
     ("error", "code", "why"),
     [(KeyboardInterrupt(), 130, "interrupted"), (RuntimeError("a fault\nof ours"), 1, "a fault")],
 )
-def test_what_was_measured_is_kept_whatever_stops_the_rest(
+def test_figures_are_kept_after_any_stop(
     place: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -561,7 +561,7 @@ def test_every_size_is_width_by_height(line: list[str], size_hw: tuple[int, int]
             config.size_hw(wrong, line[-2])
 
 
-def test_shape_is_what_the_network_gets() -> None:
+def test_shape_is_the_network_input() -> None:
     found = run_bench(small(engines=("eager:fp32",), shape=("96x64",)), "c")
     shapes = {r.subject.input_hw for r in found.rows if r.subject.group == "engine"}
     assert shapes == {(64, 96)}

@@ -108,7 +108,7 @@ def test_call_that_synchronises_cannot_be_captured() -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_events_time_what_the_gpu_does() -> None:
+def test_events_time_the_gpu_work() -> None:
     left = torch.randn(4096, 4096, device="cuda")
     clock = CudaTimer()
     clock.time_ms(lambda: left @ left)
@@ -130,7 +130,7 @@ def test_copies_are_of_pinned_memory_as_in_a_run() -> None:
     assert {"upload", "download"} <= rows
 
 
-def test_what_is_measured_passed_its_gate() -> None:
+def test_timed_engines_passed_their_gate() -> None:
     config = BenchConfig(batch=(1, 2), shape=("64x64",), frame="96x64", samples=4, device="cuda")
     found = run_bench(config, "c")
     for row in found.rows:

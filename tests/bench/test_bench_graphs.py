@@ -299,7 +299,7 @@ def test_kernels_that_cannot_be_timed_leave_the_others_and_are_told_part_by_part
     assert made._result.left_out == [{"what": "kernels at 1280×720", "why": "out of memory"}]
 
 
-def test_graphs_that_fail_are_named_as_what_the_gpu_check_looks_for() -> None:
+def test_failed_graphs_have_the_name_that_the_gpu_check_looks_for() -> None:
     frames = [picture(seed, (48, 64)) for seed in range(3)]
     on_gpu = SimpleNamespace(device="cuda:0")
     stages = SimpleNamespace(info=on_gpu, explainer=explainer(), verification=None)
@@ -311,7 +311,7 @@ def test_graphs_that_fail_are_named_as_what_the_gpu_check_looks_for() -> None:
     assert [one["what"] for one in made._result.left_out] == [f"eager:fp16, {GRAPHS}"]
 
 
-def test_divided_clock_gives_each_its_share() -> None:
+def test_per_item_timer_divides_the_time() -> None:
     class Fixed:
         name, is_asynchronous = "fixed", True
 

@@ -73,7 +73,7 @@ def test_figures_need_samples_enough(
     ]
 
 
-def test_what_is_written_is_read_again(tmp_path: Path) -> None:
+def test_written_file_is_read_again(tmp_path: Path) -> None:
     found = result(row(), row(DECODE, 1.0, 2.0), row(PEER, 30.0), seconds=1.5)
     found.leave_out("eager:bf16", "no such thing")
     found.write(tmp_path / "a.json")
@@ -122,7 +122,7 @@ def broken_row(**changes: Any) -> str:
         (broken_row(subject={"group": "engine"}), "field"),
     ],
 )
-def test_what_is_no_such_file_is_told_in_one_line(tmp_path: Path, text: str, why: str) -> None:
+def test_other_files_are_refused_in_one_line(tmp_path: Path, text: str, why: str) -> None:
     path = tmp_path / "a.json"
     path.write_text(text, encoding="utf-8")
     with pytest.raises(BenchError, match=why) as caught:
@@ -176,7 +176,7 @@ STEADY = (10.0, 10.1, 9.9, 10.0, 10.05) * 10
         (STEADY, (20.0,) * 3, "too few calls"),
     ],
 )
-def test_only_what_both_files_can_tell_apart_is_judged(
+def test_only_distinguishable_rows_are_judged(
     old: tuple[float, ...],
     new: tuple[float, ...],
     verdict: str,
@@ -236,7 +236,7 @@ def test_busy_machine_is_said(load: Any, is_said: bool) -> None:
     assert bool(compare(result(row()), found, 0.1).warnings) is is_said
 
 
-def test_table_and_markdown_have_every_row_and_what_is_left_out(
+def test_table_and_markdown_have_every_row_and_gap(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     found = result(row(), row(DECODE, *[5.25] * 5), row(PEER, *[123.4] * 5))
@@ -250,7 +250,7 @@ def test_table_and_markdown_have_every_row_and_what_is_left_out(
     assert "| torch-cam | fp32 | cpu | 5 | 123 | - | - |" in markdown(found)
 
 
-def test_what_is_not_here_is_one_line_unless_it_is_asked_for() -> None:
+def test_missing_features_are_one_line_without_verbose() -> None:
     found = result(row())
     for engine, precisions in (("tensorrt", PRECISIONS), ("openvino", ["fp16", "int8"])):
         for precision in precisions:
@@ -343,7 +343,7 @@ def test_nvidia_smi_that_fails_tells_of_no_gpu(monkeypatch: pytest.MonkeyPatch) 
     assert gpus(lambda command: "") == []
 
 
-def test_without_nvidia_smi_the_header_has_what_pytorch_knows(
+def test_without_nvidia_smi_the_header_has_the_facts_of_pytorch(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     properties = SimpleNamespace(

@@ -61,19 +61,19 @@ class Event:
         return other.at_ms - self.at_ms
 
 
-def test_host_clock_counts_what_lies_between() -> None:
+def test_host_timer_counts_the_time_between() -> None:
     ticks = iter([1_000_000, 4_500_000])
     assert HostTimer(lambda: next(ticks)).time_ms(lambda: None) == 3.5
 
 
-def test_cuda_clock_brackets_the_calls_and_waits_for_their_end() -> None:
+def test_cuda_timer_brackets_the_calls_and_waits_for_their_end() -> None:
     log: list[str] = []
     timer = CudaTimer(lambda: Event(log))
     assert timer.time_ms(lambda: log.append("call"), 2) == 3.0
     assert log == ["record", "call", "call", "record", "synchronize"]
 
 
-def test_cases_take_turns_after_warming_up() -> None:
+def test_calls_take_turns_after_warming_up() -> None:
     timer = ManualTimer()
     timed_calls = {name: TimedCall(timer.call(name, 1.0), timer) for name in "ab"}
     timed = measure(timed_calls, Sampling(samples=4, seconds=1.0, warm_ups=3, turns=2, settle=1))
@@ -180,7 +180,7 @@ def test_streams_really_are_called_at_the_same_time() -> None:
     assert timed.calls_per_second > 0
 
 
-def test_what_comes_before_a_call_is_not_in_its_time() -> None:
+def test_setup_is_not_in_the_time_of_a_call() -> None:
     timer = ManualTimer()
     timed_call = TimedCall(timer.call("a", 1.0), timer, setup=timer.call("before", 50.0))
     timed = measure({"a": timed_call}, Sampling(samples=3, warm_ups=2, turns=1))

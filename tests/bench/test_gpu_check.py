@@ -94,7 +94,7 @@ def script() -> ModuleType:
     return module
 
 
-def test_time_that_is_over_keeps_what_there_is_and_says_what_is_not(
+def test_spent_budget_keeps_the_figures_and_names_the_gaps(
     script: ModuleType,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -203,7 +203,7 @@ def test_tests_alone_get_all_the_time(
     assert not (tmp_path / "bench.json").exists()
 
 
-def test_interrupted_tests_tell_what_failed_until_then(script: ModuleType, tmp_path: Path) -> None:
+def test_interrupted_tests_report_their_failures(script: ModuleType, tmp_path: Path) -> None:
     test, hangs = tmp_path / "test_it.py", tmp_path / "hangs"
     test.write_text(
         "import pathlib, time\n"

@@ -73,7 +73,7 @@ class Choice:
         *((3, 3, [1]), (1, 1, []), (5, 1, [4])),
     ],
 )
-def test_kernel_chooses_what_the_reference_does(
+def test_kernel_chooses_as_the_reference(
     n_classes: int, n_shown: int, locked: list[int], run_kernel: RunKernel
 ) -> None:
     logits = torch.randn(1, n_classes, generator=torch.Generator().manual_seed(n_classes)) * 4
@@ -183,7 +183,7 @@ class OnGpu:
 
 @pytest.mark.parametrize("hold", [0.0, 0.3])
 @pytest.mark.parametrize("smooth", [0.0, 0.2])
-def test_references_do_what_steady_maps_do(smooth: float, hold: float) -> None:
+def test_references_equal_steady_maps(smooth: float, hold: float) -> None:
     steady = Steady(smooth_seconds=smooth, hold_seconds=hold)
     gpu = OnGpu(choose_classes_reference, smooth_maps_reference)
     for seconds, logits, cams, locked in frames(60):
@@ -202,7 +202,7 @@ def test_references_do_what_steady_maps_do(smooth: float, hold: float) -> None:
         assert gpu.choice.probability.tolist() == pytest.approx(probabilities, abs=1e-6)
 
 
-def test_kernels_do_what_their_references_do(run_kernel: RunKernel) -> None:
+def test_kernels_equal_their_references(run_kernel: RunKernel) -> None:
     by_kernel = OnGpu(
         lambda **arguments: run_kernel(choose_classes, **arguments),
         lambda **arguments: run_kernel(smooth_maps, **arguments),
@@ -309,7 +309,7 @@ def test_without_times_no_state_is_touched(run_kernel: RunKernel) -> None:
     assert torch.equal(ranges, torch.stack([got.amin((1, 2)), got.amax((1, 2))], dim=1))
 
 
-def test_launchers_say_what_is_wrong() -> None:
+def test_launchers_name_the_wrong_argument() -> None:
     good = Choice(2, 5).arguments(torch.zeros(1, 6), [], clock())
     wrong: list[tuple[str, Any, str]] = [
         ("logits", torch.zeros(1, 4), "5 best and 2 shown classes are asked for of 4"),

@@ -92,7 +92,7 @@ def test_the_choice_of_classes_does_not_race() -> None:
 
 
 @pytest.mark.needs_triton
-def test_what_is_checked_is_right_in_the_interpreter() -> None:
+def test_checked_code_is_right_in_the_interpreter() -> None:
     done = subprocess.run(
         [sys.executable, SCRIPT, "kernels", "cpu"],
         env={**os.environ, "TRITON_INTERPRET": "1"},
@@ -125,7 +125,7 @@ def test_the_program_is_found_in_the_toolkits_folder(
         ("it ended before its end", 0, AssertionError),
     ],
 )
-def test_what_the_program_says_decides(
+def test_exit_code_of_the_program_decides(
     said: str,
     code: int,
     outcome: type[BaseException] | None,

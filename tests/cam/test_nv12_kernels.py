@@ -358,7 +358,7 @@ def test_overlay_of_constant_and_broken_maps_is_one_colour(
     assert (got[1] == torch.tensor([u, v])).all()
 
 
-def test_planes_and_launchers_say_what_is_wrong() -> None:
+def test_planes_and_launchers_name_the_wrong_argument() -> None:
     for shape in ((1, 7, 8), (1, 9, 7), (6, 8)):
         with pytest.raises(ValueError, match="even H and W"):
             planes(torch.zeros(shape, dtype=torch.uint8))

@@ -296,7 +296,7 @@ def test_any_32_bits_are_a_place_in_the_table() -> None:
     assert overlay_table(device="cpu").entries.numel() == 1 << (32 - SHIFT.value)
 
 
-def test_plans_and_launchers_say_what_is_wrong() -> None:
+def test_plans_and_launchers_name_the_wrong_argument() -> None:
     whole = Region.whole((4, 8))
     with pytest.raises(ValueError, match=r"upsampling is one of .*bicubic.*, got 'lanczos'"):
         plan_overlay((4, 8), (2, 2), whole, "lanczos", device="cpu")  # type: ignore[arg-type]
@@ -415,7 +415,7 @@ def test_given_maps_are_scaled_as_on_the_cpu(relu: bool, run_kernel: RunKernel) 
     assert torch.equal(chosen, torch.stack([scaled[0, [6, 0]], scaled[1, [2, 2]]]))
 
 
-def test_map_launchers_say_what_is_wrong() -> None:
+def test_map_launchers_name_the_wrong_argument() -> None:
     good: dict[str, Any] = {
         "features": torch.zeros(1, 4, 2, 2),
         "weight": torch.zeros(3, 4),

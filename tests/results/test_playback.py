@@ -116,7 +116,7 @@ def test_variable_rate_keeps_each_picture_as_long_as_it_was(page: Page, tmp_path
         assert shown(video) == max(n for n, begin in enumerate(ticks) if begin <= tick)
 
 
-def test_what_a_kill_leaves_plays_before_it_is_recovered(page: Page, tmp_path: Path) -> None:
+def test_recording_plays_after_a_kill_before_it_is_recovered(page: Page, tmp_path: Path) -> None:
     killed_while_writing(tmp_path / "out.mp4", 60)
     video = opened(page, tmp_path / "out.part.mp4")
     video.evaluate(SEEK, 5.5 / 25)
