@@ -19,7 +19,7 @@ GROUPS = {
     "Webcams": ("sources/camera",),
     "Network sources": (
         "sources/network", "sources/connection", "sources/ffmpeg_errors", "sources/reconnecting",
-        "sources/poll", "sources/mjpeg", "sources/playout",
+        "sources/poll", "sources/mjpeg", "sources/playout", "sources/url",
     ),
     "Files, pictures and pipes": ("sources/",),
     "Recordings": ("sinks/video/", "sinks/pipe", "cli/recover", "cli/batch/"),
