@@ -1,4 +1,4 @@
-"""What travels through the pipeline: frames, and what the network said of them."""
+"""The data that travel through the pipeline: frames and their explanations. Numbers only."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def softmax(logits: FloatArray) -> FloatArray:
 
 @dataclass(frozen=True, slots=True)
 class Truth:
-    """What is really in a frame, known only for synthetic sources."""
+    """An object that is really in a frame, known only for synthetic sources."""
 
     label: str
     box_xyxy: tuple[float, float, float, float]
@@ -104,7 +104,7 @@ class Region:
 
 @dataclass(frozen=True, slots=True)
 class Features:
-    """What a network saw in one frame: the map of any class can be made of it."""
+    """A network's features of one frame, of which the map of any class can be made."""
 
     values: FloatArray
     """(K, h, w) float32: the last convolution's output, on the CPU."""
@@ -168,7 +168,7 @@ class Drawn:
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """What the network said of one frame."""
+    """The network's answer for one frame: predictions, maps, where and when."""
 
     logits: FloatArray
     """(n_classes,) float32."""
@@ -197,7 +197,7 @@ class Explanation:
     features: Features | None = None
     """Kept only if that was asked for."""
     drawn: Drawn | None = field(default=None, repr=False, compare=False)
-    """What a GPU drew in the same pass; its maps are then filtered and its class held already."""
+    """The pictures that a GPU drew in the same pass; maps are then filtered, the class is held."""
 
     @property
     def cam(self) -> FloatArray:

@@ -1,4 +1,4 @@
-"""From a source to the pipeline: the capture thread, and what stands between two stages."""
+"""Handoffs between the stages of the pipeline, and a gate that keeps threads in order."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Generic, TypeVar
 T = TypeVar("T")
 
 WaitFor = Callable[[threading.Condition, Callable[[], bool], float | None], bool]
-"""`threading.Condition.wait_for`, or what a test has in its place."""
+"""`threading.Condition.wait_for`, or a test's function in its place."""
 
 
 class EndOfStream(Exception):
@@ -97,13 +97,13 @@ class Handoff(Generic[T]):
             return item
 
     def close(self) -> None:
-        """The giver has no more; what waits can still be taken."""
+        """The giver has no more; waiting items can still be taken."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
 
     def abort(self) -> None:
-        """The end for both sides, now: what waits is left, givers and takers return."""
+        """The end for both sides, now: waiting items are left, givers and takers return."""
         with self._changed:
             self._aborted = True
             self.left += sum(map(self._counts, self._items))
@@ -112,10 +112,10 @@ class Handoff(Generic[T]):
 
 
 class OrderedGate:
-    """Lets those who joined it pass one after the other, whichever of them comes first.
+    """Lets threads pass in the order of their tickets, whichever of them comes first.
 
-    turn = line.join()          in the order in which they shall pass
-    with turn: ...              on threads of their own
+    ticket = gate.join()        in the order in which they shall pass
+    with ticket: ...            on threads of their own
     """
 
     def __init__(self) -> None:
@@ -125,7 +125,7 @@ class OrderedGate:
         self._changed = threading.Condition()
 
     def join(self) -> Ticket:
-        """A place behind all others; whoever has it is sure to pass it on."""
+        """A ticket behind all others; its holder must pass it on."""
         with self._changed:
             self._n_joined += 1
             return Ticket(self, self._n_joined - 1)
@@ -144,14 +144,14 @@ class OrderedGate:
 
 
 class Ticket:
-    """One place in a line."""
+    """One place in the order of a gate."""
 
-    def __init__(self, line: OrderedGate, place: int) -> None:
-        self._line, self._place = line, place
+    def __init__(self, gate: OrderedGate, place: int) -> None:
+        self._gate, self._place = gate, place
         self._is_over = False
 
     def __enter__(self) -> None:
-        self._line._await(self._place)
+        self._gate._await(self._place)
 
     def __exit__(self, *_: object) -> None:
         self.pass_on()
@@ -160,4 +160,4 @@ class Ticket:
         """Lets the next one pass after all before this one, entered or not; waits for nobody."""
         if not self._is_over:
             self._is_over = True
-            self._line._pass(self._place)
+            self._gate._pass(self._place)

@@ -1,4 +1,4 @@
-"""What can be changed while a pipeline runs: one object for keys, pages and Python."""
+"""The settings that can change while a pipeline runs: one object for keys, pages and Python."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ CHOICES: Final[Mapping[str, tuple[str, ...]]] = {
     "alpha_mode": get_args(AlphaMode),
     "upsampling": get_args(Upsampling),
 }
-"""What those settings may be that are one of several words."""
+"""The words that some settings may be."""
 _NUMBERS: Final = ("alpha", "smooth", "hold", "max_age")
 _SWITCHES: Final = ("hud", "relu")
 _LOOK: Final = (*CHOICES, *_NUMBERS, *_SWITCHES)
@@ -45,7 +45,7 @@ class SettingsSnapshot:
     paused: bool = False
     """A file waits; of a live source the last picture stays."""
     recording: bool = False
-    """Whether what is shown is written to a file as well, where the run has a recorder."""
+    """Whether the shown pictures are written to a file as well, where the run has a recorder."""
 
 
 class _Setting(Generic[T]):
@@ -72,7 +72,7 @@ class Settings:
     A change is checked as a whole before any of it counts, and is seen by the next frame.
 
     Args:
-        look: how the picture looks at first.
+        look: how pictures are drawn at first.
         labels: the classes' names, for targets by label.
         targets: classes whose maps are shown at first; none: the best one of each frame.
     """
@@ -144,7 +144,7 @@ class Settings:
                 these, or None.
 
         Raises:
-            UsageError: a name, value or class that is not known; the message says what is.
+            UsageError: an unknown name, value or class; the message lists the known ones.
         """
         with self._lock:
             now = self._now
@@ -169,7 +169,7 @@ class Settings:
         return changed
 
     def subscribe(self, listener: Callable[[SettingsSnapshot], None]) -> Callable[[], None]:
-        """Calls it after each change, on the changing thread; returns what ends that."""
+        """Calls it after each change, on the changing thread; returns a function that ends that."""
         with self._lock:
             self._listeners.append(listener)
 

@@ -16,7 +16,7 @@ _DIM = (190, 190, 190)
 _BAR_BGR = (80, 200, 255)
 _PAUSED = "PAUSED"
 _SHADE = 0.35
-"""What is left of the picture's brightness under the HUD, so that white text is legible on it."""
+"""Share of the picture's brightness that is left under the HUD, so that white text is legible."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,8 +102,7 @@ def captioned(picture: BgrImage, left: str, right: str) -> BgrImage:
 def draw_hud(picture: BgrImage, explanation: Explanation, status: HudStatus) -> None:
     """Label and probability, bars of the five best classes, engine and rates; in place.
 
-    A shaded panel in the lower left corner; what does not fit on a tiny picture is left out, bars
-    first.
+    It is a shaded panel in the lower left corner. On a tiny picture the bars are left out first.
     """
     unit = _text_size(picture)
     small = max(9, round(unit * 0.62))

@@ -62,7 +62,7 @@ def _font_for(text: str, size: int) -> ImageFont.FreeTypeFont:
     letters = "".join(sorted({letter for letter in text if not letter.isspace()}))
     path, lacking = _best_font(letters)
     if lacking:
-        _tell_once(lacking)
+        _warn_once(lacking)
     return _font(path, size)
 
 
@@ -109,7 +109,7 @@ def _font(path: str, size: int) -> ImageFont.FreeTypeFont:
 
 
 @cache
-def _tell_once(lacking: str) -> None:
+def _warn_once(lacking: str) -> None:
     logger.warning(
         "no font here has %s, which is drawn as boxes: install one that has it, such as Noto Sans "
         "CJK (Debian: sudo apt-get install fonts-noto-cjk)",

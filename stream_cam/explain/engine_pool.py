@@ -24,7 +24,7 @@ class EnginePool:
         self._opening = threading.Lock()
         self._pools: OrderedDict[tuple[int, int], SessionPool] = OrderedDict()
         self.info: EngineInfo | None = None
-        """Of the newest engine. To read it waits for no engine that is being opened."""
+        """The newest engine's description; readable while another engine is opened."""
 
     @property
     def newest(self) -> Engine | None:

@@ -281,7 +281,7 @@ class Explainer:
         frame: BgrImage | Frame,
         settings: SettingsSnapshot | None = None,
         *,
-        turn: AbstractContextManager[object] | None = None,
+        ticket: AbstractContextManager[object] | None = None,
     ) -> Explanation:
         """As `explain`; on a CUDA GPU one pass also draws the maps and makes them steady.
 
@@ -290,7 +290,7 @@ class Explainer:
 
         Args:
             settings: targets, layout, colours, smoothing and hold; default: `SettingsSnapshot()`.
-            turn: entered before the frame begins, left when the next one may begin. Frames that
+            ticket: entered before the frame begins, left when the next one may begin. Frames that
                 are made steady must begin in their order.
         """
         settings, image = settings or SettingsSnapshot(), image_of(frame)
@@ -303,7 +303,7 @@ class Explainer:
             seconds = frame.pts_seconds if isinstance(frame, Frame) and frame.captured_ns else None
             try:
                 results = graphs.explain(
-                    engine, plan, image, settings, now_seconds=seconds, turn=turn
+                    engine, plan, image, settings, now_seconds=seconds, ticket=ticket
                 )
             except NotCapturedError as error:
                 self._warn_once(f"{error}; frames take the slower way through host memory")

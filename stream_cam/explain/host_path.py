@@ -15,7 +15,7 @@ from stream_cam.cam.geometry import MAX_PLANS, FitPlan
 from stream_cam.engine import Engine, EngineInfo, Session
 from stream_cam.errors import EngineError, first_line
 from stream_cam.explain.graph.cuda_capture import capturing
-from stream_cam.explain.graph.device_lost import holds_gpu_memory, lost
+from stream_cam.explain.graph.device_lost import gpu_failed, register_gpu_memory
 from stream_cam.frame import BgrImage
 from stream_cam.model.weights import Weights
 
@@ -36,7 +36,7 @@ class _PooledSession:
         )
         on_gpu = info.device != "cpu"
         if on_gpu:
-            holds_gpu_memory(self)
+            register_gpu_memory(self)
         self._batch, self.logits, self.features = (
             torch.empty(shape, pin_memory=on_gpu)
             for shape in (info.input_shape, info.logits_shape, info.features_shape)
@@ -70,7 +70,7 @@ class _GpuCopies:
         Raises:
             EngineError: CUDA or the engine failed.
         """
-        with _failures_told(self._device):
+        with _translate_errors(self._device):
             with torch.cuda.stream(self._stream):
                 self._batch.copy_(batch, non_blocking=True)
                 session(self._batch, self._logits, self._features)
@@ -80,8 +80,8 @@ class _GpuCopies:
 
 
 @contextmanager
-def _failures_told(device: str) -> Iterator[None]:
-    """What CUDA raises, as an error of the world, which says whether the GPU is lost."""
+def _translate_errors(device: str) -> Iterator[None]:
+    """Translates CUDA's errors to EngineError, which says whether the GPU is lost."""
     try:
         yield
     except RuntimeError as error:
@@ -89,7 +89,7 @@ def _failures_told(device: str) -> Iterator[None]:
             with capturing:
                 torch.cuda.synchronize(device)
         except RuntimeError:
-            raise lost(error) from error
+            raise gpu_failed(error) from error
         raise EngineError(
             f"{device} cannot work on a frame ({first_line(error)}); see nvidia-smi, or give "
             "--device cpu"

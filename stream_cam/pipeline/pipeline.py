@@ -14,15 +14,21 @@ The newest frame wins (live):
 Where a GPU explains a frame and draws it in one pass (docs/gpu.md), a live frame's picture waits a
 few milliseconds for its own explanation; files' frames have theirs anyway.
 
-This module owns every thread and the shutdown. The queues and slots are in capture.py, what is
-drawn in presenter.py, a sink with its queue in sink_queue.py, what is counted in counters.py.
+The settings are taken once, when a frame is captured, and travel with it (captured.py): it is
+explained, filtered and drawn by the same snapshot.
 
-How a run ends: at the source's end or the limit what was captured is finished; after a stop that
-may take two seconds more, then what still waits is discarded and a source that does not return is
-left behind. A sink that fails is dropped and the others go on (not with `strict`, nor after the
-last one); any other failure ends the run at once. In every case all sinks are closed, so that what
-was recorded can be played, and `run` raises the failure: the one that ended the run, or else the
-first of the sinks'.
+This module owns every thread and the shutdown. Queues and slots are in queues.py, pictures in
+presenter.py, a sink with its queue in sink_queue.py, counters in counters.py.
+
+How a run ends:
+- At the source's end or the limit, all captured frames are finished.
+- After a stop they have two seconds more. Then waiting frames are discarded, and a source that does
+  not return is left behind.
+- A sink that fails is dropped, and the others go on. With `strict`, or after the last sink, its
+  failure ends the run. Any other failure ends the run at once.
+
+In every case all sinks are closed, so that recordings stay playable. `run` raises the failure that
+ended the run, or else the first of the sinks' failures.
 """
 
 from __future__ import annotations
@@ -56,8 +62,8 @@ logger = logging.getLogger(__name__)
 
 _TICK_SECONDS = 0.1
 _STOP_SECONDS = 2.0
-"""After a stop, how long a source may take to return, and what waits may be worked on."""
-_OWN_SECONDS = 0.02
+"""After a stop, how long a source may take to return, and waiting frames to be finished."""
+_OWN_MAP_SECONDS = 0.02
 """Live, how long a frame waits for its own explanation; less than from frame to frame at 30/s."""
 
 
@@ -107,7 +113,7 @@ class Pipeline:
         self._sink_queues = [SinkQueue(sink, live, queue_frames) for sink in sinks]
         self._presenter = Presenter(explainer, renderer or Renderer(len(explainer.labels)), live)
         self._pool = ThreadPoolExecutor(explainer.parallel, thread_name_prefix="explain")
-        self._line = OrderedGate()
+        self._gate = OrderedGate()
         self._newest: Explanation | None = None
         self._drawn_ns: int | None = None
         """Live: when the frame was captured that was drawn last."""
@@ -148,7 +154,7 @@ class Pipeline:
         return [sink_queue.sink.url for sink_queue in self._sink_queues if sink_queue.sink.url]
 
     def run(self, on_tick: Callable[[Progress], None] | None = None) -> Report:
-        """Runs to the source's end, the limit, a stop or a failure; returns what was done.
+        """Runs to the source's end, the limit, a stop or a failure; returns the report.
 
         Args:
             on_tick: called about ten times a second on this thread.
@@ -163,13 +169,13 @@ class Pipeline:
             stages.append(_start("explain", self._explain_newest))
         windows = [sink_queue for sink_queue in self._sink_queues if sink_queue.sink.main_thread]
         stages += [
-            _start(f"sink {sink_queue.sink.name}", self._feed_to_the_end, sink_queue)
+            _start(f"sink {sink_queue.sink.name}", self._run_sink, sink_queue)
             for sink_queue in self._sink_queues
             if sink_queue not in windows
         ]
         feeds = [self._feed(window, _TICK_SECONDS) for window in windows]
         try:
-            self._attend(capture, stages, feeds, on_tick)
+            self._wait_for_stages(capture, stages, feeds, on_tick)
         except BaseException as error:
             self._fail(error)
         finally:
@@ -179,7 +185,7 @@ class Pipeline:
             for thread in stages:
                 thread.join()
             # The caller closes the source next, and may not do so under a read.
-            capture.join(self._patience())
+            capture.join(self._seconds_left())
             self.source_hangs = capture.is_alive()
             self._pool.shutdown(cancel_futures=True)
             self._counters.close(time.monotonic_ns() - started_ns)
@@ -197,8 +203,8 @@ class Pipeline:
         return {**progress, "predictions": best, "source": self.info.name, "live": self._live}
 
     def stop(self, reason: str = "stopped") -> None:
-        """Asks for the end; any thread, any time, at once. What was captured is finished if that
-        takes no more than two seconds.
+        """Asks for the end and returns at once; any thread, any time. Captured frames have two
+        seconds to be finished.
         """
         if self._stopped_at is None:
             self._stopped_at = time.monotonic()
@@ -218,15 +224,15 @@ class Pipeline:
                 if frame is not None and self._live and self.settings.now.paused:
                     self.report.paused += 1
                     continue
-                if frame is None or self._stopping.is_set() or not self._hand_on(frame):
+                if frame is None or self._stopping.is_set() or not self._submit(frame):
                     self._all_read = frame is None and not self._stopping.is_set()
                     break
                 if self._limit is not None and self.report.captured >= self._limit:
                     self.report.ended_by = "limit"
                     break
         except BaseException as error:
-            # No abort: what came before the failure is still explained and written.
-            self._keep(error)
+            # No abort: frames from before the failure are still explained and written.
+            self._record_failure(error)
         finally:
             self._to_explain.close()
             self._to_render.close()
@@ -249,7 +255,7 @@ class Pipeline:
             self._counters.read.add(time.monotonic_ns() - asked_ns)
         return frame
 
-    def _hand_on(self, frame: Frame) -> bool:
+    def _submit(self, frame: Frame) -> bool:
         self.report.captured += 1
         settings = self.settings.now
         if self._live:
@@ -258,30 +264,30 @@ class Pipeline:
             wanted = [self._to_explain.put(captured), self._to_render.put(captured)]
             return all(wanted)
         self._counters.submitted += 1
-        promise = self._pool.submit(self._explain, frame, settings, self._line.join())
+        promise = self._pool.submit(self._explain, frame, settings, self._gate.join())
         return self._to_render.put(CapturedFrame(frame, settings, promise))
 
     def _explain(
-        self, frame: Frame, settings: SettingsSnapshot, turn: Ticket | None = None
+        self, frame: Frame, settings: SettingsSnapshot, ticket: Ticket | None = None
     ) -> Explanation:
         started_ns = time.monotonic_ns()
         try:
-            explanation = self._explained_by(frame, settings, turn)
+            explanation = self._explain_or_draw(frame, settings, ticket)
         finally:
-            if turn is not None:
-                turn.pass_on()
+            if ticket is not None:
+                ticket.pass_on()
         self._counters.explain.add(time.monotonic_ns() - started_ns)
         self._counters.to_explanation.add(explanation.explained_ns - frame.captured_ns)
         return explanation
 
-    def _explained_by(
-        self, frame: Frame, settings: SettingsSnapshot, turn: Ticket | None
+    def _explain_or_draw(
+        self, frame: Frame, settings: SettingsSnapshot, ticket: Ticket | None
     ) -> Explanation:
         if self.info.still:  # pictures of many sizes: none is worth a graph
-            return self._explained_undrawn(frame, settings)
-        return self._explainer.explain_drawn(frame, settings, turn=turn)
+            return self._explain_only(frame, settings)
+        return self._explainer.explain_drawn(frame, settings, ticket=ticket)
 
-    def _explained_undrawn(self, frame: Frame, settings: SettingsSnapshot) -> Explanation:
+    def _explain_only(self, frame: Frame, settings: SettingsSnapshot) -> Explanation:
         n_maps = count_maps(settings, len(self._explainer.labels))
         return self._explainer.explain(frame, settings.targets or None, n_maps=n_maps)
 
@@ -309,10 +315,10 @@ class Pipeline:
                 if captured.explanation is not None:
                     self._newest = captured.explanation.result()
                 else:
-                    self._wait_for_own(captured)
+                    self._wait_for_own_map(captured)
                 started_ns = time.monotonic_ns()
                 newest, settings = self._newest, captured.settings
-                shown = None if newest is None else self._steadied(newest, settings.look)
+                shown = None if newest is None else self._filter(newest, settings.look)
                 picture = self._presenter.present(captured.frame, shown, settings)
                 self._counters.render.add(time.monotonic_ns() - started_ns)
                 self.report.rendered += 1
@@ -326,12 +332,12 @@ class Pipeline:
             for sink_queue in self._sink_queues:
                 sink_queue.waiting.close()
 
-    def _wait_for_own(self, captured: CapturedFrame) -> None:
-        """Live: if a GPU draws frames as it explains them, and soon enough, each gets its own.
+    def _wait_for_own_map(self, captured: CapturedFrame) -> None:
+        """Live: lets a frame wait a moment for its own map, where that comes soon enough.
 
-        So does a frame of a slow camera, which holds up no other one: its last map is too old to be
-        shown. The last one of `limit` is not drawn without any map: of one frame it would be the
-        only one.
+        It does where a GPU draws frames as it explains them. A frame of a slow camera waits as
+        well: it holds up no other frame, and the last map is too old to be shown. The last frame of
+        `limit` waits for the first explanation, so that a run of one frame shows a map.
         """
         frame = captured.frame
         last, before_ns = self._newest, self._drawn_ns
@@ -339,7 +345,7 @@ class Pipeline:
         if last is None and self._limit is not None and self.report.captured >= self._limit:
             with self._explained:
                 self._explained.wait_for(lambda: self._newest is not None or not self._explains)
-        seconds, max_age = _OWN_SECONDS, captured.settings.look.max_age
+        seconds, max_age = _OWN_MAP_SECONDS, captured.settings.look.max_age
         if before_ns is not None and frame.captured_ns - before_ns > max_age * 1e9:
             seconds = max_age
         elif last is None or not last.drawn or last.explained_ns > last.captured_ns + seconds * 1e9:
@@ -353,7 +359,7 @@ class Pipeline:
                 seconds,
             )
 
-    def _steadied(self, newest: Explanation, look: LookConfig) -> Explanation:
+    def _filter(self, newest: Explanation, look: LookConfig) -> Explanation:
         if newest.drawn is not None:
             return newest  # the GPU has done so
         if self.info.still:
@@ -363,8 +369,8 @@ class Pipeline:
         return self._steady.update(newest, look)
 
     def _take(self) -> CapturedFrame:
-        """The next frame to be drawn; while none comes, the last one, marked with why, goes to
-        those who take that, at the rate that they ask for.
+        """The next frame to be drawn. While none comes, the sinks that take repeats get the last
+        picture again, marked with the reason, at the rate that they ask for.
         """
         repeating = [
             sink_queue for sink_queue in self._sink_queues if sink_queue.sink.takes_repeats
@@ -383,7 +389,7 @@ class Pipeline:
     def _repeat(self, sink_queues: Sequence[SinkQueue]) -> None:
         settings = self.settings.now
         if settings.paused:
-            instead = self._explained_anew(settings)
+            instead = self._explain_again(settings)
             picture = self._presenter.present_paused(settings, instead)
             sink_queues = [sink_queue for sink_queue in sink_queues if sink_queue.sink.watched]
         else:
@@ -393,7 +399,7 @@ class Pipeline:
             for sink_queue in sink_queues:
                 sink_queue.waiting.put(picture)
 
-    def _explained_anew(self, settings: SettingsSnapshot) -> Explanation | None:
+    def _explain_again(self, settings: SettingsSnapshot) -> Explanation | None:
         """Another explanation of the frame at the pause, if other maps of it are wanted by now."""
         drawn = self._presenter.drawn
         if drawn is None:
@@ -405,21 +411,23 @@ class Pipeline:
             if tuple(target.index for target in locked) == settings.targets:
                 return None
         # The counters have counted this frame: `_explain` would count it again.
-        return self._explained_undrawn(frame, settings)
+        return self._explain_only(frame, settings)
 
-    def _feed_to_the_end(self, sink_queue: SinkQueue) -> None:
+    def _run_sink(self, sink_queue: SinkQueue) -> None:
         try:
             for _ in self._feed(sink_queue, sink_queue.sink.poll_seconds):
                 pass
         except BaseException as error:
             self._fail(error)
 
-    def _feed(self, sink_queue: SinkQueue, patience: float | None) -> Generator[None, None, None]:
-        """The whole life of a sink; pauses after each picture and when none comes for a while."""
+    def _feed(
+        self, sink_queue: SinkQueue, poll_seconds: float | None
+    ) -> Generator[None, None, None]:
+        """Opens, feeds and closes a sink; pauses after each picture, and when none comes."""
         try:
             with sink_queue.sink:
                 try:
-                    yield from sink_queue.write_all(patience)
+                    yield from sink_queue.write_all(poll_seconds)
                 except Exception as error:
                     # Before the sink closes, which may fail as well: this is the cause.
                     self._drop_sink(sink_queue, error)
@@ -439,7 +447,7 @@ class Pipeline:
 
     # The calling thread.
 
-    def _attend(
+    def _wait_for_stages(
         self,
         capture: threading.Thread,
         stages: Sequence[threading.Thread],
@@ -447,27 +455,27 @@ class Pipeline:
         on_tick: Callable[[Progress], None] | None,
     ) -> None:
         """Feeds windows and reports progress until all is done."""
-        patient = True
+        in_time = True
         while feeds or any(thread.is_alive() for thread in stages):
             feeds = [feed for feed in feeds if next(feed, "over") is None]
             if not feeds:
                 next((t for t in stages if t.is_alive()), capture).join(_TICK_SECONDS)
             if on_tick is not None:
                 on_tick(self._counters.progress(self._newest))
-            if patient and not self._patience():
-                patient = False
-                self._hurry()
+            if in_time and not self._seconds_left():
+                in_time = False
+                self._discard_waiting()
 
-    def _patience(self) -> float:
-        """How many seconds what had begun before the run was stopped may still take."""
+    def _seconds_left(self) -> float:
+        """How many seconds the frames captured before a stop may still take."""
         if self._stopped_at is None:
             return _STOP_SECONDS
         return max(0.0, self._stopped_at + _STOP_SECONDS - time.monotonic())
 
     # Endings.
 
-    def _hurry(self) -> None:
-        """The time after a stop is over: what waits is discarded, sinks finish what they have."""
+    def _discard_waiting(self) -> None:
+        """Ends the time after a stop: waiting frames are discarded, sinks finish theirs."""
         if self._reading:
             logger.warning("the source does not return; it is left behind")
         self._abort()
@@ -479,7 +487,7 @@ class Pipeline:
         """A sink failed: the others go on, unless there are none or the user wants it strict."""
         if sink_queue.failed:
             return  # it could not be closed either
-        said = hide(str(error)) if isinstance(error, StreamCamError) else _told(error)
+        said = hide(str(error)) if isinstance(error, StreamCamError) else _describe(error)
         sink_queue.failed = said or type(error).__name__
         if self._strict or all(each.failed or each.sink.on_demand for each in self._sink_queues):
             self._fail(error)
@@ -488,11 +496,11 @@ class Pipeline:
             self._sink_failure = self._sink_failure or error
         logger.error("%s; the other outputs go on", sink_queue.failed)
 
-    def _keep(self, error: BaseException) -> None:
+    def _record_failure(self, error: BaseException) -> None:
         with self._failure_lock:
             if self._failure is None:
                 self._failure = error
-                self.report.ended_by = _told(error)
+                self.report.ended_by = _describe(error)
         self._stop_reading()
 
     def _stop_reading(self) -> None:
@@ -501,7 +509,7 @@ class Pipeline:
 
     def _fail(self, error: BaseException) -> None:
         """A stage after the source broke: nothing more can be finished before it."""
-        self._keep(error)
+        self._record_failure(error)
         self._stopped_at = self._stopped_at or time.monotonic()
         self._abort()
 
@@ -510,7 +518,7 @@ class Pipeline:
         self._to_render.abort()
 
 
-def _told(error: BaseException) -> str:
+def _describe(error: BaseException) -> str:
     return hide(f"{type(error).__name__}: {error}")
 
 

@@ -83,7 +83,7 @@ class Presenter:
         frame, explanation = self._drawn
         if instead is not None:
             explanation = instead
-            self._drawn, self._still = (frame, instead), self._fresh()
+            self._drawn, self._still = (frame, instead), self._own_status()
         status = self._still if explanation is not None else None
         image = self._renderer.render(frame, explanation, settings, status)
         return Picture(paused_picture(image), frame, explanation, repeated=True)
@@ -104,22 +104,22 @@ class Presenter:
         )
         return Picture(image, frame, None, repeated=True)
 
-    def _fresh(self) -> HudStatus:
-        """Of an explanation that belongs to its frame."""
+    def _own_status(self) -> HudStatus:
+        """The status of an explanation that belongs to its frame."""
         info = self._explainer.engine_info
-        # Of a file the same input is to give the same pictures, however fast this machine is.
+        # A file gives the same pictures on every machine, however fast it is.
         fps = self.fps if self._live else 0.0
         return HudStatus(f"{info.name} {info.precision}" if info else "", fps or None)
 
     def _status(self, frame: Frame, explanation: Explanation, max_age: float) -> HudStatus:
-        fresh = self._fresh()
+        own = self._own_status()
         if not self._live:
-            return fresh
+            return own
         age_ns = max(0, frame.captured_ns - explanation.captured_ns)
         self.ages.add(age_ns)
         self.age_seconds = age_ns / 1e9
         opacity = map_opacity(self.age_seconds, max_age)
-        return replace(fresh, age_seconds=self.age_seconds, map_opacity=opacity)
+        return replace(own, age_seconds=self.age_seconds, map_opacity=opacity)
 
 
 class _Rate:

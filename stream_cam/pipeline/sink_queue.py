@@ -29,7 +29,7 @@ class SinkQueue:
         self.closed = False
         """The viewer has left."""
         self.failed = ""
-        """Why it takes no more."""
+        """The message of its failure; empty: it works."""
         self.clock = StageClock()
         """Busy time of the sink; one sample a picture written."""
         self.age_clock = StageClock()
@@ -41,7 +41,7 @@ class SinkQueue:
         return self.waiting.dropped + self.waiting.left
 
     def count(self) -> SinkCount:
-        """What the sink got, once it is closed."""
+        """The sink's counts, once it is closed."""
         waiting, taken = self.waiting, self.clock.count
         at_its_failure = waiting.taken - taken
         return SinkCount(

@@ -36,7 +36,7 @@ def test_a_letter_and_its_accent_are_one() -> None:
 
 
 def test_letters_that_no_font_has_are_told_once(caplog: pytest.LogCaptureFixture) -> None:
-    lettering._tell_once.cache_clear()
+    lettering._warn_once.cache_clear()
     with caplog.at_level(logging.WARNING):
         for size in (20, 21, 22):
             assert text_mask(f"a{BOX}", size).max() > 200

@@ -160,8 +160,8 @@ def test_steady_frames_in_flight_follow_one_another() -> None:
     steady, line = Steady(smooth_seconds=0.3, hold_seconds=0.1), OrderedGate()
     wanted = [steady.update(alone.explain(each, keep_features=True)) for each in frames]
 
-    def work(each: Frame, turn: Ticket) -> Explanation:
-        return made.explain_drawn(each, SettingsSnapshot(steady.look), turn=turn)
+    def work(each: Frame, ticket: Ticket) -> Explanation:
+        return made.explain_drawn(each, SettingsSnapshot(steady.look), ticket=ticket)
 
     with ThreadPoolExecutor(3) as pool:
         waiting = [pool.submit(work, each, line.join()) for each in frames]

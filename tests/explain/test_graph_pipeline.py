@@ -204,7 +204,7 @@ def test_live_frames_get_their_own_explanation_where_it_comes_soon() -> None:
 
     explainer.explain_drawn = timeless  # type: ignore[method-assign, assignment]
     with pytest.MonkeyPatch.context() as patches:
-        patches.setattr("stream_cam.pipeline.pipeline._OWN_SECONDS", DEADLINE_SECONDS)
+        patches.setattr("stream_cam.pipeline.pipeline._OWN_MAP_SECONDS", DEADLINE_SECONDS)
         report = run(pipeline)
     assert report.captured == report.rendered == report.explained == 30
     own = [
@@ -222,11 +222,11 @@ def test_live_frames_do_not_wait_for_a_slow_network() -> None:
     late = explainer.explain_drawn(frame)
     captured = CapturedFrame(replace(frame, captured_ns=10**18), SettingsSnapshot())
     pipeline._newest = replace(late, captured_ns=1, explained_ns=2_000_000_000)
-    pipeline._wait_for_own(captured)  # returns at once, or the test hangs
+    pipeline._wait_for_own_map(captured)  # returns at once, or the test hangs
     with pytest.MonkeyPatch.context() as patches:
-        patches.setattr("stream_cam.pipeline.pipeline._OWN_SECONDS", 1.9)
+        patches.setattr("stream_cam.pipeline.pipeline._OWN_MAP_SECONDS", 1.9)
         patches.setattr(pipeline._explained, "wait_for", None)
-        pipeline._wait_for_own(captured)
+        pipeline._wait_for_own_map(captured)
 
 
 def test_those_in_a_line_pass_in_their_order() -> None:

@@ -173,8 +173,8 @@ def test_steady_frames_of_many_threads_follow_one_another() -> None:
     expected = [steady.update(on_cpu.explain(each, keep_features=True)) for each in frames]
     line = OrderedGate()
 
-    def explained(each: Frame, turn: Ticket) -> Explanation:
-        return on_gpu.explain_drawn(each, SettingsSnapshot(steady.look), turn=turn)
+    def explained(each: Frame, ticket: Ticket) -> Explanation:
+        return on_gpu.explain_drawn(each, SettingsSnapshot(steady.look), ticket=ticket)
 
     with ThreadPoolExecutor(3) as pool:
         waiting = [pool.submit(explained, each, line.join()) for each in frames]

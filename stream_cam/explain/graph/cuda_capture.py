@@ -47,7 +47,7 @@ def captured(work: Callable[[], None], stream: Any, device: str) -> torch.cuda.C
 
 @contextmanager
 def _no_collection() -> Iterator[None]:
-    """Keeps Python's collector from freeing what is CUDA's: within a capture that would end it."""
+    """Keeps Python's collector from freeing CUDA's memory, which would end a capture."""
     was_on = gc.isenabled()
     gc.disable()
     try:

@@ -68,7 +68,7 @@ class CudaStream:
 
     def replay(self, graph: Graph) -> None:
         assert isinstance(graph, torch.cuda.CUDAGraph)
-        # On another device a replay could do nothing, and leave what was there.
+        # On another device a replay could do nothing, and leave the old results there.
         with torch.cuda.device(self._device), torch.cuda.stream(self._stream):
             graph.replay()
 

@@ -1,7 +1,7 @@
-"""What the graphs need of a GPU: memory, streams, events, captures and kernels.
+"""The interface of a GPU for the graphs: memory, streams, events, captures and kernels.
 
-Two things are this: CUDA (cuda.py), and a stand-in on the CPU (standin.py) that does as little in
-time, and as much out of order, as CUDA may.
+Two classes have it: `CudaGpu` (cuda_device.py), and the tests' `SimulatedGpu` on the CPU, which
+works as late and as much out of order as CUDA may.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ class Event(Protocol):
 
 
 class Stream(Protocol):
-    """What is given to it is done in that order, later than the call that gives it."""
+    """Does work in the order in which it is given, later than the call that gives it."""
 
     def capture(self, work: Work) -> Graph:
         """Does the work a few times, waits for it, and captures it.
@@ -111,12 +111,12 @@ class Stream(Protocol):
     def record(self, event: Event) -> None: ...
 
     def wait(self, event: Event) -> None:
-        """What follows begins after what the event's last record so far comes after."""
+        """Later work begins when all work before the event's last record is done."""
         ...
 
 
 class Gpu(Protocol):
-    """One GPU, or what stands in for it."""
+    """One GPU, or its simulation."""
 
     device: str
     """As an engine names it."""

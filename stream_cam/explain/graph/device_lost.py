@@ -12,17 +12,17 @@ _holders: WeakSet[object] = WeakSet()
 _changing = threading.Lock()
 
 
-def holds_gpu_memory(holder: object) -> None:
+def register_gpu_memory(holder: object) -> None:
     """Pinned memory or graphs are freed with it, unless the GPU is lost before."""
     with _changing:
         _holders.add(holder)
 
 
-def lost(error: RuntimeError) -> EngineError:
-    """What to raise of an error after which all that was on its way is lost.
+def gpu_failed(error: RuntimeError) -> EngineError:
+    """The error to raise after a failure by which all frames on their way are lost.
 
-    What holds memory of a GPU stays for good, also past the end of the interpreter: torch 2.11 may
-    abort the process when pinned memory is freed after such an error.
+    Objects that hold memory of a GPU are never freed, also not at the interpreter's end: torch 2.11
+    may abort the process when pinned memory is freed after such an error.
     """
     with _changing:
         for holder in list(_holders):

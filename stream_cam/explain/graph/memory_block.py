@@ -18,7 +18,7 @@ class Block:
     """Contiguous tensors one after the other.
 
     Args:
-        fields: what they are.
+        fields: their shapes and types.
         allocate: gives (n_bytes,) uint8, beginning at a multiple of 256 bytes on a GPU.
     """
 
@@ -27,7 +27,7 @@ class Block:
         for shape, dtype in fields.values():
             starts.append(end)
             n_bytes = torch.Size(shape).numel() * dtype.itemsize
-            # What is between two may be read, as the end of a frame's last word is.
+            # Bytes between two tensors may be read, such as the end of a frame's last word.
             end += -(-(n_bytes + 1) // _ALIGNMENT_BYTES) * _ALIGNMENT_BYTES
         self.bytes = allocate(end)
         self._tensors = {

@@ -25,7 +25,7 @@ from stream_cam.cam.geometry import FitPlan
 from stream_cam.engine.base import Engine
 from stream_cam.errors import EngineError, why_not_captured
 from stream_cam.explain.graph.device import Event, Gpu, NotCapturedError
-from stream_cam.explain.graph.device_lost import lost
+from stream_cam.explain.graph.device_lost import gpu_failed
 from stream_cam.explain.graph.shape import Shape
 from stream_cam.explain.graph.slot import Plans, Results, Slot, State, clock_of
 from stream_cam.frame import BgrImage, FloatArray, Region
@@ -71,7 +71,7 @@ class FrameGraphs:
         settings: SettingsSnapshot,
         *,
         now_seconds: float | None = None,
-        turn: AbstractContextManager[object] | None = None,
+        ticket: AbstractContextManager[object] | None = None,
     ) -> Results:
         """One frame, from host memory to host memory.
 
@@ -80,13 +80,15 @@ class FrameGraphs:
             fit: how the frame becomes its input.
             image: (H, W, 3) uint8.
             settings: targets, layout, colours, smoothing and hold of this frame.
-            now_seconds: when the frame is from, for what depends on time.
-            turn: entered to begin, left when the next frame may.
+            now_seconds: when the frame is from, for smoothing and hold.
+            ticket: entered to begin, left when the next frame may.
 
         Raises:
             EngineError: the engine cannot be captured, or the GPU has failed.
         """
-        with self.begun(engine, fit, image, settings, now_seconds=now_seconds, turn=turn) as slot:
+        with self.begun(
+            engine, fit, image, settings, now_seconds=now_seconds, ticket=ticket
+        ) as slot:
             try:
                 return slot.finish()
             except RuntimeError as error:
@@ -101,14 +103,14 @@ class FrameGraphs:
         settings: SettingsSnapshot,
         *,
         now_seconds: float | None = None,
-        turn: AbstractContextManager[object] | None = None,
+        ticket: AbstractContextManager[object] | None = None,
     ) -> Iterator[Slot]:
         """The slot in which a frame is on its way; its own again when this is left.
 
         Args:
-            image: None: what the slot's `frame_bgr` holds.
+            image: None: the slot's `frame_bgr` holds it already.
         """
-        with turn or nullcontext(), self._beginning:
+        with ticket or nullcontext(), self._beginning:
             if self._broken is not None:
                 raise self._broken
             ring = self._ring(engine, self._shape(settings, fit))
@@ -213,7 +215,7 @@ class FrameGraphs:
     def _lost(self, error: RuntimeError) -> EngineError:
         """After an error on a GPU all that was on its way is lost, and no more can come."""
         if self._broken is None:
-            self._broken = lost(error)
+            self._broken = gpu_failed(error)
         return self._broken
 
 

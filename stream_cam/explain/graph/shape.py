@@ -15,7 +15,7 @@ from stream_cam.settings import SettingsSnapshot
 
 @dataclass(frozen=True)
 class Shape:
-    """What a captured graph cannot change; another shape needs another graph."""
+    """The properties that a captured graph cannot change; another shape needs another graph."""
 
     fit: FitPlan
     n_maps: int

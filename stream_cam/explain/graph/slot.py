@@ -24,7 +24,7 @@ from stream_cam.config import N_PREDICTIONS, LookConfig
 from stream_cam.draw.layouts import MapStyle
 from stream_cam.engine.base import EngineInfo, Session
 from stream_cam.explain.graph.device import Gpu
-from stream_cam.explain.graph.device_lost import holds_gpu_memory
+from stream_cam.explain.graph.device_lost import register_gpu_memory
 from stream_cam.explain.graph.memory_block import Block, Fields
 from stream_cam.explain.graph.shape import Shape, table_of
 from stream_cam.frame import BgrImage, FloatArray
@@ -36,7 +36,7 @@ ClockArray = npt.NDArray[np.float64]
 
 
 class State:
-    """What frames leave behind for the next ones, on the device; shared by all slots."""
+    """The state that frames leave for the next ones, on the device; shared by all slots."""
 
     def __init__(self, gpu: Gpu, info: EngineInfo) -> None:
         n_classes, cells = info.logits_shape[1], info.features_shape[2:]
@@ -55,7 +55,7 @@ class State:
 
 @dataclass(frozen=True, eq=False)
 class Plans:
-    """What the kernels read besides pixels; the same for all slots of a ring."""
+    """The kernels' plans and the buffers' shapes; the same for all slots of a ring."""
 
     shape: Shape
     info: EngineInfo
@@ -104,7 +104,7 @@ class Plans:
 
 @dataclass(frozen=True, eq=False)
 class Results:
-    """What one frame gave, in memory of its own."""
+    """The results of one frame, in memory of their own."""
 
     logits: FloatArray
     best: list[int]
@@ -124,7 +124,7 @@ class Slot:
 
     Args:
         plans: on the GPU.
-        session: this slot's own: what it has between its layers must not be another frame's.
+        session: this slot's own, because its inner buffers must not be another frame's.
         weight: (n_classes, C) float32 on the GPU, the linear layer's.
         state: of all slots.
         copies: False: without upload and download, to be timed.
@@ -140,7 +140,7 @@ class Slot:
         *,
         copies: bool = True,
     ) -> None:
-        holds_gpu_memory(self)
+        register_gpu_memory(self)
         self._gpu, self._plans, self._session = gpu, plans, session
         self._weight, self._state, self._copies = weight, state, copies
         info, shape = plans.info, plans.shape
@@ -167,7 +167,7 @@ class Slot:
         self.graph = self.stream.capture(self._work)
 
     def fill(self, image: BgrImage, settings: SettingsSnapshot, clock: ClockArray) -> None:
-        """Writes what the next replay uploads; the slot must be free.
+        """Fills the buffer that the next replay uploads; the slot must be free.
 
         Args:
             image: (H, W, 3) uint8; `frame_bgr` itself is left as it is.
@@ -187,7 +187,7 @@ class Slot:
         locked[: len(settings.targets)] = settings.targets
 
     def load(self, *, poison: int) -> None:
-        """For a slot without copies: uploads what `fill` wrote, and spoils what is to be drawn.
+        """For a slot without copies: uploads the filled buffer, and poisons the results.
 
         Args:
             poison: every byte of the results, until they are written.
@@ -197,7 +197,7 @@ class Slot:
         self._gpu.settle()
 
     def pictures_on_gpu(self) -> BgrImage:
-        """(n_drawn, H, W, 3) uint8, of a slot without copies: fetches what was drawn last."""
+        """(n_drawn, H, W, 3) uint8, of a slot without copies: fetches the pictures drawn last."""
         pictures: BgrImage = self._output["pictures"][0].cpu().numpy()
         return pictures
 
