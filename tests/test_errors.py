@@ -64,7 +64,7 @@ def test_unknown_name_keeps_the_names_own_case() -> None:
     assert "Great White Shark" in str(unknown_name("class", "great shark", ["Great White Shark"]))
 
 
-def test_unknown_name_lists_what_is_known_when_nothing_is_near() -> None:
+def test_unknown_name_lists_the_known_ones_when_none_is_near() -> None:
     message = str(unknown_name("colormap", "xyz", ["turbo", "jet"]))
     assert message.endswith("known are jet, turbo")
 

@@ -36,7 +36,7 @@ def test_opencv_is_loaded_before_pyav(code: str) -> None:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only X11 is concerned")
 @pytest.mark.parametrize(("first", "hangs"), [("cv2", False), ("stream_cam", False), ("av", True)])
-def test_window_refuses_what_would_hang(first: str, hangs: bool) -> None:
+def test_window_refuses_an_import_order_that_hangs(first: str, hangs: bool) -> None:
     code = f"import {first}, av, cv2, stream_cam\nfrom stream_cam.sinks import display_problem\n"
     problem = run(code + "print(display_problem())")
     if "opens no windows" in problem:

@@ -62,7 +62,7 @@ def test_redact_masks_passwords_with_url_signs_in_them(password: str) -> None:
     "password", ["pa'ss9", 'pa"ss9', "pa<ss9", "pa>ss9", "pa ss9", "'", "a b@c"]
 )
 @pytest.mark.parametrize("rest", ["cam/stream", "cam:554/s?size=3", "cam"])
-def test_passwords_may_hold_what_ends_a_url_in_a_text(password: str, rest: str) -> None:
+def test_passwords_may_hold_characters_that_end_a_url_in_a_text(password: str, rest: str) -> None:
     shown = redact_uri(f"rtsp://user:{password}@{rest}")
     assert shown == f"rtsp://***@{rest}"
     assert scheme_of(f"rtsp://user:{password}@{rest}") == "rtsp"
@@ -127,7 +127,7 @@ def test_query_of_takes_the_last_value() -> None:
         ("clip.mp4", "clip.mp4"),
     ],
 )
-def test_quoted_url_codes_what_libraries_would_misread(given_: str, meant: str) -> None:
+def test_quoted_url_encodes_characters_that_libraries_misread(given_: str, meant: str) -> None:
     assert quoted_url(given_) == meant
     assert quoted_url(meant) == meant
 

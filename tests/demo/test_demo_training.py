@@ -118,7 +118,7 @@ def test_map_losses_notice_swapped_labels() -> None:
     assert float(losses["pointing"]) > 10
 
 
-def test_map_losses_notice_what_answers_beside_the_shapes() -> None:
+def test_map_losses_notice_heat_beside_the_shapes() -> None:
     maps, labels, boxes = two_shapes()
     clean = map_losses(maps, NO_BIAS, labels, boxes)
     maps[0, LABELS.index("circle"), 1, 5] = FULL_CELLS * 20.0

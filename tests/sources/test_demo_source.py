@@ -61,7 +61,7 @@ def test_live_without_seconds_has_no_end() -> None:
         ("demo://shapes?still=yes", "still must be 0 or 1"),
     ],
 )
-def test_wrong_uri_says_what_is_allowed(uri: str, words: str) -> None:
+def test_wrong_uri_names_the_allowed_values(uri: str, words: str) -> None:
     with pytest.raises(UsageError) as caught:
         DemoSource(uri)
     assert words in str(caught.value)
@@ -126,7 +126,7 @@ def test_all_ten_shapes_pass_in_ten_times_a_shapes_time(seed: int) -> None:
 
 
 @pytest.mark.parametrize("size", [(1280, 720), (360, 640), (64, 64)])
-def test_box_lies_inside_the_frame_and_around_what_is_drawn(size: tuple[int, int]) -> None:
+def test_box_lies_inside_the_frame_and_around_the_shape(size: tuple[int, int]) -> None:
     width, height = size
     scene = Scene(width, height, 5)
     for second in np.arange(0.15, 20, 0.97):
@@ -174,7 +174,7 @@ def test_iterating_a_closed_source_says_so() -> None:
         next(iter(DemoSource(SMALL)))
 
 
-def test_live_source_keeps_time_and_skips_what_is_late() -> None:
+def test_live_source_keeps_time_and_skips_late_frames() -> None:
     with DemoSource(SMALL + "&fps=20&seconds=1&live=1") as source:
         assert source.info.live
         started = time.monotonic()

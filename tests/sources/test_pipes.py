@@ -106,7 +106,7 @@ def test_a_file_as_stdin_is_a_file(place: Path) -> None:
         assert source.info.file is not None
 
 
-def test_what_cannot_be_piped_is_told(fifo: str, place: Path) -> None:
+def test_unreadable_pipe_is_an_error(fifo: str, place: Path) -> None:
     with pytest.raises(UsageError, match="pipe:99 is not open"):
         open_source("pipe:99")
     ours, theirs = os.openpty()
@@ -123,7 +123,7 @@ def test_what_cannot_be_piped_is_told(fifo: str, place: Path) -> None:
         pass
 
 
-def test_what_is_read_several_times_is_no_pipe(fifo: str, place: Path) -> None:
+def test_pipe_is_refused_where_a_source_is_read_several_times(fifo: str, place: Path) -> None:
     write_video(place / "out.part.mp4")
     for read in (
         lambda: recover(Path("out.mp4"), sound_of=Path(fifo)),

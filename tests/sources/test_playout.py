@@ -50,7 +50,7 @@ def test_bursts_are_played_evenly() -> None:
     assert shown == pytest.approx([frame / 10 for frame in range(600)])
 
 
-def test_segment_that_is_late_moves_what_comes_after_it() -> None:
+def test_late_segment_moves_the_frames_after_it() -> None:
     arrivals = [(frame / 10, 0.0 if frame < 60 else 9.0) for frame in range(120)]
     shown = played(Playout(skips_gaps=True), arrivals)
     assert shown[60:] == pytest.approx([9.0 + frame / 10 for frame in range(60)])
@@ -90,7 +90,7 @@ class Segments(Frames):
         return StreamState(in_segments=True)
 
 
-def test_second_connection_gives_only_what_is_new() -> None:
+def test_second_connection_gives_only_new_frames() -> None:
     seen, given = SeenFrames(), []
     for n_frames in (5, 9):
         with PlayoutSource(
@@ -229,7 +229,7 @@ def test_live_hls_over_an_outage(tmp_path: Path) -> None:
     assert all(a < b for a, b in pairwise(numbers)), numbers
 
 
-def test_info_stays_what_it_was() -> None:
+def test_info_stays_the_same() -> None:
     info: SourceInfo = Frames(3).info
     with PlayoutSource(Frames(3), SeenFrames()) as source:
         assert source.info == info

@@ -1,4 +1,4 @@
-"""Sources that die, hang and come back, by a clock that the tests move."""
+"""Sources that fail, hang and come back, by a clock that the tests move."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class Line(Source):
 
 
 class Watched:
-    """A healing source over given lines, read by a thread of its own; the last line repeats."""
+    """A reconnecting source over given connections, read by a thread; the last one repeats."""
 
     def __init__(
         self,
@@ -112,7 +112,7 @@ class Watched:
         self.end()
 
 
-def test_frames_count_on_over_reconnections_whatever_comes_then() -> None:
+def test_frames_count_on_over_reconnections() -> None:
     first, second = Line(), Line(size_hw=(96, 32)).give(pts=1)
     watched = Watched(first.give(pts=5_000_000), second)
     frames = [watched.frame()]
@@ -232,7 +232,7 @@ def test_readers_that_hang_do_not_pile_up(caplog: pytest.LogCaptureFixture) -> N
         line.opening.set()
 
 
-def test_attempts_get_twice_what_the_last_connection_took() -> None:
+def test_attempts_get_twice_the_time_of_the_last_connection() -> None:
     slow, hung = Line().give(), Line()
     slow.opening, hung.opening = threading.Event(), threading.Event()
     watched = Watched(slow, hung)
@@ -271,7 +271,7 @@ def test_first_connection_that_hangs_is_left_behind() -> None:
 
 
 @pytest.mark.parametrize("kind", sorted(LOOKS_PERMANENT))
-def test_what_will_not_mend_itself_ends_the_first_connection(kind: SourceErrorKind) -> None:
+def test_lasting_error_ends_the_first_connection(kind: SourceErrorKind) -> None:
     watched = Watched(Line(fails=kind))
     watched.end()
     assert isinstance(watched.error, SourceError)

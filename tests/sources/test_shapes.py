@@ -24,7 +24,7 @@ def test_shape_names_are_the_demo_models_classes_in_order() -> None:
 
 
 @pytest.mark.parametrize("name", SHAPE_NAMES)
-def test_outline_fits_the_unit_box_whatever_its_proportions(name: str) -> None:
+def test_outline_of_any_proportions_fits_the_unit_box(name: str) -> None:
     rng = np.random.default_rng(0)
     for _ in range(40):
         shape = outline(name, rng)
@@ -118,7 +118,7 @@ def test_draw_outside_the_frame_changes_nothing_and_has_no_box() -> None:
     assert (frame == 9).all()
 
 
-def test_draw_opacity_mixes_the_colour_with_what_is_behind() -> None:
+def test_draw_opacity_mixes_the_colour_with_the_background() -> None:
     frame = np.full((80, 80, 3), 100, np.uint8)
     draw(frame, outline("square", np.random.default_rng(0)), (40, 40), 60,
          colour_bgr=(200, 0, 100), opacity=0.5)  # fmt: skip
@@ -155,7 +155,7 @@ def test_mask_box_of_an_empty_mask_is_none() -> None:
     assert mask_box(np.zeros((5, 5), np.uint8)) is None
 
 
-def test_clip_to_frame_keeps_what_is_inside() -> None:
+def test_clip_to_frame_keeps_the_inside() -> None:
     mask = np.arange(12, dtype=np.uint8).reshape(3, 4)
     placed = clip_to_frame(mask, (-1, -2), (10, 10, 3))
     assert placed is not None

@@ -52,7 +52,7 @@ def test_camera_index(uri: str, index: int) -> None:
 
 
 @pytest.mark.parametrize("uri", ["-1", "/dev/videoX", "/dev/null", "²"])
-def test_camera_index_of_what_is_none(uri: str) -> None:
+def test_camera_index_of_other_names_is_an_error(uri: str) -> None:
     with pytest.raises(UsageError, match="names no camera"):
         camera_index(uri)
 

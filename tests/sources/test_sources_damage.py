@@ -95,7 +95,7 @@ def test_without_a_key_frame_pictures_come_back_after_a_while(
     assert (missing(shown), corrupt) == ([20], 1)
 
 
-def test_what_comes_before_the_first_key_frame_is_no_damage(stream: Path, tmp_path: Path) -> None:
+def test_packets_before_the_first_key_frame_are_no_damage(stream: Path, tmp_path: Path) -> None:
     """A live stream is joined anywhere; in a file the same packets are missing."""
     joined = tmp_path / "joined.ts"
     with av.open(str(stream)) as source, av.open(str(joined), "w") as out:

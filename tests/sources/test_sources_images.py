@@ -104,7 +104,7 @@ def test_alpha_goes_over_white(tmp_path: Path) -> None:
     assert read(save(tmp_path / "deep.png", deep))[0].image_bgr.tolist() == shown.tolist()
 
 
-def test_float_pictures_and_what_is_not_a_number() -> None:
+def test_float_pictures_with_nan() -> None:
     image = np.array([[0.0, 0.5, 1.0, 2.0, -1.0, np.nan, np.inf]], np.float32)
     assert to_bgr8(image)[0, :, 0].tolist() == [0, 128, 255, 255, 0, 0, 255]
 
@@ -254,7 +254,9 @@ def test_folder_gives_every_picture_that_can_be_read(
     assert caplog.text == ""
 
 
-def test_folder_says_what_it_leaves_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_folder_names_the_files_that_it_leaves_out(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     for name in ("a.png", "sub/b.png"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         save(tmp_path / name, corner_picture())

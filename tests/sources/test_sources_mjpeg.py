@@ -63,7 +63,7 @@ def split(
     return [p for a, b in pairwise(places) for p in splitter.feed(data[a:b])], splitter
 
 
-def test_the_pictures_of_this_test_hold_what_makes_it_hard() -> None:
+def test_test_pictures_hold_the_hard_cases() -> None:
     assert any(b"\xff\x00" in jpeg for jpeg in JPEGS.values())
     assert b"\xff\xd0" in JPEGS["restart markers"]
     assert JPEGS["progressive"].count(b"\xff\xda") > 2
@@ -148,7 +148,7 @@ def test_picture_that_never_ends_is_given_up_within_the_bound() -> None:
     assert list(splitter.feed(b"\r\n" + PICTURES[0])) == [PICTURES[0]]
 
 
-def test_lead_tells_what_stands_before_the_first_picture() -> None:
+def test_lead_holds_the_bytes_before_the_first_picture() -> None:
     header = b"--b\r\nContent-Type: image/webp\r\n\r\n"
     assert split(header + PICTURES[0] + b"--b\r\n" + PICTURES[1])[1].lead == header
     splitter = split(header * 100)[1]

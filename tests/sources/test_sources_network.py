@@ -80,7 +80,7 @@ def test_http_file_is_read_whole(make_video: VideoMaker, http_url: str) -> None:
         assert len(list(source)) == 8
 
 
-def test_http_errors_say_what_to_check(http_url: str) -> None:
+def test_http_errors_name_the_next_step(http_url: str) -> None:
     with pytest.raises(SourceNotFoundError, match="404"), open_source(f"{http_url}/no", CONFIG):
         pass
     private = http_url.replace("//", "//user:s3cret@") + "/private/clip.mp4"

@@ -189,7 +189,7 @@ REFUSED: dict[str, tuple[bytes, SourceErrorKind]] = {
 
 
 @pytest.mark.parametrize("says", REFUSED)
-def test_what_cannot_be_read_is_named(says: str) -> None:
+def test_unreadable_answer_is_named(says: str) -> None:
     answer, kind = REFUSED[says]
     with QuirkyServer(answer, ends=True) as server, pytest.raises(SourceError) as caught:
         NetworkSource(server.url_with("me:s3cret"), CONFIG).__enter__()

@@ -123,7 +123,7 @@ def test_audio_only_file(tmp_path: Path) -> None:
     assert "has no video in it, only audio" in fails(str(path))
 
 
-def test_folder_without_pictures_says_what_there_is(make_video: VideoMaker, tmp_path: Path) -> None:
+def test_folder_without_pictures_names_its_files(make_video: VideoMaker, tmp_path: Path) -> None:
     empty = tmp_path / "empty"
     empty.mkdir()
     assert "has no pictures" in fails(str(empty))

@@ -106,7 +106,7 @@ def test_pictures_stay_and_the_last_one_to_the_end(clock: Clock) -> None:
     assert [value for _, value in seen] == [0] * 6 + [1] * 14
 
 
-def test_what_is_known_of_the_source_stays_known(clock: Clock) -> None:
+def test_paced_source_passes_on_the_info(clock: Clock) -> None:
     inner = Frames(3)
     source = paced(inner, clock)
     assert source.info is inner.info

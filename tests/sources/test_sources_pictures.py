@@ -232,7 +232,7 @@ def test_tile_is_not_shown_as_the_picture(tmp_path: Path) -> None:
         VideoSource(str(path)).__enter__()
 
 
-def test_heic_without_its_reader_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_heic_without_its_reader_names_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pillow_heif", None)
     with pytest.raises(SourceError, match=r"pip install 'stream-cam\[heif\]'"):
         decode_picture(with_orientation("HEIF", 1), "a.heic")

@@ -114,6 +114,6 @@ def test_stream_is_not_polled() -> None:
 
 
 @pytest.mark.parametrize("uri", ["0", "demo://shapes", "rtsp://cam/x", "clip.mp4"])
-def test_what_is_no_picture_at_a_url_is_not_polled(uri: str) -> None:
+def test_only_pictures_at_a_url_are_polled(uri: str) -> None:
     with pytest.raises(UsageError, match=r"--poll fetches a picture at http:// or https://"):
         open_source(uri, CONFIG)

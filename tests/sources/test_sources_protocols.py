@@ -137,7 +137,7 @@ def test_sdp_file_to_which_nothing_is_sent(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("scheme", ["rtmps", "rtmpt", "rtp", "tls", "ftp", "rtsps"])
-def test_what_the_wheels_ffmpeg_speaks_is_accepted(scheme: str) -> None:
+def test_protocols_of_the_wheels_ffmpeg_are_accepted(scheme: str) -> None:
     """Nothing listens there; that is another answer than "does not speak"."""
     url = f"{scheme}://127.0.0.1:{free_port()}/x"
     config = CaptureConfig(open_timeout_seconds=0.5, read_timeout_seconds=0.5, give_up_after=0.1)

@@ -243,7 +243,7 @@ def test_damaged_packets_are_skipped_and_counted(
     assert capfd.readouterr().err == ""
 
 
-def test_truncated_file_gives_what_it_holds_and_says_what_is_missing(
+def test_truncated_file_gives_its_frames_and_says_how_much_is_missing(
     make_video: VideoMaker, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = make_video("cut.mkv", n_frames=60, options={"g": "1"})
