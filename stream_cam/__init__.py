@@ -1,4 +1,4 @@
-"""Shows, live, what a convolutional network looks at.
+"""Shows, live, which part of a video a convolutional network looks at.
 
     from stream_cam import Explainer, draw_overlay
     explainer = Explainer.load("resnet18", weights="demo")

@@ -1,4 +1,4 @@
-"""`python -m stream_cam`, and what the `stream-cam` command calls."""
+"""The entry of `python -m stream_cam` and of the `stream-cam` command."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from stream_cam.cli.streams import use_lenient_streams
 
 
 def run() -> NoReturn:
-    """Obey the command line and end the process at once.
+    """Runs the command line and ends the process at once.
 
-    By then files are closed and reports written. An ordinary end would still wait for a read of a
-    dead camera and for the libraries to take themselves apart: 2 to 3 s after a Ctrl-C.
+    By then files are closed and reports written. An ordinary exit would still wait for a read of
+    a dead camera, and for the libraries' own shutdown: 2 to 3 s after a Ctrl-C.
     """
     out = use_lenient_streams()
     exit_code = main()

@@ -1,4 +1,4 @@
-"""The command line: call what was asked for, report, end in order."""
+"""The command line: one module for each command, and `main`."""
 
 from stream_cam.cli.main import main
 

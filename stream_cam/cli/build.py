@@ -1,4 +1,4 @@
-"""`stream-cam build`: engines made ahead of time."""
+"""`stream-cam build`: builds, verifies and stores engines ahead of time."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ from stream_cam.uri import json_text, redact_uri
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-    """What became of one engine."""
+    """The outcome of one engine."""
 
-    what: str
+    outcome: str
     """built, kept already or verified."""
     path: Path
     manifest: Manifest
@@ -49,13 +49,13 @@ def build_command(command: BuildCommand) -> None:
     for builder in _builders(command):
         with _progress(f"{builder.key.model} {builder.key.input_text}") as on_stage:
             result = (
-                _verified_again(builder, store, on_stage)
+                _verify_again(builder, store, on_stage)
                 if command.verify_only
-                else _made(builder, store, command.force, on_stage)
+                else _build(builder, store, command.force, on_stage)
             )
         done.append(result)
         if not command.json:
-            print(_told(result), flush=True)
+            print(_lines(result), flush=True)
     if command.json:
         print(json_text([_as_json(result) for result in done], indent=2))
     elif not _has_gpu():
@@ -73,7 +73,7 @@ def _batch(text: str) -> Batch:
 
 
 def _check(model: ModelConfig) -> None:
-    """Raises UsageError for what is not built ahead."""
+    """Raises UsageError for options whose engine cannot be built ahead of time."""
     if model.fit == "native":
         raise UsageError(
             "with --fit native the input's shape is the frame's, so its engine is built at the "
@@ -113,7 +113,7 @@ def _builders(command: BuildCommand) -> list[EngineBuilder]:
     return list({builder.key.digest(): builder for builder in builders}.values())
 
 
-def _made(builder: EngineBuilder, store: EngineStore, force: bool, on_stage: OnStage) -> Result:
+def _build(builder: EngineBuilder, store: EngineStore, force: bool, on_stage: OnStage) -> Result:
     prepared = load_or_build(builder, store, force=force, on_stage=on_stage)
     if prepared.path is None:
         raise EngineError(
@@ -123,24 +123,25 @@ def _made(builder: EngineBuilder, store: EngineStore, force: bool, on_stage: OnS
     return Result("built" if prepared.built else "kept already", prepared.path, prepared.manifest)
 
 
-def _verified_again(builder: EngineBuilder, store: EngineStore, on_stage: OnStage) -> Result:
+def _verify_again(builder: EngineBuilder, store: EngineStore, on_stage: OnStage) -> Result:
     prepared, figures = load_and_verify(builder, store, on_stage=on_stage)
     assert prepared.path is not None
     manifest = dataclasses.replace(prepared.manifest, verification=figures)
     return Result("verified", prepared.path, manifest)
 
 
-def _told(result: Result) -> str:
+def _lines(result: Result) -> str:
     manifest = result.manifest
     key = manifest.key
     options = " ".join(f"{name}={value}" for name, value in key.options.items())
-    what_ms = "frame" if key.input_shape[0] == 1 else f"call of {key.input_shape[0]} frames"
+    unit = "frame" if key.input_shape[0] == 1 else f"call of {key.input_shape[0]} frames"
     if streams := key.options.get("NUM_STREAMS"):
-        what_ms += f" alone on one of {streams} streams"
+        unit += f" alone on one of {streams} streams"
     return (
-        f"{result.what}: {key.model} {key.input_text}, {key.backend} {key.precision} ({options})\n"
+        f"{result.outcome}: {key.model} {key.input_text}, {key.backend} {key.precision} "
+        f"({options})\n"
         f"  {manifest.verification}\n"
-        f"  {manifest.latency_p50_ms:.3g} ms a {what_ms}, {manifest.size_bytes / 1e6:.0f} MB, "
+        f"  {manifest.latency_p50_ms:.3g} ms a {unit}, {manifest.size_bytes / 1e6:.0f} MB, "
         f"built in {manifest.build_seconds:.1f} s\n"
         f"  {result.path}"
     )
@@ -148,22 +149,22 @@ def _told(result: Result) -> str:
 
 def _as_json(result: Result) -> dict[str, Any]:
     return {
-        "what": result.what,
+        "what": result.outcome,
         "path": str(result.path),
         **dataclasses.asdict(result.manifest),
     }
 
 
 @contextmanager
-def _progress(what: str) -> Iterator[OnStage]:
-    """A line on a terminal that says what is being done; nothing elsewhere."""
+def _progress(title: str) -> Iterator[OnStage]:
+    """Shows the current step on a terminal; nothing elsewhere."""
     if not sys.stderr.isatty():
         yield lambda stage: None
         return
     from rich.console import Console
 
-    with Console(stderr=True, highlight=False).status(what) as status:
-        yield lambda stage: status.update(f"{stage} {what}")
+    with Console(stderr=True, highlight=False).status(title) as status:
+        yield lambda stage: status.update(f"{stage} {title}")
 
 
 def _has_gpu() -> bool:

@@ -1,7 +1,7 @@
-"""What this machine can do, and the next command for what it cannot.
+"""`stream-cam doctor`: the abilities of this machine, and a command for each missing one.
 
-Every probe may fail on a broken machine, which is when a doctor is called: what it raises becomes
-a finding. Nothing is imported before its probe, and libraries that chatter are asked in silence.
+Any probe may fail on a broken machine; its exception becomes a finding. A library is imported in
+its own probe only, and its warnings are silenced.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from stream_cam.uri import json_text
 Status = Literal["ok", "missing", "note"]
 
 _PROBE_SECONDS = 3.0
-"""How long a program that is asked may take."""
+"""Longest time that a program may take to answer."""
 _OLDEST_PYTHON = (3, 10)
 _MARKS = {"ok": "[green]ok[/]", "missing": "[red]missing[/]", "note": "[yellow]note[/]"}
 _HARDWARE_ENCODERS = ("h264_nvenc", "hevc_nvenc", "av1_nvenc")
@@ -38,21 +38,21 @@ _HARDWARE_ENCODERS = ("h264_nvenc", "hevc_nvenc", "av1_nvenc")
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that is there or not."""
+    """One ability of the machine."""
 
     area: str
     status: Status
     """ok; missing: something does not work without it; note: good to know."""
     what: str
     advice: str = ""
-    """What to do next, with the exact command; empty if there is nothing to do."""
+    """The next step, with the exact command; empty if none is needed."""
 
 
 Findings = Iterator[Finding]
 
 
 def examine() -> list[Finding]:
-    """Looks at everything; never raises, takes a few seconds and writes nothing."""
+    """Runs all probes; never raises, takes a few seconds and writes nothing."""
     found: list[Finding] = []
     disabled = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
@@ -60,14 +60,14 @@ def examine() -> list[Finding]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             for area, probe in PROBES:
-                found += _examined(area, probe)
+                found += _run_probe(area, probe)
     finally:
         logging.disable(disabled)
     return found
 
 
 def print_table(findings: Sequence[Finding]) -> None:
-    """The findings as a table on stdout, advice below what it is about."""
+    """Prints the findings as a table, each with its advice below."""
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
@@ -99,7 +99,7 @@ def doctor_command(command: DoctorCommand) -> None:
         print_table(findings)
 
 
-def _examined(area: str, probe: Callable[[], Findings]) -> list[Finding]:
+def _run_probe(area: str, probe: Callable[[], Findings]) -> list[Finding]:
     found: list[Finding] = []
     try:
         found.extend(probe())
@@ -142,7 +142,7 @@ def _gpu() -> Findings:
     import torch
 
     if torch.cuda.is_available():
-        driver = _said("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader")
+        driver = _ask("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader")
         for number in range(torch.cuda.device_count()):
             device = torch.cuda.get_device_properties(number)
             what = f"{device.name}, compute capability {device.major}.{device.minor}, "
@@ -159,7 +159,7 @@ def _gpu() -> Findings:
             "pip install --force-reinstall torch torchvision",
         )
     else:
-        driver = _said("nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader")
+        driver = _ask("nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader")
         yield Finding(
             "CUDA GPU",
             "missing",
@@ -169,7 +169,7 @@ def _gpu() -> Findings:
 
 
 def _tensorrt() -> Findings:
-    # torch_tensorrt must not be imported: without a GPU that fails.
+    # Without a GPU, the import of torch_tensorrt fails.
     import torch
 
     from stream_cam.engine.machine import installed_tensorrt
@@ -363,7 +363,7 @@ def _opencv() -> Findings:
 
 
 def _programs() -> Findings:
-    said = _said("ffmpeg", "-version")
+    said = _ask("ffmpeg", "-version")
     if said:
         yield Finding("ffmpeg", "ok", " ".join(said.split()[:3]))
     else:
@@ -396,8 +396,8 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _said(*command: str) -> str | None:
-    """The first line of what a program says; None if it is not there or fails."""
+def _ask(*command: str) -> str | None:
+    """The first line of a program's output; None if it is not installed or fails."""
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=_PROBE_SECONDS)
     except (OSError, subprocess.TimeoutExpired):

@@ -1,4 +1,4 @@
-"""`stream-cam engines`: what is kept, and what of it serves this machine."""
+"""`stream-cam engines`: lists the stored engines, and removes those of no use here."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ _PIPE_COLUMNS = 200
 def engines_command(command: EnginesCommand) -> None:
     """Prints the stored engines; with --prune, after removing those of no use here."""
     store = EngineStore()
-    kept = list_engines(store, machines_for)
-    removed, freed_bytes = prune(store, kept, machines_for) if command.prune else ([], 0)
-    left = [engine for engine in kept if engine not in removed]
+    stored = list_engines(store, machines_for)
+    removed, freed_bytes = prune(store, stored, machines_for) if command.prune else ([], 0)
+    left = [engine for engine in stored if engine not in removed]
     if command.json:
         print(json_text(_as_json(store, left, removed, freed_bytes), indent=2))
         return
@@ -34,7 +34,7 @@ def engines_command(command: EnginesCommand) -> None:
         print(f"{len(removed)} removed, {freed_bytes / 1e6:.0f} MB freed")
 
 
-def _print_table(kept: Sequence[StoredEngine]) -> None:
+def _print_table(stored: Sequence[StoredEngine]) -> None:
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
@@ -44,7 +44,7 @@ def _print_table(kept: Sequence[StoredEngine]) -> None:
         justify: Literal["left", "right"] = "right" if name in ("MB", "ms") else "left"
         table.add_column(name, justify=justify, no_wrap=True)
     table.add_column("status", overflow="fold")
-    for engine in kept:
+    for engine in stored:
         status = f"[{_COLOURS[engine.status]}]{engine.status}[/]"
         why = f": {escape(engine.why)}" if engine.why else " here"
         table.add_row(escape(engine.path.name), *map(escape, _cells(engine)), status + why)
@@ -80,5 +80,5 @@ def _as_json(
     }
 
 
-def _megabytes(kept: Sequence[StoredEngine]) -> float:
-    return sum(engine.size_bytes for engine in kept) / 1e6
+def _megabytes(stored: Sequence[StoredEngine]) -> float:
+    return sum(engine.size_bytes for engine in stored) / 1e6

@@ -137,7 +137,7 @@ class BuildCommand:
     """Compare the stored engines with their network again; build nothing."""
     calibrate: Annotated[str | None, tyro.conf.arg(metavar="SOURCE")] = None
     """For --precision int8: a video or a folder of pictures, similar to the later sources.
-    Of up to 300 frames, half set the ranges, and half verify the engine."""
+    Up to 300 frames are used: half set the ranges, half verify the engine."""
     batch: str = "1"
     """Frames in one call of the network, on GPUs: 8, or a range.
     1..32: any number up to 32, fastest at 32. 1..8..32: fastest at 8."""

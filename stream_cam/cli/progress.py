@@ -1,4 +1,4 @@
-"""What a terminal shows while a run is on its way; nothing where there is no terminal."""
+"""The progress of a run on a terminal: a status line, or a bar with the time left."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
     OnTick = Callable[[Progress], None]
 
 _STATUS_SECONDS = 1.0
-"""How often the status line changes."""
+"""Time between two changes of the status line."""
 
 
 @contextmanager
 def progress_on_terminal(info: SourceInfo, run: RunConfig, live: bool) -> Iterator[OnTick | None]:
-    """A status line for live video, a bar with the time left for files."""
+    """Shows a status line for live video, a bar for files, nothing where there is no terminal."""
     if run.quiet or not sys.stderr.isatty():
         yield None
         return
@@ -32,7 +32,7 @@ def progress_on_terminal(info: SourceInfo, run: RunConfig, live: bool) -> Iterat
 
 
 class StatusLine:
-    """Tells once a second how a live run goes.
+    """Shows the rates of a live run once a second.
 
     Args:
         show: takes the line.
@@ -66,7 +66,7 @@ class StatusLine:
 
 
 def _connection(progress: Progress) -> list[str]:
-    """No or one part: whether the source is there, and how often it came back."""
+    """The state of a source that reconnects, as no or one part of the line."""
     if progress.connections is None:
         return []
     back = f"{max(0, progress.connections - 1)} reconnections"

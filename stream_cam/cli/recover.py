@@ -1,8 +1,9 @@
-"""`stream-cam recover`: what a run that was killed left becomes a recording."""
+"""`stream-cam recover`: completes the recordings of killed runs."""
 
 from __future__ import annotations
 
 from fractions import Fraction
+from itertools import chain
 from pathlib import Path
 
 import av
@@ -38,21 +39,21 @@ def recover_command(command: RecoverCommand) -> None:
     if not command.recording:
         raise UsageError("which recording? give its name, such as out.mp4")
     failure: StreamCamError | None = None
-    for left in (left for name in command.recording for left in _meant(Path(name))):
+    for path in chain.from_iterable(map(_recordings, map(Path, command.recording))):
         try:
-            path, n_pictures, seconds = recover(
-                left, sound_of=command.sound_of, overwrite=command.overwrite
+            recording, n_pictures, seconds = recover(
+                path, sound_of=command.sound_of, overwrite=command.overwrite
             )
         except StreamCamError as error:  # noqa: PERF203
             failure = failure or error
         else:
-            print(f"recovered {path}: {n_pictures} pictures, {seconds:.1f} s", flush=True)
+            print(f"recovered {recording}: {n_pictures} pictures, {seconds:.1f} s", flush=True)
     if failure is not None:
         raise failure
 
 
-def _meant(path: Path) -> list[Path]:
-    """The recording itself, or what is left of its segments."""
+def _recordings(path: Path) -> list[Path]:
+    """The recording itself, or its unfinished segments."""
     if path.stem.endswith(".part") or part_path(path).exists():
         return [path]
     parts = [
@@ -64,18 +65,18 @@ def _meant(path: Path) -> list[Path]:
 def recover(
     path: Path, *, sound_of: Path | None = None, overwrite: bool = False
 ) -> tuple[Path, int, float]:
-    """Make an ordinary recording of what a killed run left beside it.
+    """Makes an ordinary recording of the part file that a killed run left.
 
     Args:
-        path: the recording's name, or its part file's.
+        path: the recording, or its part file.
 
     Returns:
-        The recording, how many pictures are in it, and how many seconds it lasts.
+        The recording, its number of pictures, and its length in seconds.
 
     Raises:
-        SourceError: there is nothing to recover, or no picture in it.
-        OutputExistsError: the recording is there as well, or is still being made.
-        SinkError: it cannot be written.
+        SourceError: there is nothing to recover, or the part file has no picture.
+        OutputExistsError: the recording exists too, or is still being written.
+        SinkError: the recording cannot be written.
     """
     if path.stem.endswith(".part"):
         part, path = path, path.with_name(path.stem.removesuffix(".part") + path.suffix)
@@ -93,12 +94,12 @@ def recover(
     except OSError as exc:
         raise SourceError(f"{part} cannot be read: {exc.strerror}") from exc
     with claim:
-        n_pictures, seconds = _recovered(part, path, sound_of)
+        n_pictures, seconds = _recover_locked(part, path, sound_of)
     return path, n_pictures, float(seconds)
 
 
-def _recovered(part: Path, path: Path, sound_of: Path | None) -> tuple[int, Fraction]:
-    """`recover`, once the part file is ours."""
+def _recover_locked(part: Path, path: Path, sound_of: Path | None) -> tuple[int, Fraction]:
+    """`recover`, with the lock of the part file."""
     n_pictures = count_pictures(part)
     if not n_pictures:
         raise SourceError(f"no picture can be read from {part}; remove it")
@@ -134,7 +135,7 @@ def _check_sound(source: Path) -> None:
 
 
 def _last_second(part: Path) -> Fraction:
-    """When the last picture ends."""
+    """The end of the last picture, in seconds."""
     end = Fraction(0)
     with av.open(f"file:{part}") as container:
         for packet in container.demux(video=0):

@@ -1,4 +1,4 @@
-"""Standard streams that may be closed from the start, or go away, without ending a run."""
+"""Standard streams that may be closed, or fail, without ending a run."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
 _GONE: Final = frozenset({errno.EPIPE, errno.EIO, errno.EBADF, errno.ENXIO})
-"""Errors of a pipe that nobody reads any more, and of a terminal that was closed."""
+"""Errors of a pipe without a reader, and of a closed terminal."""
 
 
 class LenientFile(io.FileIO):
-    """A stream that may fail; what is written after that is discarded."""
+    """A stream that may fail; later output is discarded."""
 
     failure: OSError | None = None
-    """Why words were lost; None too if only nobody reads them any more."""
+    """Why output was lost; None also if only the reader has gone."""
 
     def write(self, data: ReadableBuffer, /) -> int:
         try:
@@ -33,10 +33,10 @@ class LenientFile(io.FileIO):
 
 
 def use_lenient_streams() -> LenientFile:
-    """Make `sys.stdout` and `sys.stderr` streams that never raise; return what stdout writes to.
+    """Makes `sys.stdout` and `sys.stderr` streams that never raise; returns stdout's file.
 
     A standard stream that is closed (`2>&-`) becomes the null device. Otherwise the next file that
-    is opened would get its number, and what a library writes to stderr would go into a recording.
+    is opened would get its number, and a library's messages to stderr would go into a recording.
     """
     for fd in range(3):
         if not _is_open(fd):
@@ -68,7 +68,7 @@ def _is_open(fd: int) -> bool:
 
 
 def _discard(fd: int) -> None:
-    """The null device in the place of a stream."""
+    """Puts the null device in the place of a stream."""
     null = os.open(os.devnull, os.O_RDWR)
     if null == fd:
         os.set_inheritable(fd, True)

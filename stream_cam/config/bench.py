@@ -12,7 +12,7 @@ from stream_cam.config.values import size_hw
 
 @dataclass(frozen=True)
 class BenchConfig:
-    """What is measured, and where the figures are written."""
+    """The rows that are measured, and the files for the figures."""
 
     engines: tuple[str, ...] = ()
     """Engines, such as `eager`, or `openvino:bf16` for one of its precisions.

@@ -11,7 +11,7 @@ from stream_cam.config.model import EngineName
 
 @dataclass(frozen=True)
 class RunConfig:
-    """How much is run, and what is reported."""
+    """How much of the source is run, and how the run is reported."""
 
     limit: int | None = None
     """Stop after this many frames."""

@@ -1,4 +1,4 @@
-"""What a run counts and times, and the report that is made of it."""
+"""Counters and clocks of a run, and the report that is made of them."""
 
 from __future__ import annotations
 
@@ -17,35 +17,34 @@ from stream_cam.sources.base import Outage, Source
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a run is."""
+    """The progress of a run."""
 
     captured: int
     explained: int
     superseded: int
     rendered: int
     fps: float
-    """Pictures drawn a second."""
+    """Pictures drawn per second."""
     dropped: int
-    """Of all sinks."""
+    """Pictures dropped by all sinks."""
     age_seconds: float | None
-    """Live: how much older than the last picture the explanation on it was."""
+    """Live: how much older the newest explanation was than the last picture."""
     connections: int | None
-    """So far, of a source that reconnects."""
+    """Connections so far, of a source that reconnects."""
     away: Outage | None
-    """Why there are no frames; None while they come."""
+    """Why there are no frames; None while frames come."""
     last: Explanation | None
 
 
 class RunCounters:
-    """Keeps the books of one run.
+    """Counts every frame of one run.
 
-    The stages count what they take and finish; what becomes of the rest is counted by the handoffs
-    between them, which lose nothing (capture.py). `submitted` and `rendered` are written by one
-    thread each.
+    The stages count the frames that they take and finish. The handoffs between them count all
+    others (queues.py). `submitted` and `rendered` are written by one thread each.
 
     Args:
-        to_explain: holds the frames for the network if the run is live.
-        to_render: what waits to be drawn.
+        to_explain: the frames for the network, if the run is live.
+        to_render: the frames to be drawn.
     """
 
     def __init__(
@@ -65,7 +64,7 @@ class RunCounters:
         self._to_explain = to_explain
         self._to_render = to_render
         self.submitted = 0
-        """Frames that were handed to the network's threads, if every frame counts."""
+        """Frames that were handed to the network's threads, if every frame is explained."""
         self.read = StageClock()
         self.explain = StageClock()
         self.render = StageClock()
@@ -81,7 +80,7 @@ class RunCounters:
         )
 
     def progress(self, last: Explanation | None) -> Progress:
-        """How far the run is now; from any thread."""
+        """The progress now; from any thread."""
         health = self._source.health
         return Progress(
             captured=self.report.captured,
@@ -97,7 +96,7 @@ class RunCounters:
         )
 
     def close(self, duration_ns: int) -> None:
-        """Completes the report, when every stage has ended."""
+        """Completes the report, after every stage has ended."""
         report, explaining, drawing = self.report, self._to_explain, self._to_render
         report.seconds = duration_ns / 1e9
         report.explained = self.explain.count

@@ -22,10 +22,10 @@ _KEPT_SAMPLES = 100_000
 
 
 class StageClock:
-    """Durations of one stage, in nanoseconds, from any thread; the newest 100 000 are kept."""
+    """Durations of one stage, in nanoseconds, from any thread; keeps the newest 100 000."""
 
     def __init__(self) -> None:
-        # A ring, not a deque of ints, which grows by 4 MB a clock in the first hour.
+        # A ring buffer: a deque of ints grows by 4 MB a clock in the first hour.
         self._samples_ns = np.zeros(_KEPT_SAMPLES, np.int64)
         self._lock = threading.Lock()
         self.count = 0
@@ -80,7 +80,7 @@ class SinkCount:
 
 @dataclass(slots=True)
 class Report:
-    """The result of a run. However it ended, no frame is lost uncounted:
+    """The result of a run. Every captured frame is counted, also after a failure:
 
     captured = explained + superseded + discarded
     captured = rendered + skipped
@@ -136,7 +136,7 @@ class Report:
         return count / self.seconds if self.seconds > 0 else 0.0
 
     def write(self, path: Path) -> None:
-        """Writes JSON; raises SinkError if that is not possible."""
+        """Writes JSON; raises SinkError if it cannot be written."""
         rates = {
             "fps": self.fps,
             "captured_fps": self._per_second(self.captured),
@@ -168,7 +168,7 @@ def failed_report(
 def versions(
     packages: Iterable[str] = ("torch", "torchvision", "openvino", "av"),
 ) -> dict[str, str]:
-    """Version of stream-cam, Python and the packages that are installed."""
+    """Versions of stream-cam, Python and those of the packages that are installed."""
     found = {"stream-cam": __version__, "python": platform.python_version()}
     for package in (*packages, "numpy", "opencv-python"):
         try:

@@ -1,4 +1,4 @@
-"""A run with a page, from a notebook or a program, in one line."""
+"""A run with a page, started from a notebook or a program in one line."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from stream_cam.settings import Settings
 from stream_cam.sinks.base import Sink, Waiting
 
 _STOP_SECONDS = 15.0
-"""A stop takes two seconds, and files are finished."""
+"""Longest wait for a stop: the stages take two seconds, and files are finished."""
 
 
 class Served(Closeable):
-    """A run on a thread of its own, and its page; stops at the end of a `with` block, or by `stop`.
+    """A run with its page, on its own thread, until `stop` or the end of a `with` block.
 
-    A notebook shows the page itself.
+    A notebook shows the page below the cell.
 
     Args:
-        source: as `run_session` takes it, like the other arguments.
+        source: as in `run_session`, like the other arguments.
 
     Raises:
-        StreamCamError: the run did not begin.
+        StreamCamError: the run could not start.
     """
 
     def __init__(
@@ -42,16 +42,16 @@ class Served(Closeable):
         self._pipeline: Pipeline | None = None
         self._report: Report | None = None
         self._waiting: Waiting | None = None
-        self._leaves = False
+        self._stopping = False
         self._failure: BaseException | None = None
-        self._begun = threading.Event()
+        self._started = threading.Event()
         self._thread = threading.Thread(
             target=self._run, args=(source, outputs, config, extra_sinks), name="serve", daemon=True
         )
         self._thread.start()
-        self._begun.wait()
+        self._started.wait()
         if self._pipeline is None and self._waiting is None:
-            raise self._failure or StreamCamError("the run ended before it began")
+            raise self._failure or StreamCamError("the run ended before its start")
 
     @property
     def pipeline(self) -> Pipeline:
@@ -72,7 +72,7 @@ class Served(Closeable):
 
     @property
     def settings(self) -> Settings:
-        """What can be changed while it runs: `served.settings.alpha = 0.6`."""
+        """The settings of the run, which may change: `served.settings.alpha = 0.6`."""
         return self._settings
 
     @property
@@ -80,16 +80,16 @@ class Served(Closeable):
         return self._thread.is_alive()
 
     def stats(self) -> dict[str, object]:
-        """How far it is; before the first picture why there is none."""
+        """The progress; before the first picture, why there is none."""
         if self._pipeline is None and self._waiting is not None:
             return {"waiting": asdict(self._waiting)}
         return self.pipeline.stats()
 
     def wait(self, seconds: float | None = None) -> Report | None:
-        """The report, once the run is over; None if it is not after so many seconds.
+        """Waits for the end of the run; None if it is not over after this many seconds.
 
         Raises:
-            StreamCamError: what the run failed with.
+            StreamCamError: the error of a run that failed.
         """
         self._thread.join(seconds)
         if self._thread.is_alive():
@@ -99,8 +99,8 @@ class Served(Closeable):
         return self._report
 
     def stop(self) -> Report | None:
-        """Ends the run and the page; gives the report."""
-        self._leaves = True
+        """Ends the run and the page; returns the report."""
+        self._stopping = True
         if self._pipeline is not None:
             self._pipeline.stop()
         return self.wait(_STOP_SECONDS)
@@ -113,7 +113,7 @@ class Served(Closeable):
         return f"<stream-cam at {place}{'' if self.running else ', ended'}>"
 
     def _repr_html_(self) -> str:
-        if "?" in self.url:  # its token would be kept in the notebook
+        if "?" in self.url:  # the token must not be saved in the notebook
             return html.escape(f"{self!r}: open the link in served.url")
         url = html.escape(self.url, quote=True)
         return f'<iframe src="{url}" width="100%" height="600" style="border:0"></iframe>'
@@ -133,12 +133,12 @@ class Served(Closeable):
                 extra_sinks=extra_sinks,
                 on_open=self._open,
                 on_wait=self._wait,
-                on_start=self._begin,
+                on_start=self._start,
             )
         except BaseException as error:
             self._failure = error
         finally:
-            self._begun.set()
+            self._started.set()
 
     def _open(self, urls: Sequence[str], settings: Settings) -> None:
         self._urls, self._settings = urls, settings
@@ -146,14 +146,14 @@ class Served(Closeable):
     def _wait(self, waiting: Waiting) -> bool:
         if waiting.reason:
             self._waiting = waiting
-            self._begun.set()
-        return not self._leaves
+            self._started.set()
+        return not self._stopping
 
-    def _begin(self, pipeline: Pipeline) -> None:
+    def _start(self, pipeline: Pipeline) -> None:
         self._pipeline = pipeline
-        if self._leaves:
+        if self._stopping:
             pipeline.stop()
-        self._begun.set()
+        self._started.set()
 
 
 def serve(
@@ -166,9 +166,9 @@ def serve(
     outputs: Sequence[str] = (),
     config: PipelineConfig | None = None,
 ) -> Served:
-    """Explains a source and serves the page; returns when it has begun, or waits for the source.
+    """Explains a source and serves the page; returns once the run has started.
 
-    A live source that is away is waited for: the page says why, and so does `stats()`.
+    It also returns while a live source is away: the page and `stats()` then say why.
 
         stream_cam.serve(0, weights="demo")     # in a notebook: shows the page below the cell
 
@@ -177,9 +177,9 @@ def serve(
         weights: as on the command line.
         model: as on the command line.
         look: as on the command line.
-        address: of the page; port 0 is one that is free.
-        outputs: further ones, such as `out.mp4`.
-        config: everything else; `weights`, `model` and `look` are then not looked at.
+        address: the address of the page; port 0 takes a free one.
+        outputs: further outputs, such as `out.mp4`.
+        config: all options; `weights`, `model` and `look` are then ignored.
 
     Raises:
         StreamCamError: as its message says.

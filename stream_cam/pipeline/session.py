@@ -16,7 +16,7 @@ from stream_cam.errors import SinkError, StreamCamError
 from stream_cam.host import parallel_choices
 from stream_cam.pipeline.checks import check_recordings, check_run, only_watched, video_paths
 from stream_cam.pipeline.report import Report, failed_report
-from stream_cam.pipeline.watching import Watching
+from stream_cam.pipeline.watched_sinks import WatchedSinks
 from stream_cam.results import open_results, result_paths
 from stream_cam.settings import Settings
 from stream_cam.sinks import open_sink
@@ -140,14 +140,14 @@ def _open(
     on_open: Callable[[Sequence[str], Settings], None] | None,
     on_wait: Callable[[Waiting], bool] | None,
 ) -> Pipeline | None:
-    """Opens pages and windows, the source, the network; None if a viewer left meanwhile."""
+    """Opens pages, windows, the source and the network; None if a viewer left meanwhile."""
     settings = Settings(config.look)
     whole = open_source(source_uri, config.capture, config.run.live)
-    watching = Watching(uris, settings, redact_uri(source_uri), config.web, on_wait)
-    stack.enter_context(watching)
+    watched = WatchedSinks(uris, settings, redact_uri(source_uri), config.web, on_wait)
+    stack.enter_context(watched)
     if on_open is not None:
-        on_open(watching.urls, settings)
-    source = watching.open(trim(whole, config.record), whole)
+        on_open(watched.urls, settings)
+    source = watched.open(trim(whole, config.record), whole)
     if source is None:
         return None
     stack.push(source)
@@ -155,9 +155,9 @@ def _open(
     if not source.info.live and (live or only_watched(uris)):
         counted = live or config.run.limit is not None or any(result_paths(config.record))
         source = PacedSource(source, once=counted)
-    watching.tell(Waiting("loading the network"))
-    pipeline = _build_pipeline(source, uris, config, extra_sinks, settings, watching.sinks, live)
-    watching.release()
+    watched.notify(Waiting("loading the network"))
+    pipeline = _build_pipeline(source, uris, config, extra_sinks, settings, watched.sinks, live)
+    watched.release()
     return pipeline
 
 

@@ -198,13 +198,13 @@ def test_what_another_batch_is_making_is_left_to_it(
         job.lock.unlink()
     # It was made after this batch had looked.
     job.output.write_text("made")
-    first._do(job)
+    first._run_job(job)
     assert (job.fate, job.output.read_text()) == ("there already", "made")
     assert names(Path("out")) == ["b10.mkv.mp4", "b9.mp4"]
     # The process of a batch that was killed may go on for a while.
     job.output.unlink()
     with RecordingLock(part_path(job.unfinished), create=True):
-        first._do(job)
+        first._run_job(job)
     assert job.fate == "skipped"
 
 

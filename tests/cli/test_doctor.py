@@ -47,7 +47,7 @@ def test_probe_that_breaks_is_a_finding(error: Exception) -> None:
         yield Finding("area", "ok", "before")
         raise error
 
-    first, second = doctor._examined("area", broken)
+    first, second = doctor._run_probe("area", broken)
     assert first.what == "before"
     assert second.status == "note"
     assert type(error).__name__ in second.what

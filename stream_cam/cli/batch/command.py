@@ -29,7 +29,7 @@ def batch_command(command: BatchCommand, signals: Signals) -> None:
     batch = VideoBatch(command.source, command.output, config, command.batch)
     if command.batch.dry_run:
         for job in batch.jobs:
-            job.foresee(config.run.overwrite)
+            job.predict_fate(config.run.overwrite)
             print(_line(job))
         return
     signals.watch(batch.stop)

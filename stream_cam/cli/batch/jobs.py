@@ -1,4 +1,4 @@
-"""Videos to be annotated, and what becomes of each."""
+"""The videos of a batch, and the outcome of each."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _ELSEWHERE: Final = "another batch is making it"
 
 @dataclass
 class Job:
-    """One video, what becomes of it, and how far it is."""
+    """One video, its outcome and its progress."""
 
     source: Path
     output: Path
@@ -38,7 +38,7 @@ class Job:
     reason: str = ""
     begun: bool = False
     n_frames: int | None = None
-    """How many it has, as far as its file says so."""
+    """Number of frames, if the file says so."""
     n_rendered: int = 0
 
     @property
@@ -47,16 +47,16 @@ class Job:
 
     @property
     def was_begun(self) -> bool:
-        """Whether an earlier run has left something of it."""
+        """Whether an earlier run has left unfinished files."""
         return self.unfinished.exists() or part_path(self.unfinished).exists()
 
     @property
     def lock(self) -> Path:
-        """Held by the batch that makes it."""
+        """The lock file of the batch that makes the recording."""
         return self.output.with_name(f".{self.output.name}.lock")
 
-    def foresee(self, overwrite: bool) -> None:
-        """Find out what would become of it."""
+    def predict_fate(self, overwrite: bool) -> None:
+        """Sets the fate that a run would lead to, for --dry-run."""
         if self.output.exists() and not overwrite:
             self.fate = "there already"
         elif is_locked(self.lock):
@@ -65,23 +65,23 @@ class Job:
 
 @dataclass
 class VideoBatch:
-    """Annotates videos into a folder; those that are there already are left as they are.
+    """Annotates videos into a folder; recordings that exist are kept.
 
-    Each is annotated in a process of its own: torch traces one network at a time in a process, and
-    what crashes ends with its own video.
+    Each video has a process of its own: torch traces one network at a time in a process, and a
+    crash ends one video only.
 
-    A recording, and the results beside it, have their names once they are complete: what was
-    stopped is called `name.unfinished.mp4` and made anew the next time. One failure does not end
-    the others, and what another batch is making is left to it.
+    A recording and its results get their names once they are complete. A stopped recording is
+    called `name.unfinished.mp4` and is made anew the next time. One failure does not end the
+    others. A recording that another batch is making is skipped.
 
     Args:
         places: videos, folders of videos, globs.
-        output: the folder that the recordings go into; it is made if it is not there.
-        config: how each of them is run.
-        batch: of which type, and how many at once.
+        output: the folder for the recordings; it is created if it does not exist.
+        config: the options of each run.
+        batch: the type of the recordings, and the number of jobs.
 
     Raises:
-        StreamCamError: nothing to do was found, or it cannot be done as it is asked for.
+        StreamCamError: there are no videos, or the options do not fit together.
     """
 
     places: Sequence[str]
@@ -125,15 +125,15 @@ class VideoBatch:
                 )
 
     def stop(self, _reason: str) -> None:
-        """Ends the videos on their way, and begins no other; from any thread."""
+        """Ends the running videos, and starts no other; from any thread."""
         self._stopped.set()
 
     def run(self, on_end: Callable[[Job], None], on_tick: Callable[[], None]) -> None:
-        """Do what is missing.
+        """Annotates the videos whose recordings do not exist.
 
         Args:
-            on_end: told of each job as it ends, on this thread.
-            on_tick: called a few times a second on this thread.
+            on_end: called with each job at its end, on this thread.
+            on_tick: called a few times a second, on this thread.
         """
         try:
             self.output.mkdir(parents=True, exist_ok=True)
@@ -147,7 +147,9 @@ class VideoBatch:
             else:
                 todo.append(job)
         with ThreadPoolExecutor(self.batch.jobs, "job") as pool:
-            waiting: dict[Future[None], Job] = {pool.submit(self._do, job): job for job in todo}
+            waiting: dict[Future[None], Job] = {
+                pool.submit(self._run_job, job): job for job in todo
+            }
             while waiting:
                 ended, _ = wait(waiting, TICK_SECONDS, FIRST_COMPLETED)
                 on_tick()
@@ -156,7 +158,7 @@ class VideoBatch:
                     future.result()
                     on_end(job)
 
-    def _do(self, job: Job) -> None:
+    def _run_job(self, job: Job) -> None:
         if self._stopped.is_set():
             job.fate = "stopped"
             return
@@ -164,7 +166,7 @@ class VideoBatch:
             job.output.parent.mkdir(parents=True, exist_ok=True)
             with RecordingLock(job.lock, create=True):
                 try:
-                    self._do_claimed(job)
+                    self._run_locked(job)
                 finally:
                     job.lock.unlink(missing_ok=True)
         except OutputExistsError:
@@ -172,11 +174,11 @@ class VideoBatch:
         except OSError as error:
             job.fate, job.reason = "failed", f"{job.output}: {error.strerror}"
 
-    def _do_claimed(self, job: Job) -> None:
+    def _run_locked(self, job: Job) -> None:
         if job.output.exists() and not self.config.run.overwrite:
-            job.fate = "there already"  # by now: another batch has made it
+            job.fate = "there already"  # another batch has made it meanwhile
             return
-        if is_locked(part_path(job.unfinished)):  # by a process whose batch was killed
+        if is_locked(part_path(job.unfinished)):  # a process whose batch was killed still runs
             job.fate, job.reason = "skipped", _ELSEWHERE
             return
         results = {
@@ -185,13 +187,13 @@ class VideoBatch:
         made = {option: unfinished_result(path) for option, path in results.items()}
         waiting = {made[option]: path for option, path in results.items() if made[option] != path}
         try:
-            self._make_room(job, waiting)
-            self._do_elsewhere(job, with_results(self.config, made))
+            self._remove_leftovers(job, waiting)
+            self._run_in_process(job, with_results(self.config, made))
             if self._stopped.is_set():
                 job.fate = "stopped"
                 return
             for unfinished, path in waiting.items():
-                if unfinished.exists():  # without a frame there is none
+                if unfinished.exists():  # a run without a frame writes no result
                     os.replace(unfinished, path)
             os.replace(job.unfinished, job.output)
             job.fate = "done"
@@ -201,17 +203,18 @@ class VideoBatch:
             for unfinished in waiting:
                 unfinished.unlink(missing_ok=True)
 
-    def _do_elsewhere(self, job: Job, config: PipelineConfig) -> None:
-        def tell(said: WorkerMessage) -> None:
-            job.begun, job.n_frames, job.n_rendered = True, said.n_frames, said.n_rendered
+    def _run_in_process(self, job: Job, config: PipelineConfig) -> None:
+        def on_progress(message: WorkerMessage) -> None:
+            job.begun, job.n_frames = True, message.n_frames
+            job.n_rendered = message.n_rendered
 
-        annotate(job.source, job.unfinished, config, self._stopped, tell)
+        annotate(job.source, job.unfinished, config, self._stopped, on_progress)
 
-    def _make_room(self, job: Job, waiting: Mapping[Path, Path]) -> None:
-        """Removes what an earlier run left of results, and makes their subfolders.
+    def _remove_leftovers(self, job: Job, waiting: Mapping[Path, Path]) -> None:
+        """Removes unfinished results of an earlier run, and creates the subfolders of results.
 
         Raises:
-            OutputExistsError: a result is there that the recording is not there for.
+            OutputExistsError: a result exists, but not its recording.
         """
         for unfinished, path in waiting.items():
             if path.exists() and not (self.config.run.overwrite or job.was_begun):
@@ -219,5 +222,6 @@ class VideoBatch:
             unfinished.unlink(missing_ok=True)
         for pattern in results_of(self.config).values():
             above = [part.parent for part in pattern.parents if NAME in part.name]
-            if (above[-1] if above else pattern.parent).is_dir():  # or it is mistyped
+            # Only in a folder that exists: a missing one is a typing error.
+            if (above[-1] if above else pattern.parent).is_dir():
                 named(pattern, job.name).parent.mkdir(parents=True, exist_ok=True)

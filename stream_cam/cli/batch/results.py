@@ -1,4 +1,4 @@
-"""What results of a video are called, beside its recording."""
+"""Paths of the results beside each recording of a batch."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ def named(pattern: Path, name: str) -> Path:
 
 
 def unfinished_result(path: Path) -> Path:
-    """What a result is called until its recording is finished; /dev/stdout as it is."""
+    """The path of a result until its recording is finished; /dev/stdout stays itself."""
     special = path.exists() and not path.is_file()
     return path if special else unfinished_path(path)
 
 
 def with_results(config: PipelineConfig, paths: Mapping[str, Path]) -> PipelineConfig:
-    """The options of one video: its own results, and what is unfinished is replaced."""
+    """The options of one video: its own results; unfinished files are replaced."""
     results: dict[str, Any] = {name: paths.get(name) for name in RESULT_SUFFIXES}
     run = replace(config.run, quiet=True, overwrite=True, report=paths.get("report"))
     return replace(config, run=run, record=replace(config.record, **results))

@@ -1,4 +1,4 @@
-"""Which videos there are in folders, and below them."""
+"""Finds videos: files, folders, folders of folders and globs."""
 
 from __future__ import annotations
 
@@ -24,24 +24,24 @@ from stream_cam.sources.paths import (
 logger = logging.getLogger(__name__)
 
 _MOST_FOLDERS: Final = 1000
-"""So many are looked into for videos that nobody asked for, to tell of them."""
+"""Most subfolders that are searched for the hint at --recursive."""
 
 
 def find_videos(
     places: Sequence[str], *, recursive: bool = False, leave_out: Path | None = None
 ) -> dict[Path, str]:
-    """Videos, those in folders and of globs, in the order in which people count.
+    """Videos, those in folders and those of globs, in natural order (2 before 10).
 
     Args:
-        recursive: also those in folders of folders.
-        leave_out: a folder that is not entered.
+        recursive: include folders of folders.
+        leave_out: a folder that is not searched.
 
     Returns:
-        Each with its path as seen from the folder or pattern that it was found in.
+        Each video, with its path relative to the folder or pattern that it was found by.
 
     Raises:
-        UsageError: none is given.
-        SourceNotFoundError: a place that is not there, or where there are none.
+        UsageError: no place is given.
+        SourceNotFoundError: a place does not exist, or has no videos.
     """
     if not places:
         raise UsageError("which videos? give files, folders or a pattern in quotes")
@@ -63,7 +63,7 @@ def find_videos(
 
 
 def _pictures_instead(place: str) -> str:
-    """What to do with the pictures that there are; empty if there are none."""
+    """A hint at `run` if there are pictures instead; empty if there are none."""
     try:
         pictures, _ = find_pictures(place)
     except SourceNotFoundError:
@@ -76,10 +76,10 @@ def _pictures_instead(place: str) -> str:
 
 
 def _videos_of_folder(place: str, *, recursive: bool, leave_out: Path | None) -> list[str]:
-    """Those in it, and in its folders or a word about these.
+    """The videos in a folder; those in subfolders are included, or a hint names them.
 
     Raises:
-        SourceNotFoundError: there are none but in its folders.
+        SourceNotFoundError: there are videos in subfolders only.
     """
     below = _folders_below(place, leave_out)
     videos = next(below)
@@ -88,10 +88,10 @@ def _videos_of_folder(place: str, *, recursive: bool, leave_out: Path | None) ->
     others = next(filter(None, islice(below, _MOST_FOLDERS)), None)
     if others is None:
         return videos
-    said = f"there are videos in folders of {place}, such as {others[0]}; give --recursive"
+    hint = f"there are videos in folders of {place}, such as {others[0]}; give --recursive"
     if not videos:
-        raise SourceNotFoundError(said)
-    logger.warning("%s to annotate those as well", said)
+        raise SourceNotFoundError(hint)
+    logger.warning("%s to annotate those as well", hint)
     return videos
 
 

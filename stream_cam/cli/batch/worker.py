@@ -24,7 +24,7 @@ TICK_SECONDS: Final = 0.2
 
 @dataclass(frozen=True)
 class WorkerMessage:
-    """What the process of a video tells of itself."""
+    """A message from the process of a video."""
 
     n_frames: int | None = None
     n_rendered: int = 0
@@ -35,8 +35,8 @@ class WorkerMessage:
 def _work(
     pipe: Connection[WorkerMessage, str], source: str, output: str, config: PipelineConfig
 ) -> None:
-    """In a process of its own: one video from begin to end."""
-    # A Ctrl-C, a closed terminal and systemd's stop are for all; the first process tells us.
+    """Runs one video from start to end; the main function of its process."""
+    # Ctrl-C, a closed terminal and systemd's stop signal all processes; the first one decides.
     for name in ("SIGINT", "SIGTERM", "SIGHUP"):
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)
@@ -52,7 +52,7 @@ def _work(
             else:
                 return
         except (EOFError, OSError):
-            pass  # the first process was killed
+            pass  # the first process was killed: stop
         pipeline.stop("interrupted")
 
     watching: list[threading.Thread] = []
@@ -79,13 +79,13 @@ def annotate(
     stopped: threading.Event,
     on_progress: Callable[[WorkerMessage], None],
 ) -> None:
-    """Run one video in a new process, and wait for it.
+    """Runs one video in a new process, and waits for it.
 
     Args:
-        stopped: ends it when it is set.
+        stopped: ends the video when it is set.
 
     Raises:
-        SinkError: it failed, with its own words, or its process died.
+        SinkError: the video failed, with its own message, or its process died.
     """
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
@@ -94,23 +94,23 @@ def annotate(
     )
     process.start()
     theirs.close()
-    told_to_stop = False
+    stop_sent = False
     try:
         while True:
-            if stopped.is_set() and not told_to_stop:
+            if stopped.is_set() and not stop_sent:
                 ours.send("stop")
-                told_to_stop = True
+                stop_sent = True
             if not ours.poll(TICK_SECONDS):
                 continue
-            said: WorkerMessage = ours.recv()
-            if said.ended:
+            message: WorkerMessage = ours.recv()
+            if message.ended:
                 break
-            on_progress(said)
+            on_progress(message)
     except (EOFError, OSError) as exc:
         process.join()
         if stopped.wait(TICK_SECONDS):
-            return  # the signal that stops all of them came before it could ignore it
+            return  # it got the signal for all processes before it could ignore it
         raise SinkError(f"{source}: its process died ({process.exitcode})") from exc
     process.join()
-    if said.error:
-        raise SinkError(said.error)
+    if message.error:
+        raise SinkError(message.error)

@@ -1,4 +1,4 @@
-"""Pages and windows that are open before their source, and say why there is no picture yet."""
+"""Pages and windows that open before the source, and say why there is no picture yet."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from stream_cam.sinks import Output, kind_of
 from stream_cam.sinks.base import Sink, Waiting
 from stream_cam.sources.base import Source
 
-_TELL_SECONDS: Final = 0.1
+_NOTIFY_SECONDS: Final = 0.1
 _FIRST_SECONDS: Final = 0.4
-"""A source that fails or opens within this time makes no window flash up."""
+"""A source that opens or fails within this time shows no waiting window."""
 
 
-class Watching(Closeable):
-    """The sinks of a run that people watch, from before its source is open.
+class WatchedSinks(Closeable):
+    """The pages and windows of a run, opened before its source.
 
     Args:
-        uris: of all outputs of the run.
-        settings: of the run.
-        name: the source's, secrets redacted.
+        uris: all outputs of the run.
+        settings: the settings of the run.
+        name: the source's name, secrets redacted.
         web: how pages are served.
-        on_wait: told what the sinks are told; False ends the wait as a closed window does.
+        on_wait: notified like the sinks; False ends the wait, as a closed window does.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class Watching(Closeable):
     ) -> None:
         self._name = name
         self._on_wait = on_wait
-        self._told: list[Sink] = []
+        self._entered: list[Sink] = []
         self.sinks: dict[str, Sink] = {}
         """By URI."""
         with ExitStack() as made:
@@ -58,21 +58,22 @@ class Watching(Closeable):
         """The links of the pages, tokens included."""
         return [sink.url for sink in self.sinks.values() if sink.url]
 
-    def __enter__(self) -> Watching:
+    def __enter__(self) -> WatchedSinks:
         for sink in self.sinks.values():
-            # The pipeline opens it once more, and deals with what fails.
+            # The pipeline opens it again, and reports the failure.
             with suppress(SinkError):
-                self._told.append(sink.__enter__())
+                self._entered.append(sink.__enter__())
         return self
 
     def open(self, source: Source, whole: Source) -> Source | None:
-        """Enter the source on a thread of its own; None if a viewer left before it was open.
+        """Opens the source on its own thread; None if a viewer left before that.
 
         Args:
-            whole: what `source` is a part of, or itself; it is asked and stopped.
+            whole: the source itself, without the cut; it gives the reason of a wait, and is
+                stopped.
 
         Raises:
-            StreamCamError: it cannot be opened.
+            StreamCamError: the source cannot be opened.
         """
         opened: Future[Source] = Future()
 
@@ -86,8 +87,8 @@ class Watching(Closeable):
         try:
             seconds = _FIRST_SECONDS
             while not wait([opened], seconds).done:
-                seconds = _TELL_SECONDS
-                if not self.tell(self._waiting(whole)):
+                seconds = _NOTIFY_SECONDS
+                if not self.notify(self._waiting(whole)):
                     whole.stop()
                     return None
             return opened.result()
@@ -95,27 +96,27 @@ class Watching(Closeable):
             whole.stop()
             raise
 
-    def tell(self, waiting: Waiting) -> bool:
-        """Why there is no picture yet, to all who watch; False if one of them has left."""
-        stay = [sink.wait(waiting) for sink in self._told]
+    def notify(self, waiting: Waiting) -> bool:
+        """Shows all viewers why there is no picture yet; False if one of them has left."""
+        stay = [sink.wait(waiting) for sink in self._entered]
         if self._on_wait is not None:
             stay.append(self._on_wait(waiting))
         return all(stay)
 
     def release(self) -> None:
-        """From now on the pipeline closes them."""
+        """Leaves the closing to the pipeline."""
         self._open.pop_all()
 
     def close(self) -> None:
         self._open.close()
 
     def _waiting(self, source: Source) -> Waiting:
-        what = f"waiting for {self._name}"
-        away = source.outage()
-        if away is None or not away.reconnecting:
-            return Waiting(what)
-        reason = away.reason.removeprefix(f"{self._name} ")
-        return Waiting(what, reason, away.attempt, away.next_try_seconds)
+        title = f"waiting for {self._name}"
+        outage = source.outage()
+        if outage is None or not outage.reconnecting:
+            return Waiting(title)
+        reason = outage.reason.removeprefix(f"{self._name} ")
+        return Waiting(title, reason, outage.attempt, outage.next_try_seconds)
 
 
 def _sink(uri: str, settings: Settings, name: str, web: WebConfig) -> Sink | None:
