@@ -210,7 +210,7 @@ def _check(output: Output) -> None:
         return
     if record.format is None:
         raise UsageError(
-            f"{uri} is a pipe, whose name has no suffix: add --format, such as --format "
+            f"{uri} is a pipe, whose format must be given: add --format, such as --format "
             f"matroska; known are {', '.join(STREAM_SUFFIXES)}"
         )
     if is_terminal(uri):

@@ -241,7 +241,7 @@ def test_a_write_that_nobody_reads_is_ended(fifo: str) -> None:
 @pytest.mark.parametrize(
     ("outputs", "record", "text"),
     [
-        (["-"], {}, "- is a pipe, whose name has no suffix: add --format, such as --format"),
+        (["-"], {}, "- is a pipe, whose format must be given: add --format, such as --format"),
         (["/dev/stdout"], {}, "/dev/stdout is a pipe.*add --format"),
         (["fifo"], {}, "known are mpegts, matroska"),
         (["-"], {"format": "webm", "codec": "h264"}, "--codec h264 does not go into"),
