@@ -58,7 +58,7 @@ def test_videos_are_found_in_the_order_in_which_people_count(clips: Path) -> Non
         find_videos([])
 
 
-def test_a_second_run_does_only_what_is_missing(
+def test_a_second_run_makes_only_missing_recordings(
     clips: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     command = ["batch", "clips", "--output", "out", "--jobs", "2", *OPTIONS]
@@ -181,7 +181,7 @@ def test_subfolders_are_kept(clips: Path, capsys: pytest.CaptureFixture[str]) ->
 
 
 @pytest.mark.usefixtures("quick")
-def test_what_another_batch_is_making_is_left_to_it(
+def test_recordings_of_another_batch_are_skipped(
     clips: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     command = ["batch", "clips", "-o", "out"]
@@ -208,7 +208,7 @@ def test_what_another_batch_is_making_is_left_to_it(
     assert job.fate == "skipped"
 
 
-def test_what_was_stopped_has_not_its_name_and_is_made_anew(clips: Path) -> None:
+def test_a_stopped_recording_is_unfinished_and_made_anew(clips: Path) -> None:
     write_video(clips / "b9.mp4", n_frames=200)
     record = RecordConfig(predictions=Path("{name}.csv"), sheet=Path("{name}.png"))
     config = replace(CONFIG, record=record)
@@ -283,7 +283,7 @@ def test_a_process_that_dies_is_a_failure_of_its_video(
     assert "its process died (1)" in batch.jobs[0].reason
 
 
-def test_mistakes_are_told_before_anything_is_done(
+def test_mistakes_are_errors_before_any_work(
     clips: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (clips / "more").mkdir()

@@ -413,7 +413,7 @@ def test_bad_output_is_one_line_and_one(
 @pytest.mark.parametrize(
     ("report", "code"), [("there.json", 1), ("nowhere/r.json", 1), ("full", 1), ("x.png", 2)]
 )
-def test_report_that_cannot_be_written_is_told_before_the_run(
+def test_unwritable_report_is_an_error_before_the_run(
     report: str, code: int, place: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     cv2.imwrite("x.png", np.zeros((8, 8, 3), np.uint8))
@@ -529,7 +529,7 @@ def test_help_shows_flags_as_flags(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.parametrize("source", ["0", "/dev/video3", "demo://shapes?live=1"])
-def test_what_is_live_by_nature_cannot_wait(
+def test_live_sources_refuse_no_live(
     place: Path, capsys: pytest.CaptureFixture[str], source: str
 ) -> None:
     assert main(["run", source, "null", "--no-live"]) == 2
@@ -546,7 +546,7 @@ def test_what_is_live_by_nature_cannot_wait(
         ("http://cam:0/x", "has no port from 1 to 65535"),
     ],
 )
-def test_addresses_that_are_none_are_told_at_once(
+def test_wrong_addresses_are_errors_at_once(
     place: Path, capsys: pytest.CaptureFixture[str], source: str, said: str
 ) -> None:
     assert main(["run", source, "null"]) == 2

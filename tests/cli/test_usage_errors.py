@@ -104,7 +104,7 @@ def test_value_that_is_missing_or_of_another_kind(name: str, option: str, kind: 
         ),
     ],
 )
-def test_what_is_got_known_and_to_do(line: str, said: str) -> None:
+def test_error_names_value_known_names_and_next_step(line: str, said: str) -> None:
     assert said in error_of(*line.split())
 
 

@@ -96,7 +96,7 @@ def test_report_that_cannot_be_written_is_one_error(tmp_path: Path, place: str) 
     assert not list(tmp_path.glob(".*.part"))
 
 
-def test_versions_name_what_is_installed() -> None:
+def test_versions_name_installed_packages() -> None:
     found = versions(["torch", "no-such-package"])
     assert {"stream-cam", "python", "torch", "numpy"} <= set(found)
     assert "no-such-package" not in found
