@@ -8,17 +8,20 @@ import json
 import socket
 import threading
 import time
+import urllib.request
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 
 import cv2
 import numpy as np
 import pytest
+from support.pipeline_parts import Frames, make_explainer, make_pipeline, run, tiny_network
 from support.waiting import wait_until
 from support.web_parts import LABELS, Page, picture, slow_reader
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from stream_cam.config import N_PREDICTIONS
+from stream_cam.sinks import StreamInfo, open_sink
 from stream_cam.web import server as server_module
 from stream_cam.web.viewers import Encoded, Viewer
 from stream_cam.web.websocket import MAX_MESSAGE_BYTES
@@ -459,3 +462,17 @@ def test_statistics_come_every_second(page: Page) -> None:
         assert talk.hear("stats")["viewers"] == 1
         talk.hear("stats")
         assert time.monotonic() - begun >= 0.9
+
+
+def test_page_of_a_pipeline_has_its_statistics() -> None:
+    """Without a session: `open_sink` makes the page, as every other sink."""
+    captured: list[int] = []
+
+    def ask(index: int) -> None:
+        if index == 5:
+            with urllib.request.urlopen(f"{sink.url}stats", timeout=20) as answer:
+                captured.append(json.load(answer)["captured"])
+
+    sink = open_sink("web://127.0.0.1:0", StreamInfo(), overwrite=False)
+    run(make_pipeline(Frames(10, before=ask), [sink], make_explainer(tiny_network())))
+    assert captured == [5]
