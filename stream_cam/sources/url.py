@@ -67,13 +67,13 @@ def _make_source(source: Input) -> Source:
     if live is False or (may_be_file and _ends_with(url, _RECORDINGS) and not live):
         return _connection(source)
     seen = SeenFrames()
-    reconnecting = ReconnectingSource(
-        url,
-        lambda: PlayoutSource(
-            _connection(replace(source, config=reconnecting.patient_config)), seen
-        ),
-        source.config,
-    )
+
+    def connect() -> PlayoutSource:
+        # Without `live`: a recorded file is played at its own times, once.
+        patient = replace(source, config=reconnecting.patient_config, live=None)
+        return PlayoutSource(_connection(patient), seen)
+
+    reconnecting = ReconnectingSource(url, connect, source.config)
     return reconnecting
 
 
