@@ -32,11 +32,15 @@ Capture = tyro.conf.OmitArgPrefixes[tyro.conf.UseAppendAction[CaptureConfig]]
 class RunCommand:
     """Explain a camera, a stream, a video or pictures.
 
-    Sources: 0 or /dev/video0 (camera), a video file, a picture, a folder or glob of pictures,
-    rtsp://…, http(s)://…, rtmp://…, udp://…, an .sdp file, demo://shapes, a FIFO, - (stdin).
+    Sources:
+      0 or /dev/video0 (camera), a video file, a picture, a folder or glob of pictures,
+      rtsp://…, http(s)://…, rtmp://…, udp://…, an .sdp file, demo://shapes,
+      a FIFO, - (stdin)
 
-    Outputs: window, a video file (.mp4, .mkv, .mov, .webm), a picture file, a folder of pictures
-    (frames/), web://HOST:PORT (a page in the browser), - or a FIFO with --format, null (none).
+    Outputs:
+      window, a video file (.mp4, .mkv, .mov, .webm), a picture file,
+      a folder of pictures (frames/), web://HOST:PORT (a page in the browser),
+      - or a FIFO with --format, null (none)
     """
 
     source: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="SOURCE")]
@@ -61,8 +65,10 @@ class RunCommand:
 class BatchCommand:
     """Annotate many videos into a folder; recordings that exist are kept.
 
-    In --predictions, --cams, --timeline, --sheet and --report, {name} stands for the name of each
-    recording without .mp4. The recording of clip.mp4 is clip.mp4, that of clip.mkv clip.mkv.mp4.
+    The recording of clip.mp4 is clip.mp4, that of clip.mkv is clip.mkv.mp4.
+
+    Paths of results may hold {name}, the recording's name without .mp4
+      (in --predictions, --cams, --timeline, --sheet and --report).
     """
 
     source: Annotated[
@@ -86,8 +92,9 @@ class BatchCommand:
 class DemoCommand:
     """Watch the shipped model follow drawn shapes: no camera, network, GPU or display needed.
 
-    Writes demo.mp4 and demo.png, and prints how often the model was right. With
-    `-o web://127.0.0.1:8080` or `-o window` it is shown instead, until it is stopped.
+    Writes demo.mp4 and demo.png, and prints how often the model was right.
+
+    With -o web://127.0.0.1:8080 or -o window it is shown instead, until it is stopped.
     """
 
     sink: Sinks = ()

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from stream_cam.cli import doctor
-from stream_cam.cli.doctor import Finding, examine, print_table
+from stream_cam.cli import doctor, probes
+from stream_cam.cli.doctor import examine, print_table
+from stream_cam.cli.probes import Finding
 from stream_cam.engine import machine
 from stream_cam.sources import camera
 
@@ -28,7 +29,7 @@ def the_one(found: Iterator[Finding], area: str) -> Finding:
 
 def test_examine_covers_every_area(findings: list[Finding]) -> None:
     areas = {finding.area for finding in findings}
-    assert {area for area, _ in doctor.PROBES} <= areas
+    assert {area for area, _ in probes.PROBES} <= areas
     for finding in findings:
         assert finding.what
         assert "could not be examined" not in finding.what
@@ -73,24 +74,24 @@ def fake_versions(monkeypatch: pytest.MonkeyPatch, **found: str) -> None:
             raise importlib.metadata.PackageNotFoundError(package)
         return found[name]
 
-    monkeypatch.setattr(doctor, "version", version)
+    monkeypatch.setattr(probes, "version", version)
     monkeypatch.setattr(machine, "version", version)
 
 
 def test_both_opencvs_are_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
     fake_versions(monkeypatch, opencv_python="5.0", opencv_python_headless="4.9")
-    finding = the_one(doctor._opencv(), "OpenCV")
+    finding = the_one(probes._opencv(), "OpenCV")
     assert finding.status == "note"
     assert "pip uninstall -y opencv-python-headless opencv-python" in finding.advice
 
 
 def test_placeholder_and_rival_tensorrts_are_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
     fake_versions(monkeypatch, torch_tensorrt="0.0.1")
-    finding = the_one(doctor._tensorrt(), "TensorRT")
+    finding = the_one(probes._tensorrt(), "TensorRT")
     assert (finding.status, "placeholder" in finding.what) == ("missing", True)
     assert finding.advice == machine.TENSORRT_INSTALL
     fake_versions(monkeypatch, torch_tensorrt="2.14.0", torch_tensorrt_rtx="2.14.0")
-    finding = the_one(doctor._tensorrt(), "TensorRT")
+    finding = the_one(probes._tensorrt(), "TensorRT")
     assert (finding.status, "same files" in finding.what) == ("missing", True)
     assert "uninstall both" in finding.advice
 
@@ -98,7 +99,7 @@ def test_placeholder_and_rival_tensorrts_are_found_out(monkeypatch: pytest.Monke
 def test_tensorrt_that_cannot_be_imported_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
     fake_versions(monkeypatch, torch_tensorrt_rtx="2.14.0")
     monkeypatch.setattr(machine, "find_spec", lambda name: None)
-    finding = the_one(doctor._tensorrt(), "TensorRT")
+    finding = the_one(probes._tensorrt(), "TensorRT")
     assert "but not tensorrt_rtx" in finding.what
     assert finding.advice == "pip install --force-reinstall torch-tensorrt-rtx"
 
@@ -109,7 +110,7 @@ def test_tensorrt_is_advised_where_there_is_a_gpu(
 ) -> None:
     fake_versions(monkeypatch)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: has_gpu)
-    finding = the_one(doctor._tensorrt(), "TensorRT")
+    finding = the_one(probes._tensorrt(), "TensorRT")
     assert finding.status == "note"
     assert finding.advice == (machine.TENSORRT_INSTALL if has_gpu else "")
     assert ("slower engines" in finding.what) == has_gpu
@@ -125,18 +126,18 @@ def test_installed_tensorrt_is_named_with_its_versions(
     monkeypatch.setitem(sys.modules, "tensorrt", library)
     monkeypatch.setattr(machine, "find_spec", lambda name: library)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: has_gpu)
-    finding = the_one(doctor._tensorrt(), "TensorRT")
+    finding = the_one(probes._tensorrt(), "TensorRT")
     assert finding.status == ("ok" if has_gpu else "note")
     assert finding.what.startswith("tensorrt 10.9.0.34 with torch-tensorrt 2.14.0")
 
 
 def test_missing_packages_are_named_with_their_command(monkeypatch: pytest.MonkeyPatch) -> None:
     fake_versions(monkeypatch)
-    assert [finding.advice for finding in doctor._torch()] == [
+    assert [finding.advice for finding in probes._torch()] == [
         "pip install torch",
         "pip install torchvision",
     ]
-    assert "pip install opencv-python" in the_one(doctor._opencv(), "OpenCV").advice
+    assert "pip install opencv-python" in the_one(probes._opencv(), "OpenCV").advice
 
 
 def test_camera_that_may_not_be_used_is_told(
@@ -145,7 +146,7 @@ def test_camera_that_may_not_be_used_is_told(
     device = tmp_path / "video0"
     monkeypatch.setattr(camera, "list_cameras", lambda: [str(device)])
     monkeypatch.setattr(sys, "platform", "linux")
-    finding = the_one(doctor._cameras(), "cameras")
+    finding = the_one(probes._cameras(), "cameras")
     assert finding.status == "missing"
     assert "usermod -aG video" in finding.advice
 
@@ -156,9 +157,9 @@ def test_cameras_are_listed_by_name(monkeypatch: pytest.MonkeyPatch, tmp_path: P
         Path(device).touch()
     names = {"/sys/class/video4linux/video2/name": "Logitech BRIO"}
     monkeypatch.setattr(camera, "list_cameras", lambda: devices)
-    monkeypatch.setattr(doctor, "_text", names.get)
+    monkeypatch.setattr(probes, "_text", names.get)
     monkeypatch.setattr(sys, "platform", "linux")
-    said = [finding.what for finding in doctor._cameras()]
+    said = [finding.what for finding in probes._cameras()]
     assert said == [f"{devices[0]}: unnamed", f"{devices[1]}: Logitech BRIO"]
 
 
@@ -168,7 +169,7 @@ def test_engine_folder_is_counted(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     (entry / "manifest.json").write_text("{}")
     (entry / "engine.blob").write_bytes(bytes(2_000_000))
     monkeypatch.setenv("STREAM_CAM_ENGINES", str(tmp_path))
-    said = [finding.what for finding in doctor._engines()]
+    said = [finding.what for finding in probes._engines()]
     assert f"kept in {tmp_path}: 1, 2 MB" in said
     monkeypatch.setenv("STREAM_CAM_ENGINES", str(tmp_path / "not" / "yet"))
-    assert f"kept in {tmp_path / 'not' / 'yet'}: 0, 0 MB" in [f.what for f in doctor._engines()]
+    assert f"kept in {tmp_path / 'not' / 'yet'}: 0, 0 MB" in [f.what for f in probes._engines()]
