@@ -90,7 +90,7 @@ def _best_stream(source: InputContainer, span: AudioSpan) -> Any:
     streams: list[Any] = list(source.streams.audio)
     known = [stream for stream in streams if stream.codec_context is not None]
     if streams and not known and not span.later_segment:
-        logger.warning("%s: the recording has no span: FFmpeg does not know its codec", span.path)
+        logger.warning("%s: the recording has no sound: FFmpeg does not know its codec", span.path)
     best: Any = source.streams.best("audio")
     return best if best in known else next(iter(known), None)
 
