@@ -126,7 +126,7 @@ def elsewhere(batch: VideoBatch, job: Job, config: PipelineConfig) -> None:
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Videos are annotated in no time."""
-    monkeypatch.setattr(VideoBatch, "_do_elsewhere", elsewhere)
+    monkeypatch.setattr(VideoBatch, "_run_in_process", elsewhere)
 
 
 RESULTS = [
@@ -267,7 +267,7 @@ def test_as_many_run_at_once_as_are_asked_for(clips: Path, monkeypatch: pytest.M
         together.wait()
         elsewhere(batch, job, config)
 
-    monkeypatch.setattr(VideoBatch, "_do_elsewhere", wait_elsewhere)
+    monkeypatch.setattr(VideoBatch, "_run_in_process", wait_elsewhere)
     batch = VideoBatch(["clips"], Path("out"), CONFIG, BatchConfig(jobs=2))
     batch.run(lambda job: None, lambda: None)
     assert [job.fate for job in batch.jobs] == ["done", "done"]
