@@ -9,7 +9,7 @@ import os
 import re
 from itertools import takewhile
 from pathlib import Path
-from urllib.parse import parse_qsl, quote, unquote, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
 _URL = re.compile(r"([a-z][a-z0-9+.\-]*://)([^\s'\"<>]+)", re.IGNORECASE)
 _SCHEME = re.compile(r"([a-z][a-z0-9+.\-]*)://", re.IGNORECASE)
@@ -230,13 +230,3 @@ def is_ambiguous(url: str) -> bool:
         return False
     hosts = (re.split(r"[/?#]", text, maxsplit=1)[0] for text in behind.split("@")[1:])
     return any(_HOST_AND_PORT.fullmatch(text) for text in hosts)
-
-
-def query_of(uri: str) -> dict[str, str]:
-    """The query parameters of a URI, last one wins."""
-    return dict(parse_qsl(urlsplit(uri).query, keep_blank_values=True))
-
-
-def without_query(uri: str) -> str:
-    """The URI without its query and fragment."""
-    return urlunsplit(urlsplit(uri)._replace(query="", fragment=""))

@@ -7,13 +7,11 @@ from hypothesis import strategies as st
 from stream_cam.uri import (
     hide,
     is_ambiguous,
-    query_of,
     quoted_url,
     redact,
     redact_uri,
     remember_secrets,
     scheme_of,
-    without_query,
 )
 
 
@@ -105,11 +103,6 @@ def test_redact_twice_is_redact_once(text: str) -> None:
 )
 def test_scheme_of(uri: str, scheme: str) -> None:
     assert scheme_of(uri) == scheme
-
-
-def test_query_of_takes_the_last_value() -> None:
-    assert query_of("demo://shapes?fps=30&size=640x480&fps=10") == {"fps": "10", "size": "640x480"}
-    assert without_query("demo://shapes?fps=30#x") == "demo://shapes"
 
 
 @pytest.mark.parametrize(

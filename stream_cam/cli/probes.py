@@ -247,8 +247,8 @@ def _display() -> Findings:
     if problem is None:
         yield Finding("display", "ok", "windows can be opened")
     else:
-        what, _, advice = problem.partition("; ")
-        yield Finding("display", "note", what, f"watch in a browser with -o web://, or {advice}")
+        problem, _, advice = problem.partition("; ")
+        yield Finding("display", "note", problem, advice.removeprefix("or "))
 
 
 def _weights() -> Findings:

@@ -151,6 +151,12 @@ def test_camera_that_may_not_be_used_is_told(
     assert "usermod -aG video" in finding.advice
 
 
+def test_no_display_is_told_with_the_other_outputs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("stream_cam.sinks.window.display_problem", lambda: "no display; or a, or b")
+    finding = the_one(probes._display(), "display")
+    assert (finding.what, finding.advice) == ("no display", "a, or b")
+
+
 def test_cameras_are_listed_by_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     devices = [str(tmp_path / "video0"), str(tmp_path / "video2")]
     for device in devices:
