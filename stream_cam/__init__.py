@@ -18,7 +18,15 @@ from stream_cam._version import __version__
 
 if TYPE_CHECKING:
     from stream_cam.cam.steady import SteadyMaps
-    from stream_cam.config import CaptureConfig, LookConfig, ModelConfig, PipelineConfig, RunConfig
+    from stream_cam.config import (
+        CaptureConfig,
+        LookConfig,
+        ModelConfig,
+        PipelineConfig,
+        RecordConfig,
+        RunConfig,
+        WebConfig,
+    )
     from stream_cam.draw.overlay import draw_heatmap, draw_overlay
     from stream_cam.draw.renderer import Renderer
     from stream_cam.errors import (
@@ -50,7 +58,8 @@ import_order.install()
 _HOMES = {
     "stream_cam.cam.steady": ("SteadyMaps",),
     "stream_cam.config": (
-        "CaptureConfig", "LookConfig", "ModelConfig", "PipelineConfig", "RunConfig",
+        "CaptureConfig", "LookConfig", "ModelConfig", "PipelineConfig", "RecordConfig", "RunConfig",
+        "WebConfig",
     ),
     "stream_cam.errors": (
         "EngineError", "ModelError", "NoCamError", "OutputExistsError", "SinkError", "SourceError",
@@ -89,6 +98,7 @@ __all__ = [
     "Pipeline",
     "PipelineConfig",
     "Prediction",
+    "RecordConfig",
     "Region",
     "Renderer",
     "Report",
@@ -107,6 +117,7 @@ __all__ = [
     "StreamInfo",
     "Truth",
     "UsageError",
+    "WebConfig",
     "WeightsError",
     "__version__",
     "draw_heatmap",

@@ -42,6 +42,7 @@ PUBLIC = [
     *(
         "PipelineConfig",
         "Prediction",
+        "RecordConfig",
         "Region",
         "Renderer",
         "Report",
@@ -51,9 +52,9 @@ PUBLIC = [
         "Sink",
     ),
     *("SinkError", "Source", "SourceError", "SourceInfo", "SourceNotFoundError", "StreamCamError"),
-    *("StreamInfo", "Truth", "UsageError", "WeightsError", "__version__", "open_sink"),
+    *("StreamInfo", "Truth", "UsageError", "WeightsError", "WebConfig", "__version__"),
     *("draw_heatmap", "draw_overlay"),
-    *("Served", "open_source", "serve"),
+    *("Served", "open_sink", "open_source", "serve"),
 ]
 
 
