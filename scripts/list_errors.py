@@ -33,18 +33,32 @@ GROUPS = {
 """By symptom: modules whose messages belong there; the first group that fits has them."""
 
 NO_STEP = {
-    "Webcams": "close other programs that use the camera",
-    "Network sources": "check host, port, path and server",
-    "Files, pictures and pipes": "check the file in a player or viewer",
-    "Recordings": "the text after the colon is the system's; check space and rights",
-    "The browser page": "check address, port and certificate",
-    "Outputs and results": "the text after the colon is the system's; check space and rights",
-    "Networks, weights and labels": "compare the file with `--model` and `--labels`",
-    "Engines and GPUs": "see `stream-cam doctor`, or give another `--engine`",
-    "Benchmarks": "run it again with `--verbose`",
-    "Options": "give a value as the message says",
+    r"\bgot …|^(--|demo://)": "give a value as the message says",
+    r"\b(give|pipe|such as|recover|begins with|export)\b": "as the message says",
+    r"cannot be (written( to …)?|made|copied): …$": (
+        "the text after the colon is the system's; check space and rights"
+    ),
+    r"cannot (be )?read( weights)?( …)?: …$|^… cannot be opened: …$": (
+        "the text after the colon is the system's; check the file and its rights"
+    ),
+    r"^camera … cannot be opened": "close other programs that use the camera",
+    r"^there is no camera": "give one that is there, such as 0 or /dev/video0",
+    r"^… cannot be …: …$|gives no picture for|is not there whole|was cut off after": (
+        "check host, port, path and server"
+    ),
+    r"that FFmpeg can read|no frame can be decoded|has no frame": (
+        "check the file in a player or viewer"
+    ),
+    r"^(the page's server did not start|…: the server ended|web://… cannot be served)": (
+        "check address, port and certificate"
+    ),
+    r"^… does not fit|labels, but the network": "compare the file with `--model` and `--labels`",
+    r"^(OpenVINO|TensorRT) (does not accept|cannot build)|^the GPU does not run it"
+    r"|^the … engine (cannot be captured|is not built)|^this version has no"
+    r"|^no CUDA GPU|needs Triton": ("see `stream-cam doctor`, or give another `--engine`"),
+    r"^nothing could be measured|^it cannot be captured": "run it again with `--verbose`",
 }
-"""The next step of messages that have none in words of their own."""
+"""The next step of messages that have none in words of their own; the first pattern that fits."""
 
 _STEP = re.compile(
     r"; (?P<a>.+)$"
@@ -100,7 +114,7 @@ def _module(path: Path) -> str:
     return path.relative_to(ROOT / "stream_cam").with_suffix("").as_posix()
 
 
-def _rows(group: str, found: list[str]) -> list[str]:
+def _rows(found: list[str]) -> list[str]:
     rows: dict[str, None] = {}
     for message in found:
         message = re.sub(r"\{\w+\}", "…", " ".join(message.split()))
@@ -109,18 +123,16 @@ def _rows(group: str, found: list[str]) -> list[str]:
         todo = (step["a"] or step["b"]) if step else ""
         if len(re.findall(r"[A-Za-z]{2,}", said)) < 2:
             continue
+        if said.count("(") > said.count(")") and todo.endswith(")"):
+            said, todo = f"{said})", todo[:-1]
         if not re.search(r"[A-Za-z]{2}", todo):
-            todo = "as the message says" if todo else _usual_step(group, said)
+            todo = "as the message says" if todo else _usual_step(said)
         rows[f"| {_cell(said)} | {_cell(todo)} |"] = None
     return sorted(rows, key=lambda row: row.lstrip("| …:"))
 
 
-def _usual_step(group: str, said: str) -> str:
-    if "got …" in said or said.startswith(("--", "demo://")):
-        return "give a value as the message says"
-    if re.search(r"\b(give|pipe|such as|recover|begins with)\b", said):
-        return "as the message says"
-    return NO_STEP[group]
+def _usual_step(said: str) -> str:
+    return next((step for pattern, step in NO_STEP.items() if re.search(pattern, said)), "–")
 
 
 def _cell(text: str) -> str:
@@ -140,7 +152,7 @@ def tables() -> str:
     parts = []
     for group, said in found.items():
         head = f"### {group}\n\n| message | next step |\n| --- | --- |\n"
-        parts.append(head + "\n".join(_rows(group, said)) + "\n")
+        parts.append(head + "\n".join(_rows(said)) + "\n")
     return "\n".join(parts)
 
 
