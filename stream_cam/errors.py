@@ -138,7 +138,7 @@ def unknown_name(kind: str, got: str, known: Iterable[str]) -> UsageError:
     near = [meant] if meant in names else _nearest(got, names, cutoff=0.6)
     hint = f"; did you mean {', '.join(near)}?" if near else ";"
     if len(names) <= _LISTED:
-        hint += f" known are {', '.join(names)}"
+        hint += f" known {'is' if len(names) == 1 else 'are'} {', '.join(names)}"
     elif not near:
         nearest = _nearest(got, names, cutoff=0.0)
         hint += f" there are {len(names)}, the nearest are {', '.join(nearest)}"

@@ -14,6 +14,9 @@ BgrImage = npt.NDArray[np.uint8]
 
 FloatArray = npt.NDArray[np.float32]
 
+NANOSECOND = Fraction(1, 1_000_000_000)
+"""The time base of frames that are timed by this machine's clock, in seconds."""
+
 JUMP_SECONDS = 5
 """A time in a file, of a picture or of sound, that lies further ahead of the last one may be a
 damaged header's: it is believed when those after it agree."""

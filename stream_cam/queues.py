@@ -54,7 +54,7 @@ class Handoff(Generic[T]):
         self.taken = 0
         self.dropped = 0
         """Items that made room for newer ones."""
-        self.left = 0
+        self.abandoned = 0
         """Items that still waited at an abort, or came after it."""
 
     def put(self, item: T) -> bool:
@@ -68,7 +68,7 @@ class Handoff(Generic[T]):
                 self.dropped += self._counts(self._items.popleft())
             self.offered += self._counts(item)
             if self._aborted:
-                self.left += self._counts(item)
+                self.abandoned += self._counts(item)
                 return False
             self._items.append(item)
             self._changed.notify_all()
@@ -106,7 +106,7 @@ class Handoff(Generic[T]):
         """The end for both sides, now: waiting items are left, givers and takers return."""
         with self._changed:
             self._aborted = True
-            self.left += sum(map(self._counts, self._items))
+            self.abandoned += sum(map(self._counts, self._items))
             self._items.clear()
             self._changed.notify_all()
 

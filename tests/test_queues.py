@@ -236,7 +236,7 @@ def test_dropping_handoff_behaves_as_its_model(
     assert handoff.offered == count(offered)
     assert handoff.taken == count(taken)
     assert handoff.dropped == count(dropped)
-    assert handoff.left == count(left)
+    assert handoff.abandoned == count(left)
     assert count(offered) == count(taken) + count(dropped) + count(left) + count(model)
 
 
@@ -251,4 +251,4 @@ def test_lossless_handoff_counts_who_was_turned_away_while_waiting() -> None:
     full.abort()
     _join(giver)
     assert answers == [False]
-    assert (full.offered, full.taken, full.dropped, full.left) == (4, 1, 0, 3)
+    assert (full.offered, full.taken, full.dropped, full.abandoned) == (4, 1, 0, 3)

@@ -12,12 +12,11 @@ import numpy as np
 
 from stream_cam.bench.machine import busy_warning
 from stream_cam.bench.result import BenchResult, Row, Subject
-from stream_cam.bench.table import milliseconds, percent
+from stream_cam.bench.table import PIPE_COLUMNS, milliseconds, percent
 from stream_cam.errors import BenchError
 
 Verdict = Literal["slower", "faster", "same", "not told apart", "too few calls"]
 _COLOURS = {"slower": "red", "faster": "green", "not told apart": "yellow"}
-_PIPE_COLUMNS = 200
 _PARTS = 10
 """Parts of a row's samples, in the order of time; each has its own median."""
 _MIN_CALLS = 20
@@ -119,7 +118,7 @@ def print_comparison(comparison: Comparison) -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else _PIPE_COLUMNS)
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else PIPE_COLUMNS)
     for warning in comparison.warnings:
         console.print(f"[yellow]{escape(warning)}[/]", soft_wrap=True)
     table = Table(box=None, pad_edge=False)

@@ -19,7 +19,7 @@ from stream_cam.bench.result import (
 from stream_cam.bench.timing import MIN_WARM_UPS
 from stream_cam.config import Precision
 
-_PIPE_COLUMNS = 200
+PIPE_COLUMNS = 200
 _LEFT = ("", "what", "engine", "on", "input", "mode", "timed")
 _COLUMNS: dict[Group, tuple[str, ...]] = {
     "engine": ("engine", "on", "batch", "input", "mode"),
@@ -37,7 +37,7 @@ def print_result(result: BenchResult, *, verbose: bool = False) -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else _PIPE_COLUMNS)
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else PIPE_COLUMNS)
     for line in header(result):
         console.print(escape(line), soft_wrap=True)
     for group, rows in _groups(result.rows):
@@ -198,7 +198,7 @@ def print_throughput(file: Mapping[str, Any]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else _PIPE_COLUMNS)
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else PIPE_COLUMNS)
     said = f"{file['frames']} frames, {file['engine']}, {file['parallel']} explained at once"
     console.print(Text(f"whole file through `run`: {file['video']}, {said}", style="bold italic"))
     table = Table(box=None, pad_edge=False)

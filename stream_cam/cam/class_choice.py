@@ -22,8 +22,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-ROUNDING_SECONDS = 1e-6
-"""Times are multiples of a frame's duration in floating point: 0.1 + 0.5 may exceed 0.6."""
+from stream_cam.cam.steady import ROUNDING_SECONDS
+
 N_HELD = 4
 """Numbers of the state of a hold: shown class, its rival (−1: none), since when, last seen."""
 

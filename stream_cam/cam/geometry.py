@@ -13,7 +13,7 @@ MAX_PLANS = 16
 NATIVE_MULTIPLE = 32
 """Total stride of the networks: a multiple of it makes every map cell cover whole pixels."""
 NATIVE_MAX_ASPECT = 4.0
-"""Frames longer than this are squeezed: a 1×8000 picture must not ask for a 57344-wide input."""
+"""Frames longer than this are squeezed: a 1×8000 picture would need an input 1 792 000 wide."""
 
 
 _SIDES = (32, 4096)

@@ -25,10 +25,9 @@ import triton.language as tl
 from torch import Tensor
 
 from stream_cam.cam.class_choice import FrameTiming
+from stream_cam.cam.steady import HURRY
 
-_HURRY = 4.0
-"""β above."""
-_BETA = tl.constexpr(_HURRY)
+_BETA = tl.constexpr(HURRY)
 _NOW, _SMOOTH, _GAP = (
     tl.constexpr(int(place)) for place in (FrameTiming.NOW, FrameTiming.SMOOTH, FrameTiming.GAP)
 )
@@ -173,7 +172,8 @@ def smooth_maps(
     Args:
         cams: (1, n_targets, h, w) float32, raw; become the filtered ones.
         classes: (1, n_targets) int64, each once: whose maps they are.
-        clock: (6,) float64, as `classes.Clock` says; with `SMOOTH` 0 nothing is filtered or kept.
+        clock: (6,) float64, as `class_choice.FrameTiming` says; with `SMOOTH` 0 nothing is filtered
+            or kept.
         seconds: (n_classes,) float64: when each class's state took in a frame; NaN: never, or that
             is forgotten.
         values: (n_classes, 2 + h·w) float64: filtered minimum, maximum and cells.
@@ -244,7 +244,7 @@ def smooth_maps_reference(
     change = difference.amax(dim=1, keepdim=True) / torch.where(span > 0, span, 1.0)
     change = torch.where(span > 0, change, 0.0)
     decay = torch.exp(-since.clamp(min=0.0) / torch.where(is_on, tau, 1.0))
-    left = decay / torch.sqrt(1.0 + _HURRY * change**2 * (1.0 - decay**2))
+    left = decay / torch.sqrt(1.0 + HURRY * change**2 * (1.0 - decay**2))
     mixed = torch.where(new.isnan(), kept, new + left * (kept - new))
     filtered = torch.where(is_kept & ~kept.isnan(), mixed, new)
 

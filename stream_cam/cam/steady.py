@@ -30,10 +30,10 @@ from stream_cam.frame import Explanation, Features, FloatArray, Prediction
 
 _LEAST_GAP_SECONDS = 1.0
 """Maps this far apart are of two scenes, unless the user asked for longer memories."""
-_ROUNDING_SECONDS = 1e-6
+ROUNDING_SECONDS = 1e-6
 """Times are multiples of a frame's duration in floating point: 0.1 + 0.5 may exceed 0.6."""
 
-_HURRY = 4.0
+HURRY = 4.0
 """β above."""
 
 _Values = npt.NDArray[np.float64]
@@ -145,7 +145,7 @@ def _share_left(new: _Values, kept: _Values, seconds: float, smooth_seconds: flo
     if not (high > low and both.any()):
         return decay
     change = float(np.abs(new[both] - kept[both]).max() / (high - low))
-    return decay / math.sqrt(1.0 + _HURRY * change**2 * (1.0 - decay**2))
+    return decay / math.sqrt(1.0 + HURRY * change**2 * (1.0 - decay**2))
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +175,7 @@ class _HeldClass:
             self._rival = None
         elif self._rival is None or best.index != self._rival.index:
             self._rival, self._rival_since = best, now
-        elif now - self._rival_since >= look.hold - _ROUNDING_SECONDS:
+        elif now - self._rival_since >= look.hold - ROUNDING_SECONDS:
             self._shown, self._rival = best, None
         self._seen = now
         return self._shown

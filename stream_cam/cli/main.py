@@ -98,3 +98,5 @@ def _call(command: AnyCommand, arguments: Sequence[str], signals: Signals) -> No
             from stream_cam.cli.doctor import doctor_command
 
             doctor_command(command)
+        case _:
+            raise NotImplementedError(type(command).__name__)

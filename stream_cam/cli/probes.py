@@ -248,7 +248,7 @@ def _display() -> Findings:
         yield Finding("display", "ok", "windows can be opened")
     else:
         problem, _, advice = problem.partition("; ")
-        yield Finding("display", "note", problem, advice.removeprefix("or "))
+        yield Finding("display", "note", problem, advice)
 
 
 def _weights() -> Findings:

@@ -69,7 +69,7 @@ def paused_picture(picture: BgrImage) -> BgrImage:
     return marked
 
 
-def noted(picture: BgrImage, lines: Sequence[str]) -> BgrImage:
+def with_note(picture: BgrImage, lines: Sequence[str]) -> BgrImage:
     """The picture with lines of text in a shaded panel in its upper left corner, in a new array."""
     marked = picture.copy()
     unit = _text_size(marked)

@@ -23,7 +23,8 @@ class Layout:
     """Makes the finished picture, (H, W, 3) uint8. Its size depends on the frame's size and the
     number of maps alone, so that a video keeps its size before the first map."""
     n_maps: int = 1
-    """The least number of maps of one frame; several targets need more."""
+    """The least number of maps of one frame. Several targets need more: a layout of one map then
+    gives way to the grid, any other draws them all."""
     panels: bool = False
     """Each map is drawn on a smaller copy of the frame; else the first map on the frame."""
     map_only: bool = False

@@ -47,7 +47,8 @@ class Renderer:
             n_maps = len(explanation.cams)
             pictures = self._drawn_by_gpu(image, explanation, settings, status)
         scene = Scene(image, explanation, n_maps, settings, status, layout, pictures)
-        return draw_grid(scene) if n_maps > 1 else layout.draw(scene)
+        # A layout for one map leaves the maps of several targets to the grid.
+        return draw_grid(scene) if n_maps > layout.n_maps == 1 else layout.draw(scene)
 
     def _drawn_by_gpu(
         self,

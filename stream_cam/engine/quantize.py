@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-SPARE = 0.001
+GATE_MARGIN = 0.001
 """The distance to keep from the gate: its frames are not all that there will be."""
 RANKING_FRAMES = 32
 """The frames with the worst maps, which show the cost of each layer."""
@@ -44,7 +44,7 @@ class Quantizers:
 
 
 class GateMetric:
-    """How far an engine is within the int8 gate: a figure that must not fall below `SPARE`."""
+    """How far an engine is within the int8 gate; at least `GATE_MARGIN` is demanded."""
 
     best = 1.0 - (GATES["int8"].least_correlation or 0.0)
     """A perfect engine's figure."""

@@ -16,7 +16,7 @@ from stream_cam.engine.calibration import Calibration
 from stream_cam.engine.eager import TorchSession
 from stream_cam.engine.int8_net import Int8Convolution, largest_inputs, replace_by_int8
 from stream_cam.engine.options import Batch
-from stream_cam.engine.quantize import RANKING_FRAMES, SPARE, GateMetric
+from stream_cam.engine.quantize import GATE_MARGIN, RANKING_FRAMES, GateMetric
 from stream_cam.engine.typed_net import TypedNet, probe_info
 from stream_cam.engine.verify import Comparison
 from stream_cam.errors import EngineError
@@ -33,7 +33,7 @@ class LayerQuantizer:
         self._calibration = calibration
         self.identity: Mapping[str, str] = {
             **calibration.identity,
-            "settings": f"symmetric, largest values, spare {SPARE}",
+            "settings": f"symmetric, largest values, spare {GATE_MARGIN}",
         }
         """For the engine's key: everything that decides the result."""
         self.validating = calibration.validating
@@ -66,15 +66,15 @@ class LayerQuantizer:
         comparison = Comparison(self._net, simulated.info.input_shape, self.validating)
         metric = GateMetric(comparison, on_stage)
         within, each = metric(simulated)
-        if within < SPARE:
+        if within < GATE_MARGIN:
             worst = sorted(range(len(each)), key=each.__getitem__)[:RANKING_FRAMES]
             for name in _by_gain(layers, simulated, metric, worst):
                 layers[name].is_int8 = False
                 within, _ = metric(simulated)
-                if within >= SPARE:
+                if within >= GATE_MARGIN:
                     break
         chosen = {name: largest[name] for name, layer in layers.items() if layer.is_int8}
-        if within < SPARE or not chosen:
+        if within < GATE_MARGIN or not chosen:
             raise EngineError(
                 f"{self._net.name} cannot be int8: its maps reach the gate only with every layer "
                 "in fp16; give --precision fp16"

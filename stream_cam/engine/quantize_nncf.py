@@ -19,7 +19,7 @@ from torch import Tensor
 from stream_cam.engine.base import OnStage
 from stream_cam.engine.calibration import Calibration
 from stream_cam.engine.openvino_runtime import OpenVinoEngine
-from stream_cam.engine.quantize import RANKING_FRAMES, SPARE, GateMetric
+from stream_cam.engine.quantize import GATE_MARGIN, RANKING_FRAMES, GateMetric
 from stream_cam.engine.verify import Comparison
 from stream_cam.errors import EngineError, first_line
 from stream_cam.model.camnet import CamNet
@@ -47,7 +47,7 @@ class NncfQuantizer:
         self.identity: Mapping[str, str] = {
             **calibration.identity,
             "nncf": nncf_version(),
-            "settings": f"{_RANGES}, full bias correction, spare {SPARE}",
+            "settings": f"{_RANGES}, full bias correction, spare {GATE_MARGIN}",
         }
         """For the engine's key: everything that decides the result."""
         self._quantized: openvino.Model | None = None
@@ -95,7 +95,7 @@ class NncfQuantizer:
             nncf.Dataset(calibrating),
             nncf.Dataset(range(len(metric.comparison))),
             _as_nncf_calls(metric),
-            max_drop=metric.best - SPARE,
+            max_drop=metric.best - GATE_MARGIN,
             subset_size=len(calibrating),
             fast_bias_correction=False,
             advanced_quantization_parameters=nncf.AdvancedQuantizationParameters(

@@ -102,8 +102,8 @@ class RunCounters:
         report.explained = self.explain.count
         report.superseded = explaining.dropped
         not_finished = explaining.taken + self.submitted - report.explained
-        report.discarded = explaining.left + not_finished
-        report.skipped = drawing.dropped + drawing.left + drawing.taken - report.rendered
+        report.discarded = explaining.abandoned + not_finished
+        report.skipped = drawing.dropped + drawing.abandoned + drawing.taken - report.rendered
         report.stale = self._presenter.stale
         report.sinks = [sink_queue.count() for sink_queue in self._sink_queues]
         report.corrupt = self._source.corrupt_frames

@@ -64,8 +64,8 @@ class SinkCount:
     """All pictures that were drawn."""
     written: int = 0
     repeated: int = 0
-    """Pictures that say that the source is away; not in `written`. A recording has written +
-    repeated pictures."""
+    """Pictures that say that the source is away or the run paused; not in `written`. A recording
+    has written + repeated pictures."""
     dropped: int = 0
     """Replaced by newer ones before the sink was free (live), or lost when it or the run ended."""
     unwanted: int = 0
@@ -108,7 +108,7 @@ class Report:
     """Pictures or packets of the source that could not be decoded."""
     connection: dict[str, object] = field(default_factory=dict)
     """For a source that reconnects: connections, recoveries, slowest_recovery_seconds,
-    abandoned_readers."""
+    abandoned_readers, overtaken."""
     stale: int = 0
     """Live pictures whose map was older than --max-age, so that it was faded or not shown."""
     parallel: int = 1

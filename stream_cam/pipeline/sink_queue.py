@@ -38,7 +38,7 @@ class SinkQueue:
 
     @property
     def dropped_so_far(self) -> int:
-        return self.waiting.dropped + self.waiting.left
+        return self.waiting.dropped + self.waiting.abandoned
 
     def count(self) -> SinkCount:
         """The sink's counts, once it is closed."""

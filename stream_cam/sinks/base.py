@@ -24,7 +24,7 @@ class Picture:
     """The frame that it was made from, with its exact time."""
     explanation: Explanation | None
     repeated: bool = False
-    """True: the last picture again, with a note that the source is away."""
+    """True: the last picture again, with a note that the source is away or the run is paused."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +90,7 @@ class Sink(Protocol):
     on_demand: bool = False
     """True if it writes only while a viewer asks for it; no run goes on for it alone."""
     takes_repeats: bool = False
-    """True if it also gets `repeated` pictures while a live source is away."""
+    """True if it also gets `repeated` pictures, while a live source is away or a run is paused."""
     repeat_seconds: float = 0.25
     """The interval of repeated pictures."""
     poll_seconds: float | None = None

@@ -15,7 +15,7 @@ from typing import Final
 import cv2
 import numpy as np
 
-from stream_cam.draw.hud import noted
+from stream_cam.draw.hud import with_note
 from stream_cam.errors import SinkError
 from stream_cam.import_order import pyav_came_first
 from stream_cam.settings import Settings
@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 
 _MAX_INITIAL_WH: Final = (1280, 800)
 """Maximum initial size of a window in pixels; it can be dragged larger."""
-_OTHER_OUTPUTS: Final = "or watch in the browser with -o web://, or write to a file with -o out.mp4"
+_OTHER_OUTPUTS: Final = "watch in the browser with -o web://, or write to a file with -o out.mp4"
 _WAITING_HW: Final = (270, 480)
 """Size in pixels of the picture before the first one; shown twice as large, for large type."""
 _WAITING_COLUMNS: Final = 60
@@ -85,7 +85,7 @@ class WindowSink(Sink):
         elif self._is_closed():
             return False
         lines = [part for line in waiting.lines for part in wrap(line, _WAITING_COLUMNS)]
-        cv2.imshow(self._title, noted(np.full((*_WAITING_HW, 3), 40, np.uint8), lines))
+        cv2.imshow(self._title, with_note(np.full((*_WAITING_HW, 3), 40, np.uint8), lines))
         return self._handle_keys()
 
     def write(self, picture: Picture) -> bool:
@@ -111,7 +111,7 @@ class WindowSink(Sink):
 
     def _draw(self, picture: Picture) -> None:
         self._lines = tuple(self._keys.lines)
-        image = noted(picture.image_bgr, self._lines) if self._lines else picture.image_bgr
+        image = with_note(picture.image_bgr, self._lines) if self._lines else picture.image_bgr
         cv2.imshow(self._title, image)
 
     def _handle_keys(self) -> bool:
@@ -145,13 +145,13 @@ def display_problem() -> str | None:
         return (
             "this OpenCV opens no windows (opencv-python-headless): `pip uninstall "
             "opencv-python-headless`, then `pip install --force-reinstall opencv-python`; "
-            f"{_OTHER_OUTPUTS}"
+            f"or {_OTHER_OUTPUTS}"
         )
     if sys.platform != "linux":
         return None
     if gui.startswith("QT") and pyav_came_first():
         return (
-            "PyAV was imported before OpenCV, whose windows then hang: import stream_cam or cv2 "
+            "PyAV was imported before OpenCV, whose windows then hang; import stream_cam or cv2 "
             "before av, or write to a file with -o out.mp4"
         )
     asked = os.environ.get("QT_QPA_PLATFORM") or "xcb"
@@ -162,7 +162,7 @@ def display_problem() -> str | None:
             return None
         return (
             f"no display: QT_QPA_PLATFORM={asked}, which OpenCV's Qt does not have, only xcb; "
-            f"unset it; {_OTHER_OUTPUTS}"
+            f"unset it; or {_OTHER_OUTPUTS}"
         )
     display = os.environ.get("DISPLAY", "")
     if not display:
@@ -206,7 +206,7 @@ def _connection_problem(display: str) -> str | None:
         xcb.xcb_connection_has_error.argtypes = [ctypes.c_void_p]
         xcb.xcb_disconnect.argtypes = [ctypes.c_void_p]
     except (OSError, AttributeError) as exc:
-        return f"no window: {exc}; install it (apt install libxcb1 libx11-6); {_OTHER_OUTPUTS}"
+        return f"no window: {exc}; install it (apt install libxcb1 libx11-6); or {_OTHER_OUTPUTS}"
     connection = xcb.xcb_connect(display.encode(), None)
     # A working connection stays open. A bare X server (Xvfb) restarts when its last client leaves:
     # it would refuse Qt, which comes next and aborts.
@@ -214,7 +214,7 @@ def _connection_problem(display: str) -> str | None:
         xcb.xcb_disconnect(connection)
         return (
             f"no display: the X server at DISPLAY={display} cannot be reached or refuses "
-            f"access; check DISPLAY and XAUTHORITY; {_OTHER_OUTPUTS}"
+            f"access; check DISPLAY and XAUTHORITY; or {_OTHER_OUTPUTS}"
         )
     return None
 

@@ -19,7 +19,7 @@ import numpy as np
 
 from stream_cam.config import CaptureConfig, size_hw
 from stream_cam.errors import SourceError, SourceErrorKind, SourceNotFoundError, UsageError
-from stream_cam.frame import BgrImage, Frame
+from stream_cam.frame import NANOSECOND, BgrImage, Frame
 from stream_cam.sources.base import Source, SourceInfo
 from stream_cam.sources.kinds import Input, SourceKind
 from stream_cam.sources.paths import natural_key
@@ -30,7 +30,6 @@ logger = logging.getLogger(__name__)
 _MJPG: Final = float(cv2.VideoWriter.fourcc(*"MJPG"))
 _WANTED_FPS: Final = 25.0
 """The rate to ask for with a size alone: raw 1280×720 comes at 10 fps over USB 2."""
-_NANOSECOND: Final = Fraction(1, 1_000_000_000)
 
 
 class Device(Protocol):
@@ -119,7 +118,7 @@ class CameraSource(Source):
         while (shot := self._capture()) is not None:
             image, captured_ns = shot
             start_ns = captured_ns if start_ns is None else start_ns
-            yield Frame(image, index, captured_ns - start_ns, _NANOSECOND, captured_ns)
+            yield Frame(image, index, captured_ns - start_ns, NANOSECOND, captured_ns)
             index += 1
 
     def _start(self, device: Device) -> None:

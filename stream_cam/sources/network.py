@@ -7,12 +7,11 @@ import re
 import time
 from collections import deque
 from collections.abc import Iterator
-from fractions import Fraction
 from typing import Final
 
 from stream_cam.config import CaptureConfig
 from stream_cam.errors import SourceError
-from stream_cam.frame import Frame
+from stream_cam.frame import NANOSECOND, Frame
 from stream_cam.sources.base import Source, SourceInfo, StreamState
 from stream_cam.sources.connection import Connection
 from stream_cam.sources.images import ImagesSource
@@ -23,7 +22,6 @@ from stream_cam.uri import redact_uri
 
 logger = logging.getLogger(__name__)
 
-_NANOSECOND: Final = Fraction(1, 1_000_000_000)
 _MOST_WITHOUT_PICTURE: Final = 4 << 20
 """Bytes without a whole picture after which a stream is no motion JPEG."""
 _MOST_FILE_BYTES: Final = 256 << 20
@@ -264,7 +262,7 @@ class PictureSource(Source):
                 continue
             failures = 0
             start_ns = start_ns if index else captured_ns
-            yield Frame(image, index, captured_ns - start_ns, _NANOSECOND, captured_ns)
+            yield Frame(image, index, captured_ns - start_ns, NANOSECOND, captured_ns)
             index += 1
         if not index:
             raise self._without_picture()

@@ -170,6 +170,6 @@ def _nearest(path: str) -> str:
     except OSError:
         return f"; there is no folder {folder} either"
     near = difflib.get_close_matches(name, names, n=3, cutoff=0.6)
-    return f"; did you mean {', '.join(os.path.join(folder, other) for other in near)}?" * bool(
-        near
-    )
+    if not near:
+        return "; check the name and the folder"
+    return f"; did you mean {', '.join(os.path.join(folder, other) for other in near)}?"

@@ -8,11 +8,10 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Final
 
 from stream_cam.config import CaptureConfig
 from stream_cam.errors import SourceError
-from stream_cam.frame import Frame
+from stream_cam.frame import NANOSECOND, Frame
 from stream_cam.sources.base import Source, SourceInfo
 from stream_cam.sources.connection import Connection
 from stream_cam.sources.mjpeg import MOST_PICTURE_BYTES
@@ -20,8 +19,6 @@ from stream_cam.sources.pictures import decode_picture
 from stream_cam.uri import redact_uri
 
 logger = logging.getLogger(__name__)
-
-_NANOSECOND: Final = Fraction(1, 1_000_000_000)
 
 
 @dataclass
@@ -123,6 +120,6 @@ class PollSource(Source):
             captured_ns = time.monotonic_ns()
             image = decode_picture(data, self._name)
             index = 0 if latest.frame is None else latest.frame.index + 1
-            latest.frame = Frame(image, index, captured_ns, _NANOSECOND, captured_ns)
+            latest.frame = Frame(image, index, captured_ns, NANOSECOND, captured_ns)
             latest.data = data
         return latest.frame

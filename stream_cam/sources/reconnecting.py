@@ -21,12 +21,11 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from fractions import Fraction
 from typing import Final
 
 from stream_cam.config import CaptureConfig
 from stream_cam.errors import SourceError, SourceErrorKind
-from stream_cam.frame import Frame
+from stream_cam.frame import NANOSECOND, Frame
 from stream_cam.queues import EndOfStream
 from stream_cam.sources.backoff import LONGEST_WAIT_SECONDS, Backoff
 from stream_cam.sources.base import Health, Outage, Source
@@ -54,7 +53,6 @@ _FRESH_SECONDS: Final = 1.0
 """A first frame that waited longer for the models is dropped as old."""
 _KEY_FRAME_SECONDS: Final = 60.0
 """A stream that is joined between two key frames may show nothing for so long."""
-_NANOSECOND: Final = Fraction(1, 1_000_000_000)
 
 
 class MonotonicClock:
@@ -337,7 +335,7 @@ class ReconnectingSource(Source):
     def _numbered(self, frame: Frame) -> Frame:
         self._last_ns = max(self._last_ns + bool(self._given), frame.captured_ns - self._origin_ns)
         self._given += 1
-        return replace(frame, index=self._given - 1, pts=self._last_ns, time_base=_NANOSECOND)
+        return replace(frame, index=self._given - 1, pts=self._last_ns, time_base=NANOSECOND)
 
     def _lost(self, failure: SourceError) -> None:
         """Plans the next attempt, or raises if there is to be none."""

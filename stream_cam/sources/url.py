@@ -55,7 +55,9 @@ def _check_address(url: str) -> None:
     if port == 0:
         raise UsageError(f"{shown} has no port from 1 to 65535 after its host")
     if not parts.hostname and parts.scheme not in _MAY_LISTEN:
-        raise UsageError(f"{shown} names no host, such as {parts.scheme}://192.168.1.20/stream")
+        raise UsageError(
+            f"{shown} names no host; an address reads {parts.scheme}://192.168.1.20/stream"
+        )
 
 
 def _make_source(source: Input) -> Source:

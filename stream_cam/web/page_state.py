@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field
 import cv2
 
 from stream_cam._version import __version__
-from stream_cam.draw.hud import noted
+from stream_cam.draw.hud import with_note
 from stream_cam.frame import BgrImage
 from stream_cam.settings import CHOICES, Settings, SettingsSnapshot
 from stream_cam.sinks.base import Picture, Waiting
@@ -82,7 +82,7 @@ class PageState:
         best = picture.explanation.targets[0] if picture.explanation is not None else None
         said = f"{best.label} {100 * best.probability:.0f} %" if best is not None else ""
         when = time.strftime("%Y-%m-%d %H:%M:%S")
-        image = noted(picture.image_bgr, [" · ".join(filter(None, (said, when)))])
+        image = with_note(picture.image_bgr, [" · ".join(filter(None, (said, when)))])
         label = re.sub(r"[^A-Za-z0-9]+", "-", best.label).strip("-") if best is not None else ""
         stamp = time.strftime("%Y%m%d-%H%M%S")
         name = "-".join(filter(None, ("stream-cam", stamp, label)))

@@ -539,7 +539,7 @@ def test_live_sources_refuse_no_live(
 @pytest.mark.parametrize(
     ("source", "said"),
     [
-        ("rtsp://", "rtsp:// names no host, such as rtsp://192.168.1.20/stream"),
+        ("rtsp://", "rtsp:// names no host; an address reads rtsp://192.168.1.20/stream"),
         ("rtsp:///stream", "names no host"),
         ("rtsp://me:secret9@cam:99999/x", "rtsp://***@cam:99999/x has no port from 1 to 65535"),
         ("http://cam:abc/x", "has no port from 1 to 65535"),

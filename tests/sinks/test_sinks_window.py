@@ -189,7 +189,7 @@ def test_headless_opencv_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("display", "wayland", "text"),
     [
-        ("", "", "DISPLAY is not set; or watch in the browser with -o web://"),
+        ("", "", "DISPLAY is not set; watch in the browser with -o web://"),
         ("", "wayland-0", "XWayland"),
         (":4321", "", "DISPLAY=:4321 cannot be reached"),
         ("nonsense", "", "DISPLAY=nonsense cannot be reached"),

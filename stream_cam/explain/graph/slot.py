@@ -32,7 +32,7 @@ from stream_cam.model.weights import Weights
 from stream_cam.settings import SettingsSnapshot
 
 ClockArray = npt.NDArray[np.float64]
-"""(6,), the values of `classes.FrameTiming`."""
+"""(6,), the values of `class_choice.FrameTiming`."""
 
 
 class State:
@@ -107,10 +107,15 @@ class Results:
     """The results of one frame, in memory of their own."""
 
     logits: FloatArray
+    """(n_classes,) float32."""
     best: list[int]
+    """Indices of the most probable classes, the best first."""
     best_probability: list[float]
+    """0..1, one for each of `best`."""
     classes: list[int]
+    """Indices of the classes whose maps these are, n_maps."""
     probability: list[float]
+    """0..1, one for each of `classes`."""
     cams: FloatArray
     """(n_maps, h, w) float32."""
     ranges: FloatArray
