@@ -13,7 +13,8 @@
     │   └── GateError                    an engine is not the network it was made from
     └── BenchError                       a benchmark has no figures, or its file is not one
 
-Every message names the problem, the value that was given and the next step, in one line.
+Every message names the problem and the value that was given, in one line; and the next step, where
+there is one.
 """
 
 from __future__ import annotations

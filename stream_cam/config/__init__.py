@@ -1,4 +1,4 @@
-"""Every option and every default, once; the command line is made of these classes.
+"""Every option of a run and its default, once; the command line is made of these classes.
 
 The docstring below a field is its help text. tyro keeps its line breaks: one statement a line.
 """
