@@ -164,7 +164,7 @@ def test_no_gpu_test_is_left_out(script: ModuleType) -> None:
         text=True,
         check=True,
     )
-    assert "test_tensorrt_is_kept_and_taken_again" in collected.stdout
+    assert "test_tensorrt_engine_is_read_from_the_store" in collected.stdout
     found = {line.split("::")[0] for line in collected.stdout.splitlines() if "::" in line}
     given = {str(path.relative_to(ROOT)) for path in script.files_with_gpu_tests(ROOT / "tests")}
     assert "tests/cam/test_nv12_kernels.py" in found
