@@ -26,7 +26,6 @@ from pathlib import Path
 from typing import Literal
 
 from filelock import FileLock, Timeout
-from platformdirs import user_cache_path
 
 from stream_cam.atomic_files import sync_folder
 from stream_cam.engine.manifest import EngineKey, Manifest, OutdatedFormatError
@@ -59,6 +58,8 @@ def engines_folder() -> Path:
     clone = Path(__file__).resolve().parents[2]
     if (clone / "engines").is_dir() and (clone / "pyproject.toml").is_file():
         return clone / "engines"
+    from platformdirs import user_cache_path  # a clone runs without it (scripts/gpu_check.py)
+
     with suppress(RuntimeError):
         cache = user_cache_path("stream-cam", appauthor=False)
         if cache.is_absolute():
