@@ -39,6 +39,9 @@ export class Chart {
     context.font = `${11 * ratio}px system-ui, sans-serif`;
     context.fillStyle = style.getPropertyValue("--quiet");
     context.fillText(`${top} ms`, 0, 10 * ratio);
+    context.globalAlpha = 0.4;
+    for (const line of [y(top), height - ratio]) context.fillRect(0, line, width, ratio);
+    context.globalAlpha = 1;
     columns.forEach((column, at) => {
       const x = width - (columns.length - at) * step;
       if (!column) return;
