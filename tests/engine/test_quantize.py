@@ -318,7 +318,7 @@ def test_layers_go_back_to_float_until_the_gate_holds(
     """With a stricter gate than the network reaches with every layer in integers."""
     model = _convert(net, (1, 3, *HW))
     n_quantized = [_n_quantized(NncfQuantizer(net, calibration).quantize(model, ignore_progress))]
-    monkeypatch.setattr(quantize_nncf, "SPARE", 0.009)
+    monkeypatch.setattr(quantize_nncf, "GATE_MARGIN", 0.009)
     stages: list[str] = []
     n_quantized.append(_n_quantized(NncfQuantizer(net, calibration).quantize(model, stages.append)))
     assert 0 < n_quantized[1] < n_quantized[0]

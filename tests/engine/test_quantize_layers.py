@@ -171,7 +171,7 @@ def test_layers_go_back_until_the_gate_holds(
 ) -> None:
     """With a stricter gate than the network reaches with every layer in integers."""
     stages: list[str] = []
-    monkeypatch.setattr(quantize_layers, "SPARE", 0.009)
+    monkeypatch.setattr(quantize_layers, "GATE_MARGIN", 0.009)
     typed = LayerQuantizer(net, calibration).quantize("cpu", stages.append)
     assert 0 < len(int8_layers(typed)) < 3
     worst = [float(stage.split("map ")[1].split(",")[0]) for stage in stages[1:]]
@@ -195,7 +195,7 @@ def test_the_layer_that_costs_most_goes_back_first(
 def test_a_network_that_needs_every_layer_in_fp16_is_refused(
     net: CamNet, calibration: Calibration, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(quantize_layers, "SPARE", 0.01)  # nothing but the network itself
+    monkeypatch.setattr(quantize_layers, "GATE_MARGIN", 0.01)  # nothing but the network itself
     with pytest.raises(EngineError, match=r"small cannot be int8.*give --precision fp16"):
         LayerQuantizer(net, calibration).quantize("cpu", ignore_progress)
 
