@@ -660,7 +660,7 @@ def test_a_user_without_a_home_keeps_nothing(
     for name in ("STREAM_CAM_ENGINES", "XDG_CACHE_HOME"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(store, "__file__", "/usr/lib/site-packages/stream_cam/engine/store.py")
-    monkeypatch.setattr(store, "user_cache_path", homeless)
+    monkeypatch.setattr("platformdirs.user_cache_path", homeless)
     engines = EngineStore()
     assert engines.read(KEY) is None
     assert engines.entries() == []
