@@ -10,7 +10,8 @@
     │   └── NoCamError                   a network without GAP and one linear layer has no CAM
     ├── WeightsError                     parameters or labels cannot be had or do not fit
     ├── EngineError                      a network cannot be compiled or run on this machine
-    │   └── GateError                    an engine is not the network it was made from
+    │   ├── GateError                    an engine is not the network it was made from
+    │   └── UnsuitableEngineError        an engine is not made for networks of this kind
     └── BenchError                       a benchmark has no figures, or its file is not one
 
 Every message names the problem and the value that was given, in one line; and the next step, where
@@ -104,6 +105,10 @@ class EngineError(StreamCamError):
 
 class GateError(EngineError):
     """An engine differs from the network it was made from by more than its precision explains."""
+
+
+class UnsuitableEngineError(EngineError):
+    """An engine is not made for networks of this kind, and another one serves them better."""
 
 
 class BenchError(StreamCamError):

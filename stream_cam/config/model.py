@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final, Literal, get_args
 
 Device = Literal["auto", "cpu", "cuda"]
-EngineName = Literal["auto", "tensorrt", "inductor", "openvino", "eager"]
+EngineName = Literal["auto", "tensorrt", "fused", "inductor", "openvino", "eager"]
 Precision = Literal["auto", "fp32", "fp16", "bf16", "int8"]
 Fit = Literal["stretch", "crop", "letterbox", "native"]
 FITS: Final[tuple[Fit, ...]] = get_args(Fit)

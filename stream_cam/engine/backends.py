@@ -66,6 +66,12 @@ def _require_tensorrt_int8(quantizing: bool) -> None:
     installed_tensorrt().require_int8()
 
 
+def _fused(request: EngineRequest) -> Engine:
+    from stream_cam.engine.fused import FusedEngine
+
+    return FusedEngine(request)
+
+
 def _inductor(request: EngineRequest) -> Engine:
     from stream_cam.engine.inductor import InductorEngine
 
@@ -111,6 +117,12 @@ BACKENDS: tuple[Backend, ...] = (
         require_int8=_require_tensorrt_int8,
         build_notice="TensorRT builds the engine for this GPU, once: up to minutes (`stream-cam "
         "build` does it ahead)",
+    ),
+    Backend(
+        name="fused",
+        precisions={"cuda": ("fp32", "fp16")},
+        require=lambda: None,
+        make=_fused,
     ),
     Backend(
         name="inductor",

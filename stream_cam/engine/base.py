@@ -24,7 +24,7 @@ class EngineInfo:
     """Name, place, precision and shapes of an engine."""
 
     name: str
-    """tensorrt, inductor, openvino, eager."""
+    """tensorrt, fused, inductor, openvino, eager."""
     device: str
     """cpu or cuda:N: where its tensors live."""
     precision: str

@@ -10,7 +10,7 @@ from stream_cam.engine.backends import BACKENDS, Backend
 from stream_cam.engine.base import Engine
 from stream_cam.engine.options import Batch, EngineOptions
 from stream_cam.engine.selection import select_backends, select_device, select_precisions
-from stream_cam.errors import EngineError, GateError, UsageError
+from stream_cam.errors import EngineError, GateError, UnsuitableEngineError, UsageError
 
 if TYPE_CHECKING:
     from stream_cam.engine.builder import EngineBuilder, EngineRequest
@@ -123,6 +123,8 @@ def _open_first(attempts: list[tuple[Backend, EngineRequest]], *, any_precision:
         try:
             engine = _open(backend, request)
             break
+        except UnsuitableEngineError as error:
+            logger.info("%s: %s", backend.name, error)
         except EngineError as error:
             failures.append(f"{backend.name}: {error}")
             if isinstance(error, GateError) and any_precision and request.precision != "fp32":

@@ -108,7 +108,7 @@ class Explainer:
             weights: `imagenet`, `demo`, or the path of a checkpoint.
             labels: the class names, or a file with them.
             checkpoint_key: which network of a checkpoint that holds several.
-            engine: `auto`, `tensorrt`, `inductor`, `openvino` or `eager`.
+            engine: `auto`, `tensorrt`, `fused`, `inductor`, `openvino` or `eager`.
             device: `auto`, `cpu` or `cuda`.
             precision: `auto` is fp32 on CPUs, fp16 on GPUs; `bf16` on CPUs that have it; `int8` on
                 CPUs, and on GPUs with TensorRT, if `stream-cam build` made one.

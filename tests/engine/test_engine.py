@@ -31,7 +31,7 @@ from stream_cam.engine.selection import _warn_once
 from stream_cam.engine.store import EngineStore
 from stream_cam.engine.typed_net import arithmetic
 from stream_cam.engine.verify import compare, verify
-from stream_cam.errors import EngineError, GateError, UsageError
+from stream_cam.errors import EngineError, GateError, UnsuitableEngineError, UsageError
 from stream_cam.model.camnet import CamNet
 
 
@@ -221,7 +221,7 @@ Found = dict[str, EngineError | Engine]
 def a_gpu(monkeypatch: pytest.MonkeyPatch) -> Found:
     """A pretended GPU, where each engine works or raises."""
     works = eager_engine(toy_net())
-    found: Found = {"tensorrt": works, "inductor": works, "eager": works}
+    found: Found = {"tensorrt": works, "fused": works, "inductor": works, "eager": works}
 
     def opened(backend: Backend, request: EngineRequest) -> Engine:
         assert request.device == "cuda:3"
@@ -245,8 +245,9 @@ def test_auto_on_a_gpu_falls_back_with_one_line(
     a_gpu["tensorrt"] = EngineError("torch-tensorrt is not installed: pip install it")
     load_engine(toy_net(), "abc", (64, 64), EngineOptions(precision="fp16"))
     (line,) = caplog.messages
-    assert "slower inductor engine in fp16 (tensorrt: torch-tensorrt is not installed" in line
+    assert "slower fused engine in fp16 (tensorrt: torch-tensorrt is not installed" in line
     caplog.clear()
+    a_gpu["fused"] = UnsuitableEngineError("for networks of another kind")
     a_gpu["inductor"] = EngineError("no C compiler")
     load_engine(toy_net(), "abc", (64, 64), EngineOptions())
     (line,) = caplog.messages
@@ -288,7 +289,7 @@ def test_auto_does_not_repeat_a_precision_that_failed_its_gate(
 ) -> None:
     fp32 = eager_engine(toy_net())
     a_gpu["tensorrt fp16"] = GateError("correlation 0.9, at least 0.9995 is asked for")
-    a_gpu["inductor fp16"] = a_gpu["eager fp16"] = EngineError("must not be tried")
+    a_gpu["fused"] = a_gpu["inductor fp16"] = a_gpu["eager fp16"] = EngineError("must not be tried")
     a_gpu["tensorrt fp32"] = fp32
     assert load_engine(toy_net(), "abc", (64, 64), EngineOptions()) is fp32
     assert "must not be tried" not in caplog.text
@@ -404,7 +405,7 @@ def test_a_gpu_that_fails_is_an_engines_error(
         load_engine(net, "abc", (64, 64), EngineOptions("eager", "cpu"))
 
 
-@pytest.mark.parametrize("name", ["tensorrt", "inductor", "eager"])
+@pytest.mark.parametrize("name", ["tensorrt", "fused", "inductor", "eager"])
 def test_an_engine_asked_for_by_name_never_falls_back(
     a_gpu: Found, name: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -443,7 +444,7 @@ def test_options_that_contradict_each_other_name_the_way_out(
         load_engine(toy_net(), "abc", (64, 64), EngineOptions(**options))
 
 
-@pytest.mark.parametrize("name", ["tensorrt", "inductor"])
+@pytest.mark.parametrize("name", ["tensorrt", "fused", "inductor"])
 def test_gpu_engines_without_a_gpu_name_their_needs(
     net: CamNet, name: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

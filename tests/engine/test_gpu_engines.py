@@ -42,9 +42,11 @@ def marked(name: str, precision: str) -> object:
 
 
 ALL = [
-    marked(name, each) for name in ("eager", "inductor", "tensorrt") for each in ("fp32", "fp16")
+    marked(name, each)
+    for name in ("eager", "fused", "inductor", "tensorrt")
+    for each in ("fp32", "fp16")
 ] + [marked("tensorrt", "int8")]
-HALF = [marked(name, "fp16") for name in ("eager", "inductor", "tensorrt")]
+HALF = [marked(name, "fp16") for name in ("eager", "fused", "inductor", "tensorrt")]
 
 
 def require(name: str, precision: str = "fp16") -> None:
@@ -218,7 +220,7 @@ def test_buffers_elsewhere_are_refused(engine: Engine) -> None:
         session(buffers.batch.half(), buffers.logits, buffers.features)
 
 
-@pytest.mark.parametrize("name", ["eager", "inductor", "tensorrt"])
+@pytest.mark.parametrize("name", ["eager", "fused", "inductor", "tensorrt"])
 def test_another_gpu_s_buffers_are_refused(name: str, net: CamNet) -> None:
     """Not marked: STREAM_CAM_REQUIRE=gpu asks for one GPU, not for two."""
     if torch.cuda.device_count() < 2:
