@@ -47,7 +47,20 @@ _THREADS = 32
 """One warp: 16 output columns of a 1920-pixel row, of which 224 are 14 programs."""
 
 
-@triton.jit
+# These values change with the frame's size, and compiling for each size takes seconds.
+_OF_THE_SIZE = [
+    "frame_batch_stride",
+    "frame_row_stride",
+    "out_batch_stride",
+    "out_channel_stride",
+    "out_row_stride",
+    "n_columns",
+    "n_row_taps",
+    "n_column_taps",
+]
+
+
+@triton.jit(do_not_specialize=_OF_THE_SIZE)
 def _preprocess_kernel(
     frame_ptr,
     out_ptr,
