@@ -197,6 +197,8 @@ class Explanation:
     ranges: FloatArray | None = None
     """(n_targets, 2) float32: the values of each map that are drawn as cold and as hot; None: the
     map's own minimum and maximum."""
+    between_frames: tuple[int, int] | None = None
+    """Live: the maps are interpolated between those of these two frames; None: `frame_index`'s."""
     features: Features | None = None
     """Kept only if that was asked for."""
     drawn: Drawn | None = field(default=None, repr=False, compare=False)

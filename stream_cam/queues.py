@@ -49,6 +49,7 @@ class Handoff(Generic[T]):
         self._wait_for = wait_for
         self._closed = False
         self._aborted = False
+        self._woken = False
         self._counts = counts
         self.offered = 0
         self.taken = 0
@@ -79,15 +80,16 @@ class Handoff(Generic[T]):
 
         Raises:
             EndOfStream: the giver has closed and everything was taken, or the handoff was aborted.
-            TimeoutError: nothing came within `timeout` seconds.
+            TimeoutError: nothing came within `timeout` seconds, or `wake` was called.
         """
         with self._changed:
             ready = self._wait_for(
                 self._changed,
-                lambda: bool(self._items) or self._closed or self._aborted,
+                lambda: bool(self._items) or self._closed or self._aborted or self._woken,
                 timeout,
             )
-            if not ready:
+            woken, self._woken = self._woken, False
+            if not ready or (woken and not (self._items or self._closed or self._aborted)):
                 raise TimeoutError
             if self._aborted or not self._items:
                 raise EndOfStream
@@ -95,6 +97,17 @@ class Handoff(Generic[T]):
             self.taken += self._counts(item)
             self._changed.notify_all()
             return item
+
+    def wake(self) -> None:
+        """Ends a `take` that waits, or else the next one, with a TimeoutError unless an item waits:
+        the taker has something else to look at."""
+        with self._changed:
+            self._woken = True
+            self._changed.notify_all()
+
+    @property
+    def is_aborted(self) -> bool:
+        return self._aborted
 
     def close(self) -> None:
         """The giver has no more; waiting items can still be taken."""

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, Generic, TypeVar, get_args
 
-from stream_cam.config import AlphaMode, Colormap, LayoutName, LookConfig, Upsampling
+from stream_cam.config import AlphaMode, Colormap, LayoutName, LookConfig, SyncName, Upsampling
 from stream_cam.errors import UsageError, unknown_name
 from stream_cam.targets import Target, resolve_target
 
@@ -18,9 +18,10 @@ CHOICES: Final[Mapping[str, tuple[str, ...]]] = {
     "colormap": get_args(Colormap),
     "alpha_mode": get_args(AlphaMode),
     "upsampling": get_args(Upsampling),
+    "sync": get_args(SyncName),
 }
 """The words that some settings may be."""
-_NUMBERS: Final = ("alpha", "smooth", "hold", "max_age")
+_NUMBERS: Final = ("alpha", "smooth", "hold", "max_age", "max_delay")
 _SWITCHES: Final = ("hud", "relu")
 _LOOK: Final = (*CHOICES, *_NUMBERS, *_SWITCHES)
 _OWN_SWITCHES: Final = ("cam", "paused", "recording")
@@ -87,6 +88,8 @@ class Settings:
     smooth = _Setting[float]()
     hold = _Setting[float]()
     max_age = _Setting[float]()
+    sync = _Setting[SyncName]()
+    max_delay = _Setting[float]()
     cam = _Setting[bool]()
     divider = _Setting[float]()
     paused = _Setting[bool]()

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from stream_cam.config.bench import BenchConfig
 from stream_cam.config.capture import CaptureConfig, Deinterlace
-from stream_cam.config.look import AlphaMode, Colormap, LayoutName, LookConfig, Upsampling
+from stream_cam.config.look import AlphaMode, Colormap, LayoutName, LookConfig, SyncName, Upsampling
 from stream_cam.config.model import (
     FITS,
     N_PREDICTIONS,
@@ -54,6 +54,7 @@ __all__ = [
     "RecordConfig",
     "RunConfig",
     "StreamFormat",
+    "SyncName",
     "Upsampling",
     "WebConfig",
     "size_hw",

@@ -9,7 +9,12 @@ from typing import Literal
 Upsampling = Literal["bilinear", "nearest", "bicubic"]
 Colormap = Literal["turbo", "jet", "viridis", "inferno", "magma"]
 AlphaMode = Literal["constant", "heat"]
+SyncName = Literal["auto", "newest", "matched"]
 LayoutName = Literal["overlay", "side", "heatmap", "top5"]
+
+
+MAX_DELAY_SECONDS = 5.0
+"""The frames of that time are held in memory: 900 MB at 1920×1080 and 30 frames/s."""
 
 
 @dataclass(frozen=True)
@@ -36,11 +41,23 @@ class LookConfig:
     hold: float = 0.0
     """Show another class only after it was the best one for this time, in seconds; 0: at once.
     It has no effect on classes chosen with --target."""
+    sync: SyncName = "auto"
+    """Live: how picture and map meet.
+    auto: a picture waits for its own map, or is drawn with those before and after it;
+    newest: every picture at once, with the newest map; matched: only explained pictures."""
+    max_delay: float = 0.5
+    """Live: how long auto may delay a picture, in seconds. Where that is too short for the network,
+    auto shows only pictures that were explained."""
     max_age: float = 0.5
     """Live: how much older than its frame a map may be before it fades, in seconds.
     At twice that age it is no longer shown."""
 
     def __post_init__(self) -> None:
+        if not 0.0 <= self.max_delay <= MAX_DELAY_SECONDS:
+            raise ValueError(
+                f"--max-delay is a time from 0 to {MAX_DELAY_SECONDS:g} seconds, got "
+                f"{self.max_delay:g}"
+            )
         if not 0.0 < self.max_age < math.inf:
             raise ValueError(f"--max-age is a time in seconds above 0, got {self.max_age:g}")
         if not 0.0 <= self.alpha <= 1.0:

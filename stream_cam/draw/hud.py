@@ -31,6 +31,10 @@ class HudStatus:
     map_opacity: float = 1.0
     """1 for a map that may count as new, 0 for one that is too old to be shown; below 1 the label
     is dimmed too, and its age stands in its probability's place."""
+    mode: str = ""
+    """Live: how picture and map met: own, interpolated, matched."""
+    delay_seconds: float | None = None
+    """Live: from the frame's capture to its picture, where pictures wait for their maps."""
 
 
 def away_picture(last_bgr: BgrImage, text: str) -> BgrImage:
@@ -163,7 +167,9 @@ def _footer(status: HudStatus) -> str:
     parts = [status.engine]
     if status.fps is not None:
         parts.append(f"{status.fps:.0f} fps")
-    if status.age_seconds is not None and status.map_opacity == 1.0:
+    if status.delay_seconds is not None:
+        parts.append(f"{status.mode} map, delay {10 * round(100 * status.delay_seconds)} ms")
+    elif status.age_seconds is not None and status.map_opacity == 1.0:
         parts.append(f"age {10 * round(100 * status.age_seconds)} ms")
     return " · ".join(part for part in parts if part)
 

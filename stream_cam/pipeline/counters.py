@@ -11,6 +11,7 @@ from stream_cam.pipeline.captured import CapturedFrame
 from stream_cam.pipeline.presenter import Presenter
 from stream_cam.pipeline.report import Report, StageClock, versions
 from stream_cam.pipeline.sink_queue import SinkQueue
+from stream_cam.pipeline.sync import LiveSync
 from stream_cam.queues import Handoff
 from stream_cam.sources.base import Outage, Source
 
@@ -45,6 +46,7 @@ class RunCounters:
     Args:
         to_explain: the frames for the network, if the run is live.
         to_render: the frames to be drawn.
+        sync: live pictures on their way; None for a run in which every frame counts.
     """
 
     def __init__(
@@ -55,7 +57,7 @@ class RunCounters:
         sink_queues: Sequence[SinkQueue],
         to_explain: Handoff[CapturedFrame],
         to_render: Handoff[CapturedFrame],
-        live: bool,
+        sync: LiveSync | None,
     ) -> None:
         self._source = source
         self._explainer = explainer
@@ -63,6 +65,7 @@ class RunCounters:
         self._sink_queues = sink_queues
         self._to_explain = to_explain
         self._to_render = to_render
+        self._sync = sync
         self.submitted = 0
         """Frames that were handed to the network's threads, if every frame is explained."""
         self.read = StageClock()
@@ -71,7 +74,7 @@ class RunCounters:
         self.to_explanation = StageClock()
         self.report = Report(
             source=source.info.name,
-            live=live,
+            live=sync is not None,
             model=explainer.model_name,
             weights=explainer.weights.name,
             weights_sha256=explainer.weights.sha256,
@@ -105,6 +108,8 @@ class RunCounters:
         report.discarded = explaining.abandoned + not_finished
         report.skipped = drawing.dropped + drawing.abandoned + drawing.taken - report.rendered
         report.stale = self._presenter.stale
+        if self._sync is not None:
+            report.sync = asdict(self._sync.counts)
         report.sinks = [sink_queue.count() for sink_queue in self._sink_queues]
         report.corrupt = self._source.corrupt_frames
         health = self._source.health
@@ -121,6 +126,7 @@ class RunCounters:
             "render": self.render,
             "capture_to_explanation": self.to_explanation,
             "map_age": self._presenter.ages,
+            "picture_delay": self._presenter.delays,
         }
         for number, sink_queue in enumerate(self._sink_queues):
             clocks[f"write {number}"] = sink_queue.clock

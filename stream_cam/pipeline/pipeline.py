@@ -8,11 +8,12 @@ their explanation:
 
 The newest frame wins (live):
 
-    capture thread ──▶ slot ──▶ explain thread ──▶ newest explanation ┐
-         └───────────▶ slot ──────────────────────────────────▶ render thread ──▶ slot ──▶ sink
+    capture thread ──▶ slot ──▶ explain thread ──▶ explanations ┐
+         └───────────▶ slot ────────────────────────────▶ render thread ──▶ slot ──▶ sink
+                                                          (sync.py: which picture is due)
 
-Where a GPU explains a frame and draws it in one pass (docs/gpu.md), a live frame's picture waits a
-few milliseconds for its own explanation; files' frames have theirs anyway.
+How a live picture meets its map is `--sync`: it waits for its own map, or for those before and
+after it, or takes the newest one at once.
 
 The settings are taken once, when a frame is captured, and travel with it (captured.py): it is
 explained, filtered and drawn by the same snapshot.
@@ -36,8 +37,10 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import asdict
 
 from stream_cam.cam.steady import SteadyMaps
@@ -52,6 +55,7 @@ from stream_cam.pipeline.counters import Progress, RunCounters
 from stream_cam.pipeline.presenter import Presenter
 from stream_cam.pipeline.report import Report
 from stream_cam.pipeline.sink_queue import SinkQueue
+from stream_cam.pipeline.sync import LiveSync
 from stream_cam.queues import EndOfStream, Handoff, OrderedGate, Ticket
 from stream_cam.settings import Settings, SettingsSnapshot
 from stream_cam.sinks.base import Sink
@@ -64,7 +68,8 @@ _TICK_SECONDS = 0.1
 _STOP_SECONDS = 2.0
 """After a stop, how long a source may take to return, and waiting frames to be finished."""
 _OWN_MAP_SECONDS = 0.02
-"""Live, how long a frame waits for its own explanation; less than from frame to frame at 30/s."""
+"""`--sync newest`: how long a frame waits for its own explanation; less than from frame to frame at
+30/s."""
 
 
 class Pipeline:
@@ -115,8 +120,12 @@ class Pipeline:
         self._pool = ThreadPoolExecutor(explainer.parallel, thread_name_prefix="explain")
         self._gate = OrderedGate()
         self._newest: Explanation | None = None
+        self._repeat_due: float | None = None
+        """When the last picture is due again, for the sinks that take repeats."""
         self._drawn_ns: int | None = None
         """Live: when the frame was captured that was drawn last."""
+        self._sync = LiveSync()
+        self._new_explanations: deque[Explanation] = deque()
         self._explained = threading.Condition()
         self._explains = True
         """Live: more explanations may come."""
@@ -137,7 +146,7 @@ class Pipeline:
             self._sink_queues,
             self._to_explain,
             self._to_render,
-            live,
+            self._sync if live else None,
         )
         self.report = self._counters.report
         for sink in sinks:
@@ -200,7 +209,22 @@ class Pipeline:
         progress.pop("last")
         newest = self._newest
         best = [] if newest is None else [asdict(one) for one in newest.predictions]
-        return {**progress, "predictions": best, "source": self.info.name, "live": self._live}
+        return {
+            **progress,
+            "predictions": best,
+            "source": self.info.name,
+            "live": self._live,
+            "sync": self._sync_stats() if self._live else None,
+        }
+
+    def _sync_stats(self) -> dict[str, object]:
+        sync = self._sync
+        return {
+            "asked": self.settings.now.look.sync,
+            "mode": sync.mode,
+            "delay_seconds": self._presenter.delay_seconds,
+            "too_slow": sync.too_slow,
+        }
 
     def stop(self, reason: str = "stopped") -> None:
         """Asks for the end and returns at once; any thread, any time. Captured frames have two
@@ -298,7 +322,9 @@ class Pipeline:
                 newest = self._explain(captured.frame, captured.settings)
                 with self._explained:
                     self._newest = newest
+                    self._new_explanations.append(newest)
                     self._explained.notify_all()
+                self._to_render.wake()
         except EndOfStream:
             pass
         except BaseException as error:
@@ -307,23 +333,14 @@ class Pipeline:
             with self._explained:
                 self._explains = False
                 self._explained.notify_all()
+            self._to_render.wake()
 
     def _render(self) -> None:
         try:
-            while True:
-                captured = self._take()
-                if captured.explanation is not None:
-                    self._newest = captured.explanation.result()
-                else:
-                    self._wait_for_own_map(captured)
-                started_ns = time.monotonic_ns()
-                newest, settings = self._newest, captured.settings
-                shown = None if newest is None else self._filter(newest, settings.look)
-                picture = self._presenter.present(captured.frame, shown, settings)
-                self._counters.render.add(time.monotonic_ns() - started_ns)
-                self.report.rendered += 1
-                for sink_queue in self._sink_queues:
-                    sink_queue.waiting.put(picture)
+            if self._live:
+                self._render_live()
+            else:
+                self._render_all()
         except EndOfStream:
             pass
         except BaseException as error:
@@ -332,8 +349,77 @@ class Pipeline:
             for sink_queue in self._sink_queues:
                 sink_queue.waiting.close()
 
+    def _present(
+        self, captured: CapturedFrame, shown: Explanation | None, mode: str | None = None
+    ) -> None:
+        """Draws a picture and hands it to the sinks."""
+        started_ns = time.monotonic_ns()
+        picture = self._presenter.present(captured.frame, shown, captured.settings, mode)
+        self._counters.render.add(time.monotonic_ns() - started_ns)
+        self.report.rendered += 1
+        for sink_queue in self._sink_queues:
+            sink_queue.waiting.put(picture)
+
+    def _render_all(self) -> None:
+        """Draws every frame with its own map.
+
+        Raises:
+            EndOfStream: all are drawn.
+        """
+        while True:
+            with suppress(TimeoutError):
+                captured = self._take()
+                assert captured.explanation is not None
+                self._newest = newest = captured.explanation.result()
+                self._present(captured, self._filter(newest, captured.settings.look))
+
+    def _render_live(self) -> None:
+        """Draws each picture when it is due, until no more frames and explanations come."""
+        sync = self._sync
+        while True:
+            try:
+                captured = self._take(self._seconds_to_next_picture)
+            except TimeoutError:
+                pass
+            except EndOfStream:
+                break
+            else:
+                if captured.settings.look.sync == "newest":
+                    self._wait_for_own_map(captured)
+                sync.add_frame(captured)
+            self._show_due()
+        while not self._to_render.is_aborted:
+            with self._explained:
+                self._explained.wait_for(lambda: bool(self._new_explanations) or not self._explains)
+                ended = not self._explains
+            if ended:
+                sync.end()
+            while self._show_due():
+                pass
+            if ended and not self._new_explanations:
+                break
+
+    def _show_due(self) -> bool:
+        """Draws the next picture, if one is due; the explanations that came are taken before."""
+        sync = self._sync
+        while self._new_explanations:
+            newest = self._new_explanations.popleft()
+            shown = self._filter(newest, self.settings.now.look)
+            sync.add_explanation(shown, time.monotonic_ns())
+        if self.settings.now.paused:
+            sync.clear()  # the picture that stands is not overtaken
+        due = sync.take(time.monotonic_ns())
+        if due is None:
+            return False
+        self._present(due.captured, due.explanation, due.mode)
+        return True
+
+    def _seconds_to_next_picture(self) -> float | None:
+        wake_ns = self._sync.wake_ns()
+        return None if wake_ns is None else max(0.0, (wake_ns - time.monotonic_ns()) / 1e9)
+
     def _wait_for_own_map(self, captured: CapturedFrame) -> None:
-        """Live: lets a frame wait a moment for its own map, where that comes soon enough.
+        """`--sync newest`: lets a frame wait a moment for its own map, where that comes so soon.
 
         It does where a GPU draws frames as it explains them. A frame of a slow camera waits as
         well: it holds up no other frame, and the last map is too old to be shown. The last frame of
@@ -368,23 +454,35 @@ class Pipeline:
             return newest  # explained before a hold was asked for
         return self._steady.update(newest, look)
 
-    def _take(self) -> CapturedFrame:
-        """The next frame to be drawn. While none comes, the sinks that take repeats get the last
-        picture again, marked with the reason, at the rate that they ask for.
+    def _take(self, seconds_to_next: Callable[[], float | None] = lambda: None) -> CapturedFrame:
+        """The next frame. While none comes, the sinks that take repeats get the last picture again,
+        marked with the reason, at the rate that they ask for.
+
+        Raises:
+            TimeoutError: a picture is due without a new frame, or an explanation came.
         """
         repeating = [
             sink_queue for sink_queue in self._sink_queues if sink_queue.sink.takes_repeats
         ]
         if not repeating:
-            return self._to_render.take()
+            return self._to_render.take(seconds_to_next())
         every = min(sink_queue.sink.repeat_seconds for sink_queue in repeating)
-        due = time.monotonic() + every
-        while True:
-            try:
-                return self._to_render.take(max(0.0, due - time.monotonic()))
-            except TimeoutError:
-                due = max(due + every, time.monotonic())
-            self._repeat(repeating)
+        if self._repeat_due is None:
+            self._repeat_due = time.monotonic() + every
+        to_repeat = max(0.0, self._repeat_due - time.monotonic())
+        to_picture = seconds_to_next()
+        try:
+            captured = self._to_render.take(
+                to_repeat if to_picture is None else min(to_repeat, to_picture)
+            )
+        except TimeoutError:
+            now = time.monotonic()
+            if now >= self._repeat_due:
+                self._repeat_due = max(self._repeat_due + every, now)
+                self._repeat(repeating)
+            raise
+        self._repeat_due = None
+        return captured
 
     def _repeat(self, sink_queues: Sequence[SinkQueue]) -> None:
         settings = self.settings.now
@@ -400,13 +498,18 @@ class Pipeline:
                 sink_queue.waiting.put(picture)
 
     def _explain_again(self, settings: SettingsSnapshot) -> Explanation | None:
-        """Another explanation of the frame at the pause, if other maps of it are wanted by now."""
+        """An explanation of the frame at the pause: its own, and of the maps wanted by now."""
         drawn = self._presenter.drawn
         if drawn is None:
             return None
         frame, explanation = drawn
         n_maps = count_maps(settings, len(self._explainer.labels))
-        if explanation is not None and len(explanation.cams) == n_maps:
+        if (
+            explanation is not None
+            and explanation.between_frames is None
+            and explanation.captured_ns == frame.captured_ns
+            and len(explanation.cams) == n_maps
+        ):
             locked = explanation.targets[: explanation.n_locked]
             if tuple(target.index for target in locked) == settings.targets:
                 return None

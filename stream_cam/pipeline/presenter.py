@@ -46,17 +46,35 @@ class Presenter:
         """Live: how much older than the last frame the explanation was that was drawn on it."""
         self.ages = StageClock()
         """All of these."""
+        self.delay_seconds: float | None = None
+        """Live: from the last frame's capture to the drawing of its picture."""
+        self.delays = StageClock()
+        """All of these."""
         self.stale = 0
         """Pictures whose explanation was older than it may be."""
 
     def present(
-        self, frame: Frame, explanation: Explanation | None, settings: SettingsSnapshot
+        self,
+        frame: Frame,
+        explanation: Explanation | None,
+        settings: SettingsSnapshot,
+        mode: str | None = None,
     ) -> Picture:
-        """The finished picture; an explanation whose map has faded away does not come with it."""
+        """The finished picture; an explanation whose map has faded away does not come with it.
+
+        Args:
+            mode: live: how picture and map met, for the HUD.
+        """
+        if self._live:
+            self.delay_seconds = max(0, time.monotonic_ns() - frame.captured_ns) / 1e9
+            self.delays.add(round(self.delay_seconds * 1e9))
         if explanation is None:
             image, shown = self._renderer.render(frame, None, settings), None
         else:
-            status = self._still = self._status(frame, explanation, settings.look.max_age)
+            status = self._status(frame, explanation, settings.look.max_age)
+            if mode is not None and mode != "newest":
+                status = replace(status, mode=mode, delay_seconds=self.delay_seconds)
+            self._still = status
             image = self._renderer.render(frame, explanation, settings, status)
             shown = explanation if status.map_opacity > 0.0 else None
             self.stale += status.map_opacity < 1.0

@@ -111,6 +111,10 @@ class Report:
     abandoned_readers, overtaken."""
     stale: int = 0
     """Live pictures whose map was older than --max-age, so that it was faded or not shown."""
+    sync: dict[str, object] = field(default_factory=dict)
+    """Live: how pictures met their maps. shown: pictures by mode (own, interpolated, matched,
+    newest); late: interpolated ones that the next map did not reach in time; most_waiting and
+    most_waiting_bytes: frames held at once."""
     parallel: int = 1
     """Frames that are explained at once; the latency of `explain` is that of one of them."""
     seconds: float = 0.0
@@ -120,7 +124,8 @@ class Report:
     latency: dict[str, Percentiles] = field(default_factory=dict)
     """Milliseconds: read, explain, render, `write N` (busy time of each stage, sinks by their
     number); capture_to_explanation and `capture_to_sink N` (age of a frame); live also map_age
-    (how much older the drawn explanation was than its frame)."""
+    (how much older the drawn explanation was than its frame) and picture_delay (from a frame's
+    capture to its finished picture)."""
     versions: dict[str, str] = field(default_factory=dict)
 
     @property

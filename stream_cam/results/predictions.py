@@ -8,8 +8,10 @@ Version 2 of the schema; in CSV and Parquet the lists are columns of their own
                       as it was given
     frame             position of the frame in its source, from 0
     time              seconds, the frame's presentation time
-    explained_frame   the frame that the rest is of: the same one, or an earlier one where live
-                      frames come faster than the network runs
+    explained_frame   the frame that the rest is of: the same one, or the nearest one that was
+                      explained, where live frames come faster than the network runs
+    between_frames    [first, last]: the map, its peak and its box are interpolated between the maps
+                      of these frames; null where they are explained_frame's own
     label, index, probability
                       the class whose map is shown; softmax over all classes
     peak              [x, y] in frame pixels: the middle of the map's highest cell
@@ -39,6 +41,7 @@ from stream_cam.sinks.base import Picture, Sink
 from stream_cam.uri import json_text, printable
 
 VERSION: Final = 2
+_BETWEEN: Final = ("between_first", "between_last")
 _BOX: Final = ("box_x0", "box_y0", "box_x1", "box_y1")
 _PREDICTION: Final = ("label", "index", "probability")
 _PREDICTION_TYPES: Final = dict(zip(_PREDICTION, ("string", "int32", "double"), strict=True))
@@ -49,6 +52,8 @@ _COLUMN_TYPES: Final[dict[str, str]] = {
         "frame": "int64",
         "time": "double",
         "explained_frame": "int64",
+        "between_first": "int64",
+        "between_last": "int64",
     },
     **_PREDICTION_TYPES,
     **dict.fromkeys(("peak_x", "peak_y", *_BOX), "double"),
@@ -129,6 +134,7 @@ def row_of(frame: Frame, explanation: Explanation, source: str = "") -> dict[str
         "frame": frame.index,
         "time": round(frame.pts_seconds, 6),
         "explained_frame": explanation.frame_index,
+        "between_frames": explanation.between_frames,
         **_as_json(explanation.targets[0]),
         "peak": [round(value, 1) for value in explanation.peak_xy()],
         "box": None if box is None else [round(value, 1) for value in box],
@@ -150,8 +156,9 @@ def _json_line(row: dict[str, Any]) -> bytes:
 
 def _flat(row: dict[str, Any]) -> dict[str, Any]:
     """The row as columns, the same ones for each row."""
-    lists = ("peak", "box", "top")
+    lists = ("between_frames", "peak", "box", "top")
     columns = {name: value for name, value in row.items() if name not in lists}
+    columns |= dict(zip(_BETWEEN, row["between_frames"] or [None] * 2, strict=True))
     columns |= dict(zip(("peak_x", "peak_y"), row["peak"], strict=True))
     columns |= dict(zip(_BOX, row["box"] or [None] * 4, strict=True))
     for place in range(N_PREDICTIONS):

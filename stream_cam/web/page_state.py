@@ -137,4 +137,5 @@ def _about(picture: Picture) -> Mapping[str, object]:
             [one.label, one.index, round(one.probability, 4)] for one in explanation.targets
         ]
         about["explained"] = explanation.frame_index
+        about["between"] = explanation.between_frames
     return about

@@ -12,10 +12,11 @@ from support.frame_clock import age_ms
 from support.rtsp_harness import RtspServer, rtsp_server_problem
 from torch import nn
 
-from stream_cam.config import CaptureConfig
+from stream_cam.config import CaptureConfig, LookConfig
 from stream_cam.explain.explainer import Explainer
 from stream_cam.frame import BgrImage, Explanation, Frame
 from stream_cam.pipeline.pipeline import Pipeline
+from stream_cam.settings import Settings
 from stream_cam.sinks.base import Picture, Sink
 from stream_cam.sources import open_source
 from stream_cam.targets import Target
@@ -94,7 +95,8 @@ def test_slow_network_does_not_age_the_picture() -> None:
         frames = iter(source)
         for _ in range(30):  # past the second that was read to recognise the stream
             next(frames)
-        pipeline = Pipeline(source, [watcher], explainer)
+        settings = Settings(LookConfig(sync="newest"), explainer.labels)
+        pipeline = Pipeline(source, [watcher], explainer, settings=settings)
         deadline = threading.Timer(SECONDS + 20, pipeline.stop)
         deadline.start()
         report = pipeline.run()
