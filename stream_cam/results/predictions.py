@@ -164,7 +164,7 @@ def _flat(row: dict[str, Any]) -> dict[str, Any]:
     for place in range(N_PREDICTIONS):
         best = row["top"][place] if place < len(row["top"]) else dict.fromkeys(_PREDICTION)
         columns |= {f"top{place + 1}_{name}": best[name] for name in _PREDICTION}
-    return columns
+    return {name: columns[name] for name in _COLUMN_TYPES}
 
 
 def _write_parquet(rows: Path, path: Path) -> None:

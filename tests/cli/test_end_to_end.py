@@ -321,6 +321,27 @@ class QuietFiles(http.server.SimpleHTTPRequestHandler):
     def log_message(self, format: str, *args: object) -> None: ...
 
 
+@pytest.mark.parametrize("sync", ["auto", "matched", "newest"])
+def test_live_pictures_say_how_they_met_their_maps(tmp_path: Path, sync: str) -> None:
+    report, rows = tmp_path / "report.json", tmp_path / "rows.jsonl"
+    command = ["run", f"{_SCENE}&live=1&seconds=4", "-o", "null", "--sync", sync]
+    command += ["--report", str(report), "--predictions", str(rows)]
+    with Command(tmp_path, *command) as running:
+        assert running.end() == 0
+    said = json.loads(report.read_text())
+    shown = said["sync"]["shown"]
+    assert sum(shown.values()) == said["rendered"] > 0
+    possible = {"auto": {"own", "interpolated", "matched", "newest"}}.get(sync, {sync})
+    assert set(shown) <= possible
+    assert said["latency"]["picture_delay"]["count"] == said["rendered"]
+    for row in map(json.loads, rows.read_text().splitlines()):
+        between = row["between_frames"]
+        if sync == "matched":
+            assert row["explained_frame"] == row["frame"]
+        if between is not None:
+            assert between[0] < row["frame"] < between[1]
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
