@@ -13,6 +13,13 @@ if TYPE_CHECKING:
     from stream_cam.pipeline.report import Percentiles, Report, SinkCount
     from stream_cam.settings import Settings
 
+_SYNC = {
+    "auto": "pictures wait for their own map, or for those around them, at most "
+    "{look.max_delay:g} s",
+    "matched": "only frames that were explained are drawn",
+    "newest": "every frame is drawn at once, with the newest map, which fades when it is more than "
+    "{look.max_age:g} s older",
+}
 _MOST_NAMES = 4
 """Segments that are listed by name; of more, the first and the last."""
 _LEAST_SAMPLES = 5
@@ -29,10 +36,7 @@ def mode_line(report: Report, look: LookConfig) -> str:
     """Says in one line whether the run is live, and which frames it explains."""
     if not report.live:
         return "lossless: every frame is explained and written"
-    return (
-        "live: newest frame wins; every frame is drawn, with the newest map, which fades when it "
-        f"is more than {look.max_age:g} s older than the frame"
-    )
+    return f"live: newest frame wins; {_SYNC[look.sync].format(look=look)}"
 
 
 def print_summary(report: Report, *, sheet: bool = False) -> None:

@@ -168,7 +168,7 @@ def _footer(status: HudStatus) -> str:
     if status.fps is not None:
         parts.append(f"{status.fps:.0f} fps")
     if status.delay_seconds is not None:
-        parts.append(f"{status.mode} map, delay {10 * round(100 * status.delay_seconds)} ms")
+        parts.append(f"{status.mode} {10 * round(100 * status.delay_seconds)} ms")
     elif status.age_seconds is not None and status.map_opacity == 1.0:
         parts.append(f"age {10 * round(100 * status.age_seconds)} ms")
     return " · ".join(part for part in parts if part)

@@ -15,7 +15,7 @@ from stream_cam.frame import Explanation, FloatArray, Frame, Prediction, Region
 def blob(x: float, y: float, size_hw: tuple[int, int] = (9, 16), height: float = 1.0) -> FloatArray:
     rows, columns = np.mgrid[: size_hw[0], : size_hw[1]]
     values = height * np.exp(-((columns - x) ** 2 + (rows - y) ** 2) / 3.0)
-    return values.astype(np.float32)
+    return np.asarray(values, np.float32)
 
 
 def explained(cam: FloatArray, index: int, label: int = 0) -> Explanation:
@@ -43,7 +43,7 @@ def test_the_heat_is_where_the_object_is_between_two_places(share: float) -> Non
     before, after = explained(blob(3, 4), 0), explained(blob(11, 4), 8)
     got = interpolate(before, after, frame_between(8 * share))
     peak = np.unravel_index(int(got.cams[0].argmax()), (9, 16))
-    assert peak == (4, 3 + round(8 * share))
+    assert tuple(map(int, peak)) == (4, 3 + round(8 * share))
     assert got.between_frames == (0, 8)
     assert got.captured_ns == round(8000 * share)
     assert got.frame_index == (0 if share < 0.5 else 8)

@@ -129,7 +129,7 @@ def test_live_run_says_so_and_accounts_for_its_frames(
     said = capsys.readouterr()
     assert said.err == ""  # no terminal, no status line
     mode = said.out.splitlines()[0]
-    assert mode.startswith("live: newest frame wins; every frame is drawn")
+    assert mode.startswith("live: newest frame wins; pictures wait for their own map")
     assert "0.25 s" in mode
     report = json.loads((place / "r.json").read_text())
     (sink,) = report["sinks"]
