@@ -1,8 +1,9 @@
-"""`stream-cam demo`: drawn shapes, scored against the ground truth."""
+"""`stream-cam demo`: drawn shapes, scored against the ground truth, or photographs."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -10,45 +11,56 @@ from stream_cam.cli.options import DemoCommand
 from stream_cam.cli.progress import progress_on_terminal
 from stream_cam.cli.signals import Signals
 from stream_cam.cli.summary import print_links, print_summary
-from stream_cam.config import DemoConfig, ModelConfig, PipelineConfig
+from stream_cam.config import ModelConfig, PipelineConfig
 from stream_cam.pipeline.checks import only_watched
 from stream_cam.pipeline.session import run_session
 from stream_cam.results.sheet import SheetSink
 from stream_cam.sinks import check_outputs
 from stream_cam.sinks.base import Sink
 from stream_cam.sinks.score import TruthScore
+from stream_cam.sources.demo.photos import has_photos
 
-_SECONDS = 10.0
+_SECONDS = {"shapes": 10.0, "photos": 20.0}
 """How long a demo runs that writes files."""
-_VIDEO, _SHEET = "demo.mp4", "demo.png"
+_FILES = {"shapes": ("demo.mp4", "demo.png"), "photos": ("photos.mp4", "photos.png")}
+_PHOTOS_STEP = (
+    "  stream-cam demo photos                 the same on photographs, with ImageNet's classes\n"
+)
+_MODELS = {
+    "shapes": ModelConfig(weights="demo"),
+    "photos": ModelConfig(model="efficientnet_lite0", weights="imagenet"),
+}
 _N_MOMENTS = 6
 _NEXT_STEPS = """
 next:
-  stream-cam run 0 --weights demo        draw a shape, hold it before your webcam
+{photos}  stream-cam run 0 --weights demo        draw a shape, hold it before your webcam
   stream-cam demo -o web://              watch it in the browser, and steer it
   stream-cam run clip.mp4 out.mp4        annotate a video with ImageNet's 1000 classes
   stream-cam doctor                      what this machine can do"""
 
 
 def demo_command(command: DemoCommand, signals: Signals) -> None:
-    """Writes `demo.mp4` and `demo.png`, or shows the demo in the outputs that were asked for.
+    """Writes a video and a contact sheet, or shows the demo in the outputs that were asked for.
 
     If all outputs are windows and pages, the demo runs as a camera does, until it is stopped.
     """
-    quiet, score = command.run.quiet, TruthScore()
-    extra_sinks: list[Sink] = [score]
+    quiet, score, drawn = command.run.quiet, TruthScore(), command.scene == "shapes"
+    extra_sinks: list[Sink] = [score] if drawn else []
     outputs: Sequence[str] = command.sink
     if not outputs:
-        outputs = [_VIDEO]
-        check_outputs([_VIDEO, _SHEET], overwrite=command.run.overwrite)
+        video, sheet = _FILES[command.scene]
+        outputs = [video]
+        check_outputs([video, sheet], overwrite=command.run.overwrite)
         extra_sinks.append(
-            SheetSink(Path(_SHEET), _N_MOMENTS, captions=False, only_with_truth=True)
+            SheetSink(Path(sheet), _N_MOMENTS, captions=False, only_with_truth=drawn)
         )
-    model = ModelConfig(weights="demo", engine=command.demo.engine)
+    model = _MODELS[command.scene]
     report = run_session(
-        _source_uri(command.demo, watched=only_watched(outputs)),
+        _source_uri(command, watched=only_watched(outputs)),
         outputs,
-        PipelineConfig(model, command.look, command.run, web=command.web),
+        PipelineConfig(
+            replace(model, engine=command.demo.engine), command.look, command.run, web=command.web
+        ),
         extra_sinks=extra_sinks,
         on_open=print_links,
         on_start=lambda pipeline: signals.watch(pipeline.stop),
@@ -56,12 +68,16 @@ def demo_command(command: DemoCommand, signals: Signals) -> None:
         show_progress=progress_on_terminal,
     )
     if not quiet and not report.live:
-        print(score.summary())
-        print(_NEXT_STEPS)
+        if drawn:
+            print(score.summary())
+        print(_NEXT_STEPS.format(photos=_PHOTOS_STEP if drawn and has_photos() else ""))
 
 
-def _source_uri(demo: DemoConfig, *, watched: bool) -> str:
-    """The URI of the drawn scene; a watched one is live and has no end."""
-    uri = f"demo://shapes?size={demo.size}&fps={demo.fps}&seed={demo.seed}&live={watched:d}"
-    seconds = demo.seconds if demo.seconds is not None or watched else _SECONDS
+def _source_uri(command: DemoCommand, *, watched: bool) -> str:
+    """The URI of the scene; a watched one is live and has no end."""
+    demo = command.demo
+    uri = (
+        f"demo://{command.scene}?size={demo.size}&fps={demo.fps}&seed={demo.seed}&live={watched:d}"
+    )
+    seconds = demo.seconds if demo.seconds is not None or watched else _SECONDS[command.scene]
     return uri if seconds is None else f"{uri}&seconds={seconds:g}"

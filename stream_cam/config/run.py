@@ -55,7 +55,7 @@ class BatchConfig:
 
 @dataclass(frozen=True)
 class DemoConfig:
-    """The drawn scene of the demo."""
+    """The synthetic camera of the demo."""
 
     size: str = "1280x720"
     """Width x height of the synthetic camera in pixels."""
@@ -63,8 +63,8 @@ class DemoConfig:
     """Frames per second of the synthetic camera."""
     seconds: float | None = None
     """Length of the demo in seconds.
-    Default: 10; in a page or a window, until it is stopped."""
+    Default: 10, for photos 20; in a page or a window, until it is stopped."""
     seed: int = 0
-    """Another seed draws another scene."""
+    """Another seed draws another scene, or moves the camera over the photographs anew."""
     engine: EngineName = "auto"
     """The library that runs the network; auto takes the fastest one that works here."""

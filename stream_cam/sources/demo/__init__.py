@@ -1,1 +1,1 @@
-"""A synthetic camera: drawn scenes whose true shapes and boxes are known."""
+"""A synthetic camera: drawn scenes whose true shapes and boxes are known, or photographs."""

@@ -1,7 +1,10 @@
-"""`demo://shapes`: a synthetic camera. Ten shapes drift, turn and change over a lit wall.
+"""`demo://shapes` and `demo://photos`: synthetic cameras.
+
+Before the first, ten shapes drift, turn and change over a lit wall. The second moves over
+photographs (`photos.py`).
 
 Everything is a function of the URI and the frame's number, so a test or a measurement can be
-repeated to the pixel. Each frame carries its true shape and that shape's box.
+repeated to the pixel. A drawn frame carries its true shape and its box.
 """
 
 from __future__ import annotations
@@ -19,12 +22,13 @@ from stream_cam.config import size_hw
 from stream_cam.errors import SourceError, UsageError, unknown_name
 from stream_cam.frame import Frame
 from stream_cam.sources.base import Source, SourceInfo
+from stream_cam.sources.demo.photos import PhotoScene, find_photos
 from stream_cam.sources.demo.scene import Scene
 from stream_cam.sources.kinds import Input, SourceKind
 from stream_cam.uri import redact_uri
 
-_SCENES: Final = ("shapes",)
-_PARAMETERS: Final = ("size", "fps", "seconds", "seed", "live", "still")
+_SCENES: Final = ("shapes", "photos")
+_PARAMETERS: Final = ("size", "fps", "seconds", "seed", "live", "still", "folder")
 _SIDE_PX: Final = (64, 7680)
 _FPS: Final = (1, 240)
 _LONGEST_SECONDS: Final = 86_400.0
@@ -36,6 +40,8 @@ _STILL_SECONDS: Final = 1.0
 class DemoOptions:
     """The options of a `demo://` URI."""
 
+    scene: str = "shapes"
+    """`shapes` or `photos`."""
     width_px: int = 1280
     height_px: int = 720
     fps: Fraction = Fraction(30)
@@ -46,6 +52,8 @@ class DemoOptions:
     """Frames come when they are due and are skipped when late, as a camera's are."""
     still: bool = False
     """The scene stands still; only the sensor's noise goes on."""
+    folder: str | None = None
+    """The folder of the photographs; None: those of installed packages."""
 
     @property
     def n_frames(self) -> int | None:
@@ -54,6 +62,8 @@ class DemoOptions:
 
 def parse_demo_uri(uri: str) -> DemoOptions:
     """Read `demo://shapes?size=1280x720&fps=30&seconds=10&seed=0&live=0&still=0`.
+
+    `demo://photos` takes these too, and `folder=PATH`.
 
     Raises:
         UsageError: for an unknown scene or parameter, or a value out of its bounds.
@@ -66,6 +76,8 @@ def parse_demo_uri(uri: str) -> DemoOptions:
     for key in given:
         if key not in _PARAMETERS:
             raise unknown_name("demo:// parameter", key, _PARAMETERS)
+    if "folder" in given and scene != "photos":
+        raise UsageError(f"demo:// folder is for demo://photos, got demo://{scene}")
     width_px, height_px = _size(given.get("size", "1280x720"))
     live = _flag("live", given.get("live", "0"))
     seconds = None if live else 10.0
@@ -74,6 +86,7 @@ def parse_demo_uri(uri: str) -> DemoOptions:
         if seconds == 0:
             raise UsageError("demo:// needs seconds above 0, got 0")
     return DemoOptions(
+        scene,
         width_px,
         height_px,
         _number("fps", given.get("fps", "30"), *_FPS),
@@ -81,6 +94,7 @@ def parse_demo_uri(uri: str) -> DemoOptions:
         _seed(given.get("seed", "0")),
         live,
         _flag("still", given.get("still", "0")),
+        given.get("folder"),
     )
 
 
@@ -90,7 +104,7 @@ class DemoSource(Source):
     def __init__(self, uri: str) -> None:
         self._options = parse_demo_uri(uri)
         self._uri = uri
-        self._scene: Scene | None = None
+        self._scene: Scene | PhotoScene | None = None
         self._closed = threading.Event()
 
     @property
@@ -108,7 +122,11 @@ class DemoSource(Source):
     def __enter__(self) -> DemoSource:
         options = self._options
         self._closed.clear()
-        self._scene = Scene(options.width_px, options.height_px, options.seed)
+        if options.scene == "photos":
+            photos = find_photos(options.folder)
+            self._scene = PhotoScene(options.width_px, options.height_px, options.seed, photos)
+        else:
+            self._scene = Scene(options.width_px, options.height_px, options.seed)
         return self
 
     def close(self) -> None:
@@ -165,7 +183,10 @@ def _flag(name: str, text: str) -> bool:
 
 
 def _check_demo(source: Input) -> None:
-    if parse_demo_uri(source.uri).live and source.live is False:
+    options = parse_demo_uri(source.uri)
+    if options.scene == "photos":
+        find_photos(options.folder)
+    if options.live and source.live is False:
         raise UsageError(
             f"{source.uri} is live and its frames do not wait: leave out --no-live or live=1"
         )
