@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
@@ -82,12 +81,6 @@ def openvino(net: CamNet, folder: Path, precision: Precision) -> Engine:
     return load_or_build(OpenVinoBuilder(request, EngineStore(folder)), EngineStore(folder)).engine
 
 
-def inductor_engine(net: CamNet, folder: Path) -> Engine:
-    if shutil.which("g++") is None:
-        pytest.skip("no C++ compiler (apt-get install g++)")
-    return load_engine(net, "lite0", HW, EngineOptions("inductor", "cpu"))
-
-
 @pytest.mark.needs_photos
 @pytest.mark.parametrize(
     "make",
@@ -97,7 +90,6 @@ def inductor_engine(net: CamNet, folder: Path) -> Engine:
             id="eager",
         ),
         pytest.param(lambda net, folder: openvino(net, folder, "fp32"), id="openvino-fp32"),
-        pytest.param(inductor_engine, id="inductor", marks=pytest.mark.needs_compiler),
     ],
 )
 def test_pictures_are_named_rightly_by_each_engine(
