@@ -280,7 +280,7 @@ def count(name: str, architecture: int) -> Figures:
     unit = max(1, 4 * constants["QUADS"])
     lanes = constants["GROUPS"] // (32 * constants["num_warps"])
     pixels = unit * lanes * constants["AHEAD"]
-    rows = 1 if constants["CUBIC"] else constants["ROWS"]  # of a walk
+    rows = 1 if constants["CURVE"] else constants["ROWS"]  # of a walk
     before = (len(walk) - len(loop)) / (unit * lanes * rows)
     return replace(
         figures,

@@ -7,7 +7,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, Generic, TypeVar, get_args
 
-from stream_cam.config import AlphaMode, Colormap, LayoutName, LookConfig, SyncName, Upsampling
+from stream_cam.config import (
+    AlphaMode,
+    Colormap,
+    LayoutName,
+    LookConfig,
+    ScaleName,
+    SyncName,
+    Upsampling,
+)
 from stream_cam.errors import UsageError, unknown_name
 from stream_cam.targets import Target, resolve_target
 
@@ -19,6 +27,7 @@ CHOICES: Final[Mapping[str, tuple[str, ...]]] = {
     "alpha_mode": get_args(AlphaMode),
     "upsampling": get_args(Upsampling),
     "sync": get_args(SyncName),
+    "scale": get_args(ScaleName),
 }
 """The words that some settings may be."""
 _NUMBERS: Final = ("alpha", "smooth", "hold", "max_age", "max_delay")
@@ -89,6 +98,7 @@ class Settings:
     hold = _Setting[float]()
     max_age = _Setting[float]()
     sync = _Setting[SyncName]()
+    scale = _Setting[ScaleName]()
     max_delay = _Setting[float]()
     cam = _Setting[bool]()
     divider = _Setting[float]()

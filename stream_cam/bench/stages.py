@@ -6,6 +6,7 @@ before anything is timed, and all stages in a row must give the explainer's pict
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from itertools import cycle
 
@@ -24,7 +25,7 @@ from stream_cam.engine.manifest import Figures
 from stream_cam.engine.verify import Comparison
 from stream_cam.errors import BenchError
 from stream_cam.explain.explainer import Explainer
-from stream_cam.frame import BgrImage, FloatArray
+from stream_cam.frame import BgrImage, FloatArray, softmax
 from stream_cam.model.camnet import CamNet
 
 _MAX_LEVELS = 2
@@ -129,9 +130,13 @@ class FrameStages:
 
     def cam_overlay(self) -> BgrImage:
         features = self._features[0].numpy()
-        best = int(self._logits[0].numpy().argmax())
+        logits = self._logits[0].numpy()
+        best = int(logits.argmax())
         cam: FloatArray = np.dot(self._class_weight[best], features.reshape(len(features), -1))
-        scaled = scale_cam(cam.reshape(features.shape[1:]))
+        low, high = float(cam.min()), float(cam.max())
+        share = math.sqrt(float(softmax(logits)[best]))
+        cold_hot = low, low + (high - low) / share
+        scaled = scale_cam(cam.reshape(features.shape[1:]), cold_hot=cold_hot)
         return self._overlay.blend(self._frame, scaled, self._picture)
 
     def frame(self) -> BgrImage:

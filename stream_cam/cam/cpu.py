@@ -254,6 +254,14 @@ def _taps(cell: Float64Array, mode: Upsampling) -> list[tuple[npt.NDArray[np.int
     t = cell - base
     if mode == "bilinear":
         return [(base, 1.0 - t), (base + 1, t)]
+    if mode == "smooth":
+        nearest = np.floor(cell + 0.5).astype(np.int64)
+        u = cell - nearest
+        return [
+            (nearest - 1, 0.5 * (0.5 - u) ** 2),
+            (nearest, 0.75 - u**2),
+            (nearest + 1, 0.5 * (0.5 + u) ** 2),
+        ]
     return [
         (base - 1, _cubic_far(1 + t)),
         (base, _cubic_near(t)),

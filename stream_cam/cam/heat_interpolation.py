@@ -1,7 +1,7 @@
 """Triton: the heat of a map along columns and down rows, in fixed point.
 
 Between two rows of the map the heat of a column is linear: it is interpolated once, and then grows
-by the same step from row to row. A bicubic one is not: it is interpolated in every row.
+by the same step from row to row. A bicubic or a smooth one is not: it is interpolated in every row.
 """
 
 # Triton has no types.
@@ -40,7 +40,22 @@ def _cubic(t):
 
 
 @triton.jit
-def _cubic_heat(scaled_ptr, row_cells, row_t, cells, t, n_map_rows, n_map_columns, mask):
+def _spline(t):
+    """The quadratic B-spline's weights of the two cells before and the two behind."""
+    before = tl.maximum(0.5 - t, 0.0)
+    behind = tl.maximum(t - 0.5, 0.0)
+    first = 0.5 * before * before
+    last = 0.5 * behind * behind
+    # The nearest cell has 0.75 − u², its neighbour on the far side what is left.
+    near = tl.where(t < 0.5, 0.75 - t * t, 0.5 * (1.5 - t) * (1.5 - t))
+    far = 1.0 - first - near - last
+    return first, near, far, last
+
+
+@triton.jit
+def _curved_heat(
+    scaled_ptr, row_cells, row_t, cells, t, n_map_rows, n_map_columns, mask, CURVE: tl.constexpr
+):
     """A map at columns of one row, from four cells each way; 0..1 whatever the map holds."""
     left = cells & 0xFFFF
     right = cells >> 16
@@ -49,8 +64,12 @@ def _cubic_heat(scaled_ptr, row_cells, row_t, cells, t, n_map_rows, n_map_column
     # At the map's edge both are its last cell, and so are those beyond.
     columns = (tl.maximum(left - 1, 0), left, right, tl.minimum(right + 1, n_map_columns - 1))
     rows = (tl.maximum(top - 1, 0), top, bottom, tl.minimum(bottom + 1, n_map_rows - 1))
-    across = _cubic(t)
-    down = _cubic(row_t)
+    if CURVE == 2:
+        across = _spline(t)
+        down = _spline(row_t)
+    else:
+        across = _cubic(t)
+        down = _cubic(row_t)
     value = t * 0.0
     for y in tl.static_range(4):
         line = t * 0.0
@@ -73,15 +92,15 @@ def heat_and_step(
     n_columns,
     n_map_rows,
     n_map_columns,
-    CUBIC: tl.constexpr,
+    CURVE: tl.constexpr,
 ):
     """The heat of columns in a row, and its step from row to row, in fixed point."""
     cells = tl.load(column_cells_ptr + column, mask=column < n_columns, other=-1)
     t = tl.load(column_t_ptr + column, mask=column < n_columns, other=0.0)
     inside = (cells | row_cells) >= 0
-    if CUBIC:
-        value = _cubic_heat(
-            scaled_ptr, row_cells, row_t, cells, t, n_map_rows, n_map_columns, inside
+    if CURVE:
+        value = _curved_heat(
+            scaled_ptr, row_cells, row_t, cells, t, n_map_rows, n_map_columns, inside, CURVE
         )
         heat = (value * _FULL_HEAT).to(tl.int32) + _HALF
         step = cells * 0

@@ -25,8 +25,8 @@ _HOT = 0.5
 def interpolate(before: Explanation, after: Explanation, frame: Frame) -> Explanation:
     """The explanation of a frame between two that were explained.
 
-    Predictions and logits are those of the nearer one. Where the two show other classes, or maps
-    of other frame sizes, the maps are the nearer one's too.
+    The targets' probabilities are mixed too. Predictions and logits are those of the nearer one.
+    Where the two show other classes, or maps of other frame sizes, all is the nearer one's.
 
     Args:
         before, after: captured before and after the frame, or with it; `before` first.
@@ -42,8 +42,13 @@ def interpolate(before: Explanation, after: Explanation, frame: Frame) -> Explan
         return replace(nearer, drawn=None)
     maps = [_between(one, other, share) for one, other in zip(before.cams, after.cams, strict=True)]
     ranges = (1.0 - share) * _ranges(before) + share * _ranges(after)
+    targets = tuple(
+        replace(one, probability=(1.0 - share) * one.probability + share * other.probability)
+        for one, other in zip(before.targets, after.targets, strict=True)
+    )
     return replace(
         nearer,
+        targets=targets,
         cams=np.stack(maps),
         ranges=ranges.astype(np.float32),
         captured_ns=frame.captured_ns,

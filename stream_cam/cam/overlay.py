@@ -1,6 +1,7 @@
 """Triton: scaled maps are upsampled, coloured and blended onto uint8 frames in one pass.
 
-    heat(x, y) = the map, bilinear, nearest or bicubic with half-pixel centres, on the plan's region
+    heat(x, y) = the map at half-pixel centres, on the plan's region: bilinear, nearest, bicubic or
+                 smooth (a quadratic B-spline)
     out        = (keep[heat]·frame + colour[heat]) >> 8        tables: `overlay_plan.overlay_table`
 
 A 1920×1080 frame costs 6.2 MB read and 6.2 MB written, and nothing else of that size: the heatmap
@@ -13,7 +14,8 @@ time for about 41 a pixel while it moves those bytes. Hence:
 - A thread walks down rows. Between two map rows the heat of a column grows by the same step from
   row to row, so the interpolation is done once a column, and then costs one addition a pixel, in
   fixed point (9.23 bits: exacter than float32). Rows between other map rows begin a new
-  interpolation; with bicubic upsampling every row does, at about five times the instructions.
+  interpolation; with bicubic or smooth upsampling every row does, at about five times the
+  instructions.
 - Frames whose rows are not aligned to 4 bytes, or whose pixels are not packed, go byte by byte, and
   so do the last columns of those whose width is no multiple.
 
@@ -33,7 +35,7 @@ from torch import Tensor
 
 from stream_cam.cam import reference
 from stream_cam.cam.heat_interpolation import SHIFT, heat_and_step
-from stream_cam.cam.overlay_plan import OUTSIDE, OverlayPlan, OverlayTable
+from stream_cam.cam.overlay_plan import CURVES, OUTSIDE, OverlayPlan, OverlayTable
 from stream_cam.cam.packed_pixels import load_pixels, store_pixels
 
 
@@ -107,7 +109,7 @@ def _overlay_kernel(
     GROUPS: tl.constexpr,
     ROWS: tl.constexpr,
     AHEAD: tl.constexpr,
-    CUBIC: tl.constexpr,
+    CURVE: tl.constexpr,
 ):
     """`ROWS` rows of `GROUPS` groups of 4·`QUADS` packed pixels, or of one pixel of any strides.
 
@@ -143,7 +145,7 @@ def _overlay_kernel(
                 n_columns,
                 n_map_rows,
                 n_map_columns,
-                CUBIC,
+                CURVE,
             )
             heats = heats + (heat,)
             steps = steps + (step,)
@@ -231,7 +233,7 @@ def draw_overlay(
     if not (n and n_targets and rows.stop > rows.start and columns.stop > columns.start):
         return
     alignment = _alignment(frames, out)
-    if plan.upsampling == "bicubic":
+    if plan.upsampling in CURVES:
         alignment = min(alignment, 4)  # the heats of sixteen pixels would not stay in registers
     first = columns.start
     if alignment > 1:
@@ -262,7 +264,7 @@ def _launch(
         triton.cdiv(rows.stop - rows.start, n_rows),
         n * n_targets,
     )
-    cubic = plan.upsampling == "bicubic"
+    curve = CURVES.get(plan.upsampling, 0)
     frame_strides, out_strides = frames.stride(), out.stride()
     with torch.cuda.device_of(frames):  # type: ignore[no-untyped-call]
         _overlay_kernel[grid](
@@ -292,8 +294,8 @@ def _launch(
             ALIGNMENT=alignment,
             GROUPS=n_groups,
             ROWS=n_rows,
-            AHEAD=1 if cubic else ahead,
-            CUBIC=cubic,
+            AHEAD=1 if curve else ahead,
+            CURVE=curve,
             num_warps=warps,
             enable_fp_fusion=True,
         )

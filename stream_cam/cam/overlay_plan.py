@@ -5,6 +5,7 @@ Both are made once for a frame size and a look, in float64, with the CPU path's 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import get_args
 
@@ -22,6 +23,8 @@ Int32Array = npt.NDArray[np.int32]
 
 OUTSIDE = 256
 """The table's entries from here on are for pixels that the map does not cover."""
+CURVES: Mapping[Upsampling, int] = {"bicubic": 1, "smooth": 2}
+"""Upsampling that is not linear between two rows of the map, as the kernel numbers it."""
 _N_ENTRIES = 512
 _MAX_CELLS = 1 << 15
 """Two cell numbers are packed into 32 bits."""
@@ -46,7 +49,7 @@ class OverlayPlan:
     row_t: Tensor
     """(H,) float32: weight of the bottom one, 0..1."""
     row_end: Tensor
-    """(H,) int32: the first row below that lies between other map rows; bicubic: the next one."""
+    """(H,) int32: the first row below that lies between other map rows; curves: the next."""
     row_step: float
     """Step of `row_t` from row to row."""
 
@@ -72,7 +75,7 @@ def plan_overlay(
     columns, column_cells, column_t = _axis(
         frame_hw[1], cam_hw[1], region.x0, region.x1, upsampling
     )
-    ends = np.append(row_cells[1:] != row_cells[:-1], True) | (upsampling == "bicubic")
+    ends = np.append(row_cells[1:] != row_cells[:-1], True) | (upsampling in CURVES)
     last_of_run = np.flatnonzero(ends) + 1
     row_end = last_of_run[np.searchsorted(last_of_run, np.arange(frame_hw[0]), side="right")]
     # Above 1, rows skip map rows and no step is taken.

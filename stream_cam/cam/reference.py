@@ -75,6 +75,12 @@ def upsample_heat(
         rows = (y * scaled.shape[0]).floor().long().clamp(0, scaled.shape[0] - 1)
         columns = (x * scaled.shape[1]).floor().long().clamp(0, scaled.shape[1] - 1)
         heat = scaled.double()[rows][:, columns]
+    elif mode == "smooth":
+        down, across = (
+            _spline_weights(where * n_cells - 0.5, n_cells)
+            for where, n_cells in zip((y, x), scaled.shape, strict=True)
+        )
+        heat = down @ scaled.double() @ across.T
     else:
         grid = torch.stack(torch.meshgrid(2 * x - 1, 2 * y - 1, indexing="xy"), dim=-1)[None]
         heat = F.grid_sample(
@@ -85,6 +91,18 @@ def upsample_heat(
             align_corners=False,
         )[0, 0]
     return torch.where(inside, heat.clamp(0.0, 1.0), 0.0).float(), inside
+
+
+def _spline_weights(cell: Tensor, n_cells: int) -> Tensor:
+    """(n, n_cells) float64 weights of the quadratic B-spline at `cell`, edges held."""
+    weights = torch.zeros(cell.numel(), n_cells, dtype=torch.float64)
+    nearest = (cell + 0.5).floor()
+    for step in (-1, 0, 1):
+        distance = (cell - nearest - step).abs()
+        weight = torch.where(distance <= 0.5, 0.75 - distance**2, 0.5 * (1.5 - distance) ** 2)
+        place = (nearest.long() + step).clamp(0, n_cells - 1)
+        weights.scatter_add_(1, place[:, None], weight[:, None])
+    return weights
 
 
 def blend(

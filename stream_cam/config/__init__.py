@@ -9,7 +9,15 @@ from dataclasses import dataclass, field
 
 from stream_cam.config.bench import BenchConfig
 from stream_cam.config.capture import CaptureConfig, Deinterlace
-from stream_cam.config.look import AlphaMode, Colormap, LayoutName, LookConfig, SyncName, Upsampling
+from stream_cam.config.look import (
+    AlphaMode,
+    Colormap,
+    LayoutName,
+    LookConfig,
+    ScaleName,
+    SyncName,
+    Upsampling,
+)
 from stream_cam.config.model import (
     FITS,
     N_PREDICTIONS,
@@ -53,6 +61,7 @@ __all__ = [
     "Precision",
     "RecordConfig",
     "RunConfig",
+    "ScaleName",
     "StreamFormat",
     "SyncName",
     "Upsampling",

@@ -6,10 +6,11 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-Upsampling = Literal["bilinear", "nearest", "bicubic"]
+Upsampling = Literal["bilinear", "nearest", "bicubic", "smooth"]
 Colormap = Literal["turbo", "jet", "viridis", "inferno", "magma"]
 AlphaMode = Literal["constant", "heat"]
 SyncName = Literal["auto", "newest", "matched"]
+ScaleName = Literal["own", "common", "fixed"]
 LayoutName = Literal["overlay", "side", "heatmap", "top5"]
 
 
@@ -24,14 +25,21 @@ class LookConfig:
     layout: LayoutName = "overlay"
     """overlay; side: frame beside overlay; heatmap: the heatmap alone;
     top5: the maps of the five best classes."""
-    colormap: Colormap = "turbo"
+    colormap: Colormap = "inferno"
     """Colours of the heatmap, from cold to hot."""
-    alpha: float = 0.4
-    """Weight of the heatmap over the frame, from 0 to 1."""
-    alpha_mode: AlphaMode = "constant"
-    """constant, or heat: alpha grows with the heat, so that cold regions stay clear."""
-    upsampling: Upsampling = "bilinear"
-    """Interpolation from the low-resolution map to the size of the frame."""
+    alpha: float = 0.8
+    """Weight of the heatmap over the frame, from 0 to 1; with --alpha-mode heat where it is hottest."""
+    alpha_mode: AlphaMode = "heat"
+    """heat: alpha grows with the heat, so that cold regions stay clear; constant: it does not."""
+    scale: ScaleName = "common"
+    """The values that are drawn as cold and as hot.
+    common: a map's hottest place is as hot as the square root of its class's probability, so that
+    a class with 0 % is cold; own: each map has a hot place; fixed: --scale-range."""
+    scale_range: tuple[float, float] = (0.0, 20.0)
+    """The values drawn as cold and as hot with --scale fixed, in the units of the logits."""
+    upsampling: Upsampling = "smooth"
+    """Interpolation from the low-resolution map to the size of the frame.
+    smooth: a quadratic B-spline, without the diamonds and crosses of bilinear."""
     relu: bool = False
     """Drop negative values, which speak against the class, before scaling, as Grad-CAM does."""
     hud: bool = True
@@ -60,6 +68,11 @@ class LookConfig:
             )
         if not 0.0 < self.max_age < math.inf:
             raise ValueError(f"--max-age is a time in seconds above 0, got {self.max_age:g}")
+        low, high = self.scale_range
+        if not -math.inf < low < high < math.inf:
+            raise ValueError(
+                f"--scale-range is a lower and a higher number, got {low:g} and {high:g}"
+            )
         if not 0.0 <= self.alpha <= 1.0:
             raise ValueError(f"--alpha is a weight from 0 to 1, got {self.alpha:g}")
         for name in ("smooth", "hold"):

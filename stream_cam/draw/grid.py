@@ -20,7 +20,7 @@ def draw_grid(scene: Scene) -> BgrImage:
         return grid.picture
     canvas = grid.cell(0).copy()
     if scene.settings.look.hud:
-        draw_hud(grid.cell(0), explanation, scene.status)
+        draw_hud(grid.cell(0), explanation, scene.status, scene.settings.look.colormap)
     for number, target in enumerate(explanation.targets):
         cell = grid.cell(number + 1)
         cell[:] = scene.draw_map(number, canvas)

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from stream_cam.cam.colormaps import color_table
+from stream_cam.config import Colormap
 from stream_cam.draw.text import shorten, text_mask
 from stream_cam.frame import BgrImage, Explanation, Prediction
 
@@ -15,6 +17,8 @@ _WHITE = (255, 255, 255)
 _DIM = (190, 190, 190)
 _BAR_BGR = (80, 200, 255)
 _PAUSED = "PAUSED"
+_MOST_HEIGHT = 0.45
+"""Share of the picture's height that the whole HUD may cover."""
 _SHADE = 0.35
 """Share of the picture's brightness that is left under the HUD, so that white text is legible."""
 
@@ -103,10 +107,18 @@ def captioned(picture: BgrImage, left: str, right: str) -> BgrImage:
     return taller
 
 
-def draw_hud(picture: BgrImage, explanation: Explanation, status: HudStatus) -> None:
+def draw_hud(
+    picture: BgrImage,
+    explanation: Explanation,
+    status: HudStatus,
+    colormap: Colormap | None = None,
+) -> None:
     """Label and probability, bars of the five best classes, engine and rates; in place.
 
-    It is a shaded panel in the lower left corner. On a tiny picture the bars are left out first.
+    It is a shaded panel in the lower left corner. On a small picture the label stands alone.
+
+    Args:
+        colormap: the map's colours, for the bar from cold to hot; None: no bar.
     """
     unit = _text_size(picture)
     small = max(9, round(unit * 0.62))
@@ -116,9 +128,10 @@ def draw_hud(picture: BgrImage, explanation: Explanation, status: HudStatus) -> 
     footer = _footer(status)
     bars = explanation.predictions
     head = unit + 2 * margin
-    height = head + len(bars) * line + (line if footer else 0) + margin
-    if height > picture.shape[0] * 0.6:
-        bars, footer, height = (), "", head
+    n_lines = len(bars) + bool(footer) + (colormap is not None)
+    height = head + n_lines * line + margin
+    if height > picture.shape[0] * _MOST_HEIGHT:
+        bars, footer, colormap, height = (), "", None, head
     if not _fits(picture, height):
         return
     panel = picture[picture.shape[0] - height :, :width]
@@ -130,6 +143,9 @@ def draw_hud(picture: BgrImage, explanation: Explanation, status: HudStatus) -> 
         y += line
     if footer:
         _draw_text(panel, footer, margin, y, small, room=width - 2 * margin, color=_DIM)
+        y += line
+    if colormap is not None:
+        _draw_color_bar(panel, colormap, margin, y, small)
 
 
 def _draw_headline(
@@ -161,6 +177,17 @@ def _draw_bar(
         panel[top:bottom, left:end] = _DIM if stale else _BAR_BGR
     percent = _percent(prediction.probability)
     _draw_text(panel, percent, width - margin, y, size, right=True, color=color)
+
+
+def _draw_color_bar(panel: BgrImage, colormap: Colormap, margin: int, y: int, size: int) -> None:
+    """The map's colours from cold to hot."""
+    width = panel.shape[1]
+    left = 2 * margin + _draw_text(panel, "cold", margin, y, size, color=_DIM)
+    right = width - 2 * margin
+    right -= _draw_text(panel, "hot", width - margin, y, size, right=True, color=_DIM)
+    if right > left:
+        steps = np.linspace(0.0, 255.0, right - left).round().astype(int)
+        panel[y + size // 4 : y + size, left:right] = color_table(colormap)[steps]
 
 
 def _footer(status: HudStatus) -> str:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from stream_cam.cam.panels import panel_hw
-from stream_cam.config import AlphaMode, Colormap, LayoutName, LookConfig, Upsampling
+from stream_cam.config import AlphaMode, Colormap, LayoutName, LookConfig, ScaleName, Upsampling
 from stream_cam.draw.grid import TOP5
 from stream_cam.draw.layout import Layout
 from stream_cam.draw.one_map import HEATMAP, OVERLAY, SIDE
@@ -38,6 +38,8 @@ class MapStyle:
     colormap: Colormap
     upsampling: Upsampling
     relu: bool
+    scale: ScaleName
+    scale_range: tuple[float, float]
     alpha: float
     alpha_mode: AlphaMode
 
@@ -51,6 +53,8 @@ class MapStyle:
             look.colormap,
             look.upsampling,
             look.relu,
+            look.scale,
+            look.scale_range,
             1.0 if layout.map_only else look.alpha,
             "constant" if layout.map_only else look.alpha_mode,
         )

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from functools import lru_cache
+
+import numpy as np
 
 from stream_cam.cam.cpu import CpuOverlay, scale_cam
 from stream_cam.cam.geometry import MAX_PLANS, scale_region
@@ -79,7 +82,32 @@ def _overlay_of(image: BgrImage, explanation: Explanation, look: LookConfig) -> 
 
 
 def _scaled(explanation: Explanation, target: int, look: LookConfig) -> FloatArray:
-    """One map in 0..1, between its own range or the filtered one."""
-    ranges = explanation.ranges
-    cold_hot = None if ranges is None else (float(ranges[target][0]), float(ranges[target][1]))
+    """One map in 0..1 on the look's scale."""
+    cold_hot = cold_and_hot(explanation, look, target)
     return scale_cam(explanation.cams[target], relu=look.relu, cold_hot=cold_hot)
+
+
+def cold_and_hot(
+    explanation: Explanation, look: LookConfig, target: int = 0
+) -> tuple[float, float] | None:
+    """The values that become 0 and 1; None: the map's own lowest and highest.
+
+    On the common scale a map's highest value becomes √p, with p its class's probability.
+    """
+    if look.scale == "fixed":
+        return look.scale_range
+    ranges = explanation.ranges
+    if ranges is not None:
+        low, high = float(ranges[target][0]), float(ranges[target][1])
+    elif look.scale == "own":
+        return None
+    else:
+        cam = explanation.cams[target]
+        finite = cam[np.isfinite(cam)]
+        low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 0.0)
+    if look.scale == "own":
+        return low, high
+    if look.relu:
+        low, high = max(low, 0.0), max(high, 0.0)
+    share = math.sqrt(max(0.0, explanation.targets[target].probability))
+    return low, low + (high - low) / share if share > 0.0 else math.inf

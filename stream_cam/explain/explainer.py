@@ -22,7 +22,11 @@ from stream_cam.draw.overlay import draw_overlay
 from stream_cam.engine import Engine, EngineInfo, EngineOptions
 from stream_cam.errors import WeightsError, unknown_name
 from stream_cam.explain.engine_pool import EnginePool
-from stream_cam.explain.explanations import best_predictions, explanation_of, times_of
+from stream_cam.explain.explanations import (
+    best_predictions,
+    explanation_of,
+    times_of,
+)
 from stream_cam.explain.graph.device import NotCapturedError
 from stream_cam.frame import BgrImage, Explanation, Features, Frame, Prediction, image_of, softmax
 from stream_cam.model.camnet import CamNet, build_network, load_parameters

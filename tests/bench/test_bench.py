@@ -323,7 +323,7 @@ def test_engines_of_all_tables_take_turns(monkeypatch: pytest.MonkeyPatch) -> No
 def test_stages_that_do_not_add_up_to_a_frame_are_not_timed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(stages, "scale_cam", lambda cam: 1.0 - cam / np.abs(cam).max())
+    monkeypatch.setattr(stages, "scale_cam", lambda cam, **_: 1.0 - cam / np.abs(cam).max())
     found = run_bench(small(engines=("eager:fp32",)), "c")
     assert {r.subject.name for r in found.rows} == {"network", "decode"}
     assert "do not add up" in found.left_out[-1]["why"]

@@ -159,7 +159,7 @@ def test_fit_regions_lie_where_the_network_looked() -> None:
     assert letterbox.y1 == pytest.approx(1000.0)
 
 
-@pytest.mark.parametrize("upsampling", ["bilinear", "nearest", "bicubic"])
+@pytest.mark.parametrize("upsampling", ["bilinear", "nearest", "bicubic", "smooth"])
 @pytest.mark.parametrize("alpha_mode", ["constant", "heat"])
 @pytest.mark.parametrize("fit", FITS)
 @pytest.mark.parametrize("size_hw", [(180, 320), (241, 333), (1, 1), (3, 500), (33, 47)])
@@ -197,7 +197,7 @@ def test_blend_is_the_formula_for_every_colour_and_value(colormap: Colormap, alp
     columns=st.integers(1, 9),
     seed=st.integers(0, 2**31),
     alpha=st.floats(0.0, 1.0),
-    upsampling=st.sampled_from(["bilinear", "nearest", "bicubic"]),
+    upsampling=st.sampled_from(["bilinear", "nearest", "bicubic", "smooth"]),
     relu=st.booleans(),
 )
 def test_overlay_equals_the_reference_for_any_size_and_value(

@@ -105,6 +105,9 @@ CASES = [
     Case((13, 21), fit="letterbox", upsampling="bicubic", colormap="jet"),
     Case((3, 17), upsampling="bicubic", cam_hw=(1, 1)),
     Case((2, 3), upsampling="bicubic", cam_hw=(7, 7)),
+    Case((9, 20), upsampling="smooth", cam_hw=(5, 6)),
+    Case((13, 21), fit="letterbox", upsampling="smooth", colormap="jet"),
+    Case((3, 17), upsampling="smooth", cam_hw=(1, 1)),
     Case((40, 2), fit="crop", cam_hw=(7, 7)),
     Case((11, 16), fit="crop", alpha_mode="heat"),
     Case((8, 28), fit="letterbox", cam_hw=(7, 7)),
@@ -169,7 +172,7 @@ def test_overlay_equals_the_reference_for_any_size_region_and_stride(
     x0, y0 = rng.uniform(-size_hw[1], size_hw[1]), rng.uniform(-size_hw[0], size_hw[0])
     region = Region(x0, y0, x0 + rng.uniform(1, 90), y0 + rng.uniform(1, 20))
     upsampling: Upsampling = data.draw(
-        st.sampled_from(["bilinear", "nearest", "bicubic"]), "upsampling"
+        st.sampled_from(["bilinear", "nearest", "bicubic", "smooth"]), "upsampling"
     )
     plan = plan_overlay(size_hw, cam_hw, region, upsampling, device="cpu")
     table = overlay_table(alpha=float(rng.uniform(0, 1)), device="cpu")
@@ -237,7 +240,7 @@ def test_overlay_draws_the_heatmap_alone_and_fades_it(
     frame, scaled = frames(1, size_hw), maps(1, 1, (2, 2))
     plan = plan_overlay(size_hw, (2, 2), region, device="cpu")
     table = overlay_table("jet", opacity, outside_alpha=opacity, device="cpu")
-    cpu = CpuOverlay(size_hw, (2, 2), region, LookConfig(colormap="jet"))
+    cpu = CpuOverlay(size_hw, (2, 2), region, LookConfig(colormap="jet", upsampling="bilinear"))
     heat = cpu.heatmap(scaled[0, 0].numpy())
     expected = np.rint(opacity * heat.astype(float) + (1 - opacity) * frame[0].numpy())
     tie = ties(scaled, plan)

@@ -124,7 +124,17 @@ def test_live_run_says_so_and_accounts_for_its_frames(
     place: Path, options: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     source = "demo://shapes?size=96x64&fps=20&live=1"
-    arguments = ["run", source, "null", "--limit", "10", "--max-age", "0.25", "--report", "r.json"]
+    arguments = [
+        "run",
+        source,
+        "null",
+        "--limit",
+        "10",
+        "--max-delay",
+        "0.25",
+        "--report",
+        "r.json",
+    ]
     assert main([*arguments, *options]) == 0
     said = capsys.readouterr()
     assert said.err == ""  # no terminal, no status line

@@ -147,7 +147,7 @@ def test_a_frames_times_travel_with_its_explanation() -> None:
 
 @pytest.mark.parametrize("fit", ["stretch", "crop", "letterbox", "native"])
 def test_overlay_shows_the_map_where_the_network_looked(fit: Fit) -> None:
-    look = LookConfig(alpha=1.0, upsampling="nearest", colormap="jet")
+    look = LookConfig(alpha=1.0, upsampling="nearest", colormap="jet", scale="own")
     explainer = small_explainer(fit=fit)
     frame = random_frame((96, 160))
     explanation = explainer.explain(frame)

@@ -26,7 +26,7 @@ from torch import Tensor
 
 from stream_cam.cam.cpu import scale_cam
 from stream_cam.cam.geometry import plan_fit
-from stream_cam.config import Fit, LookConfig, Upsampling
+from stream_cam.config import Fit, LookConfig, ScaleName, Upsampling
 from stream_cam.draw.layouts import MapStyle, count_maps
 from stream_cam.draw.overlay import draw_overlay
 from stream_cam.draw.renderer import Renderer
@@ -370,3 +370,15 @@ def test_draw_is_explain_and_overlay() -> None:
         tie = is_tie(scale_cam(expected.cams[0]), (SIDE, SIDE), expected.region)
         difference = np.abs(by_gpu.astype(int) - by_cpu.astype(int)).max(axis=2)
         assert difference[~tie].max() <= 1
+
+
+@pytest.mark.parametrize("scale", ["own", "common", "fixed"])
+@pytest.mark.parametrize("smooth", [0.0, 0.3])
+def test_every_scale_is_drawn_as_on_the_cpu(scale: ScaleName, smooth: float) -> None:
+    look = LookConfig(hud=False, scale=scale, scale_range=(-0.1, 0.3), smooth=smooth)
+    settings, made = SettingsSnapshot(look), explainer(SimulatedGpu(2))
+    for seed in range(3):
+        one = frame(seed)
+        got = made.explain_drawn(one, settings)
+        (drawn,) = taken(got, one.image_bgr, look)
+        assert_drawn_as_on_the_cpu(drawn, one.image_bgr, got, look)

@@ -14,6 +14,7 @@ from stream_cam.cam.cpu import CpuOverlay, scale_cam
 from stream_cam.cam.reference import upsample_heat
 from stream_cam.config import LookConfig, Upsampling
 from stream_cam.draw.layouts import MapStyle
+from stream_cam.draw.overlay import cold_and_hot
 from stream_cam.engine.base import Session
 from stream_cam.explain.explainer import Explainer
 from stream_cam.frame import BgrImage, Explanation, FloatArray, Frame, Region
@@ -45,8 +46,7 @@ def assert_drawn_as_on_the_cpu(
 ) -> None:
     """The map that the graph found, drawn by the CPU path, is the picture that the graph drew."""
     size_hw = image.shape[0], image.shape[1]
-    cam, ranges = explanation.cams[target], explanation.ranges
-    cold_hot = None if ranges is None else (float(ranges[target][0]), float(ranges[target][1]))
+    cam, cold_hot = explanation.cams[target], cold_and_hot(explanation, look, target)
     scaled = scale_cam(cam, relu=look.relu, cold_hot=cold_hot)
     cpu = CpuOverlay(size_hw, cam.shape, explanation.region, look)
     expected = cpu.heatmap(scaled) if look.layout == "heatmap" else cpu.blend(image, scaled)

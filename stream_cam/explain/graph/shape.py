@@ -8,7 +8,7 @@ from functools import lru_cache
 from torch import Tensor
 
 from stream_cam.cam.geometry import FitPlan
-from stream_cam.config import AlphaMode, Colormap, Upsampling
+from stream_cam.config import AlphaMode, Colormap, ScaleName, Upsampling
 from stream_cam.draw.layouts import MapStyle, count_maps
 from stream_cam.settings import SettingsSnapshot
 
@@ -25,6 +25,7 @@ class Shape:
     upsampling: Upsampling
     relu: bool
     smooths: bool
+    scale: ScaleName
 
     @classmethod
     def of(cls, settings: SettingsSnapshot, fit: FitPlan, n_classes: int) -> Shape:
@@ -38,6 +39,7 @@ class Shape:
             style.upsampling,
             style.relu,
             settings.look.smooth > 0.0,
+            settings.look.scale,
         )
 
     @property

@@ -80,6 +80,7 @@ class Plans:
             "table": ((512,), torch.int64),
             "clock": ((len(FrameTiming),), torch.float64),
             "locked": ((shape.n_maps,), torch.int64),
+            "fixed_range": ((2,), torch.float32),
             "frame": ((1, *shape.fit.frame_hw, 3), torch.uint8),
         }
         if shape.panels:
@@ -157,6 +158,7 @@ class Slot:
             "batch": (info.input_shape, torch.float32),
             "features": (info.features_shape, torch.float32),
             "scaled": ((1, shape.n_maps, *info.features_shape[2:]), torch.float32),
+            "cold_hot": ((1, shape.n_maps, 2), torch.float32),
         }
         self._between = Block(between, gpu.memory)
         for block in (self._upload, self._input, self._between):
@@ -187,6 +189,7 @@ class Slot:
         style = MapStyle.of(settings.look, shape.n_maps)
         self._upload["table"].copy_(table_of(style))
         self._upload["clock"].numpy()[:] = clock
+        self._upload["fixed_range"].numpy()[:] = settings.look.scale_range
         locked = self._upload["locked"].numpy()
         locked[:] = -1
         locked[: len(settings.targets)] = settings.targets
@@ -275,6 +278,10 @@ class Slot:
         )
         if shape.smooths:
             self._smooth()
+        if shape.scale == "common":
+            self._scale_by_probability()
+        elif shape.scale == "fixed":
+            self._scale_by_fixed_range()
         canvas = given["panel" if shape.panels else "frame"]
         scaled = own["scaled"][:, : shape.n_drawn]
         kernels.overlay(canvas, scaled, plans.overlay, self._table, out=made["pictures"])
@@ -292,12 +299,35 @@ class Slot:
             state.values,
             ranges=made["ranges"],
         )
-        kernels.scale_maps(
-            made["cams"],
+        if self._plans.shape.scale == "own":
+            self._scale(made["ranges"])
+
+    def _scale(self, ranges: Tensor) -> None:
+        self._gpu.kernels.scale_maps(
+            self._output["cams"],
             scaled=self._between["scaled"],
-            ranges=made["ranges"],
+            ranges=ranges,
             relu=self._plans.shape.relu,
         )
+
+    def _scale_by_probability(self) -> None:
+        """As `draw.overlay.cold_and_hot` on the common scale."""
+        made, own, shape = self._output, self._between, self._plans.shape
+        if shape.smooths:
+            own["cold_hot"].copy_(made["ranges"])
+        else:
+            torch.amin(made["cams"].flatten(2), 2, out=own["cold_hot"][..., 0])
+            torch.amax(made["cams"].flatten(2), 2, out=own["cold_hot"][..., 1])
+        if shape.relu:
+            own["cold_hot"].clamp_(min=0.0)
+        low, high = own["cold_hot"][..., 0], own["cold_hot"][..., 1]
+        high.sub_(low).div_(made["probability"].sqrt()).add_(low)
+        self._scale(own["cold_hot"])
+
+    def _scale_by_fixed_range(self) -> None:
+        cold_hot = self._between["cold_hot"]
+        cold_hot.copy_(self._input["fixed_range"].expand_as(cold_hot))
+        self._scale(cold_hot)
 
 
 def clock_of(
