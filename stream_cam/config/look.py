@@ -28,7 +28,7 @@ class LookConfig:
     colormap: Colormap = "inferno"
     """Colours of the heatmap, from cold to hot."""
     alpha: float = 0.8
-    """Weight of the heatmap over the frame, from 0 to 1; with --alpha-mode heat where it is hottest."""
+    """Weight of the heatmap over the frame, 0 to 1; with --alpha-mode heat of its hottest place."""
     alpha_mode: AlphaMode = "heat"
     """heat: alpha grows with the heat, so that cold regions stay clear; constant: it does not."""
     scale: ScaleName = "common"

@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -55,6 +56,9 @@ class Truths(Sink):
         return True
 
 
+_LOOK = LookConfig(max_age=30.0)
+
+
 class Show(Served):
     """A run that is being watched."""
 
@@ -69,7 +73,7 @@ class Show(Served):
         config = PipelineConfig(
             ModelConfig(weights="demo"),
             # A map that is old because the machine is busy is still to be seen.
-            LookConfig(max_age=30.0),
+            _LOOK,
             RunConfig(quiet=True),
             web=web or WebConfig(),
         )
@@ -77,8 +81,10 @@ class Show(Served):
 
     def as_at_first(self) -> None:
         """Undoes a test's changes."""
+        look = {field.name: getattr(_LOOK, field.name) for field in fields(_LOOK)}
+        del look["scale_range"]  # it does not change while a run is going
         self.settings.change(
-            **{"layout": "overlay", "colormap": "turbo", "alpha": 0.4, "smooth": 0.0, "hold": 0.0},
+            **look,
             **{"cam": True, "paused": False, "recording": False, "target": None, "divider": 0.0},
         )
 

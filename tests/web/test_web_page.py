@@ -135,11 +135,11 @@ def test_controls_change_the_picture(page: Page, shown: Show) -> None:
 
 
 def test_divider_shows_before_and_after(page: Page, shown: Show) -> None:
-    first = pause(page, shown)
+    pause(page, shown)
     page.click("#cam")
     without = settled(page, shown, cam=False)
     page.click("#cam")
-    settled(page, shown, cam=True)
+    first = settled(page, shown, cam=True)
     box = page.locator("#frame").bounding_box()
     grip = page.locator("#divider").bounding_box()
     assert box is not None
@@ -287,17 +287,44 @@ def test_error_is_shown(page: Page) -> None:
     page.locator("#alpha").evaluate("slider => { slider.max = 9; }")
     page.locator("#alpha").fill("7")
     until(page, 'document.getElementById("error").textContent.includes("from 0 to 1")')
-    until(page, 'document.getElementById("alpha").valueAsNumber === 0.4')
+    until(page, 'document.getElementById("alpha").valueAsNumber === 0.8')
 
 
-def test_stale_pictures_do_not_look_live(page: Page, shown: Show) -> None:
+def test_a_paused_picture_keeps_its_colours_and_nothing_covers_it(page: Page, shown: Show) -> None:
     shown.settings.paused = True
-    page.wait_for_selector("#banner:has-text('PAUSED')")
-    assert "grayscale" in page.locator("#picture").evaluate("c => getComputedStyle(c).filter")
+    page.wait_for_selector('body[data-state="paused"]')
+    assert page.locator("#state").inner_text() == "paused"
+    assert page.locator("#banner").is_hidden()
+    assert page.locator("#picture").evaluate("c => getComputedStyle(c).filter") == "none"
     shown.settings.paused = False
     page.wait_for_selector('body[data-state="live"]')
     assert page.locator("#banner").is_hidden()
-    assert page.locator("#picture").evaluate("c => getComputedStyle(c).filter") == "none"
+
+
+def test_how_picture_and_map_meet_is_shown_and_changed(page: Page, shown: Show) -> None:
+    until(page, 'document.getElementById("map-state").textContent !== "–"')
+    page.click("#more summary")
+    for name, value in (("sync", "newest"), ("scale", "own"), ("upsampling", "bilinear")):
+        page.select_option(f"#{name}", value)
+        wait_until(lambda name=name, value=value: getattr(shown.settings, name) == value)
+    page.locator("#max_delay").fill("1.5")
+    wait_until(lambda: shown.settings.max_delay == 1.5)
+    page.click("#hud")
+    wait_until(lambda: not shown.settings.hud)
+
+
+def test_kiosk_shows_the_picture_and_its_label_alone(browser: Browser, shown: Show) -> None:
+    with visit(browser, f"{shown.url}{'&' if '?' in shown.url else '?'}kiosk") as page:
+        live(page)
+        until(page, 'document.getElementById("kiosk-label").textContent.includes("%")')
+        for hidden in ("header", "#controls", ".strip"):
+            assert page.locator(hidden).first.is_hidden(), hidden
+        picture, screen = page.locator("#frame").bounding_box(), page.viewport_size
+        assert picture is not None
+        assert screen is not None
+        assert picture["width"] >= 0.99 * screen["width"] or (
+            picture["height"] >= 0.99 * screen["height"]
+        )
 
 
 def test_page_notices_a_silent_server_and_comes_back(page: Page, shown: Show) -> None:
@@ -370,7 +397,7 @@ def test_public_screen_has_no_controls(browser: Browser) -> None:
         assert page.locator("#snapshot").is_visible()
         page.keyboard.press("c")
         page.keyboard.press("1")
-        page.wait_for_timeout(200)
+        until(page, 'document.getElementById("error").textContent.includes("only watches")')
         assert shown.settings.cam
         assert shown.settings.target == ()
 
@@ -393,6 +420,9 @@ def test_accessibility_checker_finds_nothing_serious(
     ("name", "size", "scheme"),
     [
         ("desk", (1280, 800), "dark"),
+        ("laptop", (1366, 768), "dark"),
+        ("phone-landscape", (844, 390), "dark"),
+        ("4k", (3840, 2160), "dark"),
         ("phone", (390, 844), "dark"),
         ("projector", (1920, 1080), "light"),
     ],

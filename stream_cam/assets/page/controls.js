@@ -4,8 +4,11 @@ const SLIDERS = {
   alpha: (value) => value.toFixed(2),
   smooth: (value) => (value ? `${value.toFixed(2)} s` : "off"),
   hold: (value) => (value ? `${value.toFixed(1)} s` : "off"),
+  max_delay: (value) => `${value.toFixed(1)} s`,
+  max_age: (value) => `${value.toFixed(1)} s`,
 };
-const SWITCHES = { cam: "Map", paused: "Pause", recording: "Record" };
+const SWITCHES = { cam: "Map", paused: "Pause", recording: "Record", hud: "Labels" };
+const SELECTS = ["colormap", "sync", "scale", "upsampling"];
 const LAYOUT_NAMES = { overlay: "overlay", side: "side", heatmap: "heat", top5: "top 5" };
 
 export class Controls {
@@ -18,15 +21,18 @@ export class Controls {
     for (const name of Object.keys(SWITCHES)) {
       document.getElementById(name).addEventListener("click", () => this.toggle(name));
     }
-    const colormap = document.getElementById("colormap");
-    colormap.addEventListener("change", () => change({ colormap: colormap.value }));
+    for (const name of SELECTS) {
+      const select = document.getElementById(name);
+      select.addEventListener("change", () => change({ [name]: select.value }));
+    }
     document.getElementById("layout").addEventListener("change", (event) => change({ layout: event.target.value }));
   }
 
   offer(choices) {
     this.choices = choices;
-    const colormap = document.getElementById("colormap");
-    colormap.replaceChildren(...choices.colormap.map((name) => new Option(name, name)));
+    for (const name of SELECTS) {
+      document.getElementById(name).replaceChildren(...choices[name].map((one) => new Option(one, one)));
+    }
     const layout = document.getElementById("layout");
     layout.querySelectorAll("label").forEach((label) => label.remove());
     for (const name of choices.layout) {
@@ -44,7 +50,8 @@ export class Controls {
     for (const name of Object.keys(SWITCHES)) {
       document.getElementById(name).setAttribute("aria-pressed", String(settings[name]));
     }
-    document.getElementById("colormap").value = settings.colormap;
+    for (const name of SELECTS) document.getElementById(name).value = settings[name];
+    document.getElementById("scale-bar").dataset.colormap = settings.colormap;
     for (const radio of document.querySelectorAll("#layout input")) radio.checked = radio.value === settings.layout;
   }
 

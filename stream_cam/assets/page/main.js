@@ -8,6 +8,9 @@ import { Stage } from "./stage.js";
 
 const at = (id) => document.getElementById(id);
 const ERROR_MS = 6000;
+const TOO_SLOW = "The network is too slow for this camera: a smaller --input-size, a longer delay (More), or a slower camera (--camera-fps) helps.";
+const kiosk = new URLSearchParams(location.search).has("kiosk"); // the picture and its label alone
+document.body.classList.toggle("kiosk", kiosk);
 
 let settings = {}; // the server's last values
 let now = {}; // with the changes made since
@@ -68,7 +71,9 @@ function lock(index) {
 }
 
 function drawn(about) {
-  classes.show(about.top ?? []); // no bars if the map is too old to be shown
+  // The last answer stays, marked as old, where the picture's map is too old to be shown.
+  if (about.top) classes.show(about.top);
+  classes.list.classList.toggle("old", !about.top);
   describe(about);
   if (!about.repeated) rate(about);
   confirm.push(about.n);
@@ -92,6 +97,7 @@ function confirmAll(late) {
 function describe(about) {
   const shown = about.shown?.[0];
   const text = shown ? `Map of ${shown[0]}, ${(100 * shown[2]).toFixed(0)} %` : "Picture without a map";
+  if (kiosk) at("kiosk-label").textContent = shown ? `${shown[0]} ${(100 * shown[2]).toFixed(0)} %` : "";
   if (at("picture").getAttribute("aria-label") !== text) at("picture").setAttribute("aria-label", text);
 }
 
@@ -147,7 +153,16 @@ function figures(stats) {
   at("fps").textContent = stats.fps === undefined ? "–" : stats.fps.toFixed(1);
   at("viewers").textContent = String(stats.viewers);
   setReason({ away: stats.away ?? null, waiting: stats.waiting ?? null });
+  const sync = stats.sync;
+  at("map-state").textContent = sync ? mapState(sync, stats.age_seconds) : "its own";
+  at("advice").hidden = !sync?.too_slow;
+  at("advice").textContent = sync?.too_slow ? TOO_SLOW : "";
   if (!stats.waiting && !search.labels.length) askLabels(); // the server has none before the network is loaded
+}
+
+function mapState({ mode, delay_seconds: delay }, age) {
+  if (mode === "newest") return age == null ? "newest" : `newest, ${(1000 * age).toFixed(0)} ms old`;
+  return delay == null ? mode : `${mode}, ${(1000 * delay).toFixed(0)} ms late`;
 }
 
 function showError(text) {
@@ -203,8 +218,12 @@ addEventListener("keydown", (event) => {
   const place = Number(event.key) - 1;
   const choosesClass = /^[1-9]$/.test(event.key) && place < N_BARS;
   const action = choosesClass ? () => classes.choose(place) : KEYS[event.key];
-  if (!action || (watching && (choosesClass || NOT_WITHOUT_CONTROL.has(event.key)))) return;
+  if (!action) return;
   event.preventDefault();
+  if (watching && (choosesClass || NOT_WITHOUT_CONTROL.has(event.key))) {
+    showError("this page only watches: its run allows no changes from here");
+    return;
+  }
   action();
 });
 

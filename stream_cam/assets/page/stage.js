@@ -68,7 +68,7 @@ export class Stage {
       document.body.dataset.state = state;
       this.badge.textContent = { live: "live", ended: "ended", paused: "paused" }[state] ?? "not live";
     }
-    this.banner.hidden = !text;
+    this.banner.hidden = !text || state === "paused"; // its badge says so, and covers nothing
     if (this.banner.textContent !== text) this.banner.textContent = text;
   }
 
