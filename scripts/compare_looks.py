@@ -65,7 +65,8 @@ def main() -> int:
             print("compare_looks: one of the pictures cannot be read", file=sys.stderr)
             return 1
         height = round(image.shape[0] * _WIDTH_PX / image.shape[1])
-        small = np.asarray(cv2.resize(image, (_WIDTH_PX, height), interpolation=cv2.INTER_AREA))
+        size = (_WIDTH_PX, height)
+        small = np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
         explanation = explainer.explain(small)
         said = explanation.targets[0]
         cells = [

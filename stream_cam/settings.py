@@ -30,7 +30,7 @@ CHOICES: Final[Mapping[str, tuple[str, ...]]] = {
     "scale": get_args(ScaleName),
 }
 """The words that some settings may be."""
-_NUMBERS: Final = ("alpha", "smooth", "hold", "max_age", "max_delay")
+_NUMBERS: Final = ("alpha", "smooth", "hold", "max_age", "max_delay", "scale_low", "scale_high")
 _SWITCHES: Final = ("hud", "relu")
 _LOOK: Final = (*CHOICES, *_NUMBERS, *_SWITCHES)
 _OWN_SWITCHES: Final = ("cam", "paused", "recording")
@@ -99,6 +99,8 @@ class Settings:
     max_age = _Setting[float]()
     sync = _Setting[SyncName]()
     scale = _Setting[ScaleName]()
+    scale_low = _Setting[float]()
+    scale_high = _Setting[float]()
     max_delay = _Setting[float]()
     cam = _Setting[bool]()
     divider = _Setting[float]()

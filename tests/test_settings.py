@@ -57,7 +57,7 @@ def test_settings_are_attributes_of_one_value() -> None:
     settings.target = None
     assert settings.now == SettingsSnapshot(LookConfig(alpha=1.0))
     readable = {name: getattr(settings, name) for name in NAMES}
-    assert readable["colormap"] == "turbo"
+    assert readable["colormap"] == "inferno"
     assert readable["paused"] is False
 
 
@@ -395,9 +395,9 @@ def test_keys_change_the_settings_and_say_so(explainer: TinyExplainer, tmp_path:
     assert settings.paused
     pressed("c")
     assert not settings.cam
-    assert pressed("]") == ("alpha 0.5",)
-    assert [pressed("[")[0] for _ in range(7)][-1] == "alpha 0.0"
-    assert pressed("m") == ("jet",)
+    assert pressed("]") == ("alpha 0.9",)
+    assert [pressed("[")[0] for _ in range(11)][-1] == "alpha 0.0"
+    assert pressed("m") == ("magma",)
     assert [pressed("l")[0] for _ in range(4)] == ["side", "heatmap", "top5", "overlay"]
     third = explanation.predictions[2]
     assert pressed("3") == (f"the map of {third.label}",)

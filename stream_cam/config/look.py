@@ -34,9 +34,12 @@ class LookConfig:
     scale: ScaleName = "common"
     """The values that are drawn as cold and as hot.
     common: a map's hottest place is as hot as the square root of its class's probability, so that
-    a class with 0 % is cold; own: each map has a hot place; fixed: --scale-range."""
-    scale_range: tuple[float, float] = (0.0, 20.0)
-    """The values drawn as cold and as hot with --scale fixed, in the units of the logits."""
+    a class with 0 % is cold; own: each map has a hot place;
+    fixed: from --scale-low to --scale-high."""
+    scale_low: float = 0.0
+    """The value drawn as cold with --scale fixed, in the units of the logits."""
+    scale_high: float = 20.0
+    """The value drawn as hot with --scale fixed, in the units of the logits."""
     upsampling: Upsampling = "smooth"
     """Interpolation from the low-resolution map to the size of the frame.
     smooth: a quadratic B-spline, without the diamonds and crosses of bilinear."""
@@ -68,10 +71,10 @@ class LookConfig:
             )
         if not 0.0 < self.max_age < math.inf:
             raise ValueError(f"--max-age is a time in seconds above 0, got {self.max_age:g}")
-        low, high = self.scale_range
-        if not -math.inf < low < high < math.inf:
+        if not -math.inf < self.scale_low < self.scale_high < math.inf:
             raise ValueError(
-                f"--scale-range is a lower and a higher number, got {low:g} and {high:g}"
+                f"--scale-high is a number above --scale-low, got {self.scale_high:g} and "
+                f"{self.scale_low:g}"
             )
         if not 0.0 <= self.alpha <= 1.0:
             raise ValueError(f"--alpha is a weight from 0 to 1, got {self.alpha:g}")

@@ -39,7 +39,8 @@ class MapStyle:
     upsampling: Upsampling
     relu: bool
     scale: ScaleName
-    scale_range: tuple[float, float]
+    scale_low: float
+    scale_high: float
     alpha: float
     alpha_mode: AlphaMode
 
@@ -54,7 +55,8 @@ class MapStyle:
             look.upsampling,
             look.relu,
             look.scale,
-            look.scale_range,
+            look.scale_low,
+            look.scale_high,
             1.0 if layout.map_only else look.alpha,
             "constant" if layout.map_only else look.alpha_mode,
         )

@@ -15,8 +15,7 @@ def _draw_map(scene: Scene) -> BgrImage:
         if scene.settings.cam and scene.layout.has_divider:
             _divide(picture, scene.image_bgr, scene.settings.divider)
         if scene.settings.look.hud:
-            colormap = scene.settings.look.colormap if scene.settings.cam else None
-            draw_hud(picture, explanation, scene.status, colormap)
+            draw_hud(picture, explanation, scene.status, scene.settings.look.colormap)
     return picture
 
 

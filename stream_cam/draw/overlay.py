@@ -95,7 +95,7 @@ def cold_and_hot(
     On the common scale a map's highest value becomes √p, with p its class's probability.
     """
     if look.scale == "fixed":
-        return look.scale_range
+        return look.scale_low, look.scale_high
     ranges = explanation.ranges
     if ranges is not None:
         low, high = float(ranges[target][0]), float(ranges[target][1])

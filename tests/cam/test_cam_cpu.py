@@ -182,7 +182,7 @@ def test_blend_is_the_formula_for_every_colour_and_value(colormap: Colormap, alp
     # Every frame value against every entry of the table: rows of heat k/255, columns of value v.
     heat = np.repeat(np.arange(256, dtype=np.float32)[:, None] / 255.0, 256, axis=1)
     frame = np.repeat(np.arange(256, dtype=np.uint8)[None, :, None], 256, axis=0).repeat(3, axis=2)
-    look = LookConfig(colormap=colormap, alpha=alpha)
+    look = LookConfig(colormap=colormap, alpha=alpha, alpha_mode="constant", upsampling="nearest")
     got = CpuOverlay((256, 256), (256, 256), Region.whole((256, 256)), look).blend(frame, heat)
     table = color_table(colormap).astype(np.float64)
     expected = np.round((1.0 - alpha) * frame + alpha * table[:, None, :])

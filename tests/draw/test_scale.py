@@ -58,7 +58,7 @@ def test_scales_are_chosen_by_the_look(explainer: Explainer, frame: BgrImage) ->
     half = replace(explanation, targets=(replace(explanation.targets[0], probability=0.25),))
     assert cold_and_hot(half, LookConfig()) == pytest.approx((low, low + 2.0 * (high - low)))
     assert cold_and_hot(half, LookConfig(scale="own")) is None
-    fixed = LookConfig(scale="fixed", scale_range=(-1.0, 3.0))
+    fixed = LookConfig(scale="fixed", scale_low=-1.0, scale_high=3.0)
     assert cold_and_hot(half, fixed) == (-1.0, 3.0)
     none = replace(explanation, targets=(replace(explanation.targets[0], probability=0.0),))
     cold = draw_heatmap(frame, none, HEAT)
@@ -78,5 +78,5 @@ def test_the_scale_follows_the_filtered_range(explainer: Explainer, frame: BgrIm
 
 
 def test_fixed_needs_a_range() -> None:
-    with pytest.raises(ValueError, match="--scale-range is a lower and a higher number, got 3 and"):
-        LookConfig(scale_range=(3.0, 3.0))
+    with pytest.raises(ValueError, match="--scale-high is a number above --scale-low, got 3 and 3"):
+        LookConfig(scale_low=3.0, scale_high=3.0)

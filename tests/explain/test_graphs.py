@@ -375,7 +375,7 @@ def test_draw_is_explain_and_overlay() -> None:
 @pytest.mark.parametrize("scale", ["own", "common", "fixed"])
 @pytest.mark.parametrize("smooth", [0.0, 0.3])
 def test_every_scale_is_drawn_as_on_the_cpu(scale: ScaleName, smooth: float) -> None:
-    look = LookConfig(hud=False, scale=scale, scale_range=(-0.1, 0.3), smooth=smooth)
+    look = LookConfig(hud=False, scale=scale, scale_low=-0.1, scale_high=0.3, smooth=smooth)
     settings, made = SettingsSnapshot(look), explainer(SimulatedGpu(2))
     for seed in range(3):
         one = frame(seed)

@@ -569,7 +569,8 @@ def test_live_counts_and_fades_what_is_too_old(explainer: TinyExplainer) -> None
 
     explainer.before = before
     source, kept = Aged(len(ages_ms), live=True), Kept(on_write=on_write)
-    settings = Settings(LookConfig(hud=False))
+    look = LookConfig(hud=False, sync="newest", scale="own", alpha=0.4, alpha_mode="constant")
+    settings = Settings(look)
     report = make_pipeline(source, [kept], explainer, settings=settings).run(tick)
     drawn = {picture.frame.index: picture for picture in kept.pictures}
     shift = {

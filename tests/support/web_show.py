@@ -82,7 +82,6 @@ class Show(Served):
     def as_at_first(self) -> None:
         """Undoes a test's changes."""
         look = {field.name: getattr(_LOOK, field.name) for field in fields(_LOOK)}
-        del look["scale_range"]  # it does not change while a run is going
         self.settings.change(
             **look,
             **{"cam": True, "paused": False, "recording": False, "target": None, "divider": 0.0},

@@ -122,7 +122,7 @@ def test_nothing_is_shown_without_the_token(public: Page) -> None:
         assert public.ask(path)[0] == 401, path
     assert public.ask("/healthz")[0] == 200
     assert public.ask("/settings", "POST", b'{"alpha": 0.9}', JSON)[0] == 401
-    assert public.settings.alpha == 0.4
+    assert public.settings.alpha == 0.8
     with pytest.raises(InvalidStatus), public.talk():
         pass
 
@@ -202,7 +202,7 @@ def test_other_sites_change_nothing(
 ) -> None:
     headers = {**JSON, "origin": origin}
     assert page.ask("/settings", "POST", b'{"alpha": 0.9}', headers)[0] == 403
-    assert page.settings.alpha == 0.4
+    assert page.settings.alpha == 0.8
     with pytest.raises(InvalidStatus), page.talk(origin=origin):
         pass
     page.ask("/healthz")  # by then the server has done with it
@@ -256,7 +256,7 @@ def test_viewer_only_page_changes_nothing() -> None:
             assert talk.hear("hello")["viewer_only"] is True
             talk.say(type="set", changes={"alpha": 0.9})
             assert "watching only" in str(talk.hear("error")["message"])
-        assert page.settings.alpha == 0.4
+        assert page.settings.alpha == 0.8
 
 
 def test_token_may_be_chosen_if_it_is_long(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -75,9 +75,9 @@ def test_buttons_sliders_and_lists_change_the_picture(viewer: Viewer, shown: Sho
 def test_keys_work(viewer: Viewer, shown: Show) -> None:
     settings = shown.settings
     viewer.press("]")
-    wait_until(lambda: settings.alpha == 0.5)
+    wait_until(lambda: settings.alpha == 0.9)
     viewer.press("m")
-    wait_until(lambda: settings.colormap == "jet")
+    wait_until(lambda: settings.colormap == "magma")
     viewer.press(" ")
     until(viewer, 'document.body.dataset.state === "paused"')
     index = viewer.evaluate("Number(document.querySelectorAll('#bars button')[1].dataset.index)")
@@ -101,11 +101,11 @@ def test_class_is_searched_and_locked(viewer: Viewer, shown: Show) -> None:
 
 
 def test_divider_is_dragged(viewer: Viewer, shown: Show) -> None:
-    first = pause(viewer, shown)
+    pause(viewer, shown)
     viewer.click("#cam")
     without = settled(viewer, shown, cam=False)
     viewer.click("#cam")
-    settled(viewer, shown, cam=True)
+    first = settled(viewer, shown, cam=True)
     middle = """(() => {
         const frame = document.getElementById("frame").getBoundingClientRect();
         const grip = document.getElementById("divider").getBoundingClientRect();

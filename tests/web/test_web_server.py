@@ -136,7 +136,7 @@ def test_viewer_who_confirms_nothing_gets_two_pictures_and_then_the_newest(page:
 
 def test_change_is_seen_by_all_and_by_python(page: Page) -> None:
     with page.talk() as one, page.talk() as two:
-        assert one.hear("hello")["settings"]["alpha"] == 0.4  # type: ignore[index]
+        assert one.hear("hello")["settings"]["alpha"] == 0.8  # type: ignore[index]
         two.hear("hello")
         one.say(type="set", changes={"alpha": 0.7, "layout": "side", "target": "star"})
         for talk in (one, two):
@@ -186,7 +186,7 @@ def test_wrong_change_is_explained_and_changes_nothing(page: Page) -> None:
         talk.say(type="set", n=7, changes={"alpha": 0.9, "colormap": "jett"})
         assert "did you mean jet" in str(talk.hear("error")["message"])
         assert talk.hear("done")["n"] == 7
-    assert page.settings.alpha == 0.4
+    assert page.settings.alpha == 0.8
     for changes, said in (
         ({"alpha": "x"}, "alpha is a number"),
         ({"alpha": True}, "alpha is a number"),
@@ -221,7 +221,7 @@ def test_wrong_change_is_explained_and_changes_nothing(page: Page) -> None:
 )
 def test_wrong_body_is_refused(page: Page, body: bytes, kind: str, status: int) -> None:
     assert page.ask("/settings", "POST", body, {"content-type": kind})[0] == status
-    assert page.settings.alpha == 0.4
+    assert page.settings.alpha == 0.8
 
 
 def test_thousand_malformed_messages_cost_one_connection(page: Page) -> None:

@@ -189,7 +189,10 @@ class Slot:
         style = MapStyle.of(settings.look, shape.n_maps)
         self._upload["table"].copy_(table_of(style))
         self._upload["clock"].numpy()[:] = clock
-        self._upload["fixed_range"].numpy()[:] = settings.look.scale_range
+        self._upload["fixed_range"].numpy()[:] = (
+            settings.look.scale_low,
+            settings.look.scale_high,
+        )
         locked = self._upload["locked"].numpy()
         locked[:] = -1
         locked[: len(settings.targets)] = settings.targets
