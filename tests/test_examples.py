@@ -9,6 +9,7 @@ from pathlib import Path
 
 import cv2
 import pytest
+from support.photographs import require_photos
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "scripts"))
@@ -41,6 +42,22 @@ def test_explain_picture_names_the_shape(
     picture = cv2.imread("explained.png")
     assert picture is not None
     assert picture.shape == (720, 1280, 3)
+
+
+@pytest.mark.needs_photos
+def test_galleries_show_espresso_on_the_coffee_alone(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    require_photos()
+    run_script("galleries.py", monkeypatch=monkeypatch)
+    top_five, one_class = capsys.readouterr().out.split("espresso:\n")
+    assert top_five.index("Egyptian cat") < top_five.index("tiger cat") < top_five.index("lynx")
+    probabilities = [float(line.split("%")[0].split()[-1]) for line in one_class.splitlines()[:5]]
+    assert [probability > 50 for probability in probabilities] == [False, True, False, False, False]
+    for name, size_hw in (("top_five.jpg", (568, 960)), ("one_class.jpg", (568, 1600))):
+        picture = cv2.imread(name)
+        assert picture is not None
+        assert picture.shape[:2] == size_hw
 
 
 def test_annotate_video_writes_every_frame(
