@@ -33,6 +33,7 @@ HELP: Final = (
     "l  next layout",
     f"1 to {N_PREDICTIONS}  keep the map of this class",
     "0  follow the best class again",
+    "f  full screen",
     "?  these keys",
     "q  Esc  leave",
 )

@@ -117,7 +117,18 @@ class WindowSink(Sink):
     def _handle_keys(self) -> bool:
         """Lets the window draw and handle keys; False if one of them ends the run."""
         code = cv2.waitKey(1)
-        return code < 0 or self._keys.press(chr(code & 0xFF), self._last)
+        if code < 0:
+            return True
+        key = chr(code & 0xFF)
+        if key == "f":
+            self._toggle_full_screen()
+            return True
+        return self._keys.press(key, self._last)
+
+    def _toggle_full_screen(self) -> None:
+        is_full = cv2.getWindowProperty(self._title, cv2.WND_PROP_FULLSCREEN) == 1.0
+        wanted = cv2.WINDOW_NORMAL if is_full else cv2.WINDOW_FULLSCREEN
+        cv2.setWindowProperty(self._title, cv2.WND_PROP_FULLSCREEN, wanted)
 
     def _is_closed(self) -> bool:
         return cv2.getWindowProperty(self._title, cv2.WND_PROP_VISIBLE) < 1

@@ -16,6 +16,7 @@ from stream_cam.uri import local_path, redact_uri, scheme_of
 
 _TABLE: Final = (
     "stream_cam.sources.demo.source:DEMO",
+    "stream_cam.sources.screen:SCREEN",
     "stream_cam.sources.url:STREAM",
     "stream_cam.sources.camera:CAMERA",
     "stream_cam.sources.images:PICTURES",

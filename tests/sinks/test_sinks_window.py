@@ -91,6 +91,34 @@ print(n_heard)
 """
 
 
+FULL = """
+import ctypes, sys, time
+sys.path[:0] = ["tests"]
+import cv2
+from support.videos import numbered_picture, picture_at
+from stream_cam.sinks import WindowSink
+TITLE = "stream-cam (? shows the keys)"
+x11, xtest = ctypes.CDLL("libX11.so.6"), ctypes.CDLL("libXtst.so.6")
+x11.XOpenDisplay.restype = ctypes.c_void_p
+x11.XStringToKeysym.restype = ctypes.c_ulong
+display = ctypes.c_void_p(x11.XOpenDisplay(None))
+code = x11.XKeysymToKeycode(display, ctypes.c_ulong(x11.XStringToKeysym(b"f")))
+with WindowSink() as sink:
+    assert sink.write(picture_at(numbered_picture(3, (240, 320))))
+    until = time.monotonic() + 40
+    x, y, width, height = cv2.getWindowImageRect(TITLE)
+    xtest.XTestFakeMotionEvent(display, -1, x + width // 2, y + height // 2, 0)
+    for wanted in (1.0, 0.0):
+        while cv2.getWindowProperty(TITLE, cv2.WND_PROP_FULLSCREEN) != wanted:
+            assert time.monotonic() < until
+            xtest.XTestFakeKeyEvent(display, code, 1, 0)
+            xtest.XTestFakeKeyEvent(display, code, 0, 0)
+            x11.XFlush(display)
+            assert all(sink.poll() for _ in range(50))
+print("full and back")
+"""
+
+
 FIND = """
 import ctypes
 from stream_cam.sinks import WindowSink
@@ -161,6 +189,20 @@ def test_window_keys_change_the_settings(x_display: str) -> None:
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout == "6\n"
+
+
+@pytest.mark.needs_display
+def test_f_makes_the_window_as_large_as_the_screen_and_back(x_display: str) -> None:
+    if ctypes.util.find_library("Xtst") is None:
+        pytest.skip("keys cannot be pressed without libXtst (apt-get install libxtst6)")
+    done = subprocess.run(
+        [sys.executable, "-c", FULL],
+        env={**os.environ, "DISPLAY": x_display},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "full and back\n", "")
 
 
 @pytest.mark.needs_display
