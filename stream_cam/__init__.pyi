@@ -85,6 +85,9 @@ from .pipeline.serve import (
     Served as Served,
 )
 from .pipeline.serve import (
+    run as run,
+)
+from .pipeline.serve import (
     serve as serve,
 )
 from .settings import (

@@ -6,6 +6,8 @@ import html
 import threading
 from collections.abc import Sequence
 from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from stream_cam.closing import Closeable
 from stream_cam.config import LookConfig, ModelConfig, PipelineConfig
@@ -15,6 +17,9 @@ from stream_cam.pipeline.report import Report
 from stream_cam.pipeline.session import run_session
 from stream_cam.settings import Settings
 from stream_cam.sinks.base import Sink, Waiting
+
+if TYPE_CHECKING:
+    from stream_cam.explain.explainer import Explainer
 
 _STOP_SECONDS = 15.0
 """Longest wait for a stop: the stages take two seconds, and files are finished."""
@@ -38,6 +43,7 @@ class Served(Closeable):
         outputs: Sequence[str],
         config: PipelineConfig,
         extra_sinks: Sequence[Sink] = (),
+        explainer: Explainer | None = None,
     ) -> None:
         self._pipeline: Pipeline | None = None
         self._report: Report | None = None
@@ -46,7 +52,10 @@ class Served(Closeable):
         self._failure: BaseException | None = None
         self._started = threading.Event()
         self._thread = threading.Thread(
-            target=self._run, args=(source, outputs, config, extra_sinks), name="serve", daemon=True
+            target=self._run,
+            args=(source, outputs, config, extra_sinks, explainer),
+            name="serve",
+            daemon=True,
         )
         self._thread.start()
         self._started.wait()
@@ -124,12 +133,14 @@ class Served(Closeable):
         outputs: Sequence[str],
         config: PipelineConfig,
         extra_sinks: Sequence[Sink],
+        explainer: Explainer | None,
     ) -> None:
         try:
             self._report = run_session(
                 source,
                 outputs,
                 config,
+                explainer=explainer,
                 extra_sinks=extra_sinks,
                 on_open=self._open,
                 on_wait=self._wait,
@@ -161,6 +172,7 @@ def serve(
     *,
     weights: str = "auto",
     model: str = "resnet18",
+    explainer: Explainer | None = None,
     look: LookConfig | None = None,
     address: str = "web://127.0.0.1:0",
     outputs: Sequence[str] = (),
@@ -176,6 +188,7 @@ def serve(
         source: as on the command line; a number is a camera.
         weights: as on the command line.
         model: as on the command line.
+        explainer: a network of your own, in place of `weights` and `model`.
         look: as on the command line.
         address: the address of the page; port 0 takes a free one.
         outputs: further outputs, such as `out.mp4`.
@@ -190,4 +203,33 @@ def serve(
         run=replace(config.run, quiet=True),
         web=replace(config.web, web_embed=True),
     )
-    return Served(str(source), [address, *outputs], config)
+    return Served(str(source), [address, *outputs], config, explainer=explainer)
+
+
+def run(
+    explainer: Explainer,
+    source: str | int,
+    outputs: Sequence[str] = ("null",),
+    *,
+    predictions: Path | str | None = None,
+    config: PipelineConfig | None = None,
+) -> Report:
+    """Explains a whole source with a network of your own; returns at its end.
+
+        explainer = stream_cam.Explainer.from_module(network, labels=["intact", "damaged"])
+        report = stream_cam.run(explainer, "clip.mp4", ["out.mp4"], predictions="out.jsonl")
+
+    Args:
+        explainer: the network.
+        source: as on the command line; a number is a camera.
+        outputs: as on the command line; default: none.
+        predictions: a file for each frame's classes, as `--predictions`.
+        config: all other options; its network is not loaded.
+
+    Raises:
+        StreamCamError: as its message says.
+    """
+    config = config or PipelineConfig()
+    if predictions is not None:
+        config = replace(config, record=replace(config.record, predictions=Path(predictions)))
+    return run_session(str(source), outputs, config, explainer=explainer)

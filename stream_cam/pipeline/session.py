@@ -11,7 +11,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
-from stream_cam.config import PipelineConfig, RunConfig
+from stream_cam.config import ModelConfig, PipelineConfig, RunConfig
 from stream_cam.errors import SinkError, StreamCamError
 from stream_cam.host import parallel_choices
 from stream_cam.pipeline.checks import check_recordings, check_run, only_watched, video_paths
@@ -57,6 +57,7 @@ def run_session(
     outputs: Sequence[str],
     config: PipelineConfig,
     *,
+    explainer: Explainer | None = None,
     extra_sinks: Sequence[Sink] = (),
     on_open: Callable[[Sequence[str], Settings], None] | None = None,
     on_wait: Callable[[Waiting], bool] | None = None,
@@ -69,6 +70,7 @@ def run_session(
     Args:
         source_uri, outputs: as on the command line. Without an output: a window, or a page where
             there is no display.
+        explainer: runs in place of the network that the options name.
         extra_sinks: further sinks, already made.
         on_open: gets the links of the pages and the settings, before the source is opened.
         on_wait: gets the reason why there is no picture yet; False ends the run.
@@ -81,11 +83,13 @@ def run_session(
         StreamCamError: as its message says. A report that was asked for is written before.
     """
     uris = list(outputs) or [_default_output()]
-    config = replace(config, model=config.model.for_source(source_uri))
+    config = replace(config, model=_named_model(config.model, source_uri, explainer))
     check_run(uris, source_uri, config)
     with messages_to_stderr(uris), ExitStack() as stack:
         try:
-            pipeline = _open(stack, source_uri, uris, config, extra_sinks, on_open, on_wait)
+            pipeline = _open(
+                stack, source_uri, uris, config, explainer, extra_sinks, on_open, on_wait
+            )
         except (StreamCamError, KeyboardInterrupt) as error:
             _write_report(failed_report(source_uri, config, error), config, failed=True)
             raise
@@ -106,6 +110,13 @@ def run_session(
                 stack.pop_all()
         _write_report(report, config, on_end)
         return report
+
+
+def _named_model(model: ModelConfig, source_uri: str, explainer: Explainer | None) -> ModelConfig:
+    """The options with the names of the network that runs, for reports."""
+    if explainer is None:
+        return model.for_source(source_uri)
+    return replace(model, model=explainer.model_name, weights=explainer.weights.name)
 
 
 def _write_report(
@@ -136,6 +147,7 @@ def _open(
     source_uri: str,
     uris: Sequence[str],
     config: PipelineConfig,
+    explainer: Explainer | None,
     extra_sinks: Sequence[Sink],
     on_open: Callable[[Sequence[str], Settings], None] | None,
     on_wait: Callable[[Waiting], bool] | None,
@@ -156,7 +168,9 @@ def _open(
         counted = live or config.run.limit is not None or any(result_paths(config.record))
         source = PacedSource(source, once=counted)
     watched.notify(Waiting("loading the network"))
-    pipeline = _build_pipeline(source, uris, config, extra_sinks, settings, watched.sinks, live)
+    pipeline = _build_pipeline(
+        source, uris, config, explainer, extra_sinks, settings, watched.sinks, live
+    )
     watched.release()
     return pipeline
 
@@ -165,6 +179,7 @@ def _build_pipeline(
     source: Source,
     uris: Sequence[str],
     config: PipelineConfig,
+    explainer: Explainer | None,
     extra_sinks: Sequence[Sink],
     settings: Settings,
     watched: Mapping[str, Sink],
@@ -177,7 +192,8 @@ def _build_pipeline(
 
     info = source.info
     check_recordings(uris, config, live=live)
-    explainer = Explainer.from_config(config.model, parallel=parallel_frames(info, live))
+    if explainer is None:
+        explainer = Explainer.from_config(config.model, parallel=parallel_frames(info, live))
     targets = [explainer.resolve(target) for target in config.model.target]
     stream = _stream_info(info, config, live, _describe(explainer, targets))
     settings.begin(explainer.labels, targets)

@@ -9,8 +9,10 @@ import urllib.request
 from pathlib import Path
 
 import pytest
+import torch
 from support.processes import process
 from support.waiting import DEADLINE_SECONDS, wait_until
+from torch import nn
 
 import stream_cam
 from stream_cam.errors import SinkError, SourceNotFoundError
@@ -41,6 +43,34 @@ def test_one_line_serves_and_gives_the_settings() -> None:
     assert report.explained > 1
     assert not served.running
     assert "ended" in repr(served)
+
+
+def foreign_explainer() -> stream_cam.Explainer:
+    """A network that no list knows, with random parameters."""
+    torch.manual_seed(0)
+    network = nn.Sequential(
+        *(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.MaxPool2d(4)),
+        *(nn.Conv2d(8, 5, 3, padding=1), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(5, 3)),
+    )
+    return stream_cam.Explainer.from_module(
+        network, labels=["bolt", "nut", "gap"], input_size=32, engine="eager", device="cpu"
+    )
+
+
+def test_a_network_of_ones_own_runs_and_is_served(tmp_path: Path) -> None:
+    explainer = foreign_explainer()
+    path = tmp_path / "out.jsonl"
+    scene = "demo://shapes?size=160x120&fps=10&seconds=1"
+    report = stream_cam.run(explainer, scene, predictions=path)
+    assert (report.model, report.weights, report.explained) == ("Sequential", "Sequential", 10)
+    written = path.read_text()
+    assert len(written.splitlines()) == 10
+    assert any(f'"{label}"' in written for label in explainer.labels)
+    with stream_cam.serve(SCENE, explainer=explainer) as served:
+        wait_until(lambda: int(str(served.stats()["explained"])) > 1)
+        report_served = served.stop()
+    assert report_served is not None
+    assert report_served.model == "Sequential"
 
 
 def test_failures_are_raised_at_once(tmp_path: Path) -> None:
