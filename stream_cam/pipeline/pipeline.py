@@ -125,7 +125,7 @@ class Pipeline:
         self._drawn_ns: int | None = None
         """Live: when the frame was captured that was drawn last."""
         self._sync = LiveSync()
-        self._new_explanations: deque[Explanation] = deque()
+        self._new_explanations: deque[tuple[CapturedFrame, Explanation]] = deque()
         self._explained = threading.Condition()
         self._explains = True
         """Live: more explanations may come."""
@@ -322,7 +322,7 @@ class Pipeline:
                 newest = self._explain(captured.frame, captured.settings)
                 with self._explained:
                     self._newest = newest
-                    self._new_explanations.append(newest)
+                    self._new_explanations.append((captured, newest))
                     self._explained.notify_all()
                 self._to_render.wake()
         except EndOfStream:
@@ -403,9 +403,9 @@ class Pipeline:
         """Draws the next picture, if one is due; the explanations that came are taken before."""
         sync = self._sync
         while self._new_explanations:
-            newest = self._new_explanations.popleft()
+            captured, newest = self._new_explanations.popleft()
             shown = self._filter(newest, self.settings.now.look)
-            sync.add_explanation(shown, time.monotonic_ns())
+            sync.add_explanation(shown, captured, time.monotonic_ns())
         if self.settings.now.paused:
             sync.clear()  # the picture that stands is not overtaken
         due = sync.take(time.monotonic_ns())

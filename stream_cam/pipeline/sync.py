@@ -20,6 +20,7 @@ from statistics import fmean, median
 from typing import Literal
 
 from stream_cam.cam.interpolation import interpolate
+from stream_cam.config import LookConfig
 from stream_cam.frame import Explanation
 from stream_cam.pipeline.captured import CapturedFrame
 
@@ -30,8 +31,8 @@ _KEEPS_UP, _FALLS_BEHIND = 1.1, 1.3
 the second it does not."""
 _RECENT = 9
 """Explanations by which the mode is chosen."""
-_MOST_FRAMES = 256
-"""Of a camera of 240 frames/s, a second."""
+_MORE_INTERVALS = 2
+"""Frames that may wait beyond those of `--max-delay`."""
 _SHRINK = 0.1
 """Share by which a delay that is too long is shortened at each explanation."""
 _SILENT_SECONDS = 2.0
@@ -70,14 +71,18 @@ class LiveSync:
     def __init__(self) -> None:
         self._frames: deque[CapturedFrame] = deque()
         self._maps: deque[Explanation] = deque()
+        self._explained: tuple[CapturedFrame, Explanation] | None = None
+        """The newest frame that has its own map and was not shown."""
+        self._shown_ns: int | None = None
         self._intervals_ns: deque[int] = deque(maxlen=30)
         self._gaps_ns: deque[int] = deque(maxlen=_RECENT)
         self._latencies_ns: deque[int] = deque(maxlen=_RECENT)
-        self._last_frame_ns: int | None = None
+        self._newest_frame: CapturedFrame | None = None
         self._last_map: Explanation | None = None
         self._silent_since_ns: int | None = None
         self._delay_ns = 0
         self._keeps_up = True
+        self._hangs = False
         self._waiting_bytes = 0
         self._ended = False
         self.mode: Mode = "own"
@@ -96,22 +101,27 @@ class LiveSync:
     @property
     def too_slow(self) -> bool:
         """The network explains fewer frames than the camera gives, and no delay makes up for it."""
-        return self.mode in ("matched", "newest") and not self._keeps_up
+        return self._hangs or (self.mode in ("matched", "newest") and not self._keeps_up)
 
     def add_frame(self, captured: CapturedFrame) -> None:
         frame = captured.frame
-        if self._last_frame_ns is not None and frame.captured_ns > self._last_frame_ns:
-            self._intervals_ns.append(frame.captured_ns - self._last_frame_ns)
-        self._last_frame_ns = frame.captured_ns
+        last = self._newest_frame
+        if last is not None and frame.captured_ns > last.frame.captured_ns:
+            self._intervals_ns.append(frame.captured_ns - last.frame.captured_ns)
+        self._newest_frame = captured
         self._frames.append(captured)
         self._waiting_bytes += frame.image_bgr.nbytes
-        while len(self._frames) > _MOST_FRAMES:
+        interval_ns = max(self._intervals_ns, default=0)
+        oldest_ns = frame.captured_ns - self._most_delay_ns() - _MORE_INTERVALS * interval_ns
+        while self._frames[0].frame.captured_ns < oldest_ns:
             self._drop()
         counts = self.counts
         counts.most_waiting = max(counts.most_waiting, len(self._frames))
         counts.most_waiting_bytes = max(counts.most_waiting_bytes, self._waiting_bytes)
 
-    def add_explanation(self, explanation: Explanation, now_ns: int) -> None:
+    def add_explanation(
+        self, explanation: Explanation, captured: CapturedFrame, now_ns: int
+    ) -> None:
         last = self._last_map
         if last is not None and explanation.captured_ns > last.captured_ns:
             self._gaps_ns.append(explanation.captured_ns - last.captured_ns)
@@ -119,6 +129,8 @@ class LiveSync:
             self._measure()
         self._last_map = explanation
         self._silent_since_ns = None
+        self._hangs = False
+        self._explained = captured, explanation
         self._maps.append(explanation)
 
     def end(self) -> None:
@@ -128,11 +140,12 @@ class LiveSync:
     def clear(self) -> None:
         """Forgets the frames that wait, for a pause."""
         self._frames.clear()
+        self._explained = None
         self._waiting_bytes = 0
 
     def take(self, now_ns: int) -> Shown | None:
         """The next picture that is due; frames that it overtakes are not shown."""
-        if not self._frames:
+        if not self._frames and self._explained is None:
             return None
         if self._silent_since_ns is None:
             self._silent_since_ns = now_ns
@@ -145,7 +158,8 @@ class LiveSync:
         }[self.mode](now_ns)
         if shown is not None:
             self.counts.shown[shown.mode] = self.counts.shown.get(shown.mode, 0) + 1
-            self._forget_maps(shown.captured.frame.captured_ns)
+            self._shown_ns = shown.captured.frame.captured_ns
+            self._forget_maps(self._shown_ns)
         return shown
 
     def wake_ns(self) -> int | None:
@@ -163,11 +177,17 @@ class LiveSync:
     # Choosing.
 
     @property
+    def _look(self) -> LookConfig:
+        """Of the newest frame."""
+        assert self._newest_frame is not None
+        return self._newest_frame.settings.look
+
+    @property
     def _sync(self) -> str:
-        return self._frames[-1].settings.look.sync
+        return self._look.sync
 
     def _most_delay_ns(self) -> int:
-        return round(self._frames[-1].settings.look.max_delay * 1e9)
+        return round(self._look.max_delay * 1e9)
 
     def _choose(self) -> Mode:
         sync = self._sync
@@ -197,24 +217,27 @@ class LiveSync:
 
     # Taking.
 
-    def _take_newest(self, now_ns: int) -> Shown:
+    def _take_newest(self, now_ns: int) -> Shown | None:
+        if not self._frames:
+            return None
         while len(self._frames) > 1:
             self._drop()
         return Shown(self._pop(), self._last_map, "newest")
 
     def _take_own(self, now_ns: int) -> Shown | None:
         """The newest frame whose explanation is there."""
-        explained = {one.captured_ns: one for one in self._maps}
-        times = [captured.frame.captured_ns for captured in self._frames]
-        own = [place for place, time_ns in enumerate(times) if time_ns in explained]
-        if own:
-            for _ in range(own[-1]):
+        if self._explained is not None:
+            captured, explanation = self._explained
+            self._explained = None
+            own_ns = captured.frame.captured_ns
+            while self._frames and self._frames[0].frame.captured_ns <= own_ns:
                 self._drop()
-            captured = self._pop()
-            return Shown(captured, explained[captured.frame.captured_ns], self.mode)
+            if self._shown_ns is None or own_ns > self._shown_ns:
+                return Shown(captured, explanation, self.mode)
         if self._ended:
             self.clear()
-        elif self._sync == "auto" and self._is_silent(now_ns):
+        elif self._frames and self._sync == "auto" and self._is_silent(now_ns):
+            self._hangs = True
             return self._take_newest(now_ns)
         return None
 
@@ -222,6 +245,8 @@ class LiveSync:
         delay, most = self._delay_ns, self._most_delay_ns()
         if self._ended:
             delay = most = 0
+        if not self._frames:
+            return None
         # A picture whose successor is due as well is overtaken by it.
         while len(self._frames) > 1 and self._is_ready(1, now_ns, delay, most) and not self._ended:
             self._drop()

@@ -69,7 +69,8 @@ class Run:
                 line.add_frame(CapturedFrame(slot, settings))
                 n_read += 1
             if busy is not None and ms >= busy[1]:
-                line.add_explanation(explanation_of(busy[0], now_ns), now_ns)
+                explained = CapturedFrame(busy[0], settings)
+                line.add_explanation(explanation_of(busy[0], now_ns), explained, now_ns)
                 busy = None
             if busy is None and slot is not None:
                 hangs = self.hangs_from is not None and slot.index >= self.hangs_from
@@ -176,6 +177,7 @@ def test_auto_goes_on_with_an_old_map_when_the_network_hangs() -> None:
     assert len(last) > 60
     assert {shown.mode for shown in last} == {"newest"}
     assert {shown.explanation.frame_index for shown in last if shown.explanation} == {29}
+    assert run.line.too_slow
     matched = Run(fps=30, network_ms=25, seconds=6, hangs_from=30, sync="matched")
     assert matched.shown[-1][0].captured.frame.index == 29
 
@@ -184,10 +186,8 @@ def test_auto_goes_on_with_an_old_map_when_the_network_hangs() -> None:
 @pytest.mark.parametrize("network_ms", [20, 100, 700])
 def test_nothing_waits_without_bound(sync: SyncName, network_ms: int) -> None:
     run = Run(fps=60, network_ms=network_ms, sync=sync)
-    assert run.line.counts.most_waiting <= 256
+    assert run.line.counts.most_waiting <= 0.5 * 60 + 3
     assert run.line.counts.most_waiting_bytes == run.line.counts.most_waiting * IMAGE.nbytes
-    if sync == "auto" and network_ms == 100:
-        assert run.line.counts.most_waiting <= 0.5 * 60 + 2
 
 
 def test_the_mode_does_not_swing_when_the_network_is_about_as_fast_as_the_camera() -> None:
@@ -203,7 +203,8 @@ def test_the_end_shows_what_still_waits() -> None:
     for frame in frames:
         line.add_frame(CapturedFrame(frame, settings))
     assert line.take(START + 100 * MS) is None
-    line.add_explanation(explanation_of(frames[3], START + 130 * MS), START + 130 * MS)
+    explanation = explanation_of(frames[3], START + 130 * MS)
+    line.add_explanation(explanation, CapturedFrame(frames[3], settings), START + 130 * MS)
     line.end()
     shown = line.take(START + 130 * MS)
     assert shown is not None
