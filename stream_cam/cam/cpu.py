@@ -218,11 +218,9 @@ class CpuOverlay:
 def _blend_by_heat(
     frame: BgrImage, color: BgrImage, heat: FloatArray, alpha: float, out: BgrImage
 ) -> None:
-    """`frame + α·heat·(colour − frame)`; `alpha` is per unit of `heat`."""
-    weight = cv2.merge([heat * np.float32(alpha)] * 3)
-    difference = cv2.subtract(color, frame, dtype=cv2.CV_32F)
-    cv2.multiply(difference, weight, difference)
-    cv2.add(difference, frame, out, dtype=cv2.CV_8U)
+    """`(1 − α·heat)·frame + α·heat·colour`; `alpha` is per unit of `heat`."""
+    weight = heat * np.float32(alpha)
+    cv2.blendLinear(color, frame, weight, np.float32(1.0) - weight, out)
 
 
 def _axis_weights(

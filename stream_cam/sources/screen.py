@@ -42,6 +42,7 @@ class ScreenOptions:
     region_xywh: tuple[int, int, int, int] | None = None
     """Left, top, width and height in pixels of that screen; None: the whole screen."""
     fps: int = 25
+    """Frames a second."""
 
 
 def parse_screen_uri(uri: str) -> ScreenOptions:
@@ -124,13 +125,16 @@ class ScreenSource(Source):
         """
         number, region = self._options.number, self._options.region_xywh
         if number >= len(screens):
-            raise UsageError(f"{self._uri}: this machine has screens 1 to {len(screens) - 1}")
+            raise UsageError(
+                f"{self._uri}: this machine has screens 1 to {len(screens) - 1}: give one of "
+                "these, or screen://0 for all as one picture"
+            )
         screen = screens[number]
         left, top, width, height = region or (0, 0, screen["width"], screen["height"])
         if left + width > screen["width"] or top + height > screen["height"]:
             raise UsageError(
                 f"{self._uri}: the region reaches beyond the screen of "
-                f"{screen['width']}x{screen['height']} pixels"
+                f"{screen['width']}x{screen['height']} pixels: give a smaller one"
             )
         left, top = left + screen["left"], top + screen["top"]
         return {"left": left, "top": top, "width": width, "height": height}
@@ -174,7 +178,9 @@ def _check(source: Input) -> None:
     if source.live is False:
         raise UsageError(f"{source.uri} is live and its frames do not wait: leave out --no-live")
     if find_spec("mss") is None:
-        raise SourceError("a screen is grabbed by mss: pip install 'stream-cam[screen]'")
+        raise SourceError(
+            "mss, which grabs screens, is not installed: pip install 'stream-cam[screen]'"
+        )
     if sys.platform == "linux" and not os.environ.get("DISPLAY"):
         raise SourceError(
             "no screen to grab: DISPLAY is not set; start it where a display is, or set DISPLAY=:0",

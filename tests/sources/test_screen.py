@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from support.displays import x_server
@@ -60,13 +61,28 @@ def test_a_window_on_the_screen_is_seen(monkeypatch: pytest.MonkeyPatch, tmp_pat
                 with pytest.raises(UsageError, match=expected), open_source(uri):
                     pass
             environment = {**os.environ, "DISPLAY": display}
-            command = ["run", "screen://?region=320x240+0+0&fps=10", "-o", "shots/", "--limit", "3"]
+            command = [
+                "run",
+                f"screen://?region=320x240+{left}+{top}&fps=10",
+                "-o",
+                "shots/",
+                "--limit",
+                "3",
+                "--alpha",
+                "0",
+            ]
             done = subprocess.run(
                 [sys.executable, "-m", "stream_cam", *command, "--weights", "demo"],
                 cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=SECONDS * 2,
             )  # fmt: skip
             assert done.returncode == 0, done.stderr
-            assert len(list((tmp_path / "shots").iterdir())) >= 1
+            shots = sorted((tmp_path / "shots").iterdir())
+            assert shots
+            picture = cv2.imread(str(shots[0]))
+            assert picture is not None
+            assert picture.shape == (240, 320, 3)
+            # Without colours on it the window is seen as it is, but for the label.
+            assert of_the_colour(np.asarray(picture, np.uint8)) > 40_000
         finally:
             window.terminate()
             window.wait(SECONDS)
