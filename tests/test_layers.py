@@ -54,7 +54,7 @@ PUBLIC = [
     *("SinkError", "Source", "SourceError", "SourceInfo", "SourceNotFoundError", "StreamCamError"),
     *("StreamInfo", "Truth", "UsageError", "WeightsError", "WebConfig", "__version__"),
     *("draw_heatmap", "draw_overlay"),
-    *("Served", "open_sink", "open_source", "serve"),
+    *("Served", "open_sink", "open_source", "run", "serve"),
 ]
 
 

@@ -124,7 +124,7 @@ class LiveSync:
     ) -> None:
         last = self._last_map
         if last is not None and explanation.captured_ns > last.captured_ns:
-            self._gaps_ns.append(explanation.captured_ns - last.captured_ns)
+            self._gaps_ns.append(self._gap_ns(explanation.captured_ns - last.captured_ns))
             self._latencies_ns.append(now_ns - explanation.captured_ns)
             self._measure()
         self._last_map = explanation
@@ -178,7 +178,7 @@ class LiveSync:
 
     @property
     def _look(self) -> LookConfig:
-        """Of the newest frame."""
+        """The newest frame's."""
         assert self._newest_frame is not None
         return self._newest_frame.settings.look
 
@@ -200,6 +200,13 @@ class LiveSync:
         needed = sorted(map(sum, zip(self._gaps_ns, self._latencies_ns, strict=True)))
         typical = needed[-1 - len(needed) // 5]  # one hiccup in five changes nothing
         return "interpolated" if typical <= self._most_delay_ns() else "matched"
+
+    def _gap_ns(self, gap_ns: int) -> int:
+        """The gap that the network made, without a pause or an outage of the camera in it."""
+        if not (self._latencies_ns and self._intervals_ns):
+            return gap_ns
+        # The next frame is taken when the last one is explained, and is a new one.
+        return min(gap_ns, self._latencies_ns[-1] + round(median(self._intervals_ns)))
 
     def _measure(self) -> None:
         needed = max(map(sum, zip(self._gaps_ns, self._latencies_ns, strict=True)))

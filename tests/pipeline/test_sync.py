@@ -50,6 +50,8 @@ class Run:
     seconds: float = 6.0
     sync: SyncName = "auto"
     max_delay: float = 0.5
+    away: tuple[float, ...] = ()
+    """Seconds at which the camera gives nothing for a second."""
     hangs_from: int | None = None
     """From this frame on the network never returns."""
     shown: list[tuple[Shown, int]] = field(default_factory=list)
@@ -64,7 +66,11 @@ class Run:
         n_read = 0
         for ms in range(int(self.seconds * 1000)):
             now_ns = START + ms * MS
+            is_away = any(0 <= ms - 1000 * start < 1000 for start in self.away)
             while n_read / self.fps * 1000 <= ms:
+                if is_away:
+                    n_read += 1
+                    continue
                 slot = frame_at(n_read, now_ns)
                 line.add_frame(CapturedFrame(slot, settings))
                 n_read += 1
@@ -195,6 +201,14 @@ def test_the_mode_does_not_swing_when_the_network_is_about_as_fast_as_the_camera
     modes = [shown.mode for shown, _ in run.after(1.0)]
     changes = sum(one != other for one, other in pairwise(modes))
     assert changes <= 2
+
+
+def test_pauses_and_outages_of_the_camera_do_not_count_as_a_slow_network() -> None:
+    run = Run(fps=10, network_ms=20, seconds=12, away=(3.0, 4.2, 5.4, 6.6))
+    assert run.modes(0.0) == {"own"}
+    assert not run.line.too_slow
+    interpolated = Run(fps=30, network_ms=100, seconds=12, away=(3.0, 4.2, 5.4, 6.6))
+    assert interpolated.modes() == {"interpolated"}
 
 
 def test_the_end_shows_what_still_waits() -> None:

@@ -97,8 +97,15 @@ def make_factory(width: int, height: int, fps: int) -> Any:
 
     def configure(_: Any, media: Any) -> None:
         source = media.get_element().get_by_name_recurse_up("pictures")
-        painter = Painter(width, height)
-        threading.Thread(target=push, args=(source, painter, fps), daemon=True).start()
+        painter, wanted = Painter(width, height), threading.Event()
+        source.connect("need-data", lambda *_: wanted.set())
+
+        def feed() -> None:
+            # Pictures that come before the stream runs may leave it standing for good.
+            if wanted.wait(START_SECONDS):
+                push(source, painter, fps)
+
+        threading.Thread(target=feed, daemon=True).start()
 
     factory.connect("media-configure", configure)
     return factory

@@ -253,6 +253,14 @@ def test_class_is_searched_and_locked(page: Page, shown: Show) -> None:
     wait_until(lambda: len(shown.settings.target) == 1)
 
 
+def test_a_class_that_does_not_exist_is_told(page: Page, shown: Show) -> None:
+    page.keyboard.press("/")
+    page.keyboard.type("zzqqxx")
+    page.keyboard.press("Enter")
+    until(page, 'document.getElementById("error").textContent.includes("zzqqxx")')
+    assert shown.settings.target == ()
+
+
 def test_two_viewers_see_one_state(browser: Browser, page: Page, shown: Show) -> None:
     with visit(browser, shown.url) as other:
         live(other)

@@ -106,15 +106,16 @@ function pairs(text) {
 }
 
 export class Search {
-  constructor({ onLock }) {
+  constructor({ onLock, onNothing }) {
     this.onLock = onLock;
+    this.onNothing = onNothing;
     this.input = document.getElementById("search");
     this.list = document.getElementById("found");
     this.labels = [];
     this.active = -1;
     this.input.addEventListener("input", () => this.#find());
     this.input.addEventListener("keydown", (event) => this.#key(event));
-    this.input.addEventListener("blur", () => setTimeout(() => this.#close(), 150));
+    this.input.addEventListener("blur", () => setTimeout(() => document.activeElement !== this.input && this.#close(), 150));
   }
 
   #find() {
@@ -156,7 +157,11 @@ export class Search {
   }
 
   #choose(option) {
-    if (!option) return;
+    if (!option) {
+      const asked = this.input.value.trim();
+      if (asked) this.onNothing(`no class is called ${asked}, or anything like it`);
+      return;
+    }
     this.onLock(Number(option.dataset.index));
     this.#clear();
     this.input.blur(); // letters are shortcuts again

@@ -8,7 +8,7 @@ import { Stage } from "./stage.js";
 
 const at = (id) => document.getElementById(id);
 const ERROR_MS = 6000;
-const TOO_SLOW = "The network is too slow for this camera: a smaller --input-size, a longer delay (More), or a slower camera (--camera-fps) helps.";
+const TOO_SLOW = "The network is too slow for this camera: a smaller --input-size, a longer delay or another way for picture and map to meet (More: --max-delay, --sync), or fewer frames a second (--camera-fps) helps.";
 const kiosk = new URLSearchParams(location.search).has("kiosk"); // the picture and its label alone
 document.body.classList.toggle("kiosk", kiosk);
 
@@ -25,7 +25,7 @@ let errorTimer = 0;
 const chart = new Chart();
 const stage = new Stage({ onDivide: (divider) => change({ divider }), drawn });
 const classes = new Classes({ onLock: lock });
-const search = new Search({ onLock: lock });
+const search = new Search({ onLock: lock, onNothing: showError });
 const controls = new Controls({ change });
 const link = new Link({
   onMessage: receive,
@@ -166,9 +166,10 @@ function mapState({ mode, delay_seconds: delay }, age) {
 }
 
 function showError(text) {
+  at("toast").textContent = text; // also in full screen and on a wall
   at("error").textContent = text;
   clearTimeout(errorTimer);
-  errorTimer = setTimeout(() => (at("error").textContent = ""), ERROR_MS);
+  errorTimer = setTimeout(() => (at("error").textContent = at("toast").textContent = ""), ERROR_MS);
 }
 
 function save() {
