@@ -89,16 +89,6 @@ class LiveSync:
         self.counts = SyncCounts({})
 
     @property
-    def newest(self) -> Explanation | None:
-        """The newest explanation."""
-        return self._last_map
-
-    @property
-    def delay_seconds(self) -> float:
-        """`interpolated`: from capture to picture."""
-        return self._delay_ns / 1e9
-
-    @property
     def too_slow(self) -> bool:
         """The network explains fewer frames than the camera gives, and no delay makes up for it."""
         return self._hangs or (self.mode in ("matched", "newest") and not self._keeps_up)
