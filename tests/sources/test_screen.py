@@ -22,7 +22,9 @@ from stream_cam.sources.screen import parse_screen_uri
 SECONDS = 60.0
 COLOUR_BGR = (40, 200, 90)
 WINDOW = f"""
-import cv2, numpy, sys
+import cv2, numpy
+from stream_cam.sinks.window import display_problem
+assert display_problem() is None  # which also lets Qt read its events: else it may never paint
 image = numpy.full((240, 320, 3), {COLOUR_BGR}, numpy.uint8)
 cv2.namedWindow("w", cv2.WINDOW_AUTOSIZE | cv2.WINDOW_GUI_NORMAL)
 cv2.imshow("w", image)
