@@ -64,27 +64,28 @@ def assert_overlay_equal(got: BgrImage, expected: BgrImage, heat: FloatArray) ->
     assert tie.mean() < 0.05 or heat.size < 1000
 
 
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
 @pytest.mark.parametrize("fit", FITS)
 @pytest.mark.parametrize("size_hw", SIZES)
-def test_preprocess_equals_the_float_reference_within_uint8_rounding(
-    fit: Fit, size_hw: tuple[int, int]
+def test_preprocess_equals_the_reference(
+    fit: Fit, size_hw: tuple[int, int], interpolation: str
 ) -> None:
     frame = random_frame(size_hw)
     plan = plan_fit(fit, size_hw, 224, 256)
-    got = preprocess(frame, plan)
-    expected = reference.preprocess(torch.from_numpy(frame), plan, MEAN, STD)[0].numpy()
-    # torch's uint8 resize rounds after each of its two passes: one level is 1/255 before scaling.
-    levels = np.abs(got - expected) * np.array(STD, np.float32)[:, None, None] * 255.0
-    assert levels.max() <= 1.1
+    got = preprocess(frame, plan, interpolation)
+    image = torch.from_numpy(frame)
+    expected = reference.preprocess(image, plan, MEAN, STD, interpolation)[0].numpy()
+    assert np.abs(got - expected).max() <= 2e-4
 
 
 @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
 @pytest.mark.parametrize(("fit", "resize_size"), [("stretch", None), ("crop", 256), ("crop", 224)])
 @pytest.mark.parametrize("size_hw", [(720, 1280), (241, 333), (500, 300), (37, 61), (256, 256)])
-def test_preprocess_equals_torchvision_on_uint8_tensors(
+def test_preprocess_equals_torchvision_but_for_its_rounding(
     size_hw: tuple[int, int], fit: Fit, resize_size: int | None, interpolation: str
 ) -> None:
-    frame = random_frame(size_hw)
+    # Without black and white: a cubic overshoots them, and torchvision clips between its passes.
+    frame = np.asarray(64 + random_frame(size_hw) // 2, np.uint8)
     got = preprocess(frame, plan_fit(fit, size_hw, 224, resize_size), interpolation)
     mode = v2.InterpolationMode(interpolation)
     resize = (
@@ -95,10 +96,11 @@ def test_preprocess_equals_torchvision_on_uint8_tensors(
     transform = v2.Compose(
         [*resize, v2.ToDtype(torch.float32, scale=True), v2.Normalize(MEAN, STD)]
     )
-    # BGR → RGB keeps torch's channels-last strides, so the very same uint8 kernel runs.
     rgb = torch.from_numpy(np.ascontiguousarray(frame[..., ::-1])).permute(2, 0, 1)
     expected = transform(rgb).numpy()
-    assert np.abs(got - expected).max() <= 1e-6
+    # Torchvision rounds to uint8 after each of its two passes.
+    levels = np.abs(got - expected) * np.array(STD, np.float32)[:, None, None] * 255.0
+    assert levels.max() <= 1.25
 
 
 def test_preprocess_fills_the_letterbox_with_the_mean_colour() -> None:
