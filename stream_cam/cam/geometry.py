@@ -16,7 +16,7 @@ NATIVE_MAX_ASPECT = 4.0
 """Frames longer than this are squeezed: a 1×8000 picture would need an input 1 792 000 wide."""
 
 
-_SIDES = (32, 4096)
+_SIDES = (8, 4096)
 """Smallest and largest side of a network's input in pixels: smaller has no map, larger no
 memory."""
 

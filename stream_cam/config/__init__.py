@@ -21,9 +21,11 @@ from stream_cam.config.look import (
 from stream_cam.config.model import (
     FITS,
     N_PREDICTIONS,
+    Channels,
     Device,
     EngineName,
     Fit,
+    InputScale,
     ModelConfig,
     Precision,
 )
@@ -46,6 +48,7 @@ __all__ = [
     "BatchConfig",
     "BenchConfig",
     "CaptureConfig",
+    "Channels",
     "CodecName",
     "Colormap",
     "Deinterlace",
@@ -53,6 +56,7 @@ __all__ = [
     "Device",
     "EngineName",
     "Fit",
+    "InputScale",
     "LayoutName",
     "LookConfig",
     "ModelConfig",

@@ -10,6 +10,10 @@ Device = Literal["auto", "cpu", "cuda"]
 EngineName = Literal["auto", "tensorrt", "fused", "inductor", "openvino", "eager"]
 Precision = Literal["auto", "fp32", "fp16", "bf16", "int8"]
 Fit = Literal["stretch", "crop", "letterbox", "native"]
+Channels = Literal["rgb", "bgr", "gray"]
+"""The order of a network's input channels; gray: one, the frame's luma (ITU-R BT.601)."""
+InputScale = Literal["0..1", "0..255"]
+"""The range of a pixel's values before mean and standard deviation are applied."""
 FITS: Final[tuple[Fit, ...]] = get_args(Fit)
 N_PREDICTIONS: Final = 5
 """Best classes that are kept of a frame: in explanations, results and the layout top5."""

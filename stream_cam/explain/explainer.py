@@ -16,7 +16,17 @@ import numpy as np
 from torch import nn
 
 from stream_cam.cam.geometry import MAX_PLANS, FitPlan, check_input_size
-from stream_cam.config import FITS, Device, EngineName, Fit, LookConfig, ModelConfig, Precision
+from stream_cam.config import (
+    FITS,
+    Channels,
+    Device,
+    EngineName,
+    Fit,
+    InputScale,
+    LookConfig,
+    ModelConfig,
+    Precision,
+)
 from stream_cam.draw.layouts import MapStyle, count_maps
 from stream_cam.draw.overlay import draw_overlay
 from stream_cam.engine import Engine, EngineInfo, EngineOptions
@@ -30,6 +40,7 @@ from stream_cam.explain.explanations import (
 from stream_cam.explain.graph.device import NotCapturedError
 from stream_cam.frame import BgrImage, Explanation, Features, Frame, Prediction, image_of, softmax
 from stream_cam.model.camnet import CamNet, build_network, load_parameters
+from stream_cam.model.input_color import normalisation
 from stream_cam.model.torch_settings import loading, own_settings
 from stream_cam.model.weights import Weights, load_weights
 from stream_cam.settings import SettingsSnapshot
@@ -179,8 +190,10 @@ class Explainer:
         module: nn.Module,
         *,
         labels: Sequence[str] | None = None,
-        mean: tuple[float, float, float] = (0.485, 0.456, 0.406),
-        std: tuple[float, float, float] = (0.229, 0.224, 0.225),
+        mean: Sequence[float] | float | None = None,
+        std: Sequence[float] | float | None = None,
+        input_scale: InputScale | None = None,
+        channels: Channels | None = None,
         input_size: int = 224,
         engine: EngineName = "auto",
         device: Device = "auto",
@@ -190,15 +203,29 @@ class Explainer:
     ) -> Explainer:
         """A network of your own: convolutions, global average pooling, one linear layer.
 
-        `mean` and `std` are per channel R, G, B for values in 0..1; default ImageNet's.
+        Args:
+            module: (N, 3, H, W) or (N, 1, H, W) → logits (N, n_classes).
+            labels: one for each class; default: their numbers.
+            mean: subtracted from the values of each channel, in the module's order; one number is
+                for all. Default: ImageNet's; 0 for one channel, or if `std` or `input_scale` is
+                given.
+            std: the values are divided by it; likewise, 1 in place of 0.
+            input_scale: `0..1` or `0..255`, the values before mean and std; default: 0..1.
+            channels: `rgb`, `bgr`, or `gray` for the frame's luma (0.299 R + 0.587 G + 0.114 B);
+                default: `gray` for a module with one input channel, else `rgb`.
+            input_size: side of its square input in pixels.
 
         Raises:
             NoCamError: the network has another shape; the message names the part.
+            UsageError: `mean`, `std` or `labels` do not fit the network.
         """
-        net = CamNet.from_module(module, name=type(module).__name__, probe_hw=(input_size,) * 2)
+        check_input_size(input_size)
+        hw = (input_size, input_size)
+        net = CamNet.from_module(module, type(module).__name__, hw, channels)
+        means, stds = normalisation(net.channels, mean, std, input_scale)
         return cls(
             net,
-            Weights.of_module(module, net.n_logits, labels, mean, std, input_size),
+            Weights.of_module(module, net.n_logits, labels, means, stds, input_size),
             engine=engine,
             device=device,
             precision=precision,

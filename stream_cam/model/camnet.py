@@ -12,9 +12,11 @@ from torch.nn.utils import remove_spectral_norm, remove_weight_norm
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
+from stream_cam.config import Channels
 from stream_cam.errors import ModelError, first_line
 from stream_cam.model.fingerprint import fingerprint
 from stream_cam.model.head import HeadFinder, ShapeRecorder, no_cam
+from stream_cam.model.input_color import color_layer, detect_channels, prepend
 from stream_cam.model.state_dicts import load_parameters, require_finite
 from stream_cam.model.torch_settings import loading
 from stream_cam.model.torchvision_models import build_network
@@ -43,7 +45,8 @@ class CamNet(nn.Module):
     without gradients for its parameters; exports and compiles as any module does.
 
     Args:
-        backbone: (N, 3, H, W) normalised RGB → features (N, C, h, w).
+        backbone: (N, 3, H, W) normalised RGB → features (N, C, h, w), also for a network that
+            takes other channels.
         weight: (n_logits, C).
         bias: (n_logits,); zeros for a layer without one.
         name: the network's name in messages.
@@ -64,6 +67,8 @@ class CamNet(nn.Module):
         self.weight = nn.Parameter(weight, requires_grad=False)
         self.bias = nn.Parameter(bias, requires_grad=False)
         self.name = name
+        self.channels: Channels = "rgb"
+        """The channels of the network it was made of, before a layer that takes RGB."""
         self.requires_grad_(False)
         self.train(False)
 
@@ -102,7 +107,11 @@ class CamNet(nn.Module):
     @classmethod
     @loading()
     def from_module(
-        cls, module: nn.Module, name: str | None = None, probe_hw: tuple[int, int] = (224, 224)
+        cls,
+        module: nn.Module,
+        name: str | None = None,
+        probe_hw: tuple[int, int] = (224, 224),
+        channels: Channels | None = None,
     ) -> CamNet:
         """Wraps a classifier that ends convolution → GAP → (dropout, flatten) → one linear layer.
 
@@ -110,10 +119,12 @@ class CamNet(nn.Module):
         mode, gradients and device, and may be trained on without changing the result.
 
         Args:
-            module: (N, 3, H, W) → logits (N, n_classes).
+            module: (N, 3 or 1, H, W) → logits (N, n_classes).
             name: its name in messages; default: its class name.
             probe_hw: size of the random picture on which `mean(M_c) + b_c == logit_c` and the
                 module's own logits are checked.
+            channels: `rgb`, `bgr` or `gray`, as the module takes them; default: `gray` for a module
+                with one input channel, else `rgb`. CamNet itself always takes RGB.
 
         Raises:
             NoCamError: the network does not have that shape; the message names the part.
@@ -126,16 +137,18 @@ class CamNet(nn.Module):
         probe = torch.randn(1, 3, *probe_hw, generator=torch.Generator().manual_seed(0))
         with torch.inference_mode():
             with running():
-                own_logits = _own_logits(network, probe, name)
+                channels, own_logits = detect_channels(network, probe, name, channels)
             with tracing():
                 traced = _traced(network, name)
             recorder = ShapeRecorder(traced)
+            color = color_layer(channels)
             with running():
-                recorder.run(probe)
+                recorder.run(probe if color is None else color(probe))
         head = HeadFinder(traced, recorder.shapes, name, _PREFIX).find()
         weight = head.weight.detach().clone()
         bias = weight.new_zeros(len(weight)) if head.bias is None else head.bias.detach().clone()
-        net = cls(_cut_after(head.features, traced), weight, bias, name)
+        net = cls(prepend(color, _cut_after(head.features, traced)), weight, bias, name)
+        net.channels = channels
         _check_invariant(net, probe, own_logits)
         return net
 
@@ -215,15 +228,6 @@ def _remove_norms(network: nn.Module) -> None:
                 remove_weight_norm(part, hook.name)
             elif isinstance(hook, SpectralNorm):
                 remove_spectral_norm(part, hook.name)
-
-
-def _own_logits(network: nn.Module, probe: Tensor, name: str) -> object:
-    try:
-        own: object = network(probe)
-    except Exception as exc:
-        size = "×".join(str(side) for side in probe.shape[1:])
-        raise ModelError(f"{name} does not take a {size} picture: {first_line(exc)}") from exc
-    return own
 
 
 def _traced(network: nn.Module, name: str) -> fx.GraphModule:

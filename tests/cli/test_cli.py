@@ -345,8 +345,8 @@ def test_passwords_are_not_repeated(
         (["--model", "resnet19"], "did you mean resnet1"),
         (["--model", "resnet19", "--weights", "demo"], "did you mean resnet1"),
         (["--model", "resnet19", "--weights", "nowhere.pth"], "did you mean resnet1"),
-        (["--input-size", "3"], "from 32 to 4096, got 3"),
-        (["--input-size", "100000"], "from 32 to 4096, got 100000"),
+        (["--input-size", "3"], "from 8 to 4096, got 3"),
+        (["--input-size", "100000"], "from 8 to 4096, got 100000"),
     ],
 )
 def test_wrong_names_of_the_model_are_two(

@@ -408,7 +408,7 @@ def test_features_that_overflow_are_named() -> None:
 
 
 def test_network_for_other_inputs_is_a_model_error() -> None:
-    module = nn.Sequential(nn.Conv2d(1, 4, 3), *GAP, nn.Linear(4, 2))
+    module = nn.Sequential(nn.Conv2d(2, 4, 3), *GAP, nn.Linear(4, 2))
     with pytest.raises(ModelError, match="does not take a 3×32×32 picture") as caught:
         CamNet.from_module(module, probe_hw=(32, 32))
     assert "\n" not in str(caught.value)
