@@ -20,6 +20,7 @@ from stream_cam.errors import UsageError, unknown_name
 from stream_cam.targets import Target, resolve_target
 
 T = TypeVar("T")
+C = TypeVar("C")
 
 CHOICES: Final[Mapping[str, tuple[str, ...]]] = {
     "layout": get_args(LayoutName),
@@ -116,6 +117,7 @@ class Settings:
         self._labels = labels
         self._lock = threading.Lock()
         self._listeners: list[Callable[[SettingsSnapshot], None]] = []
+        self._hearers: list[Callable[[str], None]] = []
         self._now = SettingsSnapshot(look or LookConfig(), self._resolved(targets))
 
     def __setattr__(self, name: str, value: object) -> None:
@@ -185,12 +187,30 @@ class Settings:
 
     def subscribe(self, listener: Callable[[SettingsSnapshot], None]) -> Callable[[], None]:
         """Calls it after each change, on the changing thread; returns a function that ends that."""
+        return self._add(self._listeners, listener)
+
+    def announce(self, text: str) -> None:
+        """Tells everyone who watches the run, such as the name of a file that was written.
+
+        Args:
+            text: one line, or two: the fact, and the place.
+        """
         with self._lock:
-            self._listeners.append(listener)
+            hearers = list(self._hearers)
+        for hearer in hearers:
+            hearer(text)
+
+    def on_announcement(self, hearer: Callable[[str], None]) -> Callable[[], None]:
+        """Calls it with each announcement, on any thread; returns a function that ends that."""
+        return self._add(self._hearers, hearer)
+
+    def _add(self, called: list[C], one: C) -> Callable[[], None]:
+        with self._lock:
+            called.append(one)
 
         def leave() -> None:
             with self._lock:
-                self._listeners.remove(listener)
+                called.remove(one)
 
         return leave
 

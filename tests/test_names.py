@@ -22,6 +22,7 @@ from stream_cam.cli import main
 from stream_cam.draw.text import shorten, text_mask
 from stream_cam.errors import WeightsError
 from stream_cam.model.checkpoint import read_checkpoint
+from stream_cam.sinks.base import Picture
 from stream_cam.uri import hide, json_text, printable, redact_uri, remember_secrets
 
 NAME = os.fsdecode(b"b\xfcro")
@@ -129,7 +130,8 @@ def test_the_page_answers_for_such_a_source() -> None:
     explanation = replace(explanation, predictions=best, targets=best)
     with page.sink, page.talk() as talk:
         assert talk.hear("hello")["source"] == SHOWN
-        page.sink.write(replace(picture(0), explanation=explanation))
+        shown = picture(0)
+        page.sink.write(Picture(shown.image_bgr, shown.frame, explanation))
         assert talk.see()[0]["top"] == [[SHOWN, 0, 0.8]]
         for path in ("/stats", "/settings", "/labels"):
             status, _, body = page.ask(path)

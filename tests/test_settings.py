@@ -405,12 +405,17 @@ def test_keys_change_the_settings_and_say_so(explainer: TinyExplainer, tmp_path:
     assert pressed("5") == ("no such class at the moment",)
     pressed("0")
     assert settings.target == ()
-    assert pressed("r") == ("recording",)
+    pressed("h")
+    assert not settings.hud
+    assert pressed("r") == ("it records when the pause is over",)
     assert settings.recording
-    assert pressed("r") == ("the recording has ended",)
-    (saved,) = pressed("s")
+    settings.announce("recording one.mp4\nin a folder")  # as the recorder does
+    assert tuple(keys.lines) == ("recording one.mp4", "in a folder")
+    pressed("r")
+    assert not settings.recording
+    saved = pressed("s")
     (path,) = tmp_path.iterdir()
-    assert saved == f"saved {path}"
+    assert saved == (f"saved {path.name}", f"in {tmp_path}")
     pressed("s")
     assert len(list(tmp_path.iterdir())) == 2, "one picture never replaces another"
     clock[0] = 10.0

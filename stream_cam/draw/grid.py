@@ -6,8 +6,8 @@ import numpy as np
 
 from stream_cam.cam.panels import panel_hw, panel_image
 from stream_cam.config import N_PREDICTIONS
-from stream_cam.draw.hud import draw_caption, draw_hud
-from stream_cam.draw.layout import Layout, Scene
+from stream_cam.draw.hud import draw_caption
+from stream_cam.draw.layout import Layout, Scene, label_picture
 from stream_cam.frame import BgrImage
 
 _COLUMNS = 3
@@ -18,27 +18,33 @@ def draw_grid(scene: Scene) -> BgrImage:
     grid, explanation = _Grid(scene.image_bgr, scene.n_maps), scene.explanation
     if explanation is None:
         return grid.picture
-    canvas = grid.cell(0).copy()
-    if scene.settings.look.hud:
-        draw_hud(grid.cell(0), explanation, scene.status, scene.settings.look.colormap)
-    for number, target in enumerate(explanation.targets):
-        cell = grid.cell(number + 1)
-        cell[:] = scene.draw_map(number, canvas)
-        if scene.settings.look.hud:
-            draw_caption(cell, target, scene.status)
+    for number in range(len(explanation.targets)):
+        grid.cell(number + 1)[:] = scene.draw_map(number, grid.cell(0))
     return grid.picture
 
 
-class _Grid:
-    """A black picture with cells of the panels' size, the frame in the first one."""
+def _label_frame(picture: BgrImage, scene: Scene) -> None:
+    label_picture(_Grid(scene.image_bgr, scene.n_maps, picture).cell(0), scene)
 
-    def __init__(self, image: BgrImage, n_maps: int) -> None:
+
+def _caption_maps(picture: BgrImage, scene: Scene) -> None:
+    grid = _Grid(scene.image_bgr, scene.n_maps, picture)
+    for number, target in enumerate(scene.explanation.targets if scene.explanation else ()):
+        draw_caption(grid.cell(number + 1), target, scene.status)
+
+
+class _Grid:
+    """A picture with cells of the panels' size; a new one is black, with the frame in the first."""
+
+    def __init__(self, image: BgrImage, n_maps: int, picture: BgrImage | None = None) -> None:
         self._height, self._width = panel_hw((image.shape[0], image.shape[1]))
         n_cells = 1 + n_maps
         rows, self._columns = -(-n_cells // _COLUMNS), min(n_cells, _COLUMNS)
-        self.picture: BgrImage = np.zeros(
-            (rows * self._height, self._columns * self._width, 3), np.uint8
-        )
+        if picture is not None:
+            self.picture = picture
+            return
+        shape = rows * self._height, self._columns * self._width, 3
+        self.picture = np.zeros(shape, np.uint8)
         panel_image(image, self.cell(0))
 
     def cell(self, number: int) -> BgrImage:
@@ -48,4 +54,4 @@ class _Grid:
         return self.picture[y : y + self._height, x : x + self._width]
 
 
-TOP5 = Layout("top5", draw_grid, n_maps=N_PREDICTIONS, panels=True)
+TOP5 = Layout("top5", draw_grid, _label_frame, _caption_maps, n_maps=N_PREDICTIONS, panels=True)

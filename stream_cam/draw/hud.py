@@ -88,9 +88,10 @@ def with_note(picture: BgrImage, lines: Sequence[str]) -> BgrImage:
     if not lines or not panel.size:
         return marked
     _shade(panel)
+    room = panel.shape[1] - 2 * margin
     for number, line in enumerate(lines):
         if line:
-            _draw_text(panel, line, margin, margin + number * (unit + margin), unit)
+            _draw_text(panel, line, margin, margin + number * (unit + margin), unit, room=room)
     return marked
 
 

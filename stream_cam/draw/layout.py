@@ -8,10 +8,16 @@ from dataclasses import dataclass
 import cv2
 
 from stream_cam.config import LayoutName
-from stream_cam.draw.hud import HudStatus
+from stream_cam.draw.hud import HudStatus, draw_hud
 from stream_cam.draw.overlay import draw_heatmap, draw_overlay
 from stream_cam.frame import BgrImage, Explanation
 from stream_cam.settings import SettingsSnapshot
+
+
+def label_picture(picture_bgr: BgrImage, scene: Scene) -> None:
+    """Draws the HUD on the whole picture, in place."""
+    if scene.explanation is not None:
+        draw_hud(picture_bgr, scene.explanation, scene.status, scene.settings.look.colormap)
 
 
 @dataclass(frozen=True)
@@ -20,8 +26,12 @@ class Layout:
 
     name: LayoutName
     draw: Callable[[Scene], BgrImage]
-    """Makes the finished picture, (H, W, 3) uint8. Its size depends on the frame's size and the
-    number of maps alone, so that a video keeps its size before the first map."""
+    """Makes the picture without labels, (H, W, 3) uint8. Its size depends on the frame's size and
+    the number of maps alone, so that a video keeps its size before the first map."""
+    label: Callable[[BgrImage, Scene], None] = label_picture
+    """Draws the HUD on such a picture, in place."""
+    caption: Callable[[BgrImage, Scene], None] | None = None
+    """Draws the names of maps that stand side by side, in place. None: there is one map."""
     n_maps: int = 1
     """The least number of maps of one frame. Several targets need more: a layout of one map then
     gives way to the grid, any other draws them all."""

@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from stream_cam.draw.hud import draw_hud
-from stream_cam.draw.layout import Layout, Scene
+from stream_cam.draw.layout import Layout, Scene, label_picture
 from stream_cam.frame import BgrImage
 
 
 def _draw_map(scene: Scene) -> BgrImage:
-    picture, explanation = scene.draw_map(0, scene.image_bgr), scene.explanation
-    if explanation is not None:
-        if scene.settings.cam and scene.layout.has_divider:
-            _divide(picture, scene.image_bgr, scene.settings.divider)
-        if scene.settings.look.hud:
-            draw_hud(picture, explanation, scene.status, scene.settings.look.colormap)
+    picture = scene.draw_map(0, scene.image_bgr)
+    if scene.explanation is not None and scene.settings.cam and scene.layout.has_divider:
+        _divide(picture, scene.image_bgr, scene.settings.divider)
     return picture
 
 
@@ -33,6 +29,10 @@ def _draw_side(scene: Scene) -> BgrImage:
     return np.hstack([scene.image_bgr, _draw_map(scene)])
 
 
+def _label_side(picture: BgrImage, scene: Scene) -> None:
+    label_picture(picture[:, scene.image_bgr.shape[1] :], scene)
+
+
 OVERLAY = Layout("overlay", _draw_map, has_divider=True)
 HEATMAP = Layout("heatmap", _draw_map, map_only=True, has_divider=True)
-SIDE = Layout("side", _draw_side)
+SIDE = Layout("side", _draw_side, _label_side)

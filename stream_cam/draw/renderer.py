@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from stream_cam.draw.grid import draw_grid
+from stream_cam.draw.drawing import Drawing, add_labels
+from stream_cam.draw.grid import TOP5
 from stream_cam.draw.hud import HudStatus
-from stream_cam.draw.layout import Scene
+from stream_cam.draw.layout import Layout, Scene
 from stream_cam.draw.layouts import LAYOUTS, MapStyle, count_maps
 from stream_cam.frame import BgrImage, Explanation, Frame, image_of
 from stream_cam.settings import SettingsSnapshot
@@ -39,6 +40,31 @@ class Renderer:
         Without an explanation (live video before the first one) the frame stands in the map's
         place, so that the picture keeps its size. A map that becomes too old fades into it.
         """
+        scene, layout = self._scene(frame, explanation, settings, status)
+        picture = layout.draw(scene)
+        if settings.look.hud:
+            add_labels(picture, scene, layout)
+        return picture
+
+    def draw(
+        self,
+        frame: BgrImage | Frame,
+        explanation: Explanation | None,
+        settings: SettingsSnapshot,
+        status: HudStatus | None = None,
+    ) -> Drawing:
+        """The same picture, for sinks of which some want the labels and some do not."""
+        scene, layout = self._scene(frame, explanation, settings, status)
+        return Drawing(layout.draw(scene), scene, layout)
+
+    def _scene(
+        self,
+        frame: BgrImage | Frame,
+        explanation: Explanation | None,
+        settings: SettingsSnapshot,
+        status: HudStatus | None,
+    ) -> tuple[Scene, Layout]:
+        """Everything to be drawn, and the layout that draws it."""
         image, status = image_of(frame), status or HudStatus()
         layout = LAYOUTS[settings.look.layout]
         if explanation is None:
@@ -48,7 +74,7 @@ class Renderer:
             pictures = self._drawn_by_gpu(image, explanation, settings, status)
         scene = Scene(image, explanation, n_maps, settings, status, layout, pictures)
         # A layout for one map leaves the maps of several targets to the grid.
-        return draw_grid(scene) if n_maps > layout.n_maps == 1 else layout.draw(scene)
+        return scene, (TOP5 if n_maps > layout.n_maps == 1 else layout)
 
     def _drawn_by_gpu(
         self,

@@ -116,7 +116,12 @@ class Pipeline:
             1 if live else queue_frames + explainer.parallel, drop_oldest=live
         )
         self._sink_queues = [SinkQueue(sink, live, queue_frames) for sink in sinks]
-        self._presenter = Presenter(explainer, renderer or Renderer(len(explainer.labels)), live)
+        self._presenter = Presenter(
+            explainer,
+            renderer or Renderer(len(explainer.labels)),
+            live,
+            any(sink.labels_are_optional for sink in sinks),
+        )
         self._pool = ThreadPoolExecutor(explainer.parallel, thread_name_prefix="explain")
         self._gate = OrderedGate()
         self._newest: Explanation | None = None

@@ -30,12 +30,20 @@ class Presenter:
         explainer: its engine is named on the HUD.
         renderer: used by the presenter alone.
         live: explanations may be older than the frames that they are drawn on.
+        labels_are_optional: of some sink; labels are then drawn when a sink asks for them.
     """
 
-    def __init__(self, explainer: Explainer, renderer: Renderer, live: bool) -> None:
+    def __init__(
+        self,
+        explainer: Explainer,
+        renderer: Renderer,
+        live: bool,
+        labels_are_optional: bool = False,
+    ) -> None:
         self._explainer = explainer
         self._renderer = renderer
         self._live = live
+        self._labels_are_optional = labels_are_optional
         self._rate = _Rate()
         self._last: Picture | None = None
         self._drawn: tuple[Frame, Explanation | None] | None = None
@@ -68,18 +76,16 @@ class Presenter:
         if self._live:
             self.delay_seconds = max(0, time.monotonic_ns() - frame.captured_ns) / 1e9
             self.delays.add(round(self.delay_seconds * 1e9))
-        if explanation is None:
-            image, shown = self._renderer.render(frame, None, settings), None
-        else:
+        status, shown = None, None
+        if explanation is not None:
             status = self._status(frame, explanation, settings.look.max_age)
             if mode is not None and mode != "newest":
                 status = replace(status, mode=mode, delay_seconds=self.delay_seconds)
             self._still = status
-            image = self._renderer.render(frame, explanation, settings, status)
             shown = explanation if status.map_opacity > 0.0 else None
             self.stale += status.map_opacity < 1.0
         self.fps = self._rate.count()
-        self._last = Picture(image, frame, shown)
+        self._last = self._draw(frame, explanation, settings, status, shown)
         self._drawn = frame, explanation
         return self._last
 
@@ -103,8 +109,14 @@ class Presenter:
             explanation = instead
             self._drawn, self._still = (frame, instead), self._own_status()
         status = self._still if explanation is not None else None
-        image = self._renderer.render(frame, explanation, settings, status)
-        return Picture(paused_picture(image), frame, explanation, repeated=True)
+        still = self._draw(frame, explanation, settings, status, explanation)
+        return Picture(
+            lambda: paused_picture(still.image_bgr),
+            frame,
+            explanation,
+            repeated=True,
+            drawing=still.drawing,
+        )
 
     def present_outage(self, away: Outage) -> Picture | None:
         """The last picture, dimmed, with the source's state, at the present time; None before the
@@ -113,14 +125,39 @@ class Presenter:
         if self._last is None:
             return None
         text = f"{away.state.upper()}, last frame {away.last_frame_age_seconds:.1f} s ago"
-        image = away_picture(self._last.image_bgr, text)
-        last, age = self._last.frame, away.last_frame_age_seconds
+        shown = self._last
+        last, age = shown.frame, away.last_frame_age_seconds
         frame = replace(
             last,
             pts=last.pts + round(age / last.time_base),
             captured_ns=last.captured_ns + round(age * 1e9),
         )
-        return Picture(image, frame, None, repeated=True)
+        return Picture(
+            lambda: away_picture(shown.image_bgr, text),
+            frame,
+            None,
+            repeated=True,
+            drawing=shown.drawing,
+        )
+
+    def _draw(
+        self,
+        frame: Frame,
+        explanation: Explanation | None,
+        settings: SettingsSnapshot,
+        status: HudStatus | None,
+        shown: Explanation | None,
+    ) -> Picture:
+        """The picture of an explanation.
+
+        Args:
+            shown: the explanation that comes with it; None if its map has faded away.
+        """
+        if not self._labels_are_optional:
+            image = self._renderer.render(frame, explanation, settings, status)
+            return Picture(image, frame, shown)
+        drawing = self._renderer.draw(frame, explanation, settings, status)
+        return Picture(drawing.as_set, frame, shown, drawing=drawing)
 
     def _own_status(self) -> HudStatus:
         """The status of an explanation that belongs to its frame."""

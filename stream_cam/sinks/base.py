@@ -2,29 +2,66 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from types import TracebackType
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from stream_cam.frame import BgrImage, Colour, Explanation, Frame
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
+    from stream_cam.draw.drawing import Drawing
 
-@dataclass(frozen=True, slots=True)
+
 class Picture:
-    """One finished picture on its way to the sinks."""
+    """One finished picture on its way to the sinks; never changed.
 
-    image_bgr: BgrImage
-    """(H, W, 3) uint8. All sinks read the same array; none may change it."""
-    frame: Frame
-    """The frame that it was made from, with its exact time."""
-    explanation: Explanation | None
-    repeated: bool = False
-    """True: the last picture again, with a note that the source is away or the run is paused."""
+    Args:
+        image_bgr: (H, W, 3) uint8, or a function that draws it when a sink first asks for it.
+        frame: the frame that it was made from, with its exact time.
+        repeated: the last picture again, with a note that the source is away or the run is paused.
+        drawing: the same picture with and without labels, for sinks that let their viewers choose.
+    """
+
+    __slots__ = ("_image_bgr", "_lock", "drawing", "explanation", "frame", "repeated")
+
+    def __init__(
+        self,
+        image_bgr: BgrImage | Callable[[], BgrImage],
+        frame: Frame,
+        explanation: Explanation | None,
+        repeated: bool = False,
+        *,
+        drawing: Drawing | None = None,
+    ) -> None:
+        self.frame: Final = frame
+        self.explanation: Final = explanation
+        self.repeated: Final = repeated
+        self._image_bgr = image_bgr
+        self.drawing: Final = drawing
+        self._lock = threading.Lock()
+
+    @property
+    def image_bgr(self) -> BgrImage:
+        """(H, W, 3) uint8. All sinks read the same array; none may change it."""
+        with self._lock:
+            if callable(self._image_bgr):
+                self._image_bgr = self._image_bgr()
+            return self._image_bgr
+
+    def labelled(self, hud: bool | None) -> BgrImage:
+        """The picture with or without the HUD, and without a note on a pause or an outage.
+
+        Args:
+            hud: None: by the settings, with the note.
+        """
+        if hud is None or self.drawing is None:
+            return self.image_bgr
+        return self.drawing.labelled(hud)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +124,8 @@ class Sink(Protocol):
     """True if all methods are called on the main thread (windows)."""
     watched: bool = False
     """True if people look at it during the run; it then gets pictures of a pause."""
+    labels_are_optional: bool = False
+    """True if it asks for pictures with or without the HUD, as its viewers choose."""
     on_demand: bool = False
     """True if it writes only while a viewer asks for it; no run goes on for it alone."""
     takes_repeats: bool = False

@@ -6,6 +6,7 @@ import logging
 import re
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Final, TypeVar, get_args
 
@@ -31,6 +32,7 @@ HELP: Final = (
     "[  ]  map weaker, stronger",
     "m  next colours",
     "l  next layout",
+    "h  labels on and off",
     f"1 to {N_PREDICTIONS}  keep the map of this class",
     "0  follow the best class again",
     "f  full screen",
@@ -40,6 +42,8 @@ HELP: Final = (
 _CLASS_KEYS: Final = tuple(str(place) for place in range(1, N_PREDICTIONS + 1))
 _ALPHA_STEP: Final = 0.1
 _NOTE_SECONDS: Final = 2.0
+_LONG_NOTE_SECONDS: Final = 5.0
+"""For names of files."""
 
 
 class Keys:
@@ -59,13 +63,17 @@ class Keys:
         self._now = now
         self._note, self._note_until = "", 0.0
         self._help = False
+        settings.on_announcement(partial(self._tell, seconds=_LONG_NOTE_SECONDS))
 
     @property
     def lines(self) -> Sequence[str]:
         """Text over the picture: the help, or the last key's effect."""
         if self._help:
             return HELP
-        return (self._note,) if self._now() < self._note_until else ()
+        return self._note.split("\n") if self._now() < self._note_until else ()
+
+    def _tell(self, note: str, seconds: float = _NOTE_SECONDS) -> None:
+        self._note, self._note_until = note, self._now() + seconds
 
     def press(self, key: str, picture: Picture | None) -> bool:
         """One key; False if it ends the run.
@@ -81,7 +89,7 @@ class Keys:
             note = str(error)
             logger.warning("%s", error)
         if note:
-            self._note, self._note_until = note, self._now() + _NOTE_SECONDS
+            self._tell(note, _LONG_NOTE_SECONDS if "\n" in note else _NOTE_SECONDS)
         return True
 
     def _act(self, key: str, picture: Picture | None) -> str:
@@ -103,7 +111,11 @@ class Keys:
             return settings.layout
         elif key == "r":
             settings.recording = not now.recording
-            return "recording" if settings.recording else "the recording has ended"
+            # The recorder announces the file when it begins and when it is finished.
+            waits = settings.recording and now.paused
+            return "it records when the pause is over" if waits else ""
+        elif key == "h":
+            settings.hud = not now.look.hud
         elif key == "?":
             self._help = not self._help
         elif key == "0":
@@ -112,7 +124,8 @@ class Keys:
         elif key in _CLASS_KEYS:
             return self._lock(int(key) - 1, picture)
         elif key == "s" and picture is not None:
-            return f"saved {save_picture(picture, self._folder)}"
+            path = save_picture(picture, self._folder)
+            return f"saved {path.name}\nin {path.parent}"
         return ""
 
     def _lock(self, place: int, picture: Picture | None) -> str:

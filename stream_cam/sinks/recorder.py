@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from pathlib import Path
+from typing import Final
 
 from stream_cam.config import RecordConfig
 from stream_cam.errors import SinkError
@@ -15,11 +16,15 @@ from stream_cam.sinks.video.sink import VideoSink
 
 logger = logging.getLogger(__name__)
 
+_POLL_SECONDS: Final = 0.25
+"""How soon a recording that was switched off during a pause is finished."""
+
 
 class RecorderSink(Sink):
     """Writes `stream-cam-DATE-TIME.mp4` from each switching on to the next switching off.
 
-    A failure to write is logged and switches recording off; the run goes on. Pictures that were not
+    Its viewers are told where a recording is written, and when it is finished. A failure to write
+    is logged, told to them and switches recording off; the run goes on. Pictures that were not
     written, for either reason, are `unwanted` in the report.
 
     Args:
@@ -30,6 +35,7 @@ class RecorderSink(Sink):
     """
 
     on_demand = True
+    poll_seconds = _POLL_SECONDS
 
     def __init__(
         self,
@@ -43,6 +49,8 @@ class RecorderSink(Sink):
         self._folder = folder
         self._stream, self._config = stream, record
         self._video: VideoSink | None = None
+        self._file = folder
+        """The recording that is written, or was last."""
 
     def write(self, picture: Picture) -> bool:
         written = False
@@ -53,17 +61,33 @@ class RecorderSink(Sink):
                 self._record(picture)
                 written = True
         except SinkError as error:
-            logger.error("%s", error)
-            self._video = None
-            self._settings.recording = False
+            self._fail(error)
         self.unwanted += not written
         return True
 
     def _record(self, picture: Picture) -> None:
         if self._video is None:
-            self._video = VideoSink(str(self._path()), self._stream, self._config)
+            self._file = self._path()
+            self._video = VideoSink(str(self._file), self._stream, self._config)
             self.name = self._video.name
+            self._video.write(picture)
+            self._settings.announce(f"recording {self._file.name}\nin {self._file.parent}")
+            return
         self._video.write(picture)
+
+    def poll(self) -> bool:
+        if not self._settings.now.recording:
+            try:
+                self.close()
+            except SinkError as error:
+                self._fail(error)
+        return True
+
+    def _fail(self, error: SinkError) -> None:
+        logger.error("%s", error)
+        self._video = None
+        self._settings.recording = False
+        self._settings.announce(f"not recorded: {error}")
 
     def source_ended(self) -> None:
         if self._video is not None:
@@ -73,6 +97,7 @@ class RecorderSink(Sink):
         video, self._video = self._video, None
         if video is not None:
             video.close()
+            self._settings.announce(f"saved {self._file.name}\nin {self._file.parent}")
 
     def _path(self) -> Path:
         stem = f"stream-cam-{time.strftime('%Y%m%d-%H%M%S')}"

@@ -92,12 +92,17 @@ class _Handlers:
             }
             page_state.viewers.send("settings", json_text(message))
 
-        unsubscribe = page_state.settings.subscribe(changed)
+        def announced(text: str) -> None:
+            page_state.viewers.send("announced", page_state.announce(text))
+
+        leave = page_state.settings.subscribe(changed)
+        leave_announcements = page_state.settings.on_announcement(announced)
         sending = asyncio.create_task(self._send_statistics())
         try:
             yield
         finally:
-            unsubscribe()
+            leave()
+            leave_announcements()
             sending.cancel()
 
     async def _send_statistics(self) -> None:
@@ -129,12 +134,12 @@ class _Handlers:
         kind = f"multipart/x-mixed-replace; boundary={_BOUNDARY.decode()}"
         if request.method == "HEAD":
             return Response(media_type=kind)
-        pictures = self._pictures(with_about="about" in request.query_params)
+        pictures = self._pictures(with_about="about" in request.query_params, hud=_hud_of(request))
         return StreamingResponse(pictures, media_type=kind, headers=_UNBUFFERED)
 
-    async def _pictures(self, *, with_about: bool) -> AsyncIterator[bytes]:
+    async def _pictures(self, *, with_about: bool, hud: bool | None) -> AsyncIterator[bytes]:
         viewers = self._page_state.viewers
-        viewer = viewers.join(1)
+        viewer = viewers.join(1, hud=hud)
         try:
             yield b"--" + _BOUNDARY + b"\r\n"
             while True:
@@ -164,7 +169,7 @@ class _Handlers:
 
     async def snapshot_png(self, request: Request) -> Response:
         async with self._snapshot_lock:
-            found = await run_in_threadpool(self._page_state.png)
+            found = await run_in_threadpool(self._page_state.png, hud=_hud_of(request))
         if found is None:
             return PlainTextResponse("there is no picture yet\n", 503)
         name, png = found
@@ -213,6 +218,11 @@ class _Handlers:
 
     async def healthz(self, request: Request) -> Response:
         return PlainTextResponse("ok\n")
+
+
+def _hud_of(request: Request) -> bool | None:
+    """The viewer's choice, `?hud=0` or `?hud=1`; None: by the settings of the run."""
+    return {"0": False, "1": True}.get(request.query_params.get("hud", ""))
 
 
 async def _body(request: Request) -> bytes:

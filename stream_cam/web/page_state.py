@@ -14,6 +14,7 @@ from stream_cam.draw.hud import with_note
 from stream_cam.frame import BgrImage
 from stream_cam.settings import CHOICES, Settings, SettingsSnapshot
 from stream_cam.sinks.base import Picture, Waiting
+from stream_cam.uri import json_text
 from stream_cam.web.viewers import Encoded, Viewers
 
 Stats = Callable[[], dict[str, object]]
@@ -39,6 +40,8 @@ class PageState:
     """Why there is no picture yet, before the run has begun."""
     viewers: Viewers = field(default_factory=Viewers)
     newest: Picture | None = None
+    announced: tuple[int, str] = (0, "")
+    """The newest announcement to those who watch, and how many there were."""
     encoded: int = 0
     """Number of encoded pictures."""
     run: str = field(default_factory=lambda: f"{time.time_ns():x}")
@@ -50,18 +53,22 @@ class PageState:
         return self.settings.labels
 
     def show(self, picture: Picture) -> None:
-        """Takes the newest picture; encodes it once for all viewers, if any has credit."""
+        """Takes the newest picture; encodes it once for all viewers that chose alike, if any of
+        them has credit.
+        """
         self.newest = picture
-        if not self.viewers.has_credit:
+        wanted = self.viewers.wanted
+        if not wanted:
             return
         self.encoded += 1
+        captured_ns, about = picture.frame.captured_ns, _about(picture)
         self.viewers.publish(
-            Encoded(
-                self.encoded,
-                self.jpeg(picture.image_bgr),
-                picture.frame.captured_ns,
-                about=_about(picture),
-            )
+            {
+                hud: Encoded(
+                    self.encoded, self.jpeg(picture.labelled(hud)), captured_ns, about=about
+                )
+                for hud in wanted
+            }
         )
 
     def jpeg(self, image_bgr: BgrImage) -> bytes:
@@ -74,19 +81,36 @@ class PageState:
         picture = self.newest
         return None if picture is None else self.jpeg(picture.image_bgr)
 
-    def png(self) -> tuple[str, bytes] | None:
-        """Name and bytes of the newest picture as PNG, with its class and the time drawn on it."""
+    def png(self, *, hud: bool | None) -> tuple[str, bytes] | None:
+        """Name and bytes of the newest picture as PNG, with its class and the time drawn on it.
+
+        Args:
+            hud: with the HUD; None: by the settings of the run.
+        """
         picture = self.newest
         if picture is None:
             return None
         best = picture.explanation.targets[0] if picture.explanation is not None else None
         said = f"{best.label} {100 * best.probability:.0f} %" if best is not None else ""
         when = time.strftime("%Y-%m-%d %H:%M:%S")
-        image = with_note(picture.image_bgr, [" · ".join(filter(None, (said, when)))])
+        image = with_note(picture.labelled(hud), [" · ".join(filter(None, (said, when)))])
         label = re.sub(r"[^A-Za-z0-9]+", "-", best.label).strip("-") if best is not None else ""
         stamp = time.strftime("%Y%m%d-%H%M%S")
         name = "-".join(filter(None, ("stream-cam", stamp, label)))
         return f"{name}.png", cv2.imencode(".png", image)[1].tobytes()
+
+    def announce(self, text: str) -> str:
+        """Keeps an announcement; returns the message about it."""
+        self.announced = self.announced[0] + 1, text
+        return json_text({"type": "announced", **self._announcement()})
+
+    def _announcement(self) -> dict[str, object]:
+        number, text = self.announced
+        # It names folders of this machine: not for those who may only watch.
+        return {
+            "announced": 0 if self.viewer_only else number,
+            "text": "" if self.viewer_only else text,
+        }
 
     def hello(self) -> dict[str, object]:
         """The first message to a page."""
@@ -97,6 +121,7 @@ class PageState:
             "source": self.source,
             "viewer_only": self.viewer_only,
             "choices": CHOICES,
+            **self._announcement(),
             "settings": self.settings_values(self.settings.now),
         }
 
@@ -116,6 +141,7 @@ class PageState:
             **self.stats(),
             "waiting": None if waiting is None else {**asdict(waiting), "lines": waiting.lines},
             "run": self.run,
+            **self._announcement(),
             "viewers": len(viewers),
             "encoded": self.encoded,
             "sent": viewers.sent,

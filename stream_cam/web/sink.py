@@ -37,6 +37,7 @@ class WebSink(Sink):
 
     watched = True
     takes_repeats = True
+    labels_are_optional = True
 
     def __init__(
         self,

@@ -15,7 +15,7 @@ _STALE_NS: Final = 1_000_000_000
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """A picture as JPEG, the same for all viewers."""
+    """A picture as JPEG, the same for all viewers that chose alike."""
 
     number: int
     """Counts encoded pictures from 1."""
@@ -40,11 +40,13 @@ class Viewer:
 
     Args:
         credit: number of pictures that may be on their way to it at once.
+        hud: whether its pictures have the HUD; None: by the settings of the run.
     """
 
-    def __init__(self, credit: int) -> None:
+    def __init__(self, credit: int, *, hud: bool | None = None) -> None:
         self.credit = credit
         """Number of pictures that it can take now."""
+        self.hud = hud
         self.sent = 0
         self.skipped = 0
         """Pictures that a newer one replaced before the viewer had credit for them."""
@@ -105,7 +107,7 @@ class Viewers:
         self._viewers: set[Viewer] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._departed_counts = (0, 0)
-        self._newest: Encoded | None = None
+        self._newest: Mapping[bool | None, Encoded] = {}
         self._show_is_due = False
         """Whether the loop will call `_show`."""
 
@@ -121,9 +123,9 @@ class Viewers:
         return len(self._viewers) >= MAX_VIEWERS
 
     @property
-    def has_credit(self) -> bool:
-        """Whether any viewer can take a picture now; any thread."""
-        return any(viewer.credit > 0 for viewer in tuple(self._viewers))
+    def wanted(self) -> frozenset[bool | None]:
+        """The choices of `hud` of viewers that can take a picture now; any thread."""
+        return frozenset(viewer.hud for viewer in tuple(self._viewers) if viewer.credit > 0)
 
     @property
     def sent(self) -> int:
@@ -135,8 +137,8 @@ class Viewers:
         """Pictures dropped because viewers were too slow."""
         return self._departed_counts[1] + sum(v.skipped for v in tuple(self._viewers))
 
-    def join(self, credit: int) -> Viewer:
-        viewer = Viewer(credit)
+    def join(self, credit: int, *, hud: bool | None = None) -> Viewer:
+        viewer = Viewer(credit, hud=hud)
         self._viewers.add(viewer)
         return viewer
 
@@ -146,10 +148,14 @@ class Viewers:
             sent, skipped = self._departed_counts
             self._departed_counts = sent + viewer.sent, skipped + viewer.skipped
 
-    def publish(self, picture: Encoded) -> None:
+    def publish(self, pictures: Mapping[bool | None, Encoded]) -> None:
         """Sends a picture to all viewers; the sink's thread. If the loop is too slow, only the
-        newest picture remains."""
-        self._newest = picture
+        newest picture remains.
+
+        Args:
+            pictures: the same picture by the viewers' choice of `hud`.
+        """
+        self._newest = pictures
         if not self._show_is_due:
             self._show_is_due = True
             self._call_in_loop(self._show)
@@ -169,10 +175,12 @@ class Viewers:
 
     def _show(self) -> None:
         self._show_is_due = False  # first: a picture published from now on needs another call
-        picture, self._newest = self._newest, None
-        if picture is not None:
-            for viewer in self._viewers:
-                viewer.show(picture)
+        pictures, self._newest = self._newest, {}
+        for viewer in self._viewers:
+            if viewer.hud in pictures:
+                viewer.show(pictures[viewer.hud])
+            elif pictures:
+                viewer.skipped += 1  # none who chose like it could take this picture
 
     def _send(self, kind: str, message: str) -> None:
         for viewer in self._viewers:

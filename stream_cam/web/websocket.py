@@ -53,7 +53,8 @@ async def serve_websocket(socket: WebSocket, page_state: PageState) -> None:
     if page_state.viewers.is_full:
         await socket.close(_TRY_LATER, "too many viewers")
         return
-    viewer = page_state.viewers.join(_UNCONFIRMED_PICTURES)
+    # The page has the labels beside the picture, until it asks for them on it.
+    viewer = page_state.viewers.join(_UNCONFIRMED_PICTURES, hud=False)
     connection = _Connection(socket, page_state, viewer)
     sending = asyncio.create_task(connection.send())
     try:
@@ -119,6 +120,8 @@ class _Connection:
         kind = message.get("type") if isinstance(message, dict) else None
         if kind == "drawn":
             self._confirm(message.get("n"), prompt=message.get("late") is not True)
+        elif kind == "hud" and isinstance(message.get("on"), bool):
+            self._viewer.hud = message["on"]
         elif kind == "set" and isinstance(message.get("changes"), dict):
             self._change(message["changes"])
             # Later than the message about the change, which the loop has queued for all viewers.

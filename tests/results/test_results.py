@@ -236,7 +236,8 @@ PICTURES = ("cat.jpg", "cat.png", "sub/cat.jpg")
 def named(number: int) -> Picture:
     """The picture of a folder's n-th file."""
     plain = picture(explained(peaked(2, 3), best=number), number)
-    return replace(plain, frame=replace(plain.frame, name=PICTURES[number]))
+    frame = replace(plain.frame, name=PICTURES[number])
+    return Picture(plain.image_bgr, frame, plain.explanation)
 
 
 @pytest.mark.parametrize("suffix", [".jsonl", ".csv", ".parquet"])

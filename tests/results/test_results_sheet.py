@@ -102,10 +102,9 @@ def test_captions_are_below_the_pictures(tmp_path: Path) -> None:
 
 
 def test_frames_with_nothing_in_them_can_be_left_out(tmp_path: Path) -> None:
-    empty = replace(
-        moment("star", 0.9, 0, 10),
-        frame=Frame(np.zeros((36, 64, 3), np.uint8), 0, 0, Fraction(1), 0),
-    )
+    star = moment("star", 0.9, 0, 10)
+    frame = Frame(np.zeros((36, 64, 3), np.uint8), 0, 0, Fraction(1), 0)
+    empty = Picture(star.image_bgr, frame, star.explanation)
     for only in (True, False):
         with SheetSink(tmp_path / f"{only}.png", only_with_truth=only) as sink:
             sink.write(empty)
@@ -114,7 +113,7 @@ def test_frames_with_nothing_in_them_can_be_left_out(tmp_path: Path) -> None:
 
 def test_sizes_that_change_share_one_grid(tmp_path: Path) -> None:
     path, other = tmp_path / "sheet.png", moment("heart", 0.9, 1, 20)
-    wide = replace(other, image_bgr=np.full((10, 64, 3), 20, np.uint8))
+    wide = Picture(np.full((10, 64, 3), 20, np.uint8), other.frame, other.explanation)
     sheet_of(path, [moment("star", 0.5, 0, 10), wide])
     assert cells(path, 2) == [10, 20]
 
@@ -150,6 +149,7 @@ def test_captions_of_pictures_are_their_names(tmp_path: Path) -> None:
         path = tmp_path / "sheet.png"
         shown = moment("cat", 0.5, 1, 100)
         with SheetSink(path) as sink:
-            sink.write(replace(shown, frame=replace(shown.frame, name=name)))
+            frame = replace(shown.frame, name=name)
+            sink.write(Picture(shown.image_bgr, frame, shown.explanation))
         sheets.append(path.read_bytes())
     assert len({*sheets}) == 3

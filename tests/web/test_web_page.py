@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
+from unittest.mock import patch
 
 import cv2
 import numpy as np
@@ -30,6 +31,8 @@ from support.web_show import (
 )
 
 from stream_cam.config import WebConfig
+from stream_cam.frame import BgrImage
+from stream_cam.sinks.recorder import RecorderSink
 from stream_cam.web.sink import WebSink
 
 if TYPE_CHECKING:
@@ -72,12 +75,36 @@ def test_picture_moves(page: Page) -> None:
     assert np.abs(first.astype(int) - pixels(page).astype(int)).max() > 50
 
 
-def test_canvas_holds_what_the_run_drew(page: Page, shown: Show) -> None:
+def apart(one: BgrImage, other: BgrImage) -> float:
+    """Mean difference in levels of the corner in which the HUD stands."""
+    height, width = one.shape[:2]
+    assert one.shape == other.shape
+    corner = np.s_[height * 3 // 4 :, : width // 4]
+    return float(np.abs(one[corner].astype(int) - other[corner].astype(int)).mean())
+
+
+def test_labels_are_on_the_picture_where_this_viewer_wants_them(
+    browser: Browser, page: Page, shown: Show
+) -> None:
     seen = pause(page, shown)
+    last = shown.truths.last
+    assert last is not None
+    assert apart(seen, last.labelled(False)) < 3.0  # JPEG
+    assert apart(seen, last.image_bgr) > 20.0, "other outputs keep theirs"
+    page.keyboard.press("h")
+    page.wait_for_selector('#hud[aria-pressed="true"]')
+    assert apart(settled(page, shown), last.labelled(True)) < 6.0  # JPEG
+    with visit(browser, shown.url) as other:
+        other.wait_for_selector('body[data-state="paused"]')
+        assert apart(settled(other, shown), seen) < 1.0, "the choice of another viewer"
+    page.reload()
+    page.wait_for_selector('body[data-state="paused"]')
+    assert apart(settled(page, shown), last.labelled(True)) < 6.0, "the choice is kept"
+    page.click("#hud")
+    assert apart(settled(page, shown), seen) < 1.0
+    assert shown.settings.hud, "recordings keep their labels"
     assert shown.truths.last is not None
-    drawn = shown.truths.last.image_bgr
-    assert seen.shape == drawn.shape
-    assert float(np.abs(seen.astype(int) - drawn.astype(int)).mean()) < 3.0  # JPEG
+    assert apart(shown.truths.last.image_bgr, last.labelled(True)) < 1.0
 
 
 def test_bars_follow_the_truth(page: Page, shown: Show) -> None:
@@ -130,6 +157,7 @@ def test_controls_change_the_picture(page: Page, shown: Show) -> None:
     # The map is of this very frame now, and not of the one before it.
     assert difference(settled(page, shown, layout="overlay", alpha=0.8), without) > 5.0
 
+    page.click("#more summary")
     page.locator("#smooth").fill("0.5")
     page.locator("#hold").fill("1.5")
     wait_until(lambda: (shown.settings.smooth, shown.settings.hold) == (0.5, 1.5))
@@ -284,12 +312,25 @@ def test_snapshot_is_saved_and_recording_begins_and_ends(page: Page, shown: Show
     image = cv2.imread(str(path))
     assert image is not None
     assert image.shape == (360, 640, 3)
+    until(page, f'note.textContent.includes("{download.value.suggested_filename}")')
     page.click("#recording")
     page.wait_for_selector('#recording[aria-pressed="true"]')
-    wait_until(lambda: any(Path.cwd().glob("*.part.mp4")))
-    page.wait_for_timeout(500)
+    until(page, 'note.textContent.startsWith("recording stream-cam-")')
+    assert any(Path.cwd().glob("*.part.mp4"))
+    # It is finished and told although the run is paused and no picture comes.
+    shown.settings.paused = True
     page.keyboard.press("r")
-    wait_until(lambda: any(p for p in Path.cwd().glob("*.mp4") if ".part" not in p.name))
+    until(page, 'note.textContent.startsWith("saved stream-cam-")')
+    name, folder = page.locator("#note").inner_text().splitlines()
+    assert (Path(folder.removeprefix("in ")) / name.removeprefix("saved ")).is_file()
+
+
+def test_a_recording_that_cannot_be_written_is_told(page: Page, shown: Show) -> None:
+    with patch.object(RecorderSink, "_path", return_value=Path("/nowhere/at/all.mp4")):
+        page.keyboard.press("r")
+        until(page, 'note.textContent.startsWith("not recorded: ")')
+        assert "/nowhere" in page.locator("#note").inner_text()
+        page.wait_for_selector('#recording[aria-pressed="false"]')
 
 
 def test_error_is_shown(page: Page) -> None:
@@ -319,16 +360,20 @@ def test_how_picture_and_map_meet_is_shown_and_changed(page: Page, shown: Show) 
     wait_until(lambda: all(getattr(shown.settings, name) == wanted[name] for name in wanted))
     page.locator("#max_delay").fill("1.5")
     wait_until(lambda: shown.settings.max_delay == 1.5)
-    page.click("#hud")
-    wait_until(lambda: not shown.settings.hud)
 
 
 def test_kiosk_shows_the_picture_and_its_label_alone(browser: Browser, shown: Show) -> None:
     with visit(browser, f"{shown.url}{'&' if '?' in shown.url else '?'}kiosk") as page:
         live(page)
-        until(page, 'document.getElementById("kiosk-label").textContent.includes("%")')
+        label = page.locator("#picture-label")
+        wait_until(lambda: "%" in label.inner_text())
         for hidden in ("header", "#controls", ".strip"):
             assert page.locator(hidden).first.is_hidden(), hidden
+        page.keyboard.press("h")
+        seen = pause(page, shown)
+        assert shown.truths.last is not None
+        assert apart(seen, shown.truths.last.labelled(False)) < 3.0
+        assert page.locator("#sign").is_visible()
         picture, screen = page.locator("#frame").bounding_box(), page.viewport_size
         assert picture is not None
         assert screen is not None
@@ -431,6 +476,7 @@ def test_accessibility_checker_finds_nothing_serious(
     [
         ("desk", (1280, 800), "dark"),
         ("laptop", (1366, 768), "dark"),
+        ("laptop-window", (1366, 640), "dark"),
         ("phone-landscape", (844, 390), "dark"),
         ("4k", (3840, 2160), "dark"),
         ("phone", (390, 844), "dark"),
@@ -444,6 +490,9 @@ def test_page_fits_its_screen(
         live(page)
         until(page, 'document.getElementById("fps").textContent !== "–"')
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+        if name != "phone":  # which is read downwards, in one piece
+            assert page.evaluate("document.documentElement.scrollHeight <= innerHeight")
+            assert page.evaluate("controls.scrollHeight <= controls.clientHeight + 1")
         picture = page.locator("#frame").bounding_box()
         assert picture is not None
         assert picture["width"] * picture["height"] > 0.25 * min(
@@ -460,3 +509,31 @@ def test_page_fits_its_screen(
             wait_until(lambda: shown.truths.n_frames_of_shape > 6)  # no map of one that has gone
             path = Path(_SCREENSHOTS) / f"web-{name}.jpg"
             page.screenshot(path=path, type="jpeg", quality=80)
+
+
+def test_on_a_phone_held_sideways_the_controls_lie_over_the_picture(
+    browser: Browser, shown: Show
+) -> None:
+    with visit(browser, shown.url, (844, 390)) as page:
+        live(page)
+        picture = page.locator("#frame").bounding_box()
+        assert picture is not None
+        assert picture["height"] > 389, "it fills the screen"
+        wait_until(lambda: "%" in page.locator("#picture-label").inner_text())
+        assert page.locator("#controls").is_hidden()
+        page.click("#panel-button")
+        page.click("#cam")
+        wait_until(lambda: not shown.settings.cam)
+        assert page.locator("#frame").bounding_box() == picture
+        assert page.locator("#snapshot").is_visible()
+        page.mouse.click(200, 200)
+        assert page.locator("#controls").is_hidden()
+
+
+def test_scale_of_the_chart_stands_beside_it(page: Page) -> None:
+    until(page, 'document.getElementById("chart").ariaLabel.startsWith("Latency now")')
+    chart, top = (page.locator(one).bounding_box() for one in ("#chart", "#chart-top"))
+    assert chart is not None
+    assert top is not None
+    assert top["x"] >= chart["x"] + chart["width"]
+    assert re.fullmatch(r"\d+ ms", page.locator("#chart-top").inner_text())

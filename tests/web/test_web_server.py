@@ -295,7 +295,7 @@ def test_picture_that_waited_long_is_not_shown_as_new(page: Page) -> None:
             wait_until(lambda n=number: figure("sent") == n)  # type: ignore[misc]
         viewers = page.sink._page_state.viewers
         old = Encoded(3, b"", time.monotonic_ns(), encoded_ns=time.monotonic_ns() - 10**10)
-        viewers.publish(old)
+        viewers.publish({False: old})
         for _ in range(2):
             talk.see()
         wait_until(lambda: figure("skipped") == 1)

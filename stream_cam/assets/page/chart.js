@@ -5,6 +5,7 @@ const SECONDS = 60;
 export class Chart {
   constructor() {
     this.canvas = document.getElementById("chart");
+    this.top = document.getElementById("chart-top");
     this.values = [];
     this.columns = [];
     setInterval(() => this.#second(), 1000);
@@ -35,10 +36,9 @@ export class Chart {
     const most = Math.max(50, ...seen.map(([, worst]) => worst));
     const top = Math.ceil(most / 50) * 50;
     const step = width / SECONDS;
-    const y = (value) => height - (Math.min(value, top) / top) * (height - 14 * ratio);
-    context.font = `${11 * ratio}px system-ui, sans-serif`;
+    const y = (value) => height - (Math.min(value, top) / top) * (height - ratio);
+    this.top.textContent = `${top} ms`;
     context.fillStyle = style.getPropertyValue("--quiet");
-    context.fillText(`${top} ms`, 0, 10 * ratio);
     context.globalAlpha = 0.4;
     for (const line of [y(top), height - ratio]) context.fillRect(0, line, width, ratio);
     context.globalAlpha = 1;

@@ -7,20 +7,22 @@ const SLIDERS = {
   max_delay: (value) => `${value.toFixed(1)} s`,
   max_age: (value) => `${value.toFixed(1)} s`,
 };
-const SWITCHES = { cam: "Map", paused: "Pause", recording: "Record", hud: "Labels" };
+const SWITCHES = { cam: "Map", paused: "Pause", recording: "Record" };
 const SELECTS = ["colormap", "sync", "scale", "upsampling"];
 const LAYOUT_NAMES = { overlay: "overlay", side: "side", heatmap: "heat", top5: "top 5" };
 
 export class Controls {
-  constructor({ change }) {
+  constructor({ change, tell }) {
     this.change = change;
+    this.tell = tell;
     this.now = {};
     this.choices = {};
     this.held = null; // the slider that is being moved on this page
     for (const name of Object.keys(SLIDERS)) this.#slider(name);
-    for (const name of Object.keys(SWITCHES)) {
+    for (const name of ["cam", "paused"]) {
       document.getElementById(name).addEventListener("click", () => this.toggle(name));
     }
+    document.getElementById("recording").addEventListener("click", () => this.record());
     for (const name of SELECTS) {
       const select = document.getElementById(name);
       select.addEventListener("change", () => change({ [name]: select.value }));
@@ -57,6 +59,12 @@ export class Controls {
 
   toggle(name) {
     this.change({ [name]: !this.now[name] });
+  }
+
+  // The run announces the file when it begins and when it is finished.
+  record() {
+    if (!this.now.recording && this.now.paused) this.tell("it records when the pause is over");
+    this.toggle("recording");
   }
 
   next(name) {

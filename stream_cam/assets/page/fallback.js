@@ -12,6 +12,7 @@ export class Fallback {
     this.turn = 0; // loops of an earlier turn stop
     this.on = false;
     this.up = false;
+    this.hud = false;
     document.addEventListener("visibilitychange", () => this.reading?.abort()); // pictures sent meanwhile are old
   }
 
@@ -29,8 +30,12 @@ export class Fallback {
     this.reading?.abort();
   }
 
-  send({ type, n, changes }) {
+  send({ type, n, changes, on }) {
     if (type === "set") this.#change(n, changes);
+    if (type === "hud" && this.hud !== on) {
+      this.hud = on;
+      this.reading?.abort(); // the next one is of the other pictures
+    }
     return this.up;
   }
 
@@ -77,7 +82,7 @@ export class Fallback {
       this.reading = new AbortController();
       try {
         if (!document.hidden) {
-          const answer = await fetch(at("stream.mjpg?about"), { signal: this.reading.signal });
+          const answer = await fetch(at(`stream.mjpg?about&hud=${Number(this.hud)}`), { signal: this.reading.signal });
           if (answer.ok) await this.#read(answer.body.getReader());
         }
       } catch { /* cut off or aborted: try again */ }

@@ -5,6 +5,7 @@ import { Classes, N_BARS, Search } from "./classes.js";
 import { Controls } from "./controls.js";
 import { Link } from "./link.js";
 import { Stage } from "./stage.js";
+import { Viewer } from "./viewer.js";
 
 const at = (id) => document.getElementById(id);
 const ERROR_MS = 6000;
@@ -20,17 +21,21 @@ let pending = {};
 let sending = 0;
 let confirm = []; // pictures drawn while the page is hidden; confirmed when it is shown
 let ratedAt = 0;
-let errorTimer = 0;
+let errorTimer = 0, toastTimer = 0;
+let heard = 0; // the number of the newest announcement
 
 const chart = new Chart();
 const stage = new Stage({ onDivide: (divider) => change({ divider }), drawn });
 const classes = new Classes({ onLock: lock });
 const search = new Search({ onLock: lock, onNothing: showError });
-const controls = new Controls({ change });
+const controls = new Controls({ change, tell });
 const link = new Link({
   onMessage: receive,
   onPicture: (about, jpeg) => stage.show(about, jpeg),
-  onUp: () => setReason({ up: true, why: "", ended: false }),
+  onUp: () => {
+    setReason({ up: true, why: "", ended: false });
+    viewer.sendHud();
+  },
   onDown: (why) => {
     unanswered = []; // the next hello has the settings that were made
     setReason({ up: false, why });
@@ -38,6 +43,7 @@ const link = new Link({
   },
   onFallback: (on) => (at("fallback").hidden = !on),
 });
+const viewer = new Viewer({ link, kiosk, tell, showError });
 
 function setReason(changes) {
   Object.assign(stage.reason, changes);
@@ -97,7 +103,7 @@ function confirmAll(late) {
 function describe(about) {
   const shown = about.shown?.[0];
   const text = shown ? `Map of ${shown[0]}, ${(100 * shown[2]).toFixed(0)} %` : "Picture without a map";
-  if (kiosk) at("kiosk-label").textContent = shown ? `${shown[0]} ${(100 * shown[2]).toFixed(0)} %` : "";
+  at("picture-label").textContent = shown ? `${shown[0]} ${(100 * shown[2]).toFixed(0)} %` : "";
   if (at("picture").getAttribute("aria-label") !== text) at("picture").setAttribute("aria-label", text);
 }
 
@@ -107,6 +113,7 @@ function receive(message) {
   else if (message.type === "done") answered(message.n);
   else if (message.type === "stats") figures(message);
   else if (message.type === "error") showError(message.message);
+  else if (message.type === "announced") hear(message);
   else if (message.type === "end") setReason({ ended: true });
 }
 
@@ -119,6 +126,8 @@ function greet(hello) {
   document.body.dataset.run = hello.run;
   controls.offer(hello.choices);
   apply(hello.settings);
+  heard = hello.announced;
+  at("note").textContent = hello.settings.recording ? hello.text : "";
   askLabels();
 }
 
@@ -150,6 +159,7 @@ function show() {
 }
 
 function figures(stats) {
+  hear(stats);
   at("fps").textContent = stats.fps === undefined ? "–" : stats.fps.toFixed(1);
   at("viewers").textContent = String(stats.viewers);
   setReason({ away: stats.away ?? null, waiting: stats.waiting ?? null });
@@ -165,23 +175,30 @@ function mapState({ mode, delay_seconds: delay }, age) {
   return delay == null ? mode : `${mode}, ${(1000 * delay).toFixed(0)} ms late`;
 }
 
+// Such as the name of a recording, when it begins and when it is finished.
+function hear({ announced, text }) {
+  if (!announced || announced === heard) return;
+  heard = announced;
+  tell(text);
+}
+
+function tell(text) {
+  at("note").textContent = text;
+  toast(text);
+}
+
 function showError(text) {
-  at("toast").textContent = text; // also in full screen and on a wall
   at("error").textContent = text;
+  toast(text);
   clearTimeout(errorTimer);
-  errorTimer = setTimeout(() => (at("error").textContent = at("toast").textContent = ""), ERROR_MS);
+  errorTimer = setTimeout(() => (at("error").textContent = ""), ERROR_MS);
 }
 
-function save() {
-  const anchor = Object.assign(document.createElement("a"), { href: "snapshot.png", download: "" });
-  document.body.append(anchor);
-  anchor.click();
-  anchor.remove();
-}
-
-function fullscreen() {
-  if (document.fullscreenElement) document.exitFullscreen();
-  else if (document.fullscreenEnabled) at("stage").requestFullscreen().catch((error) => showError(error.message));
+// Over the picture where nothing stands beside it: in full screen, on a wall, on a phone.
+function toast(text) {
+  at("toast").textContent = text;
+  clearTimeout(toastTimer);
+  toastTimer = setTimeout(() => (at("toast").textContent = ""), ERROR_MS);
 }
 
 function help() {
@@ -190,10 +207,17 @@ function help() {
   else dialog.showModal();
 }
 
+// Where the picture fills the screen, the controls lie over it.
+function openPanel(open) {
+  document.body.classList.toggle("panel-open", open);
+  at("panel-button").setAttribute("aria-expanded", String(open));
+}
+
 const KEYS = {
   " ": () => controls.toggle("paused"),
-  s: save,
-  r: () => controls.toggle("recording"),
+  s: () => viewer.save(),
+  r: () => controls.record(),
+  h: () => viewer.toggleHud(),
   c: () => controls.toggle("cam"),
   "[": () => controls.strengthen(-0.1),
   "]": () => controls.strengthen(0.1),
@@ -202,7 +226,7 @@ const KEYS = {
   0: () => lock(null),
   Escape: () => now.target_index?.length && lock(null),
   "/": () => at("search").focus(),
-  f: fullscreen,
+  f: () => viewer.fullscreen(),
   "?": help,
 };
 const NOT_WITHOUT_CONTROL = new Set([" ", "r", "c", "[", "]", "m", "l", "0", "Escape", "/"]);
@@ -231,19 +255,7 @@ addEventListener("keydown", (event) => {
 // After a click, keys are shortcuts again and do not press the button once more.
 addEventListener("click", (event) => event.detail && event.target.closest("button")?.blur());
 document.addEventListener("visibilitychange", () => document.hidden || confirmAll(true));
-at("fullscreen").hidden = !document.fullscreenEnabled;
-at("snapshot").addEventListener("click", save);
-at("fullscreen").addEventListener("click", fullscreen);
 at("help-button").addEventListener("click", help);
-
-// Dark, unless the system or the viewer prefers light.
-const root = document.documentElement;
-const stored = () => { try { return localStorage.getItem("theme"); } catch { return null; } };
-const system = matchMedia("(prefers-color-scheme: light)");
-const paint = () => (root.dataset.theme = stored() ?? (system.matches ? "light" : "dark"));
-system.addEventListener("change", paint);
-at("theme").addEventListener("click", () => {
-  try { localStorage.setItem("theme", root.dataset.theme === "light" ? "dark" : "light"); } catch { /* private */ }
-  paint();
-});
-paint();
+at("panel-button").addEventListener("click", () => openPanel(!document.body.classList.contains("panel-open")));
+// A touch on the picture closes the controls that lie over it.
+at("picture").addEventListener("click", () => openPanel(false));

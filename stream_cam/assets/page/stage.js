@@ -33,7 +33,7 @@ export class Stage {
     if (canvas.width !== bitmap.width || canvas.height !== bitmap.height) {
       canvas.width = bitmap.width;
       canvas.height = bitmap.height;
-      this.frame.style.setProperty("--ratio", String(bitmap.width / bitmap.height));
+      document.body.style.setProperty("--ratio", String(bitmap.width / bitmap.height));
     }
     this.context.drawImage(bitmap, 0, 0);
     bitmap.close();
