@@ -11,6 +11,9 @@ from .config import (
     ModelConfig as ModelConfig,
 )
 from .config import (
+    ModuleConfig as ModuleConfig,
+)
+from .config import (
     PipelineConfig as PipelineConfig,
 )
 from .config import (

@@ -38,7 +38,15 @@ LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 PUBLIC = [
     *("CamNet", "CaptureConfig", "EngineError", "Explainer", "Explanation", "Features", "Frame"),
     *("LookConfig", "SteadyMaps"),
-    *("ModelConfig", "ModelError", "NoCamError", "OutputExistsError", "Picture", "Pipeline"),
+    *(
+        "ModelConfig",
+        "ModelError",
+        "ModuleConfig",
+        "NoCamError",
+        "OutputExistsError",
+        "Picture",
+        "Pipeline",
+    ),
     *(
         "PipelineConfig",
         "Prediction",

@@ -17,8 +17,9 @@ from stream_cam.engine import Engine
 from stream_cam.engine.verify import Comparison
 from stream_cam.explain.explainer import Explainer
 from stream_cam.frame import BgrImage
-from stream_cam.model.camnet import CamNet, build_network, load_parameters
-from stream_cam.model.weights import load_weights
+from stream_cam.model.camnet import build_network, load_parameters
+from stream_cam.model.networks import load_network
+from stream_cam.model.own_module import make_module
 
 
 class BenchNetwork:
@@ -26,10 +27,8 @@ class BenchNetwork:
 
     def __init__(self, config: BenchConfig) -> None:
         self._config = config
-        self.weights = load_weights(
-            config.weights, config.model, checkpoint_key=config.checkpoint_key
-        )
-        self.net = CamNet.from_module(self.new_module(), name=config.model)
+        self._model = config.network
+        self.net, self.weights = load_network(self._model)
         side = self.weights.input_size
         self.shapes_hw = [size_hw(shape) for shape in config.shape] or [(side, side)]
         self._fingerprint = self.net.fingerprint()
@@ -43,7 +42,7 @@ class BenchNetwork:
     def facts(self) -> dict[str, Any]:
         """`BenchResult.network`."""
         return {
-            "model": self._config.model,
+            "model": self._model.name,
             "weights": self.weights.name,
             "weights_sha256": self.weights.sha256,
             "n_classes": self.weights.n_classes,
@@ -51,8 +50,13 @@ class BenchNetwork:
 
     def new_module(self) -> torch.nn.Module:
         """A copy of the plain network, to be hooked or moved."""
-        module = build_network(self._config.model, self.weights.n_classes)
-        load_parameters(module, self.weights.state_dict, self.weights.name)
+        own = self._model.own.module
+        if own is None:
+            module = build_network(self._model.model, self.weights.n_classes)
+        else:
+            module = make_module(own).eval()
+        state_dict, name = self.weights.state_dict, self.weights.name
+        load_parameters(module, state_dict, name, own_names=own is not None)
         return module
 
     def comparison(self, input_shape: tuple[int, ...]) -> Comparison:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -36,7 +36,7 @@ from stream_cam.bench.recorder import OnResult, OnStage, Recorder
 from stream_cam.bench.result import BenchResult, Subject, size_text
 from stream_cam.bench.stages import REGIONS, FrameStages
 from stream_cam.bench.timing import Budget, Sampling, TimedCall
-from stream_cam.config import BenchConfig, ModelConfig
+from stream_cam.config import BenchConfig
 from stream_cam.engine import EngineInfo
 from stream_cam.engine.backends import find_backend
 from stream_cam.engine.manifest import Figures
@@ -312,9 +312,8 @@ class _Bench:
         from stream_cam.bench.throughput import file_throughput
 
         best = min(frames, key=lambda row: row.mean_ms).subject
-        model = ModelConfig(
-            config.model,
-            config.weights,
+        model = replace(
+            config.network,
             engine=best.engine,  # type: ignore[arg-type]
             device=config.device,
             precision=best.precision,  # type: ignore[arg-type]

@@ -22,8 +22,7 @@ from stream_cam.engine.quantize import Quantizers
 from stream_cam.engine.store import EngineStore
 from stream_cam.errors import EngineError, UsageError
 from stream_cam.host import parallel_choices
-from stream_cam.model.camnet import CamNet, build_network, load_parameters
-from stream_cam.model.weights import load_weights
+from stream_cam.model.networks import load_network
 from stream_cam.sources import open_source
 from stream_cam.uri import json_text, redact_uri
 
@@ -91,12 +90,9 @@ def _builders(command: BuildCommand) -> list[EngineBuilder]:
     check_buildable(options, quantizing=quantizing)
     if calibrate is not None:
         source = open_source(calibrate)
-    loaded = load_weights(model.weights, model.model, model.labels, model.checkpoint_key)
+    net, loaded = load_network(model)
     size = loaded.input_size if model.input_size is None else model.input_size
     check_input_size(size)
-    module = build_network(model.model, loaded.n_classes)
-    load_parameters(module, loaded.state_dict, loaded.name)
-    net = CamNet.from_module(module, name=model.model)
     quantizers = None
     if calibrate is not None:
         with _progress(redact_uri(calibrate)) as on_stage:

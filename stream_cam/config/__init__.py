@@ -27,6 +27,7 @@ from stream_cam.config.model import (
     Fit,
     InputScale,
     ModelConfig,
+    ModuleConfig,
     Precision,
 )
 from stream_cam.config.record import (
@@ -60,6 +61,7 @@ __all__ = [
     "LayoutName",
     "LookConfig",
     "ModelConfig",
+    "ModuleConfig",
     "OnGap",
     "PipelineConfig",
     "Precision",

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from stream_cam.config.model import Device
+from stream_cam.config.model import Device, ModelConfig, ModuleConfig
 from stream_cam.config.values import size_hw
 
 
@@ -25,7 +25,8 @@ class BenchConfig:
     model: str = "resnet18"
     """A torchvision classifier that ends in global average pooling and one linear layer."""
     weights: str = "demo"
-    """imagenet (downloaded once), demo (shipped, resnet18), or a checkpoint file."""
+    """imagenet (downloaded once), demo (shipped, resnet18), or a checkpoint file.
+    With --module its own parameters, or a checkpoint file."""
     checkpoint_key: str | None = None
     """The name of one network in a checkpoint that holds several, such as state_dict_ema."""
     device: Device = "auto"
@@ -55,8 +56,17 @@ class BenchConfig:
     tolerance: float = 0.1
     """With --compare: end with exit code 1 if a median grew by more than this share, from 0 up,
     and by more than the noise of the two files."""
+    own: ModuleConfig = field(default_factory=ModuleConfig)
+
+    @property
+    def network(self) -> ModelConfig:
+        """The network's options; the demo's weights are no default for a module."""
+        own = self.own.module is not None and self.weights == "demo"
+        weights = "auto" if own else self.weights
+        return ModelConfig(self.model, weights, self.checkpoint_key, own=self.own)
 
     def __post_init__(self) -> None:
+        _ = self.network
         if not self.batch or min(self.batch) < 1:
             raise ValueError(f"--batch is a number of images from 1, got {list(self.batch)}")
         for shape in self.shape:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Final, Literal, get_args
+
+from stream_cam.config.values import numbers
 
 Device = Literal["auto", "cpu", "cuda"]
 EngineName = Literal["auto", "tensorrt", "fused", "inductor", "openvino", "eager"]
@@ -17,6 +19,57 @@ InputScale = Literal["0..1", "0..255"]
 FITS: Final[tuple[Fit, ...]] = get_args(Fit)
 N_PREDICTIONS: Final = 5
 """Best classes that are kept of a frame: in explanations, results and the layout top5."""
+
+
+@dataclass(frozen=True)
+class ModuleConfig:
+    """A network of your own, in place of --model."""
+
+    module: str | None = None
+    """A Python file, and a function or class in it that returns an nn.Module: net.py:make.
+    The file is run, because you name it here.
+    Without --weights the network keeps the parameters that it is returned with."""
+    channels: Channels | None = None
+    """The input channels of the network; gray: one, the frame's luma.
+    Default: gray for a network with one input channel, else rgb."""
+    input_scale: InputScale | None = None
+    """The range of the input's values before --mean and --std.
+    Default: 0..1."""
+    mean: str | None = None
+    """Subtracted from the input's values: one number for each channel, such as 0.5,0.4,0.3,
+    in the network's own order, or one for all.
+    Default: ImageNet's; 0 for one channel, or if --std or --input-scale is given."""
+    std: str | None = None
+    """The input's values are divided by it: numbers as for --mean.
+    Default: ImageNet's; 1 where the default of --mean is 0."""
+
+    def __post_init__(self) -> None:
+        given = [each.name for each in fields(self) if getattr(self, each.name) is not None]
+        if given and self.module is None:
+            raise ValueError(
+                f"--{given[0].replace('_', '-')} is for a network of your own: give --module too"
+            )
+        if self.module is not None and not all(self.module.rpartition(":")):
+            raise ValueError(
+                f"--module is FILE.py:FUNCTION, such as net.py:make, got {self.module!r}"
+            )
+        _ = self.mean_numbers, self.std_numbers
+
+    @property
+    def mean_numbers(self) -> tuple[float, ...] | None:
+        return None if self.mean is None else numbers("--mean", self.mean)
+
+    @property
+    def std_numbers(self) -> tuple[float, ...] | None:
+        return None if self.std is None else numbers("--std", self.std)
+
+    @property
+    def name(self) -> str | None:
+        """`net.make` for net.py:make."""
+        if self.module is None:
+            return None
+        path, _, function = self.module.rpartition(":")
+        return f"{Path(path).stem}.{function}"
 
 
 @dataclass(frozen=True)
@@ -55,10 +108,26 @@ class ModelConfig:
     """How a frame becomes the network's input. stretch: the whole frame, made square.
     crop: the middle. letterbox: the whole frame with bars.
     native: the frame's own shape, its short side at the input size."""
+    own: ModuleConfig = field(default_factory=ModuleConfig)
+
+    def __post_init__(self) -> None:
+        if self.own.module is None:
+            return
+        if self.model != "resnet18":
+            raise ValueError("--module is in place of --model: give one of them")
+        if self.weights in ("imagenet", "demo"):
+            raise ValueError(
+                f"--weights {self.weights} is for --model: give the file of the module's weights"
+            )
+
+    @property
+    def name(self) -> str:
+        """The name of the network in messages and reports."""
+        return self.own.name or self.model
 
     def for_source(self, uri: str) -> ModelConfig:
         """With the weights that `auto` means for this source."""
-        if self.weights != "auto":
+        if self.weights != "auto" or self.own.module is not None:
             return self
         drawn = uri.startswith("demo://shapes") and self.model == "resnet18"
         return replace(self, weights="demo" if drawn else "imagenet")

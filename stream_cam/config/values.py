@@ -26,6 +26,20 @@ def size_hw(
     return height, width
 
 
+def numbers(option: str, text: str) -> tuple[float, ...]:
+    """One number, or several with commas between them, such as 0.5,0.4,0.3.
+
+    Raises:
+        ValueError: the text is something else.
+    """
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise ValueError(
+            f"{option} is a number, or several with commas such as 0.5,0.4,0.3, got {text!r}"
+        ) from None
+
+
 def byte_count(option: str, text: str) -> int:
     """Bytes or bits, from a number such as 500M, 2G or 800k."""
     found = re.fullmatch(r"(\d+(?:\.\d+)?)([kKMGT]?)B?", text)

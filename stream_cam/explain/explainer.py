@@ -41,6 +41,7 @@ from stream_cam.explain.graph.device import NotCapturedError
 from stream_cam.frame import BgrImage, Explanation, Features, Frame, Prediction, image_of, softmax
 from stream_cam.model.camnet import CamNet, build_network, load_parameters
 from stream_cam.model.input_color import normalisation
+from stream_cam.model.networks import load_network
 from stream_cam.model.torch_settings import loading, own_settings
 from stream_cam.model.weights import Weights, load_weights
 from stream_cam.settings import SettingsSnapshot
@@ -179,9 +180,13 @@ class Explainer:
     @classmethod
     def from_config(cls, model: ModelConfig, *, parallel: int = 1) -> Explainer:
         """The explainer of the command line's options."""
-        names = {field.name for field in fields(model)} - {"target"}
+        names = {field.name for field in fields(model)} - {"target", "own"}
         options: dict[str, Any] = {name: getattr(model, name) for name in names}
-        return cls.load(**options, parallel=parallel)
+        if model.own.module is None:
+            return cls.load(**options, parallel=parallel)
+        for name in ("model", "weights", "labels", "checkpoint_key"):
+            del options[name]
+        return cls(*load_network(model), **options, parallel=parallel)
 
     @classmethod
     @loading()

@@ -28,11 +28,15 @@ _HUGGING_FACE = (
 _HUGGING_FACE_MARK = "embedder.embedder.convolution.weight"
 
 
+def without_wrappers(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The same tensors without the names of torch's wrappers in their keys."""
+    return {_WRAPPERS.sub("", key): tensor for key, tensor in state_dict.items()}
+
+
 def to_torchvision_names(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The same tensors under torchvision's present names; unknown names and prefixes stay."""
-    plain = {_WRAPPERS.sub("", key): tensor for key, tensor in state_dict.items()}
     given = {}
-    for key, tensor in _from_hugging_face(plain).items():
+    for key, tensor in _from_hugging_face(without_wrappers(state_dict)).items():
         old = _OLD_DENSE_LAYER.fullmatch(key)
         given[old.group(1) + old.group(2) if old else key] = tensor
     return given

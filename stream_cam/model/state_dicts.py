@@ -12,7 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from stream_cam.errors import WeightsError
-from stream_cam.model.parameter_names import to_torchvision_names, with_head_at
+from stream_cam.model.parameter_names import (
+    to_torchvision_names,
+    with_head_at,
+    without_wrappers,
+)
 from stream_cam.model.torchvision_models import ANY, LIKELY, Shape, shapes_of
 
 logger = logging.getLogger(__name__)
@@ -72,15 +76,43 @@ def find_parameters(
     else:
         return _nearest(within, shapes_of(model_name))
     found = _distinct(fitting)
-    if len(found) > 1 and name == model_name:
+    if name == model_name:
+        _require_one(found, name, source_name)
+    _warn_unused(everything, found[0], source_name, chosen=key is not None)
+    return found[0]
+
+
+def find_own_parameters(
+    groups: Mapping[str, StateDict], module: nn.Module, source_name: str, key: str | None = None
+) -> Parameters:
+    """As `find_parameters`, for a network with names of its own.
+
+    Raises:
+        WeightsError: several fit, or nothing is at `key`.
+    """
+    wanted = {
+        name: tuple(tensor.shape)
+        for name, tensor in module.state_dict().items()
+        if isinstance(tensor, Tensor) and not name.endswith("num_batches_tracked")
+    }
+    everything = {place: without_wrappers(tensors) for place, tensors in groups.items()}
+    within = everything if key is None else _at(everything, key.strip("."), source_name)
+    found = _distinct([one for one in _candidates(within, wanted) if fits(one.state_dict, wanted)])
+    if not found:
+        return _nearest(within, wanted)
+    _require_one(found, type(module).__name__, source_name)
+    _warn_unused(everything, found[0], source_name, chosen=key is not None)
+    return found[0]
+
+
+def _require_one(found: list[Parameters], name: str, source_name: str) -> None:
+    if len(found) > 1:
         choices = "; ".join(map(str, found))
         example = next(one.place for one in found if one.place)
         raise WeightsError(
             f"{source_name} holds {len(found)} networks that fit {name}: {choices}; choose one, "
             f"such as --checkpoint-key {example}"
         )
-    _warn_unused(everything, found[0], source_name, chosen=key is not None)
-    return found[0]
 
 
 def fits(given: StateDict, wanted: Mapping[str, Shape]) -> bool:
@@ -101,7 +133,7 @@ def fits(given: StateDict, wanted: Mapping[str, Shape]) -> bool:
                 n_classes.add(got)
             elif got != want:
                 return False
-    return len(n_classes) == 1
+    return len(n_classes) <= 1
 
 
 def guess_model(state_dict: StateDict) -> str | None:
@@ -237,7 +269,9 @@ def _warn_unused(
                 )
 
 
-def load_parameters(module: nn.Module, state_dict: StateDict, source_name: str) -> None:
+def load_parameters(
+    module: nn.Module, state_dict: StateDict, source_name: str, *, own_names: bool = False
+) -> None:
     """Copies a state dict into `module`, all of it or nothing.
 
     Auxiliary heads that `module` does not have are left out. `num_batches_tracked`, which serves
@@ -247,12 +281,14 @@ def load_parameters(module: nn.Module, state_dict: StateDict, source_name: str) 
         module: changed in place.
         state_dict: keys as torchvision writes them, values cast to the module's dtype.
         source_name: the origin of the state dict in messages.
+        own_names: the keys are the module's own and no other names of torchvision's.
 
     Raises:
         WeightsError: a tensor is missing, unknown, of another shape or not finite.
     """
     wanted = module.state_dict()
-    given = _own(to_torchvision_names(state_dict), wanted)
+    named = without_wrappers(state_dict) if own_names else to_torchvision_names(state_dict)
+    given = _own(named, wanted)
     missing = [
         key for key in wanted if key not in given and not key.endswith("num_batches_tracked")
     ]
@@ -305,7 +341,7 @@ def _advice(given: StateDict) -> str:
     name = guess_model(given)
     if name:
         return f"; it is a {name}: give --model {name}"
-    return "; give --model the network's name, or the whole network to Explainer.from_module"
+    return "; give --model the network's name, or a network of your own with --module"
 
 
 def _listed(kind: str, names: Iterable[str]) -> str:

@@ -242,12 +242,12 @@ def _from_file(
     found = find_parameters(read.groups, model_name, str(path), key)
     state_dict = checkpoint.plain_tensors(found.state_dict, path)
     n_classes = _count_classes(state_dict, path)
-    recipe = _from_metadata(read.metadata, preprocessing or _preprocessing(model_name), path)
+    recipe = from_metadata(read.metadata, preprocessing or _preprocessing(model_name), path)
     if found.is_average or key is not None:
         name = f"{name}, {found}"
     return Weights(
         state_dict=state_dict,
-        labels=_stored_labels(read, n_classes, path),
+        labels=stored_labels(read, n_classes, path),
         mean=recipe.mean,
         std=recipe.std,
         input_size=recipe.input_size,
@@ -260,7 +260,7 @@ def _from_file(
     )
 
 
-def _stored_labels(read: Checkpoint, n_classes: int, path: Path) -> tuple[str, ...]:
+def stored_labels(read: Checkpoint, n_classes: int, path: Path) -> tuple[str, ...]:
     """The class names in a file, or else numbers.
 
     Raises:
@@ -314,7 +314,7 @@ def _preprocessing_of(weights: Any) -> Preprocessing:
     )
 
 
-def _from_metadata(
+def from_metadata(
     metadata: Mapping[str, str], preprocessing: Preprocessing, path: Path
 ) -> Preprocessing:
     def stored(key: str, parse: Callable[[Any], T], default: T) -> T:

@@ -162,7 +162,7 @@ def failed_report(
     return Report(
         source=redact_uri(source_uri),
         live=bool(config.run.live),
-        model=config.model.model,
+        model=config.model.name,
         weights=config.model.weights,
         weights_sha256="",
         ended_by="interrupted" if interrupted else hide(str(reason)),

@@ -11,7 +11,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
-from stream_cam.config import ModelConfig, PipelineConfig, RunConfig
+from stream_cam.config import ModelConfig, ModuleConfig, PipelineConfig, RunConfig
 from stream_cam.errors import SinkError, StreamCamError
 from stream_cam.host import parallel_choices
 from stream_cam.pipeline.checks import check_recordings, check_run, only_watched, video_paths
@@ -116,7 +116,9 @@ def _named_model(model: ModelConfig, source_uri: str, explainer: Explainer | Non
     """The options with the names of the network that runs, for reports."""
     if explainer is None:
         return model.for_source(source_uri)
-    return replace(model, model=explainer.model_name, weights=explainer.weights.name)
+    return replace(
+        model, model=explainer.model_name, weights=explainer.weights.name, own=ModuleConfig()
+    )
 
 
 def _write_report(

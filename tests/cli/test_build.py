@@ -26,6 +26,7 @@ from stream_cam.engine.machine import TENSORRT_INSTALL
 from stream_cam.engine.manifest import Figures
 from stream_cam.engine.store import BLOB, EngineStore
 from stream_cam.explain import explainer
+from stream_cam.model import networks
 from stream_cam.model.weights import Weights
 
 DEADLINE_SECONDS = 120.0
@@ -171,7 +172,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> nn.Module:
         *(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(32, 7)),
     ).eval()
     weights = Weights.of_module(module, 7, input_size=64)
-    for user in (build, explainer):
+    for user in (networks, explainer):
         monkeypatch.setattr(user, "load_weights", lambda *_: weights)
         monkeypatch.setattr(user, "build_network", lambda *_: module)
         monkeypatch.setattr(user, "load_parameters", lambda *_: None)
@@ -279,7 +280,7 @@ def test_ctrl_c_while_quantising_is_130_and_leaves_nothing(place: Path) -> None:
         ("build --fit native", "at the first frame"),
         ("build --force --verify-only", "give one of them"),
         ("build --forse", "did you mean --force"),
-        ("build --weights demo --input-size 3", "from 32"),
+        ("build --weights demo --input-size 3", "from 8"),
         ("build --weights tiny.safetensors --model resnet19", "did you mean resnet1"),
         ("engines --prone", "did you mean --prune"),
         ("engine", "did you mean engines"),
