@@ -1,22 +1,21 @@
-"""On a machine with a GPU: all GPU tests, and every engine measured, in one call and in time.
+"""Everything that a GPU has to answer, in two calls of a few minutes: tests, kernels, frames.
 
-    python scripts/gpu_check.py --out FOLDER [--budget 450] [--device cuda]
+    python scripts/gpu_check.py --stage first --out DIR [--triton-cache FOLDER]
+    python scripts/gpu_check.py --stage second --out DIR --after DIR_OF_THE_FIRST
 
-Runs the tests that are marked `needs_gpu` or `needs_tensorrt`, then measures the kernels at three
-sizes beside a copy and plain torch, the stages of a 1920×1080 frame and the whole frame as one
-graph beside torch-cam and pytorch-grad-cam where they are installed, and each engine that the
-machine can run at batch 1 and 8, 224×224 and 384×224, as launched and as a CUDA graph; last, as far
-as the time allows, the fastest engine at other powers of two up to 128.
-FOLDER gets tests.txt, bench.json, bench.svg and bench.md. They are complete after each part, so an
-interrupted check keeps its results. The first time on a machine, compiling alone takes minutes: run
-it once with --skip-bench and once with --skip-tests, which reuses the compiled kernels.
+Each step is a process of its own with a limit of its own, and appends each result to its file in
+DIR, a line of JSON, the moment it has it. So a step that is killed keeps its results, and so does a
+check that is killed. DIR never holds more than eight files. `summary.md` is written anew after each
+step; `--summarise` writes it from the other files.
 
-Needs PyTorch, torchvision, OpenCV, safetensors, rich, pytest and hypothesis (some of the kernels'
-tests), and a C compiler and Python's headers for Triton. It needs nothing else of stream-cam's
-dependencies.
+PyTorch is imported once, and steps are forks of that process: on such a machine each import takes
+seconds. It needs PyTorch, torchvision, OpenCV, safetensors, pytest and hypothesis, and a C compiler
+for Triton. `scripts/gpu_precompile.py` fills a Triton cache before, on a machine without a GPU.
 
-Ends with 1 if a test failed, or the time did not suffice, or, without --skip-bench, nothing was
-measured, or on a GPU a kernel or a whole frame's graph was left out.
+`--device simulated` rehearses all on the CPU, with the tests' simulated GPU; `--short` makes
+every size small.
+
+Ends with 1 if a step failed, was killed or left out, or a test failed; with 2 for a wrong command.
 """
 
 from __future__ import annotations
@@ -25,238 +24,284 @@ import argparse
 import os
 import shlex
 import signal
-import subprocess
 import sys
+import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
+# Nothing is installed on that machine: the checkout is put on the path.
+for place in (ROOT, ROOT / "tests", ROOT / "scripts"):
+    if str(place) not in sys.path:
+        sys.path.insert(0, str(place))
 
-# On that machine nothing is installed: the checkout is put on the path first.
-from stream_cam.bench.command import save  # noqa: E402
-from stream_cam.bench.recorder import NO_TIME  # noqa: E402
-from stream_cam.bench.result import BenchResult, write_text  # noqa: E402
-from stream_cam.bench.run import GRAPHS, run_bench  # noqa: E402
-from stream_cam.bench.table import markdown  # noqa: E402
-from stream_cam.bench.timing import Budget  # noqa: E402
-from stream_cam.config import BenchConfig  # noqa: E402
-from stream_cam.errors import StreamCamError, first_line  # noqa: E402
+from gpu_records import Records, read_records  # noqa: E402
+from gpu_summary import SUMMARY, is_good, write_summary  # noqa: E402
 
-_TESTS_SHARE = 0.5
-"""Share of the budget for the tests."""
-_GRACE_SHARE = 0.1
-"""Share of the budget reserved for a build or a row that has begun when the rest is spent."""
-_LAST_WORDS_SECONDS = 30.0
-"""For pytest's report when its time is over; a kernel that is being compiled is finished first."""
-MARKS = "needs_gpu or needs_tensorrt"
-"""Markers of the tests, for pytest's -m."""
-_NO_TESTS_RAN = 5
-"""pytest's exit code."""
+_LAST_WORDS_SECONDS = 2.0
+"""Between SIGTERM and SIGKILL, both before the limit."""
+_POLL_SECONDS = 0.02
+_TAIL_CHARACTERS = 3000
+_MOST_FILES = 8
+
+
+@dataclass(frozen=True)
+class Step:
+    """One process."""
+
+    name: str
+    limit_seconds: float
+    """The time that earlier steps did not need is added."""
+    work: str = ""
+    """Name of its function in `gpu_steps`; default: its own."""
+    file: str = ""
+    """Stem of the file for its results; default: its name."""
+
+    @property
+    def function(self) -> str:
+        return self.work or self.name
+
+    def path(self, out: Path) -> Path:
+        return out / f"{self.file or self.name}.jsonl"
+
+
+FIRST = (
+    Step("machine", 15),
+    Step("correct", 30),
+    Step("kernels", 35),
+    Step("frames", 65),
+    Step("sweeps", 45),
+    Step("ncu", 30),
+    Step("tests", 105),
+)
+_REST = (
+    Step("kernels4k", 45),
+    Step("batches", 75),
+    Step("sanitizer", 60),
+    Step("ring", 40),
+    Step("peers", 40),
+    Step("inductor", 30),
+)
+"""The second stage, after the steps that failed in the first."""
+_AGAIN_SECONDS = 75.0
+"""For all steps that are repeated."""
+
+
+def plan(stage: str, after: Path | None) -> tuple[Step, ...]:
+    """The steps of a stage; the second begins with the first one's that are not good."""
+    if stage == "first":
+        return FIRST
+    if after is None:
+        return _REST
+    failed = [step for step in FIRST if not is_good(read_records(step.path(after)))]
+    share = _AGAIN_SECONDS / max(1, len(failed))
+    again = [
+        Step(f"again: {step.name}", min(share, step.limit_seconds), step.name, "again")
+        for step in failed
+    ]
+    return (*again, *_REST)
 
 
 def main() -> int:
-    started = time.monotonic()
     options = _options()
-    options.out.mkdir(parents=True, exist_ok=True)
-    import torch
-
-    if options.device == "cuda" and not torch.cuda.is_available():
-        print("gpu_check: no CUDA GPU is usable here: give --device cpu, or see nvidia-smi")
-        return 1
-    share = 1.0 if options.skip_bench else _TESTS_SHARE
-    good = options.skip_tests or tests_pass(options.out, options.budget * share)
-    if options.skip_bench:
-        return 0 if good else 1
-    try:
-        config = BenchConfig(
-            engines=tuple(options.engines),
-            batch=tuple(options.batch),
-            shape=tuple(options.shape),
-            device=options.device,
-            frame=options.frame,
-            peers=options.peers,
-            samples=options.samples,
-            seconds=options.seconds,
-        )
-    except ValueError as error:
-        print(f"gpu_check: {error}")
+    if options.summarise:
+        print(write_summary(options.out, options.stage))
+        return 0
+    problem = _problem(options)
+    if problem:
+        print(f"gpu_check: {problem}", file=sys.stderr)
         return 2
-    more = tuple(options.more_batches)
-    return 0 if measured(config, options.out, options.budget, started, more) and good else 1
+    steps = _selected(plan(options.stage, options.after), options.steps)
+    if not steps:
+        print(f"gpu_check: no step of stage {options.stage} is named so: {options.steps}")
+        return 2
+    options.out.mkdir(parents=True, exist_ok=True)
+    assert len({step.path(options.out) for step in steps}) < _MOST_FILES
+    with tempfile.TemporaryDirectory(prefix="gpu_check-") as scratch:
+        return _Check(options, Path(scratch)).run(steps)
 
 
-def files_with_gpu_tests(folder: Path) -> list[Path]:
-    """Test files for pytest. Other files import packages that need not be installed here."""
-    # The fixture run_kernel runs a test once more, on the GPU.
-    signs = ("mark.needs_gpu", "mark.needs_tensorrt", "run_kernel")
-    found = [
-        path
-        for path in sorted(folder.rglob("test_*.py"))
-        if any(sign in path.read_text(encoding="utf-8") for sign in signs)
-    ]
-    # Those of the benchmark compile most, and compute-sanitizer is slow: they come last.
-    return sorted(found, key=lambda path: ("sanitizer" in path.name, "bench" in path.name))
+class _Check:
+    """The steps of one stage, one after the other."""
 
+    def __init__(self, options: argparse.Namespace, scratch: Path) -> None:
+        self._options, self._scratch = options, scratch
+        self._kernels = scratch / "kernels.jsonl"
+        self._group: int | None = None
+        self._has_no_gpu = False
+        signal.signal(signal.SIGTERM, self._stopped)
+        signal.signal(signal.SIGINT, self._stopped)
 
-def tests_pass(out: Path, seconds: float) -> bool:
-    """Runs the tests that need a GPU; writes pytest's report to tests.txt and the terminal."""
-    marked = [str(path.relative_to(ROOT)) for path in files_with_gpu_tests(ROOT / "tests")]
-    command = [sys.executable, "-m", "pytest", "-q", "-rs", "-m", MARKS, *marked]
-    # Modules that cannot be imported here hold no test that could run here: they are said, and
-    # the others still run.
-    command += ["--continue-on-collection-errors", "-p", "no:cacheprovider"]
-    command += ["--tb=short", "--durations=15"]
-    path = os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), str(ROOT)]))
-    print(f"tests: {shlex.join(command[1:])}", flush=True)
-    # Other people's plugins may warn, and warnings are errors in these tests.
-    environment = {**os.environ, "PYTHONPATH": path, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
-    with subprocess.Popen(
-        command,
-        cwd=ROOT,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    ) as tests:
-        try:
-            said, _ = tests.communicate(timeout=seconds)
-            good = tests.returncode in (0, _NO_TESTS_RAN)
-        except subprocess.TimeoutExpired:
-            said = _interrupted(tests)
-            said += f"\nleft out: the tests were stopped after {seconds:.0f} s\n"
-            good = False
-    write_text(out / "tests.txt", said)
-    print("\n".join(said.splitlines()[-25:]), flush=True)
-    return good
+    def run(self, steps: Sequence[Step]) -> int:
+        started = time.monotonic()
+        import gpu_cache
+        import gpu_steps
 
-
-def _interrupted(tests: subprocess.Popen[str]) -> str:
-    """Pytest's report after an interrupt: the tests that failed until then, and why."""
-    tests.send_signal(signal.SIGINT)
-    try:
-        return tests.communicate(timeout=_LAST_WORDS_SECONDS)[0]
-    except subprocess.TimeoutExpired:
-        tests.kill()
-        return tests.communicate()[0]
-
-
-def measured(
-    config: BenchConfig,
-    out: Path,
-    budget_seconds: float,
-    started: float,
-    more_batches: tuple[int, ...] = (),
-) -> bool:
-    """Measures, and writes the figures after each part; whether all are there, and in time."""
-    found: list[BenchResult] = []
-
-    def keep(result: BenchResult) -> None:
-        found[:] = [result]
-        save(result, out / "bench.json", out / "bench.svg" if result.rows else None)
-        write_text(out / "bench.md", markdown(result))
-
-    def late() -> None:
-        print(f"gpu_check: stopped: {budget_seconds:g} s are over; see {out}", flush=True)
-        if found:
-            found[0].cut_short("the time was over")
-            keep(found[0])
-            print(markdown(found[0]), flush=True)
-        os._exit(1)
-
-    left = max(1.0, budget_seconds - (time.monotonic() - started))
-    watchdog = threading.Timer(left, late)
-    watchdog.daemon = True
-    watchdog.start()
-    command = shlex.join(["python", "scripts/gpu_check.py", *sys.argv[1:]])
-    try:
-        result = run_bench(
-            config,
-            command,
-            on_stage=_said_after(started),
-            on_result=keep,
-            budget=Budget(max(0.0, left - budget_seconds * _GRACE_SHARE)),
-            more_batches=more_batches,
-            peers_may_lack=True,
+        gpu_steps.steps()  # imports all that they need, before the forks
+        gpu_cache.count_kernels(self._kernels)
+        if self._options.triton_cache is not None:
+            gpu_cache.carry(self._options.triton_cache, self._scratch / "triton")
+        out, deadline = self._options.out, started
+        command = shlex.join(["python", "scripts/gpu_check.py", *sys.argv[1:]])
+        shared = gpu_steps.Settings(
+            device=self._options.device,
+            short=self._options.short,
+            scratch=self._scratch,
+            after=self._options.after,
+            command=command,
         )
-    except StreamCamError as error:
-        print(f"gpu_check: {error}")
-        return False
-    except BaseException as error:
-        if found:
-            found[0].cut_short(first_line(error))
-            keep(found[0])
-        raise
+        for step in steps:
+            deadline += step.limit_seconds * self._options.limit_scale
+            limit = deadline - time.monotonic()
+            print(f"{time.monotonic() - started:5.0f} s  {step.name} ({limit:.0f} s)", flush=True)
+            records = Records(step.path(out))
+            try:
+                self._run_step(step, shared, records, limit)
+            finally:
+                self._kill_group()
+                text = write_summary(out, self._options.stage, command)
+            if self._has_no_gpu:
+                break
+        print(f"{time.monotonic() - started:5.0f} s  all steps are over\n\n{text}", flush=True)
+        return 0 if all(is_good(read_records(path)) for path in _files(steps, out)) else 1
+
+    def _run_step(self, step: Step, shared: Any, records: Records, limit: float) -> None:
+        import gpu_cache
+        import gpu_steps
+
+        began, log = time.monotonic(), self._scratch / "log"
+        n_kernels = len(read_records(self._kernels))
+        log.write_bytes(b"")
+        end: dict[str, Any] = {"end": step.name, "state": "killed", "code": None}
+        lifeline = os.pipe()
+        sys.stdout.flush()
+        child = os.fork()
+        if child == 0:
+            _become_step(step, shared, records, log, lifeline)
+        os.close(lifeline[0])
+        with suppress(OSError):  # the child does the same, and may have ended
+            os.setpgid(child, child)
+        self._group = child
+        try:
+            end["code"] = self._wait(child, began + limit)
+            self._has_no_gpu = end["code"] == gpu_steps.NO_GPU
+            if end["code"] is not None:
+                end["state"] = "done" if end["code"] == 0 else "failed"
+        finally:
+            os.close(lifeline[1])
+            end["seconds"] = round(time.monotonic() - began, 2)
+            tail = log.read_text(encoding="utf-8", errors="replace")[-_TAIL_CHARACTERS:]
+            end["cache"] = gpu_cache.report(self._kernels, n_kernels)
+            if end["state"] != "done":
+                end["tail"] = tail
+                print(tail, flush=True)
+            records.add(**end)
+
+    def _wait(self, child: int, deadline: float) -> int | None:
+        """The exit code of the step; None if it was killed at its limit."""
+        for number, at in (
+            (signal.SIGTERM, deadline - _LAST_WORDS_SECONDS),
+            (signal.SIGKILL, deadline),
+        ):
+            code = _exit_code(child, at)
+            if code is not None:
+                return code if number == signal.SIGTERM else None
+            os.killpg(child, number)
+        _exit_code(child, time.monotonic() + _LAST_WORDS_SECONDS)  # a hung driver may keep it
+        return None
+
+    def _kill_group(self) -> None:
+        """Ends all processes of the present step, those that it started too."""
+        if self._group is None:
+            return
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._group, signal.SIGKILL)
+        self._group = None
+
+    def _stopped(self, number: int, _: object) -> None:
+        raise SystemExit(128 + number)
+
+
+def _become_step(
+    step: Step, shared: Any, records: Records, log: Path, lifeline: tuple[int, int]
+) -> None:
+    """In the fork: does the step's work, and ends."""
+    code = 1
+    try:
+        os.setpgid(0, 0)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        os.close(lifeline[1])
+        threading.Thread(target=_end_with_the_driver, args=(lifeline[0],), daemon=True).start()
+        output = os.open(log, os.O_WRONLY | os.O_APPEND)
+        os.dup2(output, 1)
+        os.dup2(output, 2)
+        import gpu_steps
+
+        code = gpu_steps.run_step(step.function, shared, records)
+    except BaseException:
+        import traceback
+
+        traceback.print_exc()
     finally:
-        watchdog.cancel()
-    keep(result)
-    print(markdown(result))
-    faults = [one for one in result.left_out if one["why"].startswith(NO_TIME)]
-    if on_gpu(config):
-        faults += [one for one in gpu_faults(result) if one not in faults]
-    for one in faults:
-        print(f"gpu_check: failed: {one['what']}: {one['why']}")
-    return not faults
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
 
 
-def on_gpu(config: BenchConfig) -> bool:
-    import torch
-
-    return config.device != "cpu" and torch.cuda.is_available()
-
-
-def gpu_faults(result: BenchResult) -> list[dict[str, str]]:
-    """Missing rows that every GPU must have: engines may be missing, kernels and graphs may not."""
-    faults = [
-        one
-        for one in result.left_out
-        if one["what"].startswith("kernel") or one["what"].endswith(GRAPHS)
-    ]
-    names = {row.subject.name for row in result.rows}
-    if "graph, on device" not in names and not any(one["what"].endswith(GRAPHS) for one in faults):
-        faults.append({"what": GRAPHS, "why": "no engine came so far"})
-    return faults
+def _end_with_the_driver(lifeline: int) -> None:
+    """Ends this group when the driver is gone, however that ended."""
+    os.read(lifeline, 1)
+    os.killpg(0, signal.SIGKILL)
 
 
-def _said_after(started: float) -> Callable[[str], None]:
-    def say(stage: str) -> None:
-        print(f"{time.monotonic() - started:5.0f} s  {stage}", flush=True)
+def _exit_code(child: int, until: float) -> int | None:
+    """None if the process is still there at that moment, which may have passed."""
+    while True:
+        done, status = os.waitpid(child, os.WNOHANG)
+        if done:
+            return os.waitstatus_to_exitcode(status)
+        if time.monotonic() >= until:
+            return None
+        time.sleep(_POLL_SECONDS)
 
-    return say
+
+def _files(steps: Sequence[Step], out: Path) -> list[Path]:
+    return list(dict.fromkeys(step.path(out) for step in steps))
+
+
+def _selected(steps: tuple[Step, ...], names: Sequence[str]) -> tuple[Step, ...]:
+    return tuple(step for step in steps if not names or step.name in names)
+
+
+def _problem(options: argparse.Namespace) -> str | None:
+    """The reason why this cannot begin."""
+    if options.out.exists() and any(options.out.iterdir()):
+        return f"{options.out} holds files; give an empty folder, since eight files come back"
+    if options.after is not None and not (options.after / SUMMARY).is_file():
+        return f"{options.after} holds no {SUMMARY}; give the --out of the first stage"
+    cache = options.triton_cache
+    if cache is not None and not cache.is_dir():
+        return f"there is no Triton cache at {cache}; make it with scripts/gpu_precompile.py"
+    return None
 
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--out", type=Path, required=True, help="folder for what is found")
-    parser.add_argument("--budget", type=float, default=450.0, help="for everything, in seconds")
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="cuda")
-    parser.add_argument("--engines", nargs="*", default=[], help="such as eager, openvino:bf16")
-    parser.add_argument("--batch", type=int, nargs="*", default=[1, 8], help="for every engine")
-    # The batches that are probably fastest come first.
-    parser.add_argument(
-        "--more-batches",
-        type=int,
-        nargs="*",
-        choices=[2**power for power in range(11)],
-        metavar="POWER_OF_TWO",
-        default=[32, 64, 128, 16, 4, 2],
-        help="for the fastest engine, if there is time enough",
-    )
-    parser.add_argument("--shape", nargs="*", default=["224x224", "384x224"])
-    parser.add_argument("--frame", default="1920x1080", help="width x height of the frames")
-    parser.add_argument(
-        "--peers",
-        action=argparse.BooleanOptionalAction,
-        default=True,
-        help="also torch-cam and pytorch-grad-cam, if they are installed",
-    )
-    parser.add_argument("--samples", type=int, default=300, help="timed calls for one figure")
-    parser.add_argument("--seconds", type=float, default=1.0, help="that these may take together")
-    what = parser.add_mutually_exclusive_group()
-    what.add_argument("--skip-tests", action="store_true", help="measure only")
-    what.add_argument("--skip-bench", action="store_true", help="run the tests only")
+    parser.add_argument("--stage", choices=("first", "second"), required=True)
+    parser.add_argument("--out", type=Path, required=True, help="folder for at most eight files")
+    parser.add_argument("--after", type=Path, help="results of the first stage: repeat its faults")
+    parser.add_argument("--triton-cache", type=Path, help="made by scripts/gpu_precompile.py")
+    parser.add_argument("--steps", nargs="*", default=[], help="these steps only")
+    parser.add_argument("--device", choices=("cuda", "simulated"), default="cuda")
+    parser.add_argument("--short", action="store_true", help="small sizes, few samples")
+    parser.add_argument("--limit-scale", type=float, default=1.0, help="of all limits")
+    parser.add_argument("--summarise", action="store_true", help=f"only write {SUMMARY} of --out")
     return parser.parse_args()
 
 

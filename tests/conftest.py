@@ -31,7 +31,12 @@ with suppress(ImportError):  # where only TensorRT's conversion is tested there 
     import hypothesis
 
     # How long an example takes says something of the machine, not of the code.
-    hypothesis.settings.register_profile("untimed", deadline=None)
+    hypothesis.settings.register_profile(
+        "untimed",
+        deadline=None,
+        # scripts/gpu_check.py: the kernels that these examples need were compiled before.
+        derandomize="STREAM_CAM_SAME_EXAMPLES" in os.environ,
+    )
     hypothesis.settings.load_profile("untimed")
 
 # A shell's background job ignores Ctrl-C, and so would every program that the tests start.

@@ -6,7 +6,7 @@ the same turns.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 import numpy as np
@@ -46,6 +46,11 @@ from stream_cam.frame import BgrImage, Region
 SIZES_HW = ((720, 1280), (1080, 1920), (2160, 3840))
 _INPUT_SIDE = 224
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+KERNEL_NAMES = (
+    *("overlay", "overlay bicubic", "overlay smooth", "maps+overlay", "preprocess"),
+    *("overlay nv12", "preprocess nv12"),
+)
+"""Kernels whose work depends on the frame's size."""
 _COLD_BYTES = 160 << 20
 """Size of all frames together: three times the largest GPUs' caches."""
 _COPIED_BYTES = 512 << 20
@@ -59,16 +64,19 @@ def kernel_rows(
     *,
     cold_bytes: int = _COLD_BYTES,
     copied_bytes: int = _COPIED_BYTES,
+    names: Sequence[str] = KERNEL_NAMES,
 ) -> list[Row]:
     """The kernels at one frame size, beside a copy and plain torch.
 
     Args:
+        names: these kernels only.
         leave_out: gets the name of each kernel that fails or differs from its reference, and the
             reason. The others are timed.
     """
     timings = {"copy": _copy(gpu, copied_bytes)}
     n_frames = max(2, -(-cold_bytes // (6 * size_hw[0] * size_hw[1])))
-    for name, make in _timing_builders(gpu, size_hw, n_frames).items():
+    builders = _timing_builders(gpu, size_hw, n_frames)
+    for name, make in ((name, builders[name]) for name in names):
         timings |= _build_timings(make, f"kernel {name} {size_text(size_hw)}", leave_out)
     return _rows(gpu, timings, sampling)
 
@@ -122,6 +130,7 @@ def _timing_builders(
     return {
         "overlay": lambda: _OverlayKernel(gpu, size_hw, n_frames).timings(),
         "overlay bicubic": lambda: _OverlayKernel(gpu, size_hw, n_frames, "bicubic").timings(),
+        "overlay smooth": lambda: _OverlayKernel(gpu, size_hw, n_frames, "smooth").timings(),
         "maps+overlay": lambda: MapsAndOverlay(gpu, size_hw, n_frames).timings(),
         "preprocess": lambda: _PreprocessKernel(gpu, size_hw, n_frames).timings(),
         "overlay nv12": lambda: _Nv12Kernels(gpu, size_hw, 2 * n_frames).drawn(),
@@ -195,8 +204,10 @@ class _OverlayKernel:
         Raises:
             BenchError: the kernel's picture is wrong.
         """
+        in_torch = self._upsampling != "smooth"  # which torch does not have
+        works = [(self._kernel, "overlay"), (self._torch, "plain torch's overlay")]
         expected = self._expected()
-        for work, what in ((self._kernel, "overlay"), (self._torch, "plain torch's overlay")):
+        for work, what in works if in_torch else works[:1]:
             self._out.zero_()
             work()
             for place, picture in expected.items():
@@ -205,16 +216,18 @@ class _OverlayKernel:
         name = "overlay" if self._upsampling == "bilinear" else f"overlay {self._upsampling}"
         own, other = f"{name} {size}", f"{name} {size}, torch"
         region = "frame, scaled map → picture"
-        return {
+        found = {
             own: KernelTiming(
                 kernel_call(self._gpu, self._kernel, self._n_frames),
-                *(n_bytes, self._size_hw, region, other),
-            ),
-            other: KernelTiming(
+                *(n_bytes, self._size_hw, region, other if in_torch else ""),
+            )
+        }
+        if in_torch:
+            found[other] = KernelTiming(
                 kernel_call(self._gpu, self._torch, self._n_frames),
                 *(n_bytes, self._size_hw, f"{region}: interpolate, gather, lerp"),
-            ),
-        }
+            )
+        return found
 
     def _kernel(self) -> None:
         for frame, out in zip(self._frames, self._out, strict=True):

@@ -78,21 +78,20 @@ SYNCHRONISES = """
 import torch
 from support.bench_parts import CorruptingEngine
 from support.networks import untrained
-from stream_cam.bench.engines import Bound, Spec, open_engine
-from stream_cam.bench.plan import timed_rows
+from stream_cam.bench.engines import BoundSession, EngineVariant, open_engine
 from stream_cam.bench.graph_capture import capture_graph
 from stream_cam.errors import EngineError
 from stream_cam.model.camnet import CamNet
 
 net = CamNet.from_module(untrained("resnet18", 13), name="resnet18", probe_hw=(64, 64))
-engine = open_engine(net, "abc", Spec("eager", "fp32"), (64, 64), 1, "cuda")
+engine = open_engine(net, "abc", EngineVariant("eager", "fp32"), (64, 64), 1, "cuda")
 
 def asks(before, logits, features):
     torch.cuda.synchronize()
 
 stream = torch.cuda.current_stream()
 try:
-    Bound(CorruptingEngine(engine, asks), capture_graph)
+    BoundSession(CorruptingEngine(engine, asks), capture_graph)
 except EngineError as error:
     print("told:", error)
 assert torch.cuda.current_stream() == stream
@@ -130,6 +129,7 @@ def test_copies_are_of_pinned_memory_as_in_a_run() -> None:
     assert {"upload", "download"} <= rows
 
 
+@pytest.mark.slow_gpu
 def test_timed_engines_passed_their_gate() -> None:
     config = BenchConfig(batch=(1, 2), shape=("64x64",), frame="96x64", samples=4, device="cuda")
     found = run_bench(config, "c")

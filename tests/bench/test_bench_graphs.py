@@ -60,7 +60,7 @@ def test_kernels_are_timed_beside_a_copy_and_plain_torch(tmp_path: Any) -> None:
     assert [row.subject.name for row in rows] == [
         "copy",
         *("overlay 256x240", "overlay 256x240, torch"),
-        *("overlay bicubic 256x240", "overlay bicubic 256x240, torch"),
+        *("overlay bicubic 256x240", "overlay bicubic 256x240, torch", "overlay smooth 256x240"),
         *("maps+overlay 256x240", "maps+overlay 256x240, torch"),
         *("preprocess 256x240", "preprocess 256x240, torch"),
         *("overlay nv12 256x240", "preprocess nv12 256x240"),
@@ -140,7 +140,7 @@ def test_maps_that_are_wrong_are_not_timed_as_far_as_the_picture() -> None:
     assert "overlay 256x240" in {row.subject.name for row in rows}
 
 
-@pytest.mark.parametrize(("which", "n_left_out"), [("overlay", 3), ("preprocess", 1)])
+@pytest.mark.parametrize(("which", "n_left_out"), [("overlay", 4), ("preprocess", 1)])
 def test_a_kernel_that_is_wrong_is_not_timed_but_the_others_are(
     which: str, n_left_out: int
 ) -> None:
@@ -154,7 +154,7 @@ def test_a_kernel_that_is_wrong_is_not_timed_but_the_others_are(
     setattr(gpu.kernels, which, wrong)
     rows, left_out = kernels(gpu)
     assert left_out[f"kernel {which} 256×240"].startswith(f"{which} differs from its reference")
-    # The overlay also with bicubic upsampling, and after the maps.
+    # The overlay also with the other kinds of upsampling, and after the maps.
     assert len(left_out) == n_left_out
     names = {row.subject.name for row in rows}
     assert names >= {"copy", "overlay nv12 256x240", "preprocess nv12 256x240"}
@@ -299,7 +299,7 @@ def test_kernels_that_cannot_be_timed_leave_the_others_and_are_told_part_by_part
     assert made._result.left_out == [{"what": "kernels at 1280×720", "why": "out of memory"}]
 
 
-def test_failed_graphs_have_the_name_that_the_gpu_check_looks_for() -> None:
+def test_failed_graphs_are_left_out_by_their_engine() -> None:
     frames = [picture(seed, (48, 64)) for seed in range(3)]
     on_gpu = SimpleNamespace(device="cuda:0")
     stages = SimpleNamespace(info=on_gpu, explainer=explainer(), verification=None)

@@ -1,27 +1,27 @@
-"""scripts/gpu_check.py where only PyTorch is, and when its time is over."""
+"""scripts/gpu_check.py: both stages on the simulated GPU, and what is left of a check that ends."""
 
 from __future__ import annotations
 
-import importlib.util
+import json
 import os
+import signal
 import subprocess
 import sys
-import threading
-import time
-from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
+import gpu_cache
+import gpu_check
+import gpu_tests
 import pytest
-from support.bench_parts import NETWORK, result, row
+from gpu_records import Records, read_records
+from gpu_summary import is_good, write_summary
+from gpu_tool_steps import profiled
 from support.waiting import wait_until
 
-from stream_cam.bench.result import BenchResult
-from stream_cam.config import BenchConfig
-
 ROOT = Path(__file__).resolve().parents[2]
-SCRIPT = ROOT / "scripts" / "gpu_check.py"
+SCRIPTS = ROOT / "scripts"
 DEADLINE_SECONDS = 300.0
 
 HIDE = """
@@ -29,7 +29,7 @@ import sys
 
 MISSING = {
     "av", "tyro", "openvino", "tensorrt", "tensorrt_rtx", "torch_tensorrt", "nncf", "platformdirs",
-    "starlette", "uvicorn", "websockets",
+    "starlette", "uvicorn", "websockets", "torchcam", "pytorch_grad_cam",
 }
 
 
@@ -49,207 +49,222 @@ sys.meta_path[:] = [Hidden(finder) for finder in sys.meta_path]
 """
 
 
-def test_bare_machine_runs_it_to_the_end(tmp_path: Path) -> None:
-    (tmp_path / "sitecustomize.py").write_text(HIDE, encoding="utf-8")
-    path = os.pathsep.join(filter(None, [str(tmp_path), os.environ.get("PYTHONPATH")]))
-    environment = {**os.environ, "PYTHONPATH": path}
-    hidden = subprocess.run(
-        [sys.executable, "-c", "import av"], env=environment, capture_output=True, text=True
-    )
-    assert "No module named 'av'" in hidden.stderr
-    out = tmp_path / "out"
-    options = ["--device", "cpu", "--batch", "1", "2", "--shape", "64x64", "64x32"]
-    options += ["--more-batches", "4", "--engines", "eager", "openvino"]
-    options += ["--frame", "96x64", "--samples", "2", "--budget", "280", "--out", str(out)]
-    done = subprocess.run(
-        [sys.executable, str(SCRIPT), *options],
-        env=environment,
+def check(bare: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    """Runs the script where the packages above are missing."""
+    path = os.pathsep.join(filter(None, [str(bare), os.environ.get("PYTHONPATH")]))
+    command = [sys.executable, str(SCRIPTS / "gpu_check.py"), *options]
+    return subprocess.run(
+        [*command, "--device", "simulated", "--short", "--limit-scale", "4"],
+        env={**os.environ, "PYTHONPATH": path},
         capture_output=True,
         text=True,
         timeout=DEADLINE_SECONDS,
     )
-    assert done.returncode == 0, done.stdout + done.stderr
-    found = BenchResult.read(out / "bench.json")
-    measured = [r.subject for r in found.rows if r.subject.group == "engine"]
-    assert [(each.engine, each.batch, each.input_hw) for each in measured] == [
-        *(("eager", 1, (64, 64)), ("eager", 1, (32, 64))),
-        *(("eager", 2, (64, 64)), ("eager", 2, (32, 64))),
-        ("eager", 4, (64, 64)),
-    ]
-    assert {"preprocess", "frame"} <= {r.subject.name for r in found.rows}
-    left_out = {one["what"]: one["why"] for one in found.left_out}
-    assert "OpenVINO cannot be imported" in left_out["openvino:fp32, a frame's stages"]
-    assert "PyAV cannot be imported" in left_out["decode"]
-    assert "| eager fp32 | cpu | 2 | 64×32 | launch |" in (out / "bench.md").read_text("utf-8")
-    assert "</svg>" in (out / "bench.svg").read_text("utf-8")
-    tests = (out / "tests.txt").read_text("utf-8")
-    assert "error" not in tests.lower()
-    assert "no CUDA GPU" in tests or "passed" in tests
 
 
-@pytest.fixture
-def script() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("gpu_check", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def test_spent_budget_keeps_the_figures_and_names_the_gaps(
-    script: ModuleType,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    ended = threading.Event()
-    codes: list[int] = []
-
-    def end(code: int) -> None:
-        codes.append(code)
-        ended.set()
-
-    def hangs(config: BenchConfig, command: str, *, on_result: Any, **_: Any) -> BenchResult:
-        on_result(result(row()))
-        assert ended.wait(DEADLINE_SECONDS)
-        return result(row())
-
-    monkeypatch.setattr(script.os, "_exit", end)
-    monkeypatch.setattr(script, "run_bench", hangs)
-    script.measured(BenchConfig(), tmp_path, budget_seconds=0.01, started=0.0)
-    assert codes == [1]
-    assert "left out: the part in progress, and all after it" in capsys.readouterr().out
-
-
-def test_on_a_gpu_kernels_and_graphs_that_are_left_out_fail_the_check(
-    script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    graph = replace(NETWORK, group="stage", name="graph, on device", mode="graph")
-    whole, no_graph = result(row(), row(graph)), result(row())
-    no_kernel, no_fp16 = result(row(graph)), result(row(graph))
-    no_kernel.leave_out("kernel overlay nv12 1280×720", "it differs from its reference")
-    no_fp16.leave_out(f"eager:fp16, {script.GRAPHS}", "it cannot be captured")
-    for found in (whole, no_graph, no_kernel, no_fp16):
-        found.leave_out("tensorrt:fp16, a frame's stages", "it is not installed")
-    late = result(row(graph))
-    late.leave_out("batch 8, 384×224", "no time left of 10 s")
-
-    def good(found: BenchResult, *, gpu: bool) -> bool:
-        monkeypatch.setattr("torch.cuda.is_available", lambda: gpu)
-        monkeypatch.setattr(script, "run_bench", lambda *arguments, **options: found)
-        said: bool = script.measured(BenchConfig(), tmp_path, DEADLINE_SECONDS, time.monotonic())
-        return said
-
-    assert good(whole, gpu=True)
-    for found in (no_graph, no_kernel, no_fp16, late):
-        assert not good(found, gpu=True)
-    assert good(no_graph, gpu=False)
-
-
-def test_without_a_gpu_it_says_so(
-    script: ModuleType,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    monkeypatch.setattr(sys, "argv", ["gpu_check.py", "--out", str(tmp_path / "out")])
-    assert script.main() == 1
-    assert "no CUDA GPU is usable here" in capsys.readouterr().out
-
-
-def test_gpu_tests_need_no_package_that_a_gpu_machine_lacks(
-    script: ModuleType, tmp_path: Path
-) -> None:
+def test_both_stages_run_to_their_end_on_a_bare_machine(tmp_path: Path) -> None:
     (tmp_path / "sitecustomize.py").write_text(HIDE, encoding="utf-8")
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])}
-    files = [str(path) for path in script.files_with_gpu_tests(ROOT / "tests")]
-    options = ["--collect-only", "-q", "-m", script.MARKS, "-p", "no:cacheprovider"]
-    used = "import stream_cam.engine.store, stream_cam.explain.explainer, stream_cam.bench.run"
-    for command in (
-        ["-c", used],
-        ["scripts/gpu_check.py", "--help"],
-        ["-m", "pytest", *options, *files],
-    ):
-        done = subprocess.run(
-            [sys.executable, *command], cwd=ROOT, env=environment, capture_output=True, text=True
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
+    first, second = tmp_path / "first", tmp_path / "second"
+    done = check(tmp_path, "--stage", "first", "--out", str(first))
+    assert done.returncode == 0, done.stdout + done.stderr
+    names = ["correct", "frames", "kernels", "machine", "ncu", "sweeps", "tests"]
+    files = {each.name for each in first.iterdir()}
+    assert files == {"summary.md", *(f"{name}.jsonl" for name in names)}
+    found = {name: read_records(first / f"{name}.jsonl") for name in names}
+    assert sum(one.get("good", False) for one in found["correct"]) >= 15
+    rows = {one["row"]["name"] for records in found.values() for one in records if "row" in one}
+    assert {"PCIe, up", "overlay 160x120", "overlay smooth 160x120", "choice", "maps"} <= rows
+    assert {"network", "graph", "graph, on device", "network, benchmark off", "stem, fused"} <= rows
+    assert [one["outcome"] for one in found["tests"] if "test" in one] == ["skipped"]
+
+    Records(first / "kernels.jsonl").add(end="kernels", state="killed", seconds=1.0)
+    done = check(tmp_path, "--stage", "second", "--out", str(second), "--after", str(first))
+    assert done.returncode == 0, done.stdout + done.stderr
+    again = read_records(second / "again.jsonl")
+    assert again[-1]["end"] == "again: kernels"
+    assert len(again) == len(found["kernels"])
+    assert is_good(read_records(second / "ring.jsonl"))
+    assert len(list(second.iterdir())) == 8
+    assert "torchcam" in (second / "summary.md").read_text("utf-8")
 
 
-def test_no_gpu_test_is_left_out(script: ModuleType) -> None:
-    collected = subprocess.run(
-        [sys.executable, "-m", "pytest", "--collect-only", "-q", "-m", script.MARKS, "tests"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert "test_tensorrt_engine_is_read_from_the_store" in collected.stdout
-    found = {line.split("::")[0] for line in collected.stdout.splitlines() if "::" in line}
-    given = {str(path.relative_to(ROOT)) for path in script.files_with_gpu_tests(ROOT / "tests")}
-    assert "tests/cam/test_nv12_kernels.py" in found
-    assert found <= given
+STAND_IN = """
+import os, subprocess, sys, time
+
+NO_GPU = 3
 
 
-def test_a_test_that_fails_fails_the_check(
-    script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(script, "ROOT", tmp_path)
-    (tmp_path / "tests").mkdir()
-    (tmp_path / "pytest.ini").write_text(
-        "[pytest]\nmarkers =\n  needs_gpu: x\n  needs_tensorrt: x\n"
-    )
-    test = tmp_path / "tests" / "test_gpu.py"
-    for body, good in (("pass", True), ("assert False", False)):
-        test.write_text(f"import pytest\n\n@pytest.mark.needs_gpu\ndef test_it():\n    {body}\n")
-        assert script.tests_pass(tmp_path, DEADLINE_SECONDS) is good
-    assert "1 failed" in (tmp_path / "tests.txt").read_text("utf-8")
+class Settings:
+    def __init__(self, **_):
+        pass
 
 
-def test_tests_alone_get_all_the_time(
-    script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    given: list[float] = []
-
-    def pretend(out: Path, seconds: float) -> bool:
-        given.append(seconds)
-        return False
-
-    monkeypatch.setattr(script, "tests_pass", pretend)
-    said = ["gpu_check.py", "--out", str(tmp_path), "--device", "cpu", "--budget", "77"]
-    monkeypatch.setattr(sys, "argv", [*said, "--skip-bench"])
-    assert script.main() == 1
-    assert given == [77.0]
-    assert not (tmp_path / "bench.json").exists()
+def steps():
+    return {}
 
 
-def test_interrupted_tests_report_their_failures(script: ModuleType, tmp_path: Path) -> None:
-    test, hangs = tmp_path / "test_it.py", tmp_path / "hangs"
-    test.write_text(
-        "import pathlib, time\n"
-        "def test_fails():\n    assert 'the reason' == ''\n"
-        f"def test_hangs():\n    pathlib.Path({str(hangs)!r}).touch()\n    time.sleep(600)\n"
-    )
-    with subprocess.Popen(
-        [sys.executable, "-m", "pytest", "-q", str(test)],
-        cwd=tmp_path,
+def run_step(name, settings, records):
+    records.add(check=name, good=True, pid=os.getpid())
+    if name == "hangs":
+        child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+        print("said before it hung", flush=True)
+        records.add(check="child", good=True, pid=child.pid)
+        time.sleep(600)
+    return 1 if name == "fails" else 0
+"""
+
+DRIVER = """
+import argparse, sys
+from pathlib import Path
+
+folder, scripts, *names = sys.argv[1:]
+sys.path.insert(0, scripts)
+import gpu_check
+
+sys.path.insert(0, folder)
+out = Path(folder) / "out"
+out.mkdir()
+options = argparse.Namespace(
+    out=out, stage="first", device="simulated", short=True, after=None, triton_cache=None,
+    limit_scale=1.0,
+)
+scratch = Path(folder) / "scratch"
+scratch.mkdir()
+limits = {"hangs": float(names.pop())}
+steps = [gpu_check.Step(name, limits.get(name, 60.0)) for name in names]
+sys.exit(gpu_check._Check(options, scratch).run(steps))
+"""
+
+
+def has_ended(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0]
+    except OSError:
+        return True
+    return state == "Z"
+
+
+def driver(folder: Path, *names: str, limit: float) -> subprocess.Popen[str]:
+    """Runs steps of a stand-in: `hangs` starts a process and never ends."""
+    (folder / "gpu_steps.py").write_text(STAND_IN, encoding="utf-8")
+    return subprocess.Popen(
+        [sys.executable, "-c", DRIVER, str(folder), str(SCRIPTS), *names, str(limit)],
         stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
         text=True,
-    ) as tests:
-        wait_until(hangs.exists, DEADLINE_SECONDS)
-        said = script._interrupted(tests)
-    assert "assert 'the reason' == ''" in said
-    assert "1 failed" in said
+    )
 
 
-def test_tests_that_take_too_long_are_stopped(
-    script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(script, "ROOT", tmp_path)
-    (tmp_path / "tests").mkdir()
-    # Without a test pytest may be done before we look.
-    (tmp_path / "tests" / "test_hangs.py").write_text("import time\ntime.sleep(60)\n")
-    assert script.tests_pass(tmp_path, seconds=1e-3) is False
-    assert "left out: the tests were stopped" in (tmp_path / "tests.txt").read_text("utf-8")
+def test_a_killed_step_keeps_its_results_and_the_next_one_runs(tmp_path: Path) -> None:
+    with driver(tmp_path, "hangs", "fails", "works", limit=10.0) as process:
+        said, _ = process.communicate(timeout=DEADLINE_SECONDS)
+    assert process.returncode == 1, said
+    *results, end = read_records(tmp_path / "out" / "hangs.jsonl")
+    assert [one["check"] for one in results] == ["hangs", "child"]
+    assert (end["state"], end["code"]) == ("killed", None)
+    assert "said before it hung" in end["tail"]
+    for one in results:
+        wait_until(partial(has_ended, one["pid"]), DEADLINE_SECONDS)
+    assert read_records(tmp_path / "out" / "fails.jsonl")[-1]["state"] == "failed"
+    assert is_good(read_records(tmp_path / "out" / "works.jsonl"))
+    summary = (tmp_path / "out" / "summary.md").read_text("utf-8")
+    assert "| hangs | killed |" in summary
+    assert "| works | done |" in summary
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_with_the_driver_its_step_ends(tmp_path: Path, number: int) -> None:
+    file = tmp_path / "out" / "hangs.jsonl"
+    with driver(tmp_path, "works", "hangs", limit=300.0) as process:
+        wait_until(lambda: len(read_records(file)) == 2, DEADLINE_SECONDS)
+        process.send_signal(number)
+        process.communicate(timeout=DEADLINE_SECONDS)
+    for one in read_records(file)[:2]:
+        wait_until(partial(has_ended, one["pid"]), DEADLINE_SECONDS)
+    files = {each.name for each in (tmp_path / "out").iterdir()}
+    assert files == {"works.jsonl", "hangs.jsonl", "summary.md"}
+    if number == signal.SIGTERM:
+        assert read_records(file)[-1]["state"] == "killed"
+
+
+def test_a_folder_with_files_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "old.json").touch()
+    done = check(tmp_path, "--stage", "first", "--out", str(tmp_path))
+    assert done.returncode == 2
+    assert "holds files; give an empty folder" in done.stderr
+
+
+def test_the_stages_fit_into_their_time_and_files() -> None:
+    assert sum(step.limit_seconds for step in gpu_check.FIRST) <= 330
+    rest = sum(step.limit_seconds for step in gpu_check.plan("second", None))
+    assert rest + gpu_check._AGAIN_SECONDS <= 370
+
+
+def test_half_a_line_is_no_record(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    Records(path).add(check="whole", good=True)
+    with path.open("a", encoding="utf-8") as file:
+        file.write('{"check": "hal')
+    assert read_records(path) == [{"check": "whole", "good": True}]
+
+
+def row(name: str, **more: Any) -> dict[str, Any]:
+    figures = {f"{one}_ms": 0.005 for one in ("p20", "p50", "p80", "p99")}
+    given = {"name": name, "engine": "", "precision": "", "batch": 1, "input_hw": None}
+    given |= {"group": "kernel", "mode": "graph", "n": 300, "images_per_second": 1.0, "region": ""}
+    return {**given, **figures, **more}
+
+
+def test_the_summary_says_which_goals_are_met(tmp_path: Path) -> None:
+    network = {"engine": "fused", "precision": "fp16", "input_hw": [224, 224], "group": "stage"}
+    records = Records(tmp_path / "rows.jsonl")
+    records.add(row=row("overlay 1920x1080"))
+    records.add(row=row("preprocess 1920x1080", p50_ms=0.0071))
+    records.add(row=row("graph, 3 slots", images_per_second=3500.0, **network))
+    records.add(check="maps", good=False, why="differs")
+    text = write_summary(tmp_path, "first")
+    assert "| overlay | ≤ 6 µs | 5 µs | met |" in text
+    assert "| preprocess | ≤ 6 µs | 7.1 µs | missed |" in text
+    assert "| three slots | ≥ 3000 frames/s | 3.5e+03 frames/s | met |" in text
+    assert "| host to host, p99 | ≤ 1 ms | - | not measured |" in text
+    assert "- maps: differs" in text
+
+
+def test_ncu_figures_have_their_units() -> None:
+    said = [
+        "==PROF== Connected to process 7",
+        '"ID","Kernel Name","gpu__time_duration.sum","launch__registers_per_thread"',
+        '"","","ns","register/thread"',
+        '"0","_overlay_kernel","5,120","117"',
+    ]
+    (kernel,) = profiled(said)
+    assert kernel["gpu__time_duration.sum"] == "5,120 ns"
+    assert kernel["launch__registers_per_thread"] == "117 register/thread"
+    assert profiled(["==PROF== nothing"]) == []
+
+
+def test_a_carried_cache_holds_its_own_paths(tmp_path: Path) -> None:
+    kernel = tmp_path / "there" / "ABC"
+    kernel.mkdir(parents=True)
+    (kernel / "k.cubin").touch()
+    group = {"child_paths": {"k.cubin": "/gone/ABC/k.cubin"}}
+    (kernel / "__grp__k.json").write_text(json.dumps(group), encoding="utf-8")
+    gpu_cache.move_paths(tmp_path / "there")
+    moved = json.loads((kernel / "__grp__k.json").read_text(encoding="utf-8"))
+    assert moved == {"child_paths": {"k.cubin": str(kernel / "k.cubin")}}
+
+
+def test_tests_that_run_on_a_gpu_are_found() -> None:
+    found = {path.name for path in gpu_tests.files_with_gpu_tests(ROOT / "tests")}
+    assert {"test_gpu_graphs.py", "test_gpu_engines.py", "test_overlay_kernel.py"} <= found
+    assert "test_uri.py" not in found
+
+
+@pytest.mark.parametrize("outcome", ["failed", "not collected"])
+def test_a_failed_test_is_a_fault(tmp_path: Path, outcome: str) -> None:
+    records = Records(tmp_path / "tests.jsonl")
+    records.add(test="a", outcome="passed", good=True)
+    records.add(end="tests", state="done", seconds=1.0)
+    assert is_good(read_records(records.path))
+    records.add(test="b", outcome=outcome, good=False, why="it differs")
+    assert not is_good(read_records(records.path))

@@ -7,13 +7,13 @@ Triton's interpreter.
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
+from support.nvidia_tools import find_tool
 
 pytest.importorskip("triton", reason="no Triton for this system")
 
@@ -25,25 +25,13 @@ MEMCHECK = ("--tool", "memcheck", "--report-api-errors", "no")
 """PyTorch probes the driver for optional features; a failing call of ours raises an error."""
 
 
-def sanitizer() -> str | None:
-    """The program, also where its folder is not on the path."""
-    homes = [os.environ.get(name) for name in ("CUDA_HOME", "CUDA_PATH")]
-    folders = [
-        Path(home) / place
-        for home in (*filter(None, homes), "/usr/local/cuda")
-        for place in ("bin", "compute-sanitizer")
-    ]
-    path = os.pathsep.join([os.environ.get("PATH", ""), *map(str, folders)])
-    return shutil.which("compute-sanitizer", path=path)
-
-
 def run_sanitizer(
     what: str, *options: str, caching: bool = False
 ) -> subprocess.CompletedProcess[str]:
     """Runs a part of `sanitizer_cases.py` under the program."""
     if not torch.cuda.is_available():
         pytest.skip("no CUDA GPU")
-    program = sanitizer()
+    program = find_tool("compute-sanitizer")
     if program is None:
         pytest.skip("compute-sanitizer is not installed (it comes with the CUDA toolkit)")
     environment = dict(os.environ)
@@ -69,6 +57,7 @@ def assert_clean(done: subprocess.CompletedProcess[str]) -> None:
 
 
 @pytest.mark.needs_gpu
+@pytest.mark.slow_gpu
 def test_a_planted_fault_is_found() -> None:
     done = run_sanitizer("planted", *MEMCHECK)
     assert done.returncode == FOUND, done.stdout[-8000:]
@@ -76,17 +65,20 @@ def test_a_planted_fault_is_found() -> None:
 
 
 @pytest.mark.needs_gpu
+@pytest.mark.slow_gpu
 def test_no_kernel_touches_memory_beside_its_tensors() -> None:
     assert_clean(run_sanitizer("kernels", *MEMCHECK))
 
 
 @pytest.mark.needs_gpu
+@pytest.mark.slow_gpu
 def test_whole_frames_as_graphs_touch_no_memory_that_is_not_theirs() -> None:
     # A capture needs the caching allocator.
     assert_clean(run_sanitizer("ring", *MEMCHECK, caching=True))
 
 
 @pytest.mark.needs_gpu
+@pytest.mark.slow_gpu
 def test_the_choice_of_classes_does_not_race() -> None:
     assert_clean(run_sanitizer("choice", "--tool", "racecheck"))
 
@@ -113,7 +105,7 @@ def test_the_program_is_found_in_the_toolkits_folder(
     program.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path / "nothing"))
     monkeypatch.setenv("CUDA_HOME", str(tmp_path))
-    assert sanitizer() == str(program)
+    assert find_tool("compute-sanitizer") == str(program)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,6 @@
 """Code that `test_compute_sanitizer.py` runs under compute-sanitizer, in its own process.
 
-    python tests/support/sanitizer_cases.py kernels|choice|ring|planted cuda
+    python tests/support/sanitizer_cases.py kernels|overlay|choice|ring|planted cuda
 
 All but `ring` and `planted` also run in Triton's interpreter (`cpu`, with TRITON_INTERPRET=1).
 """
@@ -39,6 +39,12 @@ def kernels(device: str) -> None:
         _nv12(device, size_hw)
     _maps(device)
     choice(device)
+
+
+def overlay(device: str) -> None:
+    """The overlay and preprocess alone, on small frames of whole vectors and of words."""
+    for size_hw in ((4, 64), (3, 20)):
+        _bgr(device, size_hw)
 
 
 def choice(device: str) -> None:
@@ -205,6 +211,7 @@ def _check_pictures(got: Tensor, expected: Tensor) -> None:
 
 WORK: dict[str, Callable[[str], None]] = {
     "kernels": kernels,
+    "overlay": overlay,
     "choice": choice,
     "ring": ring,
     "planted": planted,
