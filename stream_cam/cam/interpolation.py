@@ -25,7 +25,8 @@ _HOT = 0.5
 def interpolate(before: Explanation, after: Explanation, frame: Frame) -> Explanation:
     """The explanation of a frame between two that were explained.
 
-    The targets' probabilities are mixed too. Predictions and logits are those of the nearer one.
+    The targets' probabilities are mixed too. Predictions and logits are those of the nearer one,
+    with the targets' mixed probabilities.
     Where the two show other classes, or maps of other frame sizes, all is the nearer one's.
 
     Args:
@@ -46,8 +47,11 @@ def interpolate(before: Explanation, after: Explanation, frame: Frame) -> Explan
         replace(one, probability=(1.0 - share) * one.probability + share * other.probability)
         for one, other in zip(before.targets, after.targets, strict=True)
     )
+    mixed = {target.index: target for target in targets}
     return replace(
         nearer,
+        # A picture would show two figures for one class otherwise.
+        predictions=tuple(mixed.get(one.index, one) for one in nearer.predictions),
         targets=targets,
         cams=np.stack(maps),
         ranges=ranges.astype(np.float32),

@@ -16,7 +16,7 @@ from stream_cam.frame import BgrImage, Explanation, Prediction
 _WHITE = (255, 255, 255)
 _DIM = (190, 190, 190)
 _BAR_BGR = (80, 200, 255)
-_PAUSED = "PAUSED"
+_PAUSED = "paused"
 _MOST_HEIGHT = 0.45
 """Share of the picture's height that the whole HUD may cover."""
 _SHADE = 0.35
@@ -65,7 +65,7 @@ def draw_caption(picture: BgrImage, prediction: Prediction, status: HudStatus) -
 
 
 def paused_picture(picture: BgrImage) -> BgrImage:
-    """The picture with PAUSED in its upper right corner, in a new array."""
+    """The picture with a quiet sign in its upper right corner, in a new array."""
     marked = picture.copy()
     unit = _text_size(marked)
     margin = max(2, unit // 3)
@@ -78,21 +78,32 @@ def paused_picture(picture: BgrImage) -> BgrImage:
 
 
 def with_note(picture: BgrImage, lines: Sequence[str]) -> BgrImage:
-    """The picture with lines of text in a shaded panel in its upper left corner, in a new array."""
+    """The picture with lines of text in a shaded panel in its upper left corner, in a new array.
+
+    Args:
+        lines: a tab parts two columns.
+    """
     marked = picture.copy()
     unit = _text_size(marked)
     margin = max(2, unit // 3)
     height = len(lines) * (unit + margin) + margin
-    width = max((text_mask(line, unit).shape[1] for line in lines if line), default=0)
+    cells = [line.split("\t") for line in lines]
+    indent = max((_width(cell[0], unit) + 2 * margin for cell in cells if cell[1:]), default=0)
+    width = max((indent * (len(cell) - 1) + _width(cell[-1], unit) for cell in cells), default=0)
     panel = marked[:height, : width + 2 * margin]
     if not lines or not panel.size:
         return marked
     _shade(panel)
-    room = panel.shape[1] - 2 * margin
-    for number, line in enumerate(lines):
-        if line:
-            _draw_text(panel, line, margin, margin + number * (unit + margin), unit, room=room)
+    for number, line in enumerate(cells):
+        y = margin + number * (unit + margin)
+        for x, text in zip((margin, margin + indent), line, strict=False):
+            if text:
+                _draw_text(panel, text, x, y, unit, room=panel.shape[1] - margin - x)
     return marked
+
+
+def _width(text: str, size: int) -> int:
+    return text_mask(text, size).shape[1] if text else 0
 
 
 def captioned(picture: BgrImage, left: str, right: str) -> BgrImage:
@@ -126,7 +137,7 @@ def draw_hud(
     margin = max(2, unit // 3)
     width = min(picture.shape[1], max(unit * 13, round(picture.shape[1] * 0.28)))
     line = small + margin
-    footer = _footer(status)
+    footer = _footer(status, small, width - 2 * margin)
     bars = explanation.predictions
     head = unit + 2 * margin
     n_lines = len(bars) + bool(footer) + (colormap is not None)
@@ -143,7 +154,7 @@ def draw_hud(
         _draw_bar(panel, prediction, margin, y, small, stale=status.map_opacity < 1.0)
         y += line
     if footer:
-        _draw_text(panel, footer, margin, y, small, room=width - 2 * margin, color=_DIM)
+        _draw_text(panel, footer, margin, y, small, color=_DIM)
         y += line
     if colormap is not None:
         _draw_color_bar(panel, colormap, margin, y, small)
@@ -191,15 +202,17 @@ def _draw_color_bar(panel: BgrImage, colormap: Colormap, margin: int, y: int, si
         panel[y + size // 4 : y + size, left:right] = color_table(colormap)[steps]
 
 
-def _footer(status: HudStatus) -> str:
-    parts = [status.engine]
+def _footer(status: HudStatus, size: int, room: int) -> str:
+    """The small print; without the engine, where there is no room for all of it."""
+    parts = []
     if status.fps is not None:
         parts.append(f"{status.fps:.0f} fps")
     if status.delay_seconds is not None:
         parts.append(f"{status.mode} {10 * round(100 * status.delay_seconds)} ms")
     elif status.age_seconds is not None and status.map_opacity == 1.0:
         parts.append(f"age {10 * round(100 * status.age_seconds)} ms")
-    return " · ".join(part for part in parts if part)
+    whole = " · ".join(filter(None, (status.engine, *parts)))
+    return whole if _width(whole, size) <= room else shorten(" · ".join(parts) or whole, size, room)
 
 
 def _percent(probability: float) -> str:

@@ -47,7 +47,6 @@ class Presenter:
         self._rate = _Rate()
         self._last: Picture | None = None
         self._drawn: tuple[Frame, Explanation | None] | None = None
-        self._still: HudStatus | None = None
         self.fps = 0.0
         """Pictures a second of late; 0 in the first half second."""
         self.age_seconds: float | None = None
@@ -81,7 +80,6 @@ class Presenter:
             status = self._status(frame, explanation, settings.look.max_age)
             if mode is not None and mode != "newest":
                 status = replace(status, mode=mode, delay_seconds=self.delay_seconds)
-            self._still = status
             shown = explanation if status.map_opacity > 0.0 else None
             self.stale += status.map_opacity < 1.0
         self.fps = self._rate.count()
@@ -107,8 +105,9 @@ class Presenter:
         frame, explanation = self._drawn
         if instead is not None:
             explanation = instead
-            self._drawn, self._still = (frame, instead), self._own_status()
-        status = self._still if explanation is not None else None
+            self._drawn = frame, instead
+        # The map is of this very frame, and a picture that stands has no rate and no delay.
+        status = replace(self._own_status(), fps=None)
         still = self._draw(frame, explanation, settings, status, explanation)
         return Picture(
             lambda: paused_picture(still.image_bgr),

@@ -25,20 +25,21 @@ T = TypeVar("T")
 
 _QUIT_KEYS: Final = ("q", "Q", "\x1b")
 HELP: Final = (
-    "space  pause",
-    "s  save this picture",
-    "r  record, and stop recording",
-    "c  map on and off",
-    "[  ]  map weaker, stronger",
-    "m  next colours",
-    "l  next layout",
-    "h  labels on and off",
-    f"1 to {N_PREDICTIONS}  keep the map of this class",
-    "0  follow the best class again",
-    "f  full screen",
-    "?  these keys",
-    "q  Esc  leave",
+    "space\tpause",
+    "s\tsave this picture",
+    "r\trecord, and stop recording",
+    "c\tmap on and off",
+    "[ ]\tmap weaker, stronger",
+    "m\tnext colours",
+    "l\tnext layout",
+    "h\tlabels on the picture",
+    f"1 … {N_PREDICTIONS}\tkeep the map of this class",
+    "0\tfollow the best class again",
+    "f\tpicture over the whole screen",
+    "?\tthese keys",
+    "q Esc\tleave",
 )
+"""Each key and its effect, in the words of the page."""
 _CLASS_KEYS: Final = tuple(str(place) for place in range(1, N_PREDICTIONS + 1))
 _ALPHA_STEP: Final = 0.1
 _NOTE_SECONDS: Final = 2.0

@@ -17,6 +17,7 @@ import numpy as np
 
 from stream_cam.draw.hud import with_note
 from stream_cam.errors import SinkError
+from stream_cam.frame import BgrImage
 from stream_cam.import_order import pyav_came_first
 from stream_cam.settings import Settings
 from stream_cam.sinks.base import Picture, Sink, Waiting
@@ -60,7 +61,10 @@ class WindowSink(Sink):
         self._keys = Keys(settings or Settings(), folder or Path.cwd())
         self._last: Picture | None = None
         self._lines: tuple[str, ...] = ()
+        self._drawn_wh = (0, 0)
+        """The window's size when the last picture was drawn."""
         self._shown = False
+        self._full_screen = False
         self._shows_reason = False
         """Whether it shows the reason why there is no picture yet."""
 
@@ -105,14 +109,25 @@ class WindowSink(Sink):
             return True
         if self._is_closed():
             return False
-        if self._last is not None and tuple(self._keys.lines) != self._lines:
+        if self._last is not None and self._looks_old():
             self._draw(self._last)
         return self._handle_keys()
 
     def _draw(self, picture: Picture) -> None:
         self._lines = tuple(self._keys.lines)
         image = with_note(picture.image_bgr, self._lines) if self._lines else picture.image_bgr
-        cv2.imshow(self._title, image)
+        self._drawn_wh = self._size_wh()
+        cv2.imshow(self._title, on_black(image, self._drawn_wh) if self._full_screen else image)
+
+    def _looks_old(self) -> bool:
+        """Whether another text is to be seen, or the window has become as large as the screen."""
+        if tuple(self._keys.lines) != self._lines:
+            return True
+        return self._full_screen and self._size_wh() != self._drawn_wh
+
+    def _size_wh(self) -> tuple[int, int]:
+        _, _, width, height = cv2.getWindowImageRect(self._title)
+        return width, height
 
     def _handle_keys(self) -> bool:
         """Lets the window draw and handle keys; False if one of them ends the run."""
@@ -127,7 +142,11 @@ class WindowSink(Sink):
 
     def _toggle_full_screen(self) -> None:
         is_full = cv2.getWindowProperty(self._title, cv2.WND_PROP_FULLSCREEN) == 1.0
-        wanted = cv2.WINDOW_NORMAL if is_full else cv2.WINDOW_FULLSCREEN
+        self._full_screen = not is_full
+        wanted = cv2.WINDOW_FULLSCREEN if self._full_screen else cv2.WINDOW_NORMAL
+        # Qt's borders around a picture are light grey: on a full screen we draw black ones.
+        ratio = cv2.WINDOW_FREERATIO if self._full_screen else cv2.WINDOW_KEEPRATIO
+        cv2.setWindowProperty(self._title, cv2.WND_PROP_ASPECT_RATIO, ratio)
         cv2.setWindowProperty(self._title, cv2.WND_PROP_FULLSCREEN, wanted)
 
     def _is_closed(self) -> bool:
@@ -143,6 +162,20 @@ class WindowSink(Sink):
     def _resize(self, height: int, width: int) -> None:
         scale = min(1.0, _MAX_INITIAL_WH[0] / width, _MAX_INITIAL_WH[1] / height)
         cv2.resizeWindow(self._title, max(1, round(width * scale)), max(1, round(height * scale)))
+
+
+def on_black(image_bgr: BgrImage, size_wh: tuple[int, int]) -> BgrImage:
+    """The picture with black borders, so that it has the shape of an area of this size."""
+    height, width = image_bgr.shape[:2]
+    area_width, area_height = size_wh
+    if min(size_wh) < 1:
+        return image_bgr
+    above = max(0, round(width * area_height / area_width) - height) // 2
+    beside = max(0, round(height * area_width / area_height) - width) // 2
+    if not above and not beside:
+        return image_bgr
+    borders = (above, above, beside, beside)
+    return np.asarray(cv2.copyMakeBorder(image_bgr, *borders, cv2.BORDER_CONSTANT), np.uint8)
 
 
 def display_problem() -> str | None:

@@ -57,6 +57,15 @@ def test_a_map_that_only_fades_is_mixed_and_its_range_too() -> None:
     np.testing.assert_allclose(got.ranges[0], [1.5 * blob(5, 5).min(), 1.5], rtol=1e-5)
 
 
+def test_one_class_has_one_probability() -> None:
+    before, after = explained(blob(5, 5), 0), explained(blob(5, 5), 4)
+    sure = (replace(after.targets[0], probability=0.5),)
+    after = replace(after, targets=sure, predictions=(*sure, Prediction("class 1", 1, 0.3)))
+    got = interpolate(before, after, frame_between(3))
+    assert [round(one.probability, 6) for one in got.targets] == [0.6]
+    assert [round(one.probability, 6) for one in got.predictions] == [0.6, 0.3]
+
+
 def test_maps_of_two_places_at_once_are_not_moved() -> None:
     """One object goes, another comes: nothing has moved from one place to the other."""
     both = blob(3, 4) + blob(13, 4)

@@ -15,7 +15,7 @@ from torch import nn
 
 import stream_cam
 from stream_cam.config import LayoutName, LookConfig
-from stream_cam.draw.hud import HudStatus, away_picture, draw_caption, draw_hud
+from stream_cam.draw.hud import HudStatus, away_picture, draw_caption, draw_hud, with_note
 from stream_cam.draw.layout import Layout, Scene
 from stream_cam.draw.layouts import LAYOUTS, MapStyle, count_maps
 from stream_cam.draw.overlay import draw_heatmap, draw_overlay
@@ -23,6 +23,7 @@ from stream_cam.draw.renderer import Renderer
 from stream_cam.explain.explainer import Explainer
 from stream_cam.frame import BgrImage, Explanation, Frame, Prediction, Region
 from stream_cam.settings import CHOICES, SettingsSnapshot
+from stream_cam.sinks.keys import HELP
 
 STATUS = HudStatus(engine="openvino fp32", fps=29.7, age_seconds=0.0312)
 
@@ -280,3 +281,23 @@ def test_a_layout_is_added_by_its_line_in_the_table(
     assert np.array_equal(picture[60:], draw_heatmap(frame, explanation))
     assert Renderer().render(frame, None, plain(name)).shape == picture.shape
     assert MapStyle.of(LookConfig(name), n_maps=1).map_only
+
+
+def test_keys_of_window_and_page_are_told_in_the_same_words() -> None:
+    html = (PAGE / "index.html").read_text("utf-8")
+    page = re.findall(r"<dt>(<kbd>.*?)</dt><dd>(.*?)</dd>", html)
+    told = {re.sub("<.*?>", "", keys): effect for keys, effect in page}
+    window = dict(line.split("\t") for line in HELP)
+    window.pop("q Esc")  # a page has no end of its own
+    told.pop("/")  # a window has no field to type in
+    told["0"] = told.pop("0 Esc")
+    assert told == window
+
+
+def test_columns_of_a_note_stand_below_each_other() -> None:
+    picture = frame_of((720, 1280), 0).image_bgr
+    noted = with_note(picture, ["space\tI", "s\tI", "a long line without columns"])
+    unit = 26
+    rows = [noted[8 + n * (unit + 8) :][: unit + 8].max(axis=(0, 2)) for n in range(2)]
+    ends = [int(np.flatnonzero(row > 128).max()) for row in rows]
+    assert ends[0] == ends[1]

@@ -4,12 +4,13 @@ import subprocess
 import sys
 from collections.abc import Iterator
 
+import numpy as np
 import pytest
 from support.displays import x_server
 
 from stream_cam.errors import SinkError
 from stream_cam.sinks import check_output, display_problem
-from stream_cam.sinks.window import WindowSink
+from stream_cam.sinks.window import WindowSink, on_black
 
 SHOW = """
 import ctypes, sys
@@ -115,6 +116,7 @@ with WindowSink() as sink:
             xtest.XTestFakeKeyEvent(display, code, 0, 0)
             x11.XFlush(display)
             assert all(sink.poll() for _ in range(50))
+        assert sink.write(picture_at(numbered_picture(4, (240, 320))))
 print("full and back")
 """
 
@@ -192,7 +194,7 @@ def test_window_keys_change_the_settings(x_display: str) -> None:
 
 
 @pytest.mark.needs_display
-def test_f_makes_the_window_as_large_as_the_screen_and_back(x_display: str) -> None:
+def test_f_asks_for_the_whole_screen_and_back(x_display: str) -> None:
     if ctypes.util.find_library("Xtst") is None:
         pytest.skip("keys cannot be pressed without libXtst (apt-get install libxtst6)")
     done = subprocess.run(
@@ -203,6 +205,22 @@ def test_f_makes_the_window_as_large_as_the_screen_and_back(x_display: str) -> N
         timeout=60,
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "full and back\n", "")
+
+
+@pytest.mark.parametrize(
+    ("area_wh", "shape"),
+    [((1600, 1000), (200, 320)), ((200, 100), (180, 360)), ((160, 90), (180, 320)), ((0, 0), None)],
+)
+def test_a_full_screen_is_black_around_the_picture(
+    area_wh: tuple[int, int], shape: tuple[int, int] | None
+) -> None:
+    picture = np.full((180, 320, 3), 200, np.uint8)
+    shown = on_black(picture, area_wh)
+    assert shown.shape[:2] == (shape or (180, 320))
+    grey = shown.max(axis=2)
+    assert int((grey == 200).sum()) == 180 * 320
+    above, beside = (shown.shape[0] - 180) // 2, (shown.shape[1] - 320) // 2
+    assert np.array_equal(shown[above : above + 180, beside : beside + 320], picture)
 
 
 @pytest.mark.needs_display

@@ -346,6 +346,10 @@ def test_a_paused_picture_keeps_its_colours_and_nothing_covers_it(page: Page, sh
     assert page.locator("#state").inner_text() == "paused"
     assert page.locator("#banner").is_hidden()
     assert page.locator("#picture").evaluate("c => getComputedStyle(c).filter") == "none"
+    until(page, "picture.dataset.explained === picture.dataset.frame")
+    standing = page.evaluate("picture.dataset.frame")
+    settled(page, shown)
+    assert page.evaluate("[picture.dataset.frame, picture.dataset.explained]") == [standing] * 2
     shown.settings.paused = False
     page.wait_for_selector('body[data-state="live"]')
     assert page.locator("#banner").is_hidden()

@@ -164,7 +164,7 @@ function figures(stats) {
   at("viewers").textContent = String(stats.viewers);
   setReason({ away: stats.away ?? null, waiting: stats.waiting ?? null });
   const sync = stats.sync;
-  at("map-state").textContent = sync ? mapState(sync, stats.age_seconds) : "its own";
+  at("map-state").textContent = sync && !settings.paused ? mapState(sync, stats.age_seconds) : "its own";
   at("advice").hidden = !sync?.too_slow;
   at("advice").textContent = sync?.too_slow ? TOO_SLOW : "";
   if (!stats.waiting && !search.labels.length) askLabels(); // the server has none before the network is loaded
