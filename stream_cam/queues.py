@@ -98,6 +98,17 @@ class Handoff(Generic[T]):
             self._changed.notify_all()
             return item
 
+    def wait(self) -> None:
+        """Returns when an item waits, which is not taken yet.
+
+        Raises:
+            EndOfStream: no item will come.
+        """
+        with self._changed:
+            self._changed.wait_for(lambda: bool(self._items) or self._closed or self._aborted)
+            if self._aborted or not self._items:
+                raise EndOfStream
+
     def wake(self) -> None:
         """Ends a `take` that waits, or else the next one, with a TimeoutError unless an item waits:
         the taker has something else to look at."""

@@ -37,6 +37,7 @@ from stream_cam.explain.explanations import (
     explanation_of,
     times_of,
 )
+from stream_cam.explain.frame_explainer import TakeNewest
 from stream_cam.explain.graph.device import NotCapturedError
 from stream_cam.frame import BgrImage, Explanation, Features, Frame, Prediction, image_of, softmax
 from stream_cam.model.camnet import CamNet, build_network, load_parameters
@@ -353,6 +354,10 @@ class Explainer:
             n_maps=count_maps(settings, len(self.labels)),
             keep_features=settings.look.hold > 0.0,
         )
+
+    def explain_newest(self, take: TakeNewest) -> Explanation:
+        """As `explain_drawn`, with the frame that `take` gives at once."""
+        return self.explain_drawn(*take())
 
     def draw(
         self,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
-from stream_cam.explain.explainer import Explainer
+from stream_cam.explain.frame_explainer import FrameExplainer
 from stream_cam.frame import Explanation
 from stream_cam.pipeline.captured import CapturedFrame
 from stream_cam.pipeline.presenter import Presenter
@@ -52,7 +52,7 @@ class RunCounters:
     def __init__(
         self,
         source: Source,
-        explainer: Explainer,
+        explainer: FrameExplainer,
         presenter: Presenter,
         sink_queues: Sequence[SinkQueue],
         to_explain: Handoff[CapturedFrame],

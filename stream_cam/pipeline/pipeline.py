@@ -48,7 +48,7 @@ from stream_cam.config import LookConfig
 from stream_cam.draw.layouts import count_maps
 from stream_cam.draw.renderer import Renderer
 from stream_cam.errors import StreamCamError
-from stream_cam.explain.explainer import Explainer
+from stream_cam.explain.frame_explainer import FrameExplainer
 from stream_cam.frame import Explanation, Frame
 from stream_cam.pipeline.captured import CapturedFrame
 from stream_cam.pipeline.counters import Progress, RunCounters
@@ -94,7 +94,7 @@ class Pipeline:
         self,
         source: Source,
         sinks: Sequence[Sink],
-        explainer: Explainer,
+        explainer: FrameExplainer,
         *,
         settings: Settings | None = None,
         renderer: Renderer | None = None,
@@ -305,8 +305,7 @@ class Pipeline:
         finally:
             if ticket is not None:
                 ticket.pass_on()
-        self._counters.explain.add(time.monotonic_ns() - started_ns)
-        self._counters.to_explanation.add(explanation.explained_ns - frame.captured_ns)
+        self._count_explained(frame, explanation, started_ns)
         return explanation
 
     def _explain_or_draw(
@@ -323,8 +322,7 @@ class Pipeline:
     def _explain_newest(self) -> None:
         try:
             while True:
-                captured = self._to_explain.take()
-                newest = self._explain(captured.frame, captured.settings)
+                captured, newest = self._explain_waiting()
                 with self._explained:
                     self._newest = newest
                     self._new_explanations.append((captured, newest))
@@ -339,6 +337,33 @@ class Pipeline:
                 self._explains = False
                 self._explained.notify_all()
             self._to_render.wake()
+
+    def _explain_waiting(self) -> tuple[CapturedFrame, Explanation]:
+        """Explains the frame that is the newest when the network is free, not when it asks.
+
+        Raises:
+            EndOfStream: no more frames come.
+        """
+        self._to_explain.wait()
+        if self.info.still:
+            captured = self._to_explain.take()
+            return captured, self._explain(captured.frame, captured.settings)
+        started_ns, taken = 0, None
+
+        def take() -> tuple[Frame, SettingsSnapshot]:
+            nonlocal started_ns, taken
+            taken = self._to_explain.take()
+            started_ns = time.monotonic_ns()
+            return taken.frame, taken.settings
+
+        explanation = self._explainer.explain_newest(take)
+        assert taken is not None
+        self._count_explained(taken.frame, explanation, started_ns)
+        return taken, explanation
+
+    def _count_explained(self, frame: Frame, explanation: Explanation, started_ns: int) -> None:
+        self._counters.explain.add(time.monotonic_ns() - started_ns)
+        self._counters.to_explanation.add(explanation.explained_ns - frame.captured_ns)
 
     def _render(self) -> None:
         try:

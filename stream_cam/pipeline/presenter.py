@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from stream_cam.draw.hud import HudStatus, away_picture, paused_picture
 from stream_cam.draw.renderer import Renderer
-from stream_cam.explain.explainer import Explainer
+from stream_cam.explain.frame_explainer import FrameExplainer
 from stream_cam.frame import Explanation, Frame
 from stream_cam.pipeline.report import StageClock
 from stream_cam.settings import SettingsSnapshot
@@ -35,7 +35,7 @@ class Presenter:
 
     def __init__(
         self,
-        explainer: Explainer,
+        explainer: FrameExplainer,
         renderer: Renderer,
         live: bool,
         labels_are_optional: bool = False,

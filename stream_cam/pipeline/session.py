@@ -34,7 +34,7 @@ from stream_cam.uri import redact_uri
 from stream_cam.web.address import WebAddress, listen
 
 if TYPE_CHECKING:
-    from stream_cam.explain.explainer import Explainer
+    from stream_cam.explain.frame_explainer import FrameExplainer
     from stream_cam.pipeline.counters import Progress
     from stream_cam.pipeline.pipeline import Pipeline
 
@@ -57,7 +57,7 @@ def run_session(
     outputs: Sequence[str],
     config: PipelineConfig,
     *,
-    explainer: Explainer | None = None,
+    explainer: FrameExplainer | None = None,
     extra_sinks: Sequence[Sink] = (),
     on_open: Callable[[Sequence[str], Settings], None] | None = None,
     on_wait: Callable[[Waiting], bool] | None = None,
@@ -112,7 +112,9 @@ def run_session(
         return report
 
 
-def _named_model(model: ModelConfig, source_uri: str, explainer: Explainer | None) -> ModelConfig:
+def _named_model(
+    model: ModelConfig, source_uri: str, explainer: FrameExplainer | None
+) -> ModelConfig:
     """The options with the names of the network that runs, for reports."""
     if explainer is None:
         return model.for_source(source_uri)
@@ -149,7 +151,7 @@ def _open(
     source_uri: str,
     uris: Sequence[str],
     config: PipelineConfig,
-    explainer: Explainer | None,
+    explainer: FrameExplainer | None,
     extra_sinks: Sequence[Sink],
     on_open: Callable[[Sequence[str], Settings], None] | None,
     on_wait: Callable[[Waiting], bool] | None,
@@ -181,7 +183,7 @@ def _build_pipeline(
     source: Source,
     uris: Sequence[str],
     config: PipelineConfig,
-    explainer: Explainer | None,
+    explainer: FrameExplainer | None,
     extra_sinks: Sequence[Sink],
     settings: Settings,
     watched: Mapping[str, Sink],
@@ -266,7 +268,7 @@ def _recording(sinks: Sequence[Sink], uris: Sequence[str]) -> Path | Future[list
     return finished_path(videos[0]) if videos else None
 
 
-def _describe(explainer: Explainer, targets: Sequence[int]) -> str:
+def _describe(explainer: FrameExplainer, targets: Sequence[int]) -> str:
     """A recording's own description: model, weights and class."""
     weights = explainer.weights
     classes = ", ".join(explainer.labels[index] for index in targets) or "the best class"
