@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from fractions import Fraction
 
 import numpy as np
 
@@ -51,7 +52,8 @@ def measure_costs(explainer: Explainer, sizes: Sequence[int]) -> BatchCosts:
 
     A batch is as many frames at once as the explainer serves in parallel.
     """
-    frame = np.full((*_MEASURED_HW, 3), 127, np.uint8)
+    image = np.full((*_MEASURED_HW, 3), 127, np.uint8)
+    frame = Frame(image, 0, 0, Fraction(1, 30), 0)
     seconds: dict[int, float] = {}
     with ThreadPoolExecutor(max(sizes)) as pool:
         for size in sizes:

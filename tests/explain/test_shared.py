@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -71,10 +72,13 @@ def test_cameras_get_the_maps_of_their_own_frames(explainer: TinyExplainer) -> N
 
 
 def test_live_counts_add_up_per_camera_and_in_sum(explainer: TinyExplainer) -> None:
+    def pause(index: int) -> None:
+        time.sleep(0.001)
+
     with SharedExplainer(explainer, costs=PAIRS) as shared:
         pipelines = [
             Pipeline(
-                Frames(200, live=True, before=lambda index: threading.Event().wait(0.001)),
+                Frames(200, live=True, before=pause),
                 [Kept()],
                 shared.join(f"camera {number}"),
             )
