@@ -194,6 +194,7 @@ def test_modules_for_the_cpu_load_without_triton() -> None:
     """Triton comes with torch on Linux only."""
     loaded = loaded_by(
         "import sys\nsys.modules['triton'] = None\nimport stream_cam.pipeline.pipeline"
+        "\nimport stream_cam.explain.explainer"
     )
     assert "stream_cam.explain.explainer" in loaded
 
