@@ -7,7 +7,7 @@
     ├── SinkError                        a sink cannot be opened or written
     │   └── OutputExistsError            the output is already there and --overwrite was not given
     ├── ModelError                       a network cannot be used
-    │   └── NoCamError                   a network without GAP and one linear layer has no CAM
+    │   └── NoCamError                   a head that sees more than the mean of the features
     ├── WeightsError                     parameters or labels cannot be had or do not fit
     ├── EngineError                      a network cannot be compiled or run on this machine
     │   ├── GateError                    an engine is not the network it was made from
@@ -92,7 +92,7 @@ class ModelError(StreamCamError):
 
 
 class NoCamError(ModelError):
-    """The network does not end in convolution, global average pooling and one linear layer."""
+    """The network's head sees more than the mean of its last features, so it has no CAM."""
 
 
 class WeightsError(StreamCamError):

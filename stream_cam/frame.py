@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
+from typing import Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +14,9 @@ BgrImage = npt.NDArray[np.uint8]
 """`(H, W, 3)` uint8, 0..255, channels blue, green, red."""
 
 FloatArray = npt.NDArray[np.float32]
+
+Method = Literal["cam", "grad-cam (head)"]
+"""How class weights come about: a linear head's own, or the derivative of another head."""
 
 NANOSECOND = Fraction(1, 1_000_000_000)
 """The time base of frames that are timed by this machine's clock, in seconds."""
@@ -105,19 +109,27 @@ class Region:
         return cls(0.0, 0.0, float(size_hw[1]), float(size_hw[0]))
 
 
+class ClassRows(Protocol):
+    """The class weights of one frame; an array of all classes' is one."""
+
+    def __getitem__(self, classes: list[int], /) -> FloatArray:
+        """(n, K) float32, of these classes."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Features:
     """A network's features of one frame, of which the map of any class can be made."""
 
     values: FloatArray
     """(K, h, w) float32: the last convolution's output, on the CPU."""
-    class_weight: FloatArray
-    """(n_classes, K) float32: the linear layer's weights, one array for all frames."""
+    class_weight: ClassRows
+    """With a linear head its weights, (n_classes, K) float32, one array for all frames."""
 
     def cam(self, index: int) -> FloatArray:
         """The raw map of a class, (h, w) float32 (Zhou et al., CVPR 2016, eq. 2)."""
         flat = self.values.reshape(self.values.shape[0], -1)
-        return np.asarray(self.class_weight[index] @ flat).reshape(self.values.shape[1:])
+        return np.asarray(self.class_weight[[index]][0] @ flat).reshape(self.values.shape[1:])
 
 
 def image_of(frame: BgrImage | Frame) -> BgrImage:
@@ -190,6 +202,9 @@ class Explanation:
     """Monotonic time at which the explained frame was captured."""
     explained_ns: int = 0
     """Monotonic time at which this explanation was ready."""
+    method: Method = "cam"
+    """`cam`: M_c is the class activation map. `grad-cam (head)`: the head is not linear, and M_c is
+    Grad-CAM's map before its ReLU."""
     several: bool = False
     """True if a list of targets was asked for: then `cam` is a stack."""
     n_locked: int = 0

@@ -80,7 +80,6 @@ class FrameStages:
             torch.zeros(shape, pin_memory=info.device != "cpu")
             for shape in (info.input_shape, info.logits_shape, info.features_shape)
         )
-        self._class_weight = net.weight.detach().numpy()
         cam_hw = (info.features_shape[2], info.features_shape[3])
         self._overlay = CpuOverlay(frame_hw, cam_hw, plan.region, LookConfig())
         self._picture = np.empty_like(frames[0])
@@ -132,7 +131,8 @@ class FrameStages:
         features = self._features[0].numpy()
         logits = self._logits[0].numpy()
         best = int(logits.argmax())
-        cam: FloatArray = np.dot(self._class_weight[best], features.reshape(len(features), -1))
+        row = self.explainer.class_weight_of(features)[[best]][0]
+        cam: FloatArray = np.dot(row, features.reshape(len(features), -1))
         low, high = float(cam.min()), float(cam.max())
         share = math.sqrt(float(softmax(logits)[best]))
         cold_hot = low, low + (high - low) / share

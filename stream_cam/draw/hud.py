@@ -11,7 +11,7 @@ import numpy as np
 from stream_cam.cam.colormaps import color_table
 from stream_cam.config import Colormap
 from stream_cam.draw.text import shorten, text_mask
-from stream_cam.frame import BgrImage, Explanation, Prediction
+from stream_cam.frame import BgrImage, Explanation, Method, Prediction
 
 _WHITE = (255, 255, 255)
 _DIM = (190, 190, 190)
@@ -137,7 +137,7 @@ def draw_hud(
     margin = max(2, unit // 3)
     width = min(picture.shape[1], max(unit * 13, round(picture.shape[1] * 0.28)))
     line = small + margin
-    footer = _footer(status, small, width - 2 * margin)
+    footer = _footer(status, explanation.method, small, width - 2 * margin)
     bars = explanation.predictions
     head = unit + 2 * margin
     n_lines = len(bars) + bool(footer) + (colormap is not None)
@@ -202,9 +202,9 @@ def _draw_color_bar(panel: BgrImage, colormap: Colormap, margin: int, y: int, si
         panel[y + size // 4 : y + size, left:right] = color_table(colormap)[steps]
 
 
-def _footer(status: HudStatus, size: int, room: int) -> str:
+def _footer(status: HudStatus, method: Method, size: int, room: int) -> str:
     """The small print; without the engine, where there is no room for all of it."""
-    parts = []
+    parts = [] if method == "cam" else [str(method)]
     if status.fps is not None:
         parts.append(f"{status.fps:.0f} fps")
     if status.delay_seconds is not None:

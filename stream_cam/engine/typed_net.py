@@ -11,14 +11,13 @@ from functools import cache
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
 from stream_cam.engine.base import EngineInfo
 from stream_cam.engine.gpu_errors import is_gpu_error
 from stream_cam.engine.options import Batch
 from stream_cam.errors import EngineError, first_line
-from stream_cam.model.camnet import CamNet
+from stream_cam.model.camnet import CamNet, logits_of
 from stream_cam.model.tracing import running
 
 with warnings.catch_warnings():
@@ -33,10 +32,11 @@ _tf32 = threading.RLock()
 
 
 class TypedNet(nn.Module):
-    """float32 in and out; convolutions in `dtype`, pooling and the linear layer in float32.
+    """float32 in and out; convolutions in `dtype`, pooling and the head in float32.
 
-    So the logits are the maps' means plus bias (Zhou et al., CVPR 2016, eq. 1-2) to float32's
-    rounding at every precision: only the features, which both are made of, are rounded further.
+    So with a linear head the logits are the maps' means plus bias (Zhou et al., CVPR 2016, eq. 1-2)
+    to float32's rounding at every precision: only the features, which both are made of, are rounded
+    further.
     Batch normalisation is folded into the convolutions before it.
 
     Args:
@@ -53,8 +53,10 @@ class TypedNet(nn.Module):
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         self.backbone = _folded(net.backbone).to(memory_format=self.memory_format)
         self.compute_in(precision)
-        self.register_buffer("weight", net.weight.detach().clone())
-        self.register_buffer("bias", net.bias.detach().clone())
+        self.head = copy.deepcopy(net.head)
+        if net.head is None:
+            self.register_buffer("weight", net.weight.detach().clone())
+            self.register_buffer("bias", net.bias.detach().clone())
         self.eval().requires_grad_(False)
 
     def compute_in(self, precision: str) -> TypedNet:
@@ -70,7 +72,7 @@ class TypedNet(nn.Module):
         features = self.backbone(batch_nchw)
         if self.dtype != torch.float32:
             features = features.float()
-        return F.linear(features.mean((2, 3)), self.weight, self.bias), features
+        return logits_of(features, self), features
 
 
 def probe_info(

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from stream_cam.cam.geometry import FitPlan
-from stream_cam.cam.reference import class_activation_maps, preprocess, scale_cam
+from stream_cam.cam.reference import preprocess, scale_cam
 from stream_cam.engine.base import Engine
 from stream_cam.engine.buffers import own_stream
 from stream_cam.engine.manifest import Figures
@@ -200,9 +200,9 @@ def overall(frames: Sequence[FrameFigures]) -> Figures:
 
 def _best_maps(net: CamNet, *outputs: Outputs) -> list[tuple[Tensor, Tensor]]:
     """Logits (n_classes,) and maps (5, h, w) of each output, of the classes best in the last."""
-    best = outputs[-1][0].topk(min(_N_CLASSES, net.n_classes)).indices
+    best = outputs[-1][0].topk(min(_N_CLASSES, net.n_classes)).indices[0].tolist()
     return [
-        (logits[0], class_activation_maps(features, net.weight, best)[0])
+        (logits[0], torch.einsum("nk,khw->nhw", net.class_weight(features[0], best), features[0]))
         for logits, features in outputs
     ]
 

@@ -39,8 +39,19 @@ from stream_cam.explain.explanations import (
 )
 from stream_cam.explain.frame_explainer import TakeNewest
 from stream_cam.explain.graph.device import NotCapturedError
-from stream_cam.frame import BgrImage, Explanation, Features, Frame, Prediction, image_of, softmax
+from stream_cam.frame import (
+    BgrImage,
+    ClassRows,
+    Explanation,
+    Features,
+    FloatArray,
+    Frame,
+    Prediction,
+    image_of,
+    softmax,
+)
 from stream_cam.model.camnet import CamNet, build_network, load_parameters
+from stream_cam.model.head_module import HeadRows, own_head
 from stream_cam.model.input_color import normalisation
 from stream_cam.model.networks import load_network
 from stream_cam.model.torch_settings import loading, own_settings
@@ -83,7 +94,11 @@ class Explainer:
         self._options = EngineOptions(engine, device, precision, parallel)
         self._fit: Fit = fit
         self._input_size = input_size or weights.input_size
-        self._class_weight = net.weight.detach().float().cpu().numpy()
+        self.method = net.method
+        """The maps' name: `cam`, or `grad-cam (head)` of a network whose head is not linear."""
+        self._head = own_head(net.head)
+        if net.head is None:
+            self._class_weight = net.weight.detach().float().cpu().numpy()
         self._engines = EnginePool(net, weights, self._options)
         self._opening_graphs = threading.Lock()
         self._plan_of = lru_cache(MAX_PLANS)(
@@ -207,7 +222,9 @@ class Explainer:
         fit: Fit = "stretch",
         parallel: int = 1,
     ) -> Explainer:
-        """A network of your own: convolutions, global average pooling, one linear layer.
+        """A network of your own: convolutions, global average pooling, and any head on that mean.
+
+        With one linear layer the maps are CAMs, with another head Grad-CAM's (`method`).
 
         Args:
             module: (N, 3, H, W) or (N, 1, H, W) → logits (N, n_classes).
@@ -293,8 +310,9 @@ class Explainer:
             count = max(len(wanted), n_maps or 1)
             wanted += [p.index for p in predictions if p.index not in wanted][: count - len(wanted)]
             features = session.features[0].numpy()
-            cams = np.dot(self._class_weight[wanted], features.reshape(features.shape[0], -1))
-            kept = Features(features.copy(), self._class_weight) if keep_features else None
+            class_weight = self.class_weight_of(features)
+            cams = np.dot(class_weight[wanted], features.reshape(features.shape[0], -1))
+            kept = Features(features.copy(), class_weight) if keep_features else None
         probabilities = softmax(logits)
         return Explanation(
             logits=logits,
@@ -309,6 +327,7 @@ class Explainer:
             **times_of(frame),
             several=len(wanted) > 1 or not is_single(target),
             n_locked=n_locked,
+            method=self.method,
             features=kept,
         )
 
@@ -388,6 +407,10 @@ class Explainer:
         )
         return explanation, drawn[0] if drawn else draw_overlay(frame, explanation, look)
 
+    def class_weight_of(self, features: FloatArray) -> ClassRows:
+        """The class weights of the frame with these features, (C, h, w)."""
+        return self._class_weight if self._head is None else HeadRows(self._head, features)
+
     def _graphs(self) -> FrameGraphs | None:
         """The graphs, if the engine's device has them."""
         if self.graphs is None and not self._graphs_lost:
@@ -400,6 +423,13 @@ class Explainer:
         return self.graphs
 
     def _open_graphs(self, device: str) -> None:
+        if self._head is not None:
+            self._warn_once(
+                f"the head of {self.model_name} is not one linear layer: its derivative and the "
+                "maps are computed in host memory, the network on the GPU"
+            )
+            self._graphs_lost = True
+            return
         try:
             from stream_cam.explain.graph.cuda_device import CudaGpu
             from stream_cam.explain.graph.scheduler import FrameGraphs

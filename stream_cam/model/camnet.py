@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
@@ -14,24 +16,21 @@ from torch.nn.utils.weight_norm import WeightNorm
 
 from stream_cam.config import Channels
 from stream_cam.errors import ModelError, first_line
+from stream_cam.frame import Method
 from stream_cam.model.fingerprint import fingerprint
-from stream_cam.model.head import HeadFinder, ShapeRecorder, no_cam
+from stream_cam.model.head import Head, HeadFinder
+from stream_cam.model.head_check import check_invariant
+from stream_cam.model.head_module import HeadModule, single_layer
 from stream_cam.model.input_color import color_layer, detect_channels, prepend
 from stream_cam.model.state_dicts import load_parameters, require_finite
 from stream_cam.model.torch_settings import loading
 from stream_cam.model.torchvision_models import build_network
+from stream_cam.model.traced import ShapeRecorder, TracedNetwork, no_cam
 from stream_cam.model.tracing import running, tracing
 
 __all__ = ["CamNet", "build_network", "load_parameters"]
 
 _PREFIX = "network"
-
-_RELATIVE_TOLERANCE = 1e-5
-"""As a share of the magnitudes that make up a logit, |b| + Σ_k |w_k| · mean |f_k|.
-
-Pooling and the linear layer round in float32 (unit roundoff 6e-8); the largest deviation seen over
-torchvision's networks was 7e-8 of that sum. A layer in the way moves logits by percents.
-"""
 
 
 class CamNet(nn.Module):
@@ -41,31 +40,48 @@ class CamNet(nn.Module):
     sigmoid(−z) and sigmoid(z), and the second class's map is half of z's.
 
     With f the features and w, b the linear layer, the map of class c is M_c = Σ_k w[c, k] · f_k
-    and mean(M_c) + b[c] is the logit (Zhou et al., CVPR 2016, eq. 1-2). Always in eval mode,
-    without gradients for its parameters; exports and compiles as any module does.
+    and mean(M_c) + b[c] is the logit (Zhou et al., CVPR 2016, eq. 1-2). With any other head,
+    w[c] is ∂logit_c/∂mean(f) at the frame, and M_c is Grad-CAM's map before its ReLU. Always in
+    eval mode, without gradients for its parameters; exports and compiles as any module does.
 
     Args:
         backbone: (N, 3, H, W) normalised RGB → features (N, C, h, w), also for a network that
             takes other channels.
-        weight: (n_logits, C).
+        weight: (n_logits, C); None: the head is not linear.
         bias: (n_logits,); zeros for a layer without one.
         name: the network's name in messages.
+        head: (N, C) → logits, where it is not linear.
     """
 
     weight: nn.Parameter
-    """(n_classes, C) float32 on the CPU, until the module is moved or cast."""
+    """(n_classes, C) float32 on the CPU, until the module is moved or cast; not there if `head` is.
+    """
     bias: nn.Parameter
     """(n_classes,), likewise."""
 
-    def __init__(self, backbone: nn.Module, weight: Tensor, bias: Tensor, name: str) -> None:
+    def __init__(
+        self,
+        backbone: nn.Module,
+        weight: Tensor | None,
+        bias: Tensor | None,
+        name: str,
+        head: HeadModule | None = None,
+    ) -> None:
         super().__init__()
-        self.n_logits = len(weight)
+        self.n_logits: int
         """The network's own; 1: the probability of the second class is its sigmoid."""
-        if self.n_logits == 1:
-            weight, bias = _halved(weight), _halved(bias)
         self.backbone = backbone
-        self.weight = nn.Parameter(weight, requires_grad=False)
-        self.bias = nn.Parameter(bias, requires_grad=False)
+        self.head = head
+        if weight is not None and bias is not None:
+            self.n_logits = len(weight)
+            if self.n_logits == 1:
+                weight, bias = _halved(weight), _halved(bias)
+            self.weight = nn.Parameter(weight, requires_grad=False)
+            self.bias = nn.Parameter(bias, requires_grad=False)
+        elif head is not None:
+            self.n_logits = head.n_logits
+        else:
+            raise ValueError("a CamNet needs weight and bias, or a head")
         self.name = name
         self.channels: Channels = "rgb"
         """The channels of the network it was made of, before a layer that takes RGB."""
@@ -74,17 +90,34 @@ class CamNet(nn.Module):
 
     @property
     def n_classes(self) -> int:
-        return self.weight.shape[0]
+        return self.weight.shape[0] if self.head is None else self.head.n_classes
 
     @property
     def n_channels(self) -> int:
         """C, the number of feature planes."""
-        return self.weight.shape[1]
+        return self.weight.shape[1] if self.head is None else self.head.n_channels
+
+    def class_weight(self, features: Tensor, classes: Sequence[int]) -> Tensor:
+        """What the maps of some classes are weighted sums by, (n, C) float32 on the CPU.
+
+        Args:
+            features: (C, h, w) float32 on the CPU, of the frame.
+        """
+        if self.head is None:
+            return self.weight.detach()[list(classes)]
+        with running():
+            return self.head.class_weight(features.mean((1, 2)), classes)
+
+    @property
+    def method(self) -> Method:
+        """The maps' name: those of a head that is not linear are Grad-CAM's."""
+        return "cam" if self.head is None else "grad-cam (head)"
 
     def fingerprint(self) -> str:
         """16 hex digits that change with any parameter, layer or operation of the network."""
         tensors = {**self.state_dict(), **dict(self.named_buffers())}
-        return fingerprint(tensors, f"{self.backbone}\n{_settings(self.backbone)}")
+        parts = [self.backbone] if self.head is None else [self.backbone, self.head]
+        return fingerprint(tensors, "\n".join(f"{part}\n{_settings(part)}" for part in parts))
 
     def train(self, mode: bool = True) -> CamNet:
         """Stays in eval mode whatever `mode` is: dropout and batch statistics would change maps."""
@@ -101,8 +134,7 @@ class CamNet(nn.Module):
             logits (N, n_classes) and features (N, C, h, w), same dtype and device.
         """
         features = self.backbone(batch_nchw)
-        logits = F.linear(features.mean((2, 3)), self.weight, self.bias)
-        return logits, features
+        return logits_of(features, self), features
 
     @classmethod
     @loading()
@@ -113,7 +145,7 @@ class CamNet(nn.Module):
         probe_hw: tuple[int, int] = (224, 224),
         channels: Channels | None = None,
     ) -> CamNet:
-        """Wraps a classifier that ends convolution → GAP → (dropout, flatten) → one linear layer.
+        """Wraps a classifier that ends convolution → GAP → a head that sees nothing else.
 
         The result holds a copy of the parameters, float32 on the CPU: `module` itself keeps its
         mode, gradients and device, and may be trained on without changing the result.
@@ -137,20 +169,50 @@ class CamNet(nn.Module):
         probe = torch.randn(1, 3, *probe_hw, generator=torch.Generator().manual_seed(0))
         with torch.inference_mode():
             with running():
-                channels, own_logits = detect_channels(network, probe, name, channels)
+                channels, own_output = detect_channels(network, probe, name, channels)
             with tracing():
                 traced = _traced(network, name)
             recorder = ShapeRecorder(traced)
             color = color_layer(channels)
             with running():
                 recorder.run(probe if color is None else color(probe))
-        head = HeadFinder(traced, recorder.shapes, name, _PREFIX).find()
-        weight = head.weight.detach().clone()
-        bias = weight.new_zeros(len(weight)) if head.bias is None else head.bias.detach().clone()
-        net = cls(prepend(color, _cut_after(head.features, traced)), weight, bias, name)
+        head = HeadFinder(TracedNetwork(traced, recorder.shapes, name, _PREFIX)).find()
+        final = None if head.final is None else single_layer(head.final, traced)
+        backbone = prepend(color, _cut_after(head.features, traced))
+        net = cls(backbone, *_own_parameters(head), name, head.module)
         net.channels = channels
-        _check_invariant(net, probe, own_logits)
+        check_invariant(net, probe, own_output, final)
         return net
+
+
+class Headed(Protocol):
+    """A network with the parts that make logits of its features."""
+
+    @property
+    def head(self) -> HeadModule | None: ...
+    @property
+    def weight(self) -> Tensor: ...
+    @property
+    def bias(self) -> Tensor: ...
+
+
+def logits_of(features: Tensor, net: Headed) -> Tensor:
+    """The head of the features' mean (Zhou et al., CVPR 2016, eq. 1)."""
+    pooled = features.mean((2, 3))
+    if net.head is not None:
+        logits: Tensor = net.head(pooled)
+        return logits
+    return F.linear(pooled, net.weight, net.bias)
+
+
+def _own_parameters(head: Head) -> tuple[Tensor | None, Tensor | None]:
+    """Copies of a linear head's weight and bias; None for another head."""
+    if head.weight is None:
+        return None, None
+    weight = head.weight.detach().clone()
+    return weight, weight.new_zeros(
+        len(weight)
+    ) if head.bias is None else head.bias.detach().clone()
 
 
 def _halved(logit: Tensor) -> Tensor:
@@ -252,29 +314,3 @@ def _cut_after(features: fx.Node, traced: fx.GraphModule) -> fx.GraphModule:
     graph.output(features)
     # Takes over the layers that the graph still calls, and no others.
     return fx.GraphModule(traced, graph)
-
-
-@torch.inference_mode()
-def _check_invariant(net: CamNet, probe: Tensor, own_logits: object) -> None:
-    """Checks mean(M_c) + b_c == logit_c, and logit_c against the network's own, for all classes."""
-    with running():
-        logits, features = net(probe)
-    maps = torch.einsum("ck,khw->chw", net.weight.double(), features[0].double())
-    from_maps = maps.mean((1, 2)) + net.bias.double()
-    magnitude = net.weight.abs() @ features[0].abs().mean((1, 2)) + net.bias.abs()
-    if not bool(torch.isfinite(magnitude).all()):
-        raise ModelError(f"{net.name} gives infinite or NaN features; these weights are damaged")
-    bound = _RELATIVE_TOLERANCE * magnitude.double().clamp_min(torch.finfo(torch.float32).tiny)
-    if net.n_logits == 1 and isinstance(own_logits, Tensor) and own_logits.shape == (1, 1):
-        own_logits = _halved(own_logits).T
-    for source, got in (("CamNet's logits", logits), ("its own logits", own_logits)):
-        if not isinstance(got, Tensor) or got.shape != logits.shape:
-            raise no_cam(net.name, "its forward does not return (N, n_classes)")
-        excess = ((got[0].double() - from_maps).abs() / bound).nan_to_num(torch.inf)
-        if excess.max() > 1.0:
-            worst = int(excess.argmax())
-            raise no_cam(
-                net.name,
-                f"mean(M_c) + b_c is {float(from_maps[worst]):.6g} for class {worst}, {source} say "
-                f"{float(got[0, worst]):.6g}, so its features are not simply averaged",
-            )

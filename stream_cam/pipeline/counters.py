@@ -78,6 +78,7 @@ class RunCounters:
             model=explainer.model_name,
             weights=explainer.weights.name,
             weights_sha256=explainer.weights.sha256,
+            method=explainer.method,
             parallel=explainer.parallel,
             versions=versions(),
         )

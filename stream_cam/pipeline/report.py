@@ -15,6 +15,7 @@ from stream_cam._version import __version__
 from stream_cam.atomic_files import write_atomic
 from stream_cam.config import PipelineConfig
 from stream_cam.errors import SinkError, StreamCamError
+from stream_cam.frame import Method
 from stream_cam.uri import hide, json_text, redact_uri
 
 _KEPT_SAMPLES = 100_000
@@ -120,6 +121,8 @@ class Report:
     seconds: float = 0.0
     ended_by: str = "end of source"
     engine: dict[str, object] = field(default_factory=dict)
+    method: Method = "cam"
+    """How the maps come about: `grad-cam (head)` where the network's head is not linear."""
     sinks: list[SinkCount] = field(default_factory=list)
     latency: dict[str, Percentiles] = field(default_factory=dict)
     """Milliseconds: read, explain, render, `write N` (busy time of each stage, sinks by their

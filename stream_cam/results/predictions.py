@@ -1,9 +1,9 @@
 """Predictions as rows: one a frame, in JSON Lines, CSV or Parquet.
 
-Version 2 of the schema; in CSV and Parquet the lists are columns of their own
+Version 3 of the schema; in CSV and Parquet the lists are columns of their own
 (`top1_label`, `box_x0`, …):
 
-    v                 2
+    v                 3
     source            the picture's path as seen from the folder that is read; of a video its name
                       as it was given
     frame             position of the frame in its source, from 0
@@ -12,6 +12,8 @@ Version 2 of the schema; in CSV and Parquet the lists are columns of their own
                       explained, where live frames come faster than the network runs
     between_frames    [first, last]: the map, its peak and its box are interpolated between the maps
                       of these frames; null where they are explained_frame's own
+    method            cam, or grad-cam (head): the network's head is not linear, and the map is
+                      Grad-CAM's before its ReLU
     label, index, probability
                       the class whose map is shown; softmax over all classes
     peak              [x, y] in frame pixels: the middle of the map's highest cell
@@ -40,7 +42,7 @@ from stream_cam.results.paths import part_of
 from stream_cam.sinks.base import Picture, Sink
 from stream_cam.uri import json_text, printable
 
-VERSION: Final = 2
+VERSION: Final = 3
 _BETWEEN: Final = ("between_first", "between_last")
 _BOX: Final = ("box_x0", "box_y0", "box_x1", "box_y1")
 _PREDICTION: Final = ("label", "index", "probability")
@@ -54,6 +56,7 @@ _COLUMN_TYPES: Final[dict[str, str]] = {
         "explained_frame": "int64",
         "between_first": "int64",
         "between_last": "int64",
+        "method": "string",
     },
     **_PREDICTION_TYPES,
     **dict.fromkeys(("peak_x", "peak_y", *_BOX), "double"),
@@ -135,6 +138,7 @@ def row_of(frame: Frame, explanation: Explanation, source: str = "") -> dict[str
         "time": round(frame.pts_seconds, 6),
         "explained_frame": explanation.frame_index,
         "between_frames": explanation.between_frames,
+        "method": explanation.method,
         **_as_json(explanation.targets[0]),
         "peak": [round(value, 1) for value in explanation.peak_xy()],
         "box": None if box is None else [round(value, 1) for value in box],

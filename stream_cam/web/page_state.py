@@ -162,6 +162,7 @@ def _about(picture: Picture) -> Mapping[str, object]:
         about["shown"] = [
             [one.label, one.index, round(one.probability, 4)] for one in explanation.targets
         ]
+        about["method"] = explanation.method
         about["explained"] = explanation.frame_index
         about["between"] = explanation.between_frames
     return about
