@@ -110,7 +110,8 @@ def test_predictions_are_a_row_a_frame(tmp_path: Path, suffix: str) -> None:
         assert rows[0]["box"] == pytest.approx([60, 20, 80, 30], abs=1.3)
         assert [best["index"] for best in rows[0]["top"]] == [1, 0, 2]
         assert rows[0]["top"][0] == {"label": LABELS[1], "index": 1, "probability": 0.9}
-        assert [row["v"] for row in rows] == [2, 2]
+        assert [row["v"] for row in rows] == [VERSION, VERSION]
+        assert [row["method"] for row in rows] == ["cam", "cam"]
     else:
         rows = list(csv.DictReader(text.splitlines()))
         assert (rows[0]["peak_x"], rows[0]["peak_y"]) == ("70.0", "25.0")
