@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Protocol
 
 from stream_cam.engine import EngineInfo
-from stream_cam.frame import BgrImage, Explanation, Frame
+from stream_cam.frame import BgrImage, Explanation, Frame, Method
 from stream_cam.settings import SettingsSnapshot
 from stream_cam.targets import Target
 
@@ -26,6 +26,11 @@ class FrameExplainer(Protocol):
 
     @property
     def model_name(self) -> str: ...
+
+    @property
+    def method(self) -> Method:
+        """How the maps come about."""
+        ...
 
     @property
     def weights(self) -> Weights: ...

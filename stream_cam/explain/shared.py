@@ -204,6 +204,7 @@ class CameraExplainer:
         self._explainer = shared.explainer
         self.labels = self._explainer.labels
         self.model_name = self._explainer.model_name
+        self.method = self._explainer.method
 
     @property
     def weights(self) -> Weights:
