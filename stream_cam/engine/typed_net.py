@@ -17,7 +17,8 @@ from stream_cam.engine.base import EngineInfo
 from stream_cam.engine.gpu_errors import is_gpu_error
 from stream_cam.engine.options import Batch
 from stream_cam.errors import EngineError, first_line
-from stream_cam.model.camnet import CamNet, logits_of
+from stream_cam.model.camnet import CamNet
+from stream_cam.model.head_module import logits_of
 from stream_cam.model.tracing import running
 
 with warnings.catch_warnings():

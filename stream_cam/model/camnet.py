@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from typing import Protocol
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, fx, nn
 from torch.nn.parameter import is_lazy
 from torch.nn.utils import remove_spectral_norm, remove_weight_norm
@@ -20,7 +18,7 @@ from stream_cam.frame import Method
 from stream_cam.model.fingerprint import fingerprint
 from stream_cam.model.head import Head, HeadFinder
 from stream_cam.model.head_check import check_invariant
-from stream_cam.model.head_module import HeadModule, single_layer
+from stream_cam.model.head_module import HeadModule, logits_of, single_layer
 from stream_cam.model.input_color import color_layer, detect_channels, prepend
 from stream_cam.model.state_dicts import load_parameters, require_finite
 from stream_cam.model.torch_settings import loading
@@ -183,26 +181,6 @@ class CamNet(nn.Module):
         net.channels = channels
         check_invariant(net, probe, own_output, final)
         return net
-
-
-class Headed(Protocol):
-    """A network with the parts that make logits of its features."""
-
-    @property
-    def head(self) -> HeadModule | None: ...
-    @property
-    def weight(self) -> Tensor: ...
-    @property
-    def bias(self) -> Tensor: ...
-
-
-def logits_of(features: Tensor, net: Headed) -> Tensor:
-    """The head of the features' mean (Zhou et al., CVPR 2016, eq. 1)."""
-    pooled = features.mean((2, 3))
-    if net.head is not None:
-        logits: Tensor = net.head(pooled)
-        return logits
-    return F.linear(pooled, net.weight, net.bias)
 
 
 def _own_parameters(head: Head) -> tuple[Tensor | None, Tensor | None]:

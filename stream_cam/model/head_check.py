@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
 from stream_cam.errors import ModelError, first_line
+from stream_cam.model.head_module import Headed
 from stream_cam.model.traced import no_cam
 from stream_cam.model.tracing import running
-
-if TYPE_CHECKING:
-    from stream_cam.model.camnet import CamNet
 
 _LINEAR_TOLERANCE = 1e-5
 """As a share of the magnitudes that make up a logit, |b| + Σ_k |w_k| · mean |f_k|.
@@ -27,9 +25,18 @@ _FINAL_TOLERANCE = 1e-5
 """Of probabilities, or as a share of their logarithms."""
 
 
+class Cut(Headed, Protocol):
+    """A network that was cut in two: a CamNet."""
+
+    name: str
+    n_logits: int
+
+    def __call__(self, batch_nchw: Tensor) -> tuple[Tensor, Tensor]: ...
+
+
 @torch.inference_mode()
 def check_invariant(
-    net: CamNet, probe: Tensor, own_output: object, final: nn.Module | None = None
+    net: Cut, probe: Tensor, own_output: object, final: nn.Module | None = None
 ) -> None:
     """Checks that the logits are the head of the mean of the features, for all classes.
 
@@ -61,7 +68,7 @@ def check_invariant(
         _compare(net.name, "its own outputs", own_output, own, bound, said)
 
 
-def _of_maps(net: CamNet, features: Tensor) -> tuple[Tensor, Tensor, str]:
+def _of_maps(net: Cut, features: Tensor) -> tuple[Tensor, Tensor, str]:
     """Logits from the maps, how far others may be from them, and how to say them."""
     maps = torch.einsum("ck,khw->chw", net.weight.double(), features[0].double())
     from_maps = maps.mean((1, 2)) + net.bias.double()
@@ -71,7 +78,7 @@ def _of_maps(net: CamNet, features: Tensor) -> tuple[Tensor, Tensor, str]:
     return from_maps, bound, "mean(M_c) + b_c is {value:.6g} for class {index}"
 
 
-def _of_head(net: CamNet, features: Tensor) -> tuple[Tensor, Tensor, str]:
+def _of_head(net: Cut, features: Tensor) -> tuple[Tensor, Tensor, str]:
     """The same of a head that is not linear."""
     assert net.head is not None
     pooled = features.double().mean((2, 3)).float()

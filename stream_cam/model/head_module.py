@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from typing import Protocol
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
 from stream_cam.frame import FloatArray
@@ -78,6 +80,26 @@ class HeadRows:
         with running():
             rows: FloatArray = self._head.class_weight(self._pooled, classes).numpy()
         return rows
+
+
+class Headed(Protocol):
+    """A network with the parts that make logits of its features."""
+
+    @property
+    def head(self) -> HeadModule | None: ...
+    @property
+    def weight(self) -> Tensor: ...
+    @property
+    def bias(self) -> Tensor: ...
+
+
+def logits_of(features: Tensor, net: Headed) -> Tensor:
+    """The head of the features' mean (Zhou et al., CVPR 2016, eq. 1)."""
+    pooled = features.mean((2, 3))
+    if net.head is not None:
+        logits: Tensor = net.head(pooled)
+        return logits
+    return F.linear(pooled, net.weight, net.bias)
 
 
 def cut_head(net: TracedNetwork, pooled: fx.Node, logits: fx.Node) -> HeadModule:
