@@ -144,7 +144,8 @@ def tests(ground: Ground) -> None:
     if importlib.util.find_spec("pytest_timeout"):
         command += ["-p", "pytest_timeout"]
     if importlib.util.find_spec("xdist") and not ground.is_short:
-        command += ["-p", "xdist.plugin", "-n", "8", "--dist", "loadfile"]
+        n_workers = min(8, os.cpu_count() or 1)
+        command += ["-p", "xdist.plugin", "-n", str(n_workers), "--dist", "loadfile"]
     files = gpu_tests.files_with_gpu_tests(ROOT / "tests")
     if ground.is_short:
         files = [path for path in files if path.name == "test_graph_capture.py"]

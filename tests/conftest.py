@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 import torch
-from support.kernel_runner import RunKernel, interpreter, run_on_gpu
+from support.kernel_runner import RunKernel, interpreter, interpreter_problem, run_on_gpu
 from support.leak_check import adopt_orphans, check_for_leaks
 from support.required_markers import pytest_configure, pytest_runtest_makereport
 
@@ -58,10 +58,10 @@ _SLOW_MODULES = frozenset(
     [
         "accounting", "batch", "bench", "bench_graphs", "bench_peers", "build", "chaos",
         "choice_kernels", "cli", "compute_sanitizer", "demo_model", "end_to_end", "engine",
-        "gpu_check", "reconnecting", "kernel_budget", "nv12_kernels", "overlay_kernel", "peers",
-        "pipes", "preprocess_kernel", "quantize", "quantize_layers", "recording",
-        "session_watching", "sources_http_stills", "sources_protocols", "steady", "verify",
-        "web_server",
+        "gpu_check", "gpu_precompile", "reconnecting", "kernel_budget", "nv12_kernels",
+        "overlay_kernel", "peers", "pipes", "preprocess_kernel", "quantize", "quantize_layers",
+        "recording", "session_watching", "sources_http_stills", "sources_protocols", "steady",
+        "verify", "web_server",
     ]
 )  # fmt: skip
 """Real engine builds, whole commands, kernels in the interpreter: each over ten seconds alone."""
@@ -168,6 +168,8 @@ def tiny_disk(tmp_path: Path) -> Iterator[Path]:
 def interpreted() -> Iterator[RunKernel]:
     """Runs Triton kernels in the interpreter; skips where there is no Triton."""
     pytest.importorskip("triton", reason="no Triton for this system")
+    if problem := interpreter_problem():
+        pytest.skip(problem)
     with interpreter() as run:
         yield run
 

@@ -43,6 +43,9 @@ WEIGHT_SCALE = tl.constexpr(float(1 << _WEIGHT_BITS))
 """Factor of the vertical weights, which are integers."""
 _QUADS = 3
 """Four-pixel pieces that a thread takes at most."""
+_FULL_LANES = 2
+"""Up to so many threads for an output pixel, each takes `_QUADS` pieces. Smaller frames then load
+pieces that are masked, but need no kernel of their own."""
 _THREADS = 32
 """One warp: 16 output columns of a 1920-pixel row, of which 224 are 14 programs."""
 
@@ -254,7 +257,7 @@ def preprocess(frame_bgr: Tensor, plan: PreprocessPlan, *, out: Tensor) -> None:
     n, width = frame_bgr.shape[0], plan.fit.input_hw[1]
     if not n:
         return
-    grid, shape = launch_of(plan, n, _QUADS)
+    grid, shape = launch_of(plan, n, _QUADS, _FULL_LANES)
     with torch.cuda.device_of(frame_bgr):  # type: ignore[no-untyped-call]
         _preprocess_kernel[grid](
             frame_bgr,
@@ -275,16 +278,20 @@ def preprocess(frame_bgr: Tensor, plan: PreprocessPlan, *, out: Tensor) -> None:
 
 
 def launch_of(
-    plan: PreprocessPlan, n: int, most_quads: int
+    plan: PreprocessPlan, n: int, most_quads: int, full_lanes: int
 ) -> tuple[tuple[int, int, int], dict[str, int | bool]]:
-    """The grid for `n` frames and the constants of a kernel whose threads take so many pieces."""
+    """The grid for `n` frames and the constants of a kernel whose threads take so many pieces.
+
+    Args:
+        full_lanes: up to so many threads an output pixel take `most_quads` pieces for any frame.
+    """
     height, width = plan.fit.input_hw
     lanes = triton.next_power_of_2(triton.cdiv(plan.n_quads, most_quads))
     columns = max(1, min(_THREADS // lanes, triton.next_power_of_2(width)))
     return (triton.cdiv(width, columns), height, n), {
         "COLUMNS": columns,
         "LANES": lanes,
-        "QUADS": triton.cdiv(plan.n_quads, lanes),
+        "QUADS": most_quads if lanes <= full_lanes else triton.cdiv(plan.n_quads, lanes),
         "num_warps": _THREADS // 32,
         "enable_fp_fusion": True,
     }

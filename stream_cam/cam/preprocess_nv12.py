@@ -166,7 +166,7 @@ def preprocess_nv12(
     n, width = luma.shape[0], plan.fit.input_hw[1]
     if not n:
         return
-    grid, shape = launch_of(plan, n, _QUADS)
+    grid, shape = launch_of(plan, n, _QUADS, full_lanes=1)
     with torch.cuda.device_of(luma):  # type: ignore[no-untyped-call]
         _preprocess_nv12_kernel[grid](
             luma,

@@ -23,6 +23,7 @@ from stream_cam.cam.preprocess import (
     Interpolation,
     PreprocessPlan,
     is_aligned,
+    launch_of,
     plan_preprocess,
     preprocess,
     preprocess_reference,
@@ -185,6 +186,19 @@ def test_preprocess_takes_views_with_any_stride(view: Any, run_kernel: RunKernel
     run_kernel(preprocess, frame_bgr=frame, plan=plan, out=got)
     preprocess_reference(frame, plan, out=expected)
     assert (got - expected).abs().max() <= TOLERANCE[torch.float32]
+
+
+@pytest.mark.parametrize("side", [224, 288])
+def test_frames_of_many_sizes_share_few_kernels(side: int) -> None:
+    widths = (320, 480, 640, 720, 854, 960, 1024, 1280, 1440, 1600, 1920, 2048, 2560, 3840)
+    shapes = set()
+    for width in widths:
+        plan = planned(plan_fit("stretch", (width * 9 // 16, width), side))
+        grid, constants = launch_of(plan, 1, 3, 2)
+        assert grid[0] * int(constants["COLUMNS"]) >= side
+        assert int(constants["QUADS"]) * int(constants["LANES"]) >= plan.n_quads
+        shapes.add(tuple(constants.items()))
+    assert len(shapes) <= 4
 
 
 def test_words_are_not_read_beyond_the_end_of_the_buffer() -> None:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib.metadata import version
 from multiprocessing.connection import Connection, Pipe
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,19 @@ RunKernel = Callable[..., None]
 
 _WORKER = Path(__file__).with_name("kernel_worker.py")
 _DEADLINE_SECONDS = 300.0
+
+
+def interpreter_problem() -> str | None:
+    """The reason why Triton's interpreter cannot run kernels here; None if it can."""
+    triton, numpy = (_version(name) for name in ("triton", "numpy"))
+    if triton < (3, 8) and numpy >= (2, 4):
+        return f"the interpreter of Triton {triton[0]}.{triton[1]} does not work with NumPy 2.4"
+    return None
+
+
+def _version(name: str) -> tuple[int, int]:
+    major, minor = version(name).split(".")[:2]
+    return int(major), int(minor)
 
 
 @contextmanager
