@@ -22,7 +22,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("cam",),
     ("draw",),
     ("model",),
-    ("engine",),
+    ("engine", "export"),
     ("explain",),
     ("sinks",),
     ("web",),

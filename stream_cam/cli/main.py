@@ -21,6 +21,7 @@ from stream_cam.cli.options import (
     DemoCommand,
     DoctorCommand,
     EnginesCommand,
+    ExportCommand,
     RecoverCommand,
     RunCommand,
 )
@@ -86,6 +87,10 @@ def _call(command: AnyCommand, arguments: Sequence[str], signals: Signals) -> No
             from stream_cam.cli.build import build_command
 
             build_command(command)
+        case ExportCommand():
+            from stream_cam.cli.export import export_command
+
+            export_command(command)
         case EnginesCommand():
             from stream_cam.cli.engines import engines_command
 

@@ -170,6 +170,35 @@ class BuildCommand:
 
 
 @dataclass(frozen=True)
+class ExportCommand:
+    """Write a network with the maps of all its classes to a file for other runtimes.
+
+    FILE.onnx needs pip install 'stream-cam[export]'; FILE.xml is OpenVINO's, with FILE.bin.
+    The outputs are logits (N, classes) and maps (N, classes, h, w), in float32.
+    The file is run in ONNX Runtime and OpenVINO and compared with PyTorch before it is kept.
+    """
+
+    output: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="FILE.onnx|FILE.xml")]
+    """The file to write."""
+    with_preprocessing: bool = False
+    """Put the normalisation inside; the input is then RGB pictures, (N, H, W, 3) uint8.
+    Default: normalised pictures in the network's own channels, (N, C, H, W) float32."""
+    resize: bool = False
+    """With --with-preprocessing: take pictures of any size, and resize them inside."""
+    overwrite: bool = False
+    """Replace files that exist."""
+    verbose: bool = False
+    """Write a detailed log to stderr, for bug reports."""
+    model: Model = field(default_factory=ModelConfig)
+
+    def __post_init__(self) -> None:
+        if self.resize and not self.with_preprocessing:
+            raise ValueError(
+                "--resize is a part of the preprocessing: give --with-preprocessing too"
+            )
+
+
+@dataclass(frozen=True)
 class EnginesCommand:
     """List the stored engines, and which of them this machine can use."""
 
@@ -197,6 +226,7 @@ AnyCommand: TypeAlias = (
     | DemoCommand
     | RecoverCommand
     | BuildCommand
+    | ExportCommand
     | EnginesCommand
     | BenchCommand
     | DoctorCommand
@@ -207,6 +237,7 @@ COMMANDS: dict[str, type[AnyCommand]] = {
     "demo": DemoCommand,
     "recover": RecoverCommand,
     "build": BuildCommand,
+    "export": ExportCommand,
     "engines": EnginesCommand,
     "bench": BenchCommand,
     "doctor": DoctorCommand,

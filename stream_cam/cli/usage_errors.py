@@ -89,6 +89,7 @@ _POSITIONAL = {
     "run": "SOURCE [OUTPUT]; give further outputs with -o",
     "batch": "SOURCE...",
     "recover": "RECORDING...",
+    "export": "FILE.onnx or FILE.xml",
 }
 """The positional arguments of each command."""
 _INSTEAD = {

@@ -14,7 +14,7 @@ from stream_cam.cli.parse import parse
 from stream_cam.cli.usage_errors import options_of, without_none, words_for
 from stream_cam.errors import UsageError, unknown_name
 
-NEEDED = {"run": ["SOURCE"]}
+NEEDED = {"run": ["SOURCE"], "export": ["net.xml"]}
 OPTIONS = [
     (name, option, without_none(kind))
     for name, command in COMMANDS.items()
@@ -99,8 +99,8 @@ def test_value_that_is_missing_or_of_another_kind(name: str, option: str, kind: 
         ("--weights demo run x", "a command comes before --weights: stream-cam run | batch"),
         (
             "bench --precision fp32",
-            "`stream-cam bench` has no --precision, which is for run, batch, build; give it with "
-            "the engine: --engines openvino:bf16",
+            "`stream-cam bench` has no --precision, which is for run, batch, build, export; give "
+            "it with the engine: --engines openvino:bf16",
         ),
     ],
 )
