@@ -102,6 +102,19 @@ def installed_tensorrt() -> TensorRt:
     return flavour
 
 
+def require_tensorrt_for(flavour: TensorRt, hardware: dict[str, str]) -> None:
+    """Raises EngineError at once for a GPU that this TensorRT does not support.
+
+    TensorRT-RTX 1.7 holds code for compute capability 9.0, but its library refuses such a GPU.
+    """
+    if flavour.is_rtx and hardware["sm"].startswith("9."):
+        raise EngineError(
+            f"TensorRT-RTX does not support {hardware['gpu']} (compute capability "
+            f"{hardware['sm']}), TensorRT does: give --engine fused, or pip uninstall "
+            f"{flavour.converter} {flavour.module}, then {TENSORRT_INSTALL}"
+        )
+
+
 def tensorrt_machines() -> list[Machine]:
     """This machine with each of its GPUs.
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from stream_cam.engine.base import OnStage, ignore_progress
 from stream_cam.engine.builder import EngineRequest
 from stream_cam.engine.int8_store import int8_advice, stored_int8_key
-from stream_cam.engine.machine import gpu_hardware, installed_tensorrt
+from stream_cam.engine.machine import gpu_hardware, installed_tensorrt, require_tensorrt_for
 from stream_cam.engine.manifest import EngineKey
 from stream_cam.engine.options import Batch
 from stream_cam.engine.quantize_layers import LayerQuantizer
@@ -37,6 +37,8 @@ class TensorRtBuilder:
 
     def __init__(self, request: EngineRequest, store: EngineStore | None = None) -> None:
         self._flavour = installed_tensorrt()
+        hardware = gpu_hardware(request.device)
+        require_tensorrt_for(self._flavour, hardware)
         precision = request.precision
         if precision == "int8":
             self._flavour.require_int8()
@@ -54,7 +56,7 @@ class TensorRtBuilder:
             precision=precision,
             options={"batch": str(self._batch), **OPTIONS},
             versions=self._flavour.versions(),
-            hardware=gpu_hardware(self._device),
+            hardware=hardware,
             calibration=quantizer.identity if quantizer else {},
         )
         if not self.can_build:
@@ -98,7 +100,6 @@ class TensorRtBuilder:
         except EngineError as error:
             if not self._flavour.is_rtx:
                 raise
-            # It lists compute capabilities 7.5, 8.x and 12.x; its answer for 9.0 is unknown.
             logger.info("TensorRT-RTX, for this GPU alone: %s; trying for all", error)
             built = self._converted(typed, for_this_gpu=False)
             engine = self._loaded(built, b"")

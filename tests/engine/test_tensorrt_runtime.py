@@ -243,6 +243,19 @@ def test_the_key_holds_all_that_matters(monkeypatch: pytest.MonkeyPatch) -> None
     assert digest() == digests[0]
 
 
+def test_rtx_is_refused_at_once_on_hopper(monkeypatch: pytest.MonkeyPatch) -> None:
+    rtx = TensorRt("tensorrt_rtx", "torch-tensorrt-rtx")
+    hardware = {"gpu": "NVIDIA H200", "sm": "9.0", "driver": "580.1"}
+    monkeypatch.setattr(tensorrt, "installed_tensorrt", lambda: rtx)
+    monkeypatch.setattr(tensorrt, "gpu_hardware", lambda device: hardware)
+    request = EngineRequest(toy_net(), "abc", (64, 64), "cuda:0", "fp16")
+    with pytest.raises(EngineError, match=r"does not support NVIDIA H200 .* --engine fused"):
+        TensorRtBuilder(request)
+    monkeypatch.setattr(TensorRt, "versions", lambda self: {"tensorrt": "1.7"})
+    hardware["sm"] = "8.9"
+    assert TensorRtBuilder(request).key.hardware["sm"] == "8.9"
+
+
 def test_without_tensorrt_or_a_gpu_there_is_no_machine_for_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -349,7 +362,7 @@ def builder(
     flavour = Flavour(library.__name__, "torch-tensorrt")
     monkeypatch.setattr(Flavour, "rtx", request.param)
     monkeypatch.setattr(tensorrt, "installed_tensorrt", lambda: flavour)
-    monkeypatch.setattr(tensorrt, "gpu_hardware", lambda device: {})
+    monkeypatch.setattr(tensorrt, "gpu_hardware", lambda device: {"gpu": "a", "sm": "8.9"})
     monkeypatch.setattr(tensorrt, "convert", lambda *_, **options: b"engine")
     wanted = EngineRequest(toy_net(), "abc", (8, 8), "cpu", "fp16", batch=Batch(1, 2, 4))
     return TensorRtBuilder(wanted)
