@@ -80,8 +80,14 @@ def _summary(found: dict[str, list[dict[str, Any]]], stage: str, command: str) -
     parts = [f"# GPU check, stage {stage}\n"]
     if command:
         parts.append(f"    {command}\n")
-    parts += facts
-    parts += ["", *_step_table(found), "", *_goal_table(everything), "", *_row_table(everything)]
+    parts += [*facts, "", *_step_table(found), ""]
+    # A step's rows tell the device too, in a check without the step `machine`.
+    devices = {one["row"]["device"] for one in everything if "row" in one}
+    if "cpu" in devices:
+        parts.append("Simulated on a CPU: these times say nothing about a GPU, and meet no goal.")
+    else:
+        parts += _goal_table(everything)
+    parts += ["", *_row_table(everything)]
     parts += ["", *_fault_list(everything)]
     left_out = [f"- {one['left_out']}: {one['why']}" for one in everything if "left_out" in one]
     if left_out:
@@ -92,7 +98,7 @@ def _summary(found: dict[str, list[dict[str, Any]]], stage: str, command: str) -
 def _step_table(found: dict[str, list[dict[str, Any]]]) -> Iterable[str]:
     yield "| step | state | seconds | results | faults | kernels: hits | misses | compiled for |"
     yield "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |"
-    for records in found.values():
+    for name, records in found.items():
         since: list[dict[str, Any]] = []
         for one in records:
             since.append(one)
@@ -105,7 +111,7 @@ def _step_table(found: dict[str, list[dict[str, Any]]]) -> Iterable[str]:
             yield f"| {' | '.join(map(str, figures))} |"
             since = []
         if since:
-            yield f"| {since[0].get('step', '?')} | not ended | | {len(since)} | | | | |"
+            yield f"| {name} | not ended | | {len(since)} | | | | |"
 
 
 def _goal_table(everything: Sequence[dict[str, Any]]) -> Iterable[str]:

@@ -50,7 +50,9 @@ _SMALL_NODES = 200
 
 def machine(ground: Ground) -> None:
     """Versions, clocks, PCIe both ways, copies on the device, and a graph's gap between kernels."""
-    ground.records.add(machine={**describe_machine(), "command": ground.settings.command})
+    settings = ground.settings
+    facts = {"device": settings.device, **describe_machine(), "command": settings.command}
+    ground.records.add(machine=facts)
     program = find_tool("nvidia-smi")
     if program is not None:
         done = subprocess.run(
