@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from stream_cam.engine.base import Engine, EngineInfo, OnStage, Session
-from stream_cam.engine.load import check_buildable, load_engine, open_builder
+from stream_cam.engine.base import Engine, EngineInfo, HostSession, OnStage, Session
+from stream_cam.engine.load import check_buildable, load_engine, open_builder, read_kept_engine
 from stream_cam.engine.options import Batch, EngineOptions
 
 __all__ = [
@@ -11,9 +11,11 @@ __all__ = [
     "Engine",
     "EngineInfo",
     "EngineOptions",
+    "HostSession",
     "OnStage",
     "Session",
     "check_buildable",
     "load_engine",
     "open_builder",
+    "read_kept_engine",
 ]

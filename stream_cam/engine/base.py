@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 from stream_cam.engine.options import Batch
+from stream_cam.frame import FloatArray
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -64,7 +65,8 @@ class Session(Protocol):
 
         Args:
             batch: (N, 3, H, W) float32 contiguous, normalised RGB, on the engine's device, with
-                an N that `EngineInfo.batch` has.
+                an N that `EngineInfo.batch` has. Engines on the CPU take NumPy arrays as well
+                (`HostSession`).
             logits: (N, n_classes) float32 contiguous, on the same device, written.
             features: (N, C, h, w) float32 contiguous, on the same device, written.
 
@@ -72,6 +74,14 @@ class Session(Protocol):
             ValueError: on CUDA, buffers of another device, shape, type or layout. OpenVINO's
                 session does not check its buffers.
         """
+        ...
+
+
+class HostSession(Protocol):
+    """A session of an engine on the CPU, with the caller's NumPy arrays."""
+
+    def __call__(self, batch: FloatArray, logits: FloatArray, features: FloatArray) -> None:
+        """As `Session`, with arrays of the same shapes."""
         ...
 
 

@@ -12,6 +12,7 @@ from stream_cam.engine.base import Session
 from stream_cam.engine.buffers import Buffers
 from stream_cam.engine.builder import EngineRequest
 from stream_cam.engine.typed_net import TypedNet, arithmetic, probe_info
+from stream_cam.frame import FloatArray
 from stream_cam.model.tracing import running
 
 
@@ -47,7 +48,13 @@ class TorchSession:
         self._buffers = buffers
         self._device, self._precision = device, precision
 
-    def __call__(self, batch: Tensor, logits: Tensor, features: Tensor) -> None:
+    def __call__(
+        self,
+        batch: Tensor | FloatArray,
+        logits: Tensor | FloatArray,
+        features: Tensor | FloatArray,
+    ) -> None:
+        batch, logits, features = (torch.as_tensor(one) for one in (batch, logits, features))
         self._buffers.are_new(batch, logits, features)
         with torch.inference_mode(), arithmetic(self._device, self._precision):
             with running():

@@ -21,6 +21,7 @@ from stream_cam.engine.eager import TorchSession
 from stream_cam.engine.fused_layers import FusedConvolution, fuse_layers
 from stream_cam.engine.typed_net import TypedNet, arithmetic, probe_info
 from stream_cam.errors import EngineError, UnsuitableEngineError, first_line
+from stream_cam.frame import FloatArray
 
 _LEAST_SHARE = 0.5
 """Of the convolutions: with fewer fused, Inductor saves more kernels."""
@@ -80,7 +81,12 @@ def fused_net(request: EngineRequest, precision: str) -> TypedNet:
 class _FusedSession(TorchSession):
     """Lets cuDNN time its algorithms in a thread's first calls, and take the fastest."""
 
-    def __call__(self, batch: Tensor, logits: Tensor, features: Tensor) -> None:
+    def __call__(
+        self,
+        batch: Tensor | FloatArray,
+        logits: Tensor | FloatArray,
+        features: Tensor | FloatArray,
+    ) -> None:
         with _choosing_fastest():
             super().__call__(batch, logits, features)
 

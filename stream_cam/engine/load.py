@@ -10,6 +10,7 @@ from stream_cam.engine.backends import BACKENDS, Backend
 from stream_cam.engine.base import Engine
 from stream_cam.engine.options import Batch, EngineOptions
 from stream_cam.engine.selection import select_backends, select_device, select_precisions
+from stream_cam.engine.store import EngineStore, UnusableEngineError
 from stream_cam.errors import EngineError, GateError, UnsuitableEngineError, UsageError
 
 if TYPE_CHECKING:
@@ -48,6 +49,37 @@ def load_engine(
         for backend in select_backends(options.engine, device, precision)
     ]
     return _open_first(attempts, any_precision=options.precision == "auto")
+
+
+def read_kept_engine(
+    model: str, fingerprint: str, input_hw: tuple[int, int], options: EngineOptions
+) -> Engine | None:
+    """The engine that `load_engine` would read from the store, without PyTorch and the network.
+
+    Args:
+        model, fingerprint: the network's (`CamNet.name`, `CamNet.fingerprint`).
+
+    Returns:
+        None: it is not an OpenVINO engine, or is not there; `load_engine` then says why.
+
+    Raises:
+        UsageError, EngineError: as `load_engine`, of options that cannot be.
+    """
+    device = select_device(options)
+    precision = select_precisions(options.precision, device)[0]
+    if select_backends(options.engine, device, precision)[0].name != "openvino":
+        return None
+    store, parallel = EngineStore(), options.parallel
+    try:
+        from stream_cam.engine.openvino_runtime import import_engine, newest_int8_key, openvino_key
+
+        key = openvino_key(model, fingerprint, input_hw, precision, parallel)
+        if precision == "int8":
+            key = newest_int8_key(key, parallel, store)
+        found = store.read(key)
+        return import_engine(found[0], key, parallel) if found else None
+    except (EngineError, UnusableEngineError):
+        return None
 
 
 def open_builder(

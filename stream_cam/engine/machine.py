@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
 import importlib
 import platform
 import shutil
 import subprocess
+import sys
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
@@ -145,6 +147,18 @@ def _gpus() -> list[str]:
     if not torch.cuda.is_available():
         raise EngineError("no CUDA GPU is usable here (torch.cuda.is_available() is false)")
     return [f"cuda:{index}" for index in range(torch.cuda.device_count())]
+
+
+def has_cuda_driver() -> bool:
+    """Whether NVIDIA's driver may be here; asks without PyTorch, whose import takes seconds."""
+    if "torch" in sys.modules:
+        return True
+    library = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
+    try:
+        ctypes.CDLL(library)
+    except OSError:
+        return False
+    return True
 
 
 def gpu_hardware(device: str) -> dict[str, str]:

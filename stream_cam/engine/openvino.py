@@ -7,13 +7,17 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from stream_cam.config import Precision
 from stream_cam.engine.base import OnStage, ignore_progress
 from stream_cam.engine.builder import EngineRequest
-from stream_cam.engine.int8_store import int8_advice, stored_int8_key
-from stream_cam.engine.machine import openvino_capabilities, openvino_core, openvino_machine
-from stream_cam.engine.manifest import EngineKey
-from stream_cam.engine.openvino_runtime import OpenVinoEngine
+from stream_cam.engine.int8_store import int8_advice
+from stream_cam.engine.machine import openvino_core
+from stream_cam.engine.openvino_runtime import (
+    BUILD_ARGUMENTS,
+    OpenVinoEngine,
+    import_engine,
+    newest_int8_key,
+    openvino_key,
+)
 from stream_cam.engine.quantize_nncf import NncfQuantizer
 from stream_cam.engine.store import EngineStore
 from stream_cam.errors import EngineError, first_line
@@ -24,8 +28,6 @@ if TYPE_CHECKING:
     import openvino
 
 OUTPUTS = ("logits", "features")
-_BUILD_ARGUMENTS = "--engine openvino"
-"""The arguments of `stream-cam build` for these engines."""
 
 
 class OpenVinoBuilder:
@@ -41,36 +43,23 @@ class OpenVinoBuilder:
     """
 
     def __init__(self, request: EngineRequest, store: EngineStore | None = None) -> None:
-        self._core = openvino_core()
         precision, parallel = request.precision, request.parallel
-        arithmetic = {"bf16": "bfloat16", "int8": "8-bit integer"}.get(precision)
-        if arithmetic and precision.upper() not in openvino_capabilities(self._core):
-            raise EngineError(
-                f"this processor has no {arithmetic} arithmetic, so --precision {precision} would "
-                "gain nothing: give --precision fp32"
-            )
         self.net = request.net
         self._precision, self._parallel = precision, parallel
         quantizer = request.quantizers.get(NncfQuantizer) if request.quantizers else None
         self._quantizer = quantizer
         self.frames = quantizer.validating if quantizer else ()
         self.can_build = precision != "int8" or quantizer is not None
-        versions, hardware = openvino_machine(self._core)
-        key = EngineKey(
-            backend="openvino",
-            model=self.net.name,
-            network=request.fingerprint,
-            input_shape=(1, 3, *request.input_hw),
-            precision=precision,
-            options=_options(precision, parallel),
-            versions=versions,
-            hardware=hardware,
-            calibration=quantizer.identity if quantizer else {},
+        self.key = openvino_key(
+            request.net.name,
+            request.fingerprint,
+            request.input_hw,
+            precision,
+            parallel,
+            quantizer.identity if quantizer else None,
         )
         if not self.can_build:
-            at_once = "one frame at a time" if parallel == 1 else f"{parallel} frames at once"
-            key = stored_int8_key(key, at_once, _BUILD_ARGUMENTS, store or EngineStore())
-        self.key = key
+            self.key = newest_int8_key(self.key, parallel, store or EngineStore())
 
     def compile(self, on_stage: OnStage = ignore_progress) -> tuple[OpenVinoEngine, bytes]:
         """Converts and compiles: seconds; for int8 quantises: minutes.
@@ -80,7 +69,7 @@ class OpenVinoBuilder:
         """
         if not self.can_build:
             raise EngineError(
-                f"an int8 engine is built from frames: {int8_advice(_BUILD_ARGUMENTS)}"
+                f"an int8 engine is built from frames: {int8_advice(BUILD_ARGUMENTS)}"
             )
         with warnings.catch_warnings():
             # torch.export and OpenVINO's frontend warn of their own deprecations.
@@ -90,7 +79,7 @@ class OpenVinoBuilder:
                 if self._quantizer is not None:
                     model = self._quantizer.quantize(model, on_stage)
                     on_stage("compiling")
-                compiled = self._core.compile_model(model, "CPU", dict(self.key.options))
+                compiled = openvino_core().compile_model(model, "CPU", dict(self.key.options))
                 blob = compiled.export_model().getvalue()
             except EngineError:
                 raise
@@ -107,22 +96,7 @@ class OpenVinoBuilder:
         Raises:
             EngineError: OpenVINO does not accept it.
         """
-        try:
-            compiled = self._core.import_model(blob, "CPU", dict(self.key.options))
-        except RuntimeError as error:
-            reason = first_line(error)
-            raise EngineError(f"OpenVINO does not accept the kept engine: {reason}") from error
-        return OpenVinoEngine(compiled, self._precision, self._parallel)
-
-
-def _options(precision: Precision, parallel: int) -> dict[str, str]:
-    """One frame at a time on all cores, or several frames at once on a core each."""
-    # Without the hint OpenVINO takes bf16 where the CPU has it, and the maps would differ. In an
-    # int8 network it concerns the layers that stayed in float32.
-    hints = {"INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32"}
-    if parallel == 1:
-        return {"PERFORMANCE_HINT": "LATENCY", **hints}
-    return {"NUM_STREAMS": str(parallel), **hints}
+        return import_engine(blob, self.key, self._parallel)
 
 
 def _convert(net: CamNet, shape: tuple[int, ...]) -> openvino.Model:

@@ -8,6 +8,7 @@ from typing import get_args
 
 from stream_cam.config import Device, EngineName, Precision
 from stream_cam.engine.backends import BACKENDS, Backend, find_backend
+from stream_cam.engine.machine import has_cuda_driver
 from stream_cam.engine.options import EngineOptions
 from stream_cam.errors import EngineError, unknown_name
 
@@ -91,9 +92,9 @@ def _gpu_if_usable(options: EngineOptions, *, needed: bool) -> str:
     Args:
         needed: the engine runs on nothing else.
     """
-    import torch
+    if _cuda_is_available():
+        import torch
 
-    if torch.cuda.is_available():
         if options.engine == options.device == "auto":
             obstacle = _gpu_obstacle(options.precision)
             if obstacle:
@@ -112,6 +113,14 @@ def _gpu_if_usable(options: EngineOptions, *, needed: bool) -> str:
             "or see `stream-cam doctor`"
         )
     return "cpu"
+
+
+def _cuda_is_available() -> bool:
+    if not has_cuda_driver():
+        return False
+    import torch
+
+    return torch.cuda.is_available()
 
 
 def _gpu_obstacle(precision: Precision) -> str:

@@ -5,11 +5,10 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 
-from stream_cam.engine import Engine, EngineInfo, EngineOptions, load_engine
+from stream_cam.engine import Engine, EngineInfo, EngineOptions
 from stream_cam.explain.host_path import SessionPool
-from stream_cam.model.camnet import CamNet
-from stream_cam.model.torch_settings import loading
-from stream_cam.model.weights import Weights
+from stream_cam.explain.networks import Network
+from stream_cam.model.recipe import WeightsInfo
 
 _MAX_ENGINES = 4
 """Engines kept at once. Only `native` with frames of many shapes needs more than one."""
@@ -18,9 +17,8 @@ _MAX_ENGINES = 4
 class EnginePool:
     """Opens engines when they are needed first; safe to use from several threads at once."""
 
-    def __init__(self, net: CamNet, weights: Weights, options: EngineOptions) -> None:
-        self._net, self._weights, self._options = net, weights, options
-        self._fingerprint = net.fingerprint()
+    def __init__(self, network: Network, weights: WeightsInfo, options: EngineOptions) -> None:
+        self._network, self._weights, self._options = network, weights, options
         self._opening = threading.Lock()
         self._pools: OrderedDict[tuple[int, int], SessionPool] = OrderedDict()
         self.info: EngineInfo | None = None
@@ -36,9 +34,8 @@ class EnginePool:
         with self._opening:
             pool = self._pools.get(input_hw)
             if pool is None:
-                with loading():
-                    engine = load_engine(self._net, self._fingerprint, input_hw, self._options)
-                    pool = SessionPool(engine, self._weights)
+                engine = self._network.open_engine(input_hw, self._options)
+                pool = SessionPool(engine, self._weights)
                 self._pools[input_hw] = pool
                 if len(self._pools) > _MAX_ENGINES:
                     self._pools.popitem(last=False)

@@ -7,13 +7,12 @@ import os
 import threading
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from dataclasses import fields, replace
+from dataclasses import asdict, fields, replace
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
-from torch import nn
 
 from stream_cam.cam.geometry import MAX_PLANS, FitPlan, check_input_size
 from stream_cam.config import (
@@ -39,6 +38,14 @@ from stream_cam.explain.explanations import (
 )
 from stream_cam.explain.frame_explainer import TakeNewest
 from stream_cam.explain.graph.device import NotCapturedError
+from stream_cam.explain.networks import (
+    KeptNetwork,
+    LoadedNetwork,
+    Network,
+    NetworkSource,
+    find_network,
+    keep_network,
+)
 from stream_cam.frame import (
     BgrImage,
     ClassRows,
@@ -50,17 +57,18 @@ from stream_cam.frame import (
     image_of,
     softmax,
 )
-from stream_cam.model.camnet import CamNet, build_network, load_parameters
-from stream_cam.model.head_module import HeadRows, own_head
-from stream_cam.model.input_color import normalisation
-from stream_cam.model.networks import load_network
-from stream_cam.model.torch_settings import loading, own_settings
-from stream_cam.model.weights import Weights, load_weights
+from stream_cam.model.labels import labels_of, read_labels
+from stream_cam.model.recipe import WeightsInfo
+from stream_cam.model.torch_settings import own_settings
 from stream_cam.settings import SettingsSnapshot
 from stream_cam.targets import Target, is_single, listed_targets, resolve_target
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from stream_cam.explain.graph.scheduler import FrameGraphs
+    from stream_cam.model.camnet import CamNet
+    from stream_cam.model.weights import Weights
 
 logger = logging.getLogger(__name__)
 
@@ -73,8 +81,8 @@ class Explainer:
 
     def __init__(
         self,
-        net: CamNet,
-        weights: Weights,
+        net: CamNet | Network,
+        weights: WeightsInfo,
         *,
         engine: EngineName = "auto",
         device: Device = "auto",
@@ -87,19 +95,17 @@ class Explainer:
             raise unknown_name("fit", fit, FITS)
         if input_size is not None:
             check_input_size(input_size)
+        network = _as_network(net)
         self.labels = weights.labels
-        self.model_name = net.name
+        self.model_name = network.name
         self.weights = weights
-        self._net = net
+        self._network = network
         self._options = EngineOptions(engine, device, precision, parallel)
         self._fit: Fit = fit
         self._input_size = input_size or weights.input_size
-        self.method = net.method
+        self.method = network.method
         """The maps' name: `cam`, or `grad-cam (head)` of a network whose head is not linear."""
-        self._head = own_head(net.head)
-        if net.head is None:
-            self._class_weight = net.weight.detach().float().cpu().numpy()
-        self._engines = EnginePool(net, weights, self._options)
+        self._engines = EnginePool(network, weights, self._options)
         self._opening_graphs = threading.Lock()
         self._plan_of = lru_cache(MAX_PLANS)(
             partial(weights.plan, fit, input_size=self._input_size)
@@ -118,7 +124,6 @@ class Explainer:
             self._engines.sessions((self._input_size, self._input_size))
 
     @classmethod
-    @loading()
     def load(
         cls,
         model: str = "resnet18",
@@ -152,13 +157,16 @@ class Explainer:
             UsageError: an unknown name.
             WeightsError, NoCamError, EngineError: as their messages say.
         """
-        names = Path(labels) if isinstance(labels, str) else labels
-        loaded = load_weights(weights, model, names, checkpoint_key)
-        network = build_network(model, loaded.n_classes)
-        load_parameters(network, loaded.state_dict, loaded.name)
+        is_file = weights not in ("auto", "imagenet", "demo")
+        place = os.path.abspath(os.path.expanduser(weights)) if is_file else weights
+        source = NetworkSource(model, place, checkpoint_key)
+        kept = find_network(source, partial(_load_network, source))
+        network, info = kept or _load_network(source)
+        if labels is not None:
+            info = _relabelled(info, labels)
         explainer = cls(
-            CamNet.from_module(network, name=model),
-            loaded,
+            network,
+            info,
             engine=engine,
             device=device,
             precision=precision,
@@ -166,13 +174,10 @@ class Explainer:
             input_size=input_size,
             parallel=parallel,
         )
-        is_file = weights not in ("auto", "imagenet", "demo")
-        explainer._reloading = {
-            "model": model,
-            "weights": os.path.abspath(os.path.expanduser(weights)) if is_file else weights,
-            "labels": explainer.labels,
-            "checkpoint_key": checkpoint_key,
-        }
+        engine_info = explainer.engine_info
+        if isinstance(network, LoadedNetwork) and engine_info and engine_info.name == "openvino":
+            keep_network(source, network, info)
+        explainer._reloading = {**asdict(source), "labels": explainer.labels}
         return explainer
 
     def __reduce__(self) -> tuple[object, ...]:
@@ -191,7 +196,8 @@ class Explainer:
                 self._reloading | options,
                 self.weights.sha256,
             )
-        return _rebuild, (type(self), self._net, self.weights, options)
+        assert isinstance(self._network, LoadedNetwork)
+        return _rebuild, (type(self), self._network.net, self.weights, options)
 
     @classmethod
     def from_config(cls, model: ModelConfig, *, parallel: int = 1) -> Explainer:
@@ -200,12 +206,13 @@ class Explainer:
         options: dict[str, Any] = {name: getattr(model, name) for name in names}
         if model.own.module is None:
             return cls.load(**options, parallel=parallel)
+        from stream_cam.model.networks import load_network
+
         for name in ("model", "weights", "labels", "checkpoint_key"):
             del options[name]
         return cls(*load_network(model), **options, parallel=parallel)
 
     @classmethod
-    @loading()
     def from_module(
         cls,
         module: nn.Module,
@@ -242,13 +249,20 @@ class Explainer:
             NoCamError: the network has another shape; the message names the part.
             UsageError: `mean`, `std` or `labels` do not fit the network.
         """
+        from stream_cam.model.camnet import CamNet
+        from stream_cam.model.input_color import normalisation
+        from stream_cam.model.torch_settings import loading
+        from stream_cam.model.weights import Weights
+
         check_input_size(input_size)
         hw = (input_size, input_size)
-        net = CamNet.from_module(module, type(module).__name__, hw, channels)
-        means, stds = normalisation(net.channels, mean, std, input_scale)
+        with loading():
+            net = CamNet.from_module(module, type(module).__name__, hw, channels)
+            means, stds = normalisation(net.channels, mean, std, input_scale)
+            weights = Weights.of_module(module, net.n_logits, labels, means, stds, input_size)
         return cls(
             net,
-            Weights.of_module(module, net.n_logits, labels, means, stds, input_size),
+            weights,
             engine=engine,
             device=device,
             precision=precision,
@@ -305,12 +319,12 @@ class Explainer:
         plan = self.plan((image.shape[0], image.shape[1]))
         with self._engines.sessions(plan.input_hw).borrow() as session:
             session.run(image, plan)
-            logits = session.logits[0].numpy().copy()
+            logits = session.logits[0].copy()
             predictions = best_predictions(logits, self.labels)
             count = max(len(wanted), n_maps or 1)
             wanted += [p.index for p in predictions if p.index not in wanted][: count - len(wanted)]
-            features = session.features[0].numpy()
-            class_weight = self.class_weight_of(features)
+            features = session.features[0]
+            class_weight = self._network.class_weight_of(features)
             cams = np.dot(class_weight[wanted], features.reshape(features.shape[0], -1))
             kept = Features(features.copy(), class_weight) if keep_features else None
         probabilities = softmax(logits)
@@ -407,9 +421,16 @@ class Explainer:
         )
         return explanation, drawn[0] if drawn else draw_overlay(frame, explanation, look)
 
+    @property
+    def _class_weight(self) -> FloatArray:
+        """The linear layer's, (n_classes, C) float32."""
+        class_weight = self._network.class_weight
+        assert class_weight is not None, "the head is not linear"
+        return class_weight
+
     def class_weight_of(self, features: FloatArray) -> ClassRows:
         """The class weights of the frame with these features, (C, h, w)."""
-        return self._class_weight if self._head is None else HeadRows(self._head, features)
+        return self._network.class_weight_of(features)
 
     def _graphs(self) -> FrameGraphs | None:
         """The graphs, if the engine's device has them."""
@@ -423,7 +444,7 @@ class Explainer:
         return self.graphs
 
     def _open_graphs(self, device: str) -> None:
-        if self._head is not None:
+        if self._network.class_weight is None:
             self._warn_once(
                 f"the head of {self.model_name} is not one linear layer: its derivative and the "
                 "maps are computed in host memory, the network on the GPU"
@@ -447,6 +468,26 @@ class Explainer:
     def plan(self, frame_hw: tuple[int, int]) -> FitPlan:
         """The way in which frames of a size become the network's input."""
         return self._plan_of(frame_hw)
+
+
+def _as_network(net: CamNet | Network) -> Network:
+    if isinstance(net, (LoadedNetwork, KeptNetwork)):
+        return net
+    return LoadedNetwork(cast("CamNet", net))
+
+
+def _load_network(source: NetworkSource) -> tuple[LoadedNetwork, Weights]:
+    """The network and its weights, through PyTorch."""
+    from stream_cam.model.networks import load_network
+
+    net, weights = load_network(ModelConfig(**asdict(source)))
+    return LoadedNetwork(net), weights
+
+
+def _relabelled(info: WeightsInfo, labels: Path | str | Sequence[str]) -> WeightsInfo:
+    if isinstance(labels, (str, Path)):
+        return replace(info, labels=read_labels(Path(labels), info.n_classes))
+    return replace(info, labels=labels_of(labels, info.n_classes, "labels"))
 
 
 def _reload(kind: type[Explainer], options: dict[str, Any], sha256: str) -> Explainer:

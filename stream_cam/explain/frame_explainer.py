@@ -12,7 +12,7 @@ from stream_cam.settings import SettingsSnapshot
 from stream_cam.targets import Target
 
 if TYPE_CHECKING:
-    from stream_cam.model.weights import Weights
+    from stream_cam.model.recipe import WeightsInfo
 
 TakeNewest = Callable[[], tuple[Frame, SettingsSnapshot]]
 """Gives the newest frame and its settings at once; raises EndOfStream if there is none."""
@@ -33,7 +33,7 @@ class FrameExplainer(Protocol):
         ...
 
     @property
-    def weights(self) -> Weights: ...
+    def weights(self) -> WeightsInfo: ...
 
     @property
     def parallel(self) -> int:

@@ -28,7 +28,7 @@ from stream_cam.explain.explainer import Explainer
 from stream_cam.explain.frame_explainer import TakeNewest
 from stream_cam.explain.scheduler import Batch, BatchCosts, Scheduler
 from stream_cam.frame import BgrImage, Explanation, Frame
-from stream_cam.model.weights import Weights
+from stream_cam.model.recipe import WeightsInfo
 from stream_cam.queues import EndOfStream
 from stream_cam.settings import SettingsSnapshot
 from stream_cam.targets import Target
@@ -207,7 +207,7 @@ class CameraExplainer:
         self.method = self._explainer.method
 
     @property
-    def weights(self) -> Weights:
+    def weights(self) -> WeightsInfo:
         return self._explainer.weights
 
     @property

@@ -2,17 +2,21 @@
 
 A program may have set another default type or device, autocast, deterministic algorithms or
 inference mode. None of them is about our networks, and several would break or change them.
+
+This module imports PyTorch only for `loading`: a kept OpenVINO engine runs without it.
 """
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING, Any
 
-import torch
+if TYPE_CHECKING:
+    import torch
 
-_CPU = torch.device("cpu")
 _thread = threading.local()
 _lock = threading.Lock()
 _n_inside = 0
@@ -27,9 +31,11 @@ def own_settings() -> Iterator[None]:
     """Float32, the CPU, no autocast, any algorithm; afterwards everything is as it was.
 
     The default type and deterministic algorithms are settings of the whole process: the first
-    thread in puts them aside, the last one out restores them. Inside of itself it does nothing.
+    thread in puts them aside, the last one out restores them. Inside of itself it does nothing,
+    nor while PyTorch is not imported.
     """
-    if getattr(_thread, "inside", False):
+    torch: Any = sys.modules.get("torch")
+    if getattr(_thread, "inside", False) or torch is None or _is_being_imported(torch):
         yield
         return
     with ExitStack() as stack:
@@ -38,21 +44,31 @@ def own_settings() -> Iterator[None]:
         for kind in ("cpu", "cuda"):
             if torch.is_autocast_enabled(kind):
                 stack.enter_context(torch.autocast(kind, enabled=False))
-        if torch.get_default_device() != _CPU:
-            stack.enter_context(_CPU)
+        cpu = torch.device("cpu")
+        if torch.get_default_device() != cpu:
+            stack.enter_context(cpu)
         _put_aside()
         stack.callback(_restore)
         yield
 
 
+def _is_being_imported(module: Any) -> bool:
+    """By another thread, which therefore has changed no setting yet."""
+    return bool(getattr(module.__spec__, "_initializing", False))
+
+
 @contextmanager
 def loading() -> Iterator[None]:
     """The same for making networks and engines, whose tensors outlive a caller's inference mode."""
+    import torch
+
     with own_settings(), torch.inference_mode(False), torch.no_grad():
         yield
 
 
 def _put_aside() -> None:
+    import torch
+
     global _n_inside, _dtype, _deterministic
     with _lock:
         _n_inside += 1
@@ -66,6 +82,8 @@ def _put_aside() -> None:
 
 
 def _restore() -> None:
+    import torch
+
     global _n_inside, _dtype, _deterministic
     with _lock:
         _n_inside -= 1

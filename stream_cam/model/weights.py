@@ -10,20 +10,19 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torchvision
 from torch import Tensor, nn
 
-from stream_cam.cam.geometry import FitPlan, plan_fit
-from stream_cam.config import Fit
 from stream_cam.errors import UsageError, WeightsError
 from stream_cam.model import checkpoint, download, efficientnet_lite0
 from stream_cam.model.checkpoint import Checkpoint
 from stream_cam.model.download import OpenUrl, reason_of
 from stream_cam.model.fingerprint import fingerprint
 from stream_cam.model.labels import labels_of, names_of, parse_labels, read_labels
+from stream_cam.model.recipe import Preprocessing, Triple, WeightsInfo
 from stream_cam.model.state_dicts import find_parameters
 from stream_cam.model.torchvision_models import check_model_name
 
@@ -31,8 +30,6 @@ __all__ = ["Preprocessing", "Weights", "load_weights"]
 
 logger = logging.getLogger(__name__)
 
-Triple = tuple[float, float, float]
-Interpolation = Literal["bilinear", "bicubic"]
 T = TypeVar("T")
 
 DEMO_PATH = Path(__file__).parents[1] / "assets" / "demo.safetensors"
@@ -40,21 +37,6 @@ DEMO_MODEL = "resnet18"
 
 _SHA256_IN_NAME = re.compile(r"-([0-9a-f]{8,})\.")
 _HEAD_NAMES = ("fc.", "classifier.", "head", "linear.", "output.")
-
-
-@dataclass(frozen=True)
-class Preprocessing:
-    """How a picture becomes the input that the network was trained on."""
-
-    mean: Triple = (0.485, 0.456, 0.406)
-    """For red, green and blue in 0..1."""
-    std: Triple = (0.229, 0.224, 0.225)
-    """For red, green and blue in 0..1."""
-    input_size: int = 224
-    """Side of the square input in pixels."""
-    resize_size: int | None = None
-    """The short side before torchvision crops the middle, in pixels; None: the input size."""
-    interpolation: Interpolation = "bilinear"
 
 
 _LITE0 = Preprocessing(
@@ -66,38 +48,12 @@ _LITE0 = Preprocessing(
 )
 
 
-@dataclass(frozen=True, eq=False)
-class Weights:
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Weights(WeightsInfo):
     """Everything that a network needs besides its structure."""
 
     state_dict: dict[str, Tensor]
     """Keys as torchvision writes them; on the CPU, the floating ones float32."""
-    labels: tuple[str, ...]
-    """One for each class; `not X` and `X` for a network with one logit."""
-    mean: Triple
-    """For red, green and blue in 0..1."""
-    std: Triple
-    """For red, green and blue in 0..1."""
-    input_size: int
-    """Side of the square input in pixels."""
-    resize_size: int | None
-    """The short side before torchvision crops the middle, in pixels; None: the input size."""
-    interpolation: Interpolation
-    n_classes: int
-    """Rows of the linear layer. 1: the probability of `X` is the sigmoid of the only logit."""
-    name: str
-    """`imagenet (ResNet18_Weights.IMAGENET1K_V1)`, `demo`, or the file's name."""
-    sha256: str
-    """A hash over all tensors' names, types, shapes and bytes; the first 16 hex digits."""
-    arch: str | None
-    """The network these are of, where the file says so."""
-
-    def plan(self, fit: Fit, frame_hw: tuple[int, int], input_size: int) -> FitPlan:
-        """How a frame of this size becomes a network input with this side."""
-        resize_size = self.resize_size
-        if resize_size is not None and input_size != self.input_size:
-            resize_size = round(resize_size * input_size / self.input_size)
-        return plan_fit(fit, frame_hw, input_size, resize_size)
 
     @classmethod
     def of_module(
@@ -257,6 +213,7 @@ def _from_file(
         name=name,
         sha256=fingerprint(state_dict),
         arch=read.metadata.get("arch"),
+        file=path,
     )
 
 

@@ -94,7 +94,7 @@ def corrupt_engines(monkeypatch: pytest.MonkeyPatch, how: Any) -> None:
     def load(*arguments: Any, **options: Any) -> Engine:
         return CorruptingEngine(load_engine(*arguments, **options), how)
 
-    for user in ("stream_cam.bench.engines", "stream_cam.explain.engine_pool"):
+    for user in ("stream_cam.bench.engines", "stream_cam.explain.networks"):
         monkeypatch.setattr(f"{user}.load_engine", load)
 
 

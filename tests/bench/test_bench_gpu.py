@@ -123,7 +123,8 @@ def test_copies_are_of_pinned_memory_as_in_a_run() -> None:
         precision="fp32",
         input_size=64,
     )
-    made = FrameStages(explainer, explainer._net, scene_frames("96x64", 3))
+    net = CamNet.from_module(untrained("resnet18", 13), name="own")
+    made = FrameStages(explainer, net, scene_frames("96x64", 3))
     assert all(one.is_pinned() for one in (made._batch, made._logits, made._features))
     rows = {row.subject.name for row in time_rows(made.plan(), Sampling(2, 10.0, 1, 1))}
     assert {"upload", "download"} <= rows

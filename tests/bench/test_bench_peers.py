@@ -29,6 +29,7 @@ from stream_cam.errors import BenchError
 from stream_cam.explain.explainer import Explainer
 from stream_cam.frame import BgrImage, FloatArray
 from stream_cam.host import parallel_choices
+from stream_cam.model.camnet import CamNet
 
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "bench_peers.py"
 
@@ -117,7 +118,8 @@ def test_our_frames_are_drawn_by_a_graph_where_there_is_one() -> None:
     made = Explainer.from_module(module, labels=LABELS, engine="eager", device="cpu", input_size=64)
     frames, gpu = scene_frames("96x64", 3), SimulatedGpu()
     made.graphs = FrameGraphs(gpu, made.weights, made._class_weight)
-    stages = FrameStages(made, made._net, frames)
+    net = CamNet.from_module(module, name="own")
+    stages = FrameStages(made, net, frames)
     for is_graph, mode, n_replayed in ((False, "launch", 0), (True, "graph", 4)):
         rows = time_peers(
             [], [StreamCamEngine(stages, is_graph)], frames, Sampling(2, 60.0, 2, 2, 0), "cuda"

@@ -125,7 +125,7 @@ def test_bfloat16_is_refused_where_it_is_not(
     net: CamNet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        "stream_cam.engine.openvino.openvino_capabilities", lambda core: ["FP32", "INT8"]
+        "stream_cam.engine.openvino_runtime.openvino_capabilities", lambda core: ["FP32", "INT8"]
     )
     with pytest.raises(EngineError, match=r"no bfloat16 arithmetic.*--precision fp32"):
         openvino_engine(net, "abc", (64, 64), precision="bf16", store=EngineStore(tmp_path))

@@ -254,7 +254,9 @@ def test_without_a_kept_engine_one_line_names_the_command(
 def test_a_processor_without_int8_is_an_error(
     net: CamNet, store: EngineStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("stream_cam.engine.openvino.openvino_capabilities", lambda core: ["FP32"])
+    monkeypatch.setattr(
+        "stream_cam.engine.openvino_runtime.openvino_capabilities", lambda core: ["FP32"]
+    )
     with pytest.raises(EngineError, match=r"no 8-bit integer arithmetic.*--precision fp32"):
         int8_builder(net, None, store)
 

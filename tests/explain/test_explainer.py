@@ -278,7 +278,7 @@ def test_engine_info_does_not_wait_for_another_engine(monkeypatch: pytest.Monkey
         wait(go_on)
         return load_engine(*args, **options)
 
-    monkeypatch.setattr("stream_cam.explain.engine_pool.load_engine", slowly)
+    monkeypatch.setattr("stream_cam.explain.networks.load_engine", slowly)
     with ThreadPoolExecutor(2) as pool:
         other = pool.submit(explainer.explain, random_frame((64, 128)))
         try:

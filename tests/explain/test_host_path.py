@@ -11,7 +11,7 @@ from torch import Tensor
 
 from stream_cam.engine import EngineInfo
 from stream_cam.errors import EngineError
-from stream_cam.explain.host_path import _GpuCopies
+from stream_cam.explain.gpu_copies import GpuCopies
 
 INFO = EngineInfo("eager", "cpu", "fp32", (1, 3, 8, 8), (1, 4), (1, 2, 2, 2), 1)
 
@@ -36,10 +36,6 @@ def cuda(monkeypatch: pytest.MonkeyPatch) -> FakeCuda:
     return FakeCuda(monkeypatch)
 
 
-def host_buffers() -> tuple[Tensor, Tensor, Tensor]:
-    return torch.ones(INFO.input_shape), torch.ones(INFO.logits_shape), torch.ones(1, 2, 2, 2)
-
-
 def test_a_gpu_that_is_lost_is_told_with_its_reason(cuda: FakeCuda) -> None:
     def session(batch: Tensor, logits: Tensor, features: Tensor) -> None:
         cuda.failure = "CUDA error: an illegal memory access"
@@ -47,7 +43,7 @@ def test_a_gpu_that_is_lost_is_told_with_its_reason(cuda: FakeCuda) -> None:
     message = r"the GPU failed .*\(CUDA error: an illegal memory access\); start again$"
     for _ in range(2):
         with pytest.raises(EngineError, match=message):
-            _GpuCopies(INFO).run(session, *host_buffers())
+            GpuCopies(INFO, session).run()
 
 
 def test_an_error_that_a_gpu_outlives_is_told_as_one(cuda: FakeCuda) -> None:
@@ -56,9 +52,10 @@ def test_an_error_that_a_gpu_outlives_is_told_as_one(cuda: FakeCuda) -> None:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB\nmore")
         logits.fill_(7.0)
 
-    copies = _GpuCopies(INFO)
-    batch, logits, features = host_buffers()
+    copies = GpuCopies(INFO, session)
+    copies.batch.fill(2.0)
     with pytest.raises(EngineError, match=r"cannot work on a frame \(CUDA out .* GiB\); see nvid"):
-        copies.run(session, batch * 2, logits, features)
-    copies.run(session, batch, logits, features)
-    assert (logits == 7.0).all()
+        copies.run()
+    copies.batch.fill(1.0)
+    copies.run()
+    assert (copies.logits == 7.0).all()

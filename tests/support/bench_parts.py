@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from stream_cam.bench.result import BenchResult, Row, Subject
@@ -58,6 +59,8 @@ class CorruptingEngine:
         session = self._engine.session()
 
         def run(batch: Tensor, logits: Tensor, features: Tensor) -> None:
+            # On the CPU they may be arrays.
+            batch, logits, features = map(torch.as_tensor, (batch, logits, features))
             before = logits.clone(), features.clone()
             session(batch, logits, features)
             self._spoil(before, logits, features)

@@ -75,6 +75,8 @@ class Reads:
         session = self._engine.session()
 
         def run(batch: Tensor, logits: Tensor, features: Tensor) -> None:
+            # On the CPU they may be arrays.
+            batch, logits, features = map(torch.as_tensor, (batch, logits, features))
             session(batch, logits, features)
             logits.mul_(logits.max().item() * 0 + 1)
 

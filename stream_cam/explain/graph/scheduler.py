@@ -29,7 +29,7 @@ from stream_cam.explain.graph.device_lost import gpu_failed
 from stream_cam.explain.graph.shape import Shape
 from stream_cam.explain.graph.slot import Plans, Results, Slot, State, clock_of
 from stream_cam.frame import BgrImage, FloatArray, Region
-from stream_cam.model.weights import Weights
+from stream_cam.model.recipe import WeightsInfo
 from stream_cam.settings import SettingsSnapshot
 
 logger = logging.getLogger(__name__)
@@ -51,7 +51,7 @@ class FrameGraphs:
     """
 
     def __init__(
-        self, gpu: Gpu, weights: Weights, class_weight: FloatArray, n_slots: int = N_SLOTS
+        self, gpu: Gpu, weights: WeightsInfo, class_weight: FloatArray, n_slots: int = N_SLOTS
     ) -> None:
         self._gpu, self._weights, self._n_slots = gpu, weights, n_slots
         self._class_weight: Tensor = torch.from_numpy(class_weight).to(gpu.device)

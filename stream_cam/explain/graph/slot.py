@@ -28,7 +28,7 @@ from stream_cam.explain.graph.device_lost import register_gpu_memory
 from stream_cam.explain.graph.memory_block import Block, Fields
 from stream_cam.explain.graph.shape import Shape, table_of
 from stream_cam.frame import BgrImage, FloatArray
-from stream_cam.model.weights import Weights
+from stream_cam.model.recipe import WeightsInfo
 from stream_cam.settings import SettingsSnapshot
 
 ClockArray = npt.NDArray[np.float64]
@@ -63,7 +63,7 @@ class Plans:
     overlay: OverlayPlan
 
     @classmethod
-    def of(cls, shape: Shape, info: EngineInfo, weights: Weights, device: str) -> Plans:
+    def of(cls, shape: Shape, info: EngineInfo, weights: WeightsInfo, device: str) -> Plans:
         fit, cam_hw = shape.fit, (info.features_shape[2], info.features_shape[3])
         region = scale_region(fit.region, fit.frame_hw, shape.canvas_hw)
         return cls(
