@@ -43,15 +43,10 @@ class Truths(Sink):
     def __init__(self) -> None:
         self.of_frame: dict[int, str] = {}
         self.last: Picture | None = None
-        self.n_frames_of_shape = 0
-        """How many of the last frames showed one shape, the same in all of them."""
 
     def write(self, picture: Picture) -> bool:
         truth = picture.frame.truth
-        label = truth[0].label if truth else "nothing"
-        same = bool(truth) and self.of_frame.get(picture.frame.index - 1) == label
-        self.n_frames_of_shape = self.n_frames_of_shape + 1 if same else 0
-        self.of_frame[picture.frame.index] = label
+        self.of_frame[picture.frame.index] = truth[0].label if truth else "nothing"
         self.last = picture
         return True
 

@@ -4,8 +4,9 @@ export const N_BARS = 5; // as many as the server predicts
 const N_FOUND = 8;
 
 export class Classes {
-  constructor({ onLock }) {
+  constructor({ onLock, onNothing }) {
     this.onLock = onLock;
+    this.onNothing = onNothing;
     this.list = document.getElementById("bars");
     this.follow = document.getElementById("follow");
     this.following = document.getElementById("following");
@@ -36,6 +37,7 @@ export class Classes {
   choose(place) {
     const best = this.top[place];
     if (best) this.onLock(this.locked.includes(best[1]) ? null : best[1]);
+    else this.onNothing("no such class at the moment");
   }
 
   show(top) {

@@ -26,7 +26,7 @@ let heard = 0; // the number of the newest announcement
 
 const chart = new Chart();
 const stage = new Stage({ onDivide: (divider) => change({ divider }), drawn });
-const classes = new Classes({ onLock: lock });
+const classes = new Classes({ onLock: lock, onNothing: showError });
 const search = new Search({ onLock: lock, onNothing: showError });
 const controls = new Controls({ change, tell });
 const link = new Link({
@@ -231,6 +231,8 @@ const KEYS = {
 };
 const NOT_WITHOUT_CONTROL = new Set([" ", "r", "c", "[", "]", "m", "l", "0", "Escape", "/"]);
 
+const NEEDS_MAP = new Set(["[", "]", "m"]);
+
 addEventListener("keydown", (event) => {
   const bracket = event.key === "[" || event.key === "]"; // on many keyboards with Alt or Ctrl
   if ((event.ctrlKey || event.metaKey || event.altKey) && !bracket) return;
@@ -250,6 +252,7 @@ addEventListener("keydown", (event) => {
     return;
   }
   action();
+  if (NEEDS_MAP.has(event.key) && !now.cam) tell("the map is off: c shows it");
 });
 
 // After a click, keys are shortcuts again and do not press the button once more.
