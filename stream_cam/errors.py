@@ -12,6 +12,7 @@
     ├── EngineError                      a network cannot be compiled or run on this machine
     │   ├── GateError                    an engine is not the network it was made from
     │   └── UnsuitableEngineError        an engine is not made for networks of this kind
+    ├── ClusterError                     a cluster cannot be reached or cannot do the work
     └── BenchError                       a benchmark has no figures, or its file is not one
 
 Every message names the problem and the value that was given, in one line; and the next step, where
@@ -109,6 +110,10 @@ class GateError(EngineError):
 
 class UnsuitableEngineError(EngineError):
     """An engine is not made for networks of this kind, and another one serves them better."""
+
+
+class ClusterError(StreamCamError):
+    """A cluster cannot be reached, or its nodes cannot do the work."""
 
 
 class BenchError(StreamCamError):

@@ -57,8 +57,8 @@ _SLOW_KINDS = frozenset(
 _SLOW_MODULES = frozenset(
     [
         "accounting", "batch", "bench", "bench_graphs", "bench_peers", "build", "chaos",
-        "choice_kernels", "cli", "compute_sanitizer", "demo_model", "end_to_end", "engine",
-        "gpu_check", "gpu_precompile", "reconnecting", "kernel_budget", "nv12_kernels",
+        "choice_kernels", "cli", "cluster_nodes", "compute_sanitizer", "demo_model", "end_to_end",
+        "engine", "gpu_check", "gpu_precompile", "reconnecting", "kernel_budget", "nv12_kernels",
         "overlay_kernel", "peers", "pipes", "preprocess_kernel", "quantize", "quantize_layers",
         "recording", "session_watching", "sources_http_stills", "sources_protocols", "steady",
         "verify", "web_server",

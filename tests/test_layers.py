@@ -29,6 +29,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("results",),
     ("pipeline",),
     ("bench",),
+    ("cluster",),
     ("cli",),
     ("__main__",),
 )

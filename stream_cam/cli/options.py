@@ -12,6 +12,7 @@ from stream_cam.config import (
     BatchConfig,
     BenchConfig,
     CaptureConfig,
+    ClusterConfig,
     DemoConfig,
     LookConfig,
     ModelConfig,
@@ -75,9 +76,11 @@ class BatchCommand:
         tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="SOURCE...")
     ] = ()
     """Videos, folders of videos, or patterns in quotes."""
-    output: Annotated[Path, tyro.conf.arg(aliases=["-o"], metavar="FOLDER")] = Path("annotated")
-    """The folder for the recordings; it is created if it does not exist."""
+    output: Annotated[str, tyro.conf.arg(aliases=["-o"], metavar="FOLDER")] = "annotated"
+    """The folder for the recordings; it is created if it does not exist.
+    With --cluster it may be a URL, such as s3://bucket/annotated; so may the videos."""
     batch: tyro.conf.OmitArgPrefixes[BatchConfig] = field(default_factory=BatchConfig)
+    cluster: tyro.conf.OmitArgPrefixes[ClusterConfig] = field(default_factory=ClusterConfig)
     model: Model = field(default_factory=ModelConfig)
     look: tyro.conf.OmitArgPrefixes[LookConfig] = field(default_factory=LookConfig)
     run: tyro.conf.OmitArgPrefixes[RunConfig] = field(default_factory=RunConfig)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from stream_cam.config.bench import BenchConfig
 from stream_cam.config.capture import CaptureConfig, Deinterlace
+from stream_cam.config.cluster import ClusterConfig
 from stream_cam.config.look import (
     AlphaMode,
     Colormap,
@@ -50,6 +51,7 @@ __all__ = [
     "BenchConfig",
     "CaptureConfig",
     "Channels",
+    "ClusterConfig",
     "CodecName",
     "Colormap",
     "Deinterlace",

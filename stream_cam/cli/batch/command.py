@@ -7,6 +7,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from stream_cam.cli.batch.jobs import Job, VideoBatch
 from stream_cam.cli.options import BatchCommand
@@ -25,8 +26,13 @@ def batch_command(command: BatchCommand, signals: Signals) -> None:
         SinkError: one or more have failed; each failure has been printed.
         StreamCamError: as `VideoBatch`.
     """
+    if command.cluster.cluster is not None:
+        from stream_cam.cli.batch.on_cluster import cluster_batch
+
+        cluster_batch(command, signals)
+        return
     config = PipelineConfig(command.model, command.look, command.run, record=command.record)
-    batch = VideoBatch(command.source, command.output, config, command.batch)
+    batch = VideoBatch(command.source, Path(command.output), config, command.batch)
     if command.batch.dry_run:
         for job in batch.jobs:
             job.predict_fate(config.run.overwrite)

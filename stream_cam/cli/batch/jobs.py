@@ -63,6 +63,33 @@ class Job:
             self.fate, self.reason = "skipped", _ELSEWHERE
 
 
+def check_options(config: PipelineConfig, batch: BatchConfig) -> None:
+    """Finds out whether a batch can be recorded with these options.
+
+    Raises:
+        UsageError: it cannot.
+    """
+    if config.record.segment is not None:
+        raise UsageError("--segment is for `stream-cam run`; a batch makes one file a video")
+    codec = check_codec(f".{batch.container}", config.record.codec)
+    check_settings(codec, config.record)
+
+
+def check_distinct(outputs: Mapping[str, str]) -> None:
+    """Finds out whether each source has a recording of its own.
+
+    Raises:
+        UsageError: two have the same.
+    """
+    counts = Counter(outputs.values())
+    for output, count in counts.items():
+        if count > 1:
+            same = [source for source, own in outputs.items() if own == output]
+            raise UsageError(
+                f"{' and '.join(same)} would both become {output}; give them two folders"
+            )
+
+
 @dataclass
 class VideoBatch:
     """Annotates videos into a folder; recordings that exist are kept.
@@ -101,19 +128,10 @@ class VideoBatch:
         self._check()
 
     def _check(self) -> None:
-        if self.config.record.segment is not None:
-            raise UsageError("--segment is for `stream-cam run`; a batch makes one file a video")
+        check_options(self.config, self.batch)
         if self.output.exists() and not self.output.is_dir():
             raise UsageError(f"{self.output} is a file; give a folder with -o")
-        codec = check_codec(f".{self.batch.container}", self.config.record.codec)
-        check_settings(codec, self.config.record)
-        wanted = Counter(job.output for job in self.jobs)
-        for output, count in wanted.items():
-            if count > 1:
-                same = [str(job.source) for job in self.jobs if job.output == output]
-                raise UsageError(
-                    f"{' and '.join(same)} would both become {output}; give them two folders"
-                )
+        check_distinct({str(job.source): str(job.output) for job in self.jobs})
         for job in self.jobs:
             if os.path.realpath(job.source) == os.path.realpath(job.output):
                 raise UsageError(f"{job.output} is a source; give another folder with -o")
