@@ -53,9 +53,18 @@ class SlowedExplainer(Explainer):
         *,
         n_maps: int | None = None,
         keep_features: bool = False,
+        against: Target | Sequence[Target] | None = None,
+        against_weight: float = 1.0,
     ) -> Explanation:
         until = time.monotonic() + self.seconds
-        explanation = super().explain(frame, target, n_maps=n_maps, keep_features=keep_features)
+        explanation = super().explain(
+            frame,
+            target,
+            n_maps=n_maps,
+            keep_features=keep_features,
+            against=against,
+            against_weight=against_weight,
+        )
         threading.Event().wait(max(0.0, until - time.monotonic()))
         return explanation
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
-from typing import Literal, Protocol
+from typing import Final, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -117,6 +117,31 @@ class ClassRows(Protocol):
         ...
 
 
+NEXT: Final = -1
+"""In place of a class that a map is against: the best class that is left."""
+
+
+@dataclass(frozen=True, slots=True)
+class Contrast:
+    """The classes that maps are shown against: why this class and not those."""
+
+    classes: tuple[int, ...]
+    """Indices; each `NEXT` stands for the best class that is left."""
+    weight: float = 1.0
+    """The share of the mean of their maps that is subtracted."""
+    labels: Sequence[str] = field(default=(), compare=False, repr=False)
+    """Of all classes."""
+
+    def others(self, index: int, logits: FloatArray) -> tuple[int, ...]:
+        """The classes that the map of class `index` is against, in a frame with these logits."""
+        named = [one for one in dict.fromkeys(self.classes) if one not in (NEXT, index)]
+        n_next = self.classes.count(NEXT)
+        if n_next:
+            best = np.argsort(-logits, kind="stable")[: n_next + len(named) + 1].tolist()
+            named += [one for one in best if one not in (index, *named)][:n_next]
+        return tuple(named)
+
+
 @dataclass(frozen=True, slots=True)
 class Features:
     """A network's features of one frame, of which the map of any class can be made."""
@@ -124,7 +149,8 @@ class Features:
     values: FloatArray
     """(K, h, w) float32: the last convolution's output, on the CPU."""
     class_weight: ClassRows
-    """With a linear head its weights, (n_classes, K) float32, one array for all frames."""
+    """With a linear head its weights, (n_classes, K) float32, one array for all frames; those of
+    contrast maps if the explanation has such."""
 
     def cam(self, index: int) -> FloatArray:
         """The raw map of a class, (h, w) float32 (Zhou et al., CVPR 2016, eq. 2)."""
@@ -205,6 +231,8 @@ class Explanation:
     method: Method = "cam"
     """`cam`: M_c is the class activation map. `grad-cam (head)`: the head is not linear, and M_c is
     Grad-CAM's map before its ReLU."""
+    contrast: Contrast | None = None
+    """The maps are contrast maps, against the `others`; None: they are plain maps."""
     several: bool = False
     """True if a list of targets was asked for: then `cam` is a stack."""
     n_locked: int = 0
@@ -223,6 +251,28 @@ class Explanation:
     def cam(self) -> FloatArray:
         """The raw map, (h, w) float32; (n_targets, h, w) if a list of targets was asked for."""
         return self.cams if self.several else self.cams[0]
+
+    def others(self, target: int = 0) -> tuple[int, ...]:
+        """The classes that the map `cams[target]` is against; none for a plain map."""
+        if self.contrast is None:
+            return ()
+        return self.contrast.others(self.targets[target].index, self.logits)
+
+    def other_labels(self, target: int = 0) -> list[str]:
+        """The labels of those classes."""
+        labels = () if self.contrast is None else self.contrast.labels
+        return [labels[index] for index in self.others(target)]
+
+    def shown(self, target: int = 0) -> Prediction:
+        """The class of the map `cams[target]`; its label says what a contrast map is against.
+
+        `cat`, or `cat, not dog`.
+        """
+        prediction, others = self.targets[target], self.other_labels(target)
+        if not others:
+            return prediction
+        label = f"{prediction.label}, not {', '.join(others)}"
+        return Prediction(label, prediction.index, prediction.probability)
 
     def probability(self, index: int) -> float:
         """Softmax over all classes, 0..1, at class `index`."""

@@ -17,7 +17,8 @@ from stream_cam.config import (
     Upsampling,
 )
 from stream_cam.errors import UsageError, unknown_name
-from stream_cam.targets import Target, resolve_target
+from stream_cam.frame import NEXT, Contrast
+from stream_cam.targets import Target, resolve_against, resolve_target
 
 T = TypeVar("T")
 C = TypeVar("C")
@@ -31,14 +32,23 @@ CHOICES: Final[Mapping[str, tuple[str, ...]]] = {
     "scale": get_args(ScaleName),
 }
 """The words that some settings may be."""
-_NUMBERS: Final = ("alpha", "smooth", "hold", "max_age", "max_delay", "scale_low", "scale_high")
+_NUMBERS: Final = (
+    "alpha",
+    "against_weight",
+    "smooth",
+    "hold",
+    "max_age",
+    "max_delay",
+    "scale_low",
+    "scale_high",
+)
 _SWITCHES: Final = ("hud", "relu")
 _LOOK: Final = (*CHOICES, *_NUMBERS, *_SWITCHES)
 _OWN_SWITCHES: Final = ("cam", "paused", "recording")
 _LARGEST: Final = 1e9
 _MOST_TARGETS: Final = 10
 """Each has a panel of its own."""
-NAMES: Final = (*_LOOK, "target", *_OWN_SWITCHES, "divider")
+NAMES: Final = (*_LOOK, "target", "against", *_OWN_SWITCHES, "divider")
 """Of all settings."""
 
 
@@ -49,6 +59,8 @@ class SettingsSnapshot:
     look: LookConfig = field(default_factory=LookConfig)
     targets: tuple[int, ...] = ()
     """Classes whose maps are shown; none: the best one of each frame."""
+    against: tuple[int, ...] = ()
+    """Classes that the maps are against, each by its index or `NEXT`; none: plain maps."""
     cam: bool = True
     """Whether the map is laid over the frame."""
     divider: float = 0.0
@@ -57,6 +69,11 @@ class SettingsSnapshot:
     """A file waits; of a live source the last picture stays."""
     recording: bool = False
     """Whether the shown pictures are written to a file as well, where the run has a recorder."""
+
+    @property
+    def contrast(self) -> Contrast | None:
+        """The classes that the maps are against, without labels."""
+        return Contrast(self.against, self.look.against_weight) if self.against else None
 
 
 class _Setting(Generic[T]):
@@ -89,6 +106,7 @@ class Settings:
     """
 
     alpha = _Setting[float]()
+    against_weight = _Setting[float]()
     alpha_mode = _Setting[AlphaMode]()
     colormap = _Setting[Colormap]()
     layout = _Setting[LayoutName]()
@@ -130,11 +148,20 @@ class Settings:
         """The classes' names; none before the network is loaded."""
         return self._labels
 
-    def begin(self, labels: Sequence[str], targets: Sequence[Target] = ()) -> None:
+    def begin(
+        self,
+        labels: Sequence[str],
+        targets: Sequence[Target] = (),
+        against: Sequence[Target] = (),
+    ) -> None:
         """The network is loaded: from now on its classes can be chosen."""
         with self._lock:
             self._labels = labels
-            self._now = replace(self._now, targets=self._resolved(targets))
+            self._now = replace(
+                self._now,
+                targets=self._resolved(targets),
+                against=resolve_against(labels, against),
+            )
             listeners = list(self._listeners)
         for listener in listeners:
             listener(self._now)
@@ -153,12 +180,25 @@ class Settings:
     def target(self, value: Target | Sequence[Target] | None) -> None:
         self.change(target=value)
 
+    @property
+    def against(self) -> tuple[str, ...]:
+        """The labels of the classes that the maps are against; `next` for the best that is left."""
+        return self.names_of(self._now.against)
+
+    @against.setter
+    def against(self, value: Target | Sequence[Target] | None) -> None:
+        self.change(against=value)
+
+    def names_of(self, classes: Sequence[int]) -> tuple[str, ...]:
+        """Their labels, with `next` for `NEXT`."""
+        return tuple("next" if index == NEXT else self._labels[index] for index in classes)
+
     def change(self, /, **changes: object) -> SettingsSnapshot:
         """Changes some of them at once, or none if one is wrong; gives all as they are now.
 
         Args:
             changes: by name, one of `NAMES`; `target` is a label, a class index, several of
-                these, or None.
+                these, or None; `against` likewise, or `next`.
 
         Raises:
             UsageError: an unknown name, value or class; the message lists the known ones.
@@ -169,7 +209,9 @@ class Settings:
             own: dict[str, Any] = {}
             for name, value in changes.items():
                 if name == "target":
-                    own["targets"] = self._resolved(_listed(value))
+                    own["targets"] = self._resolved(_listed(value, name))
+                elif name == "against":
+                    own["against"] = resolve_against(self._labels, _listed(value, name))
                 else:
                     (look if name in _LOOK else own)[name] = _checked(name, value)
             try:
@@ -218,7 +260,7 @@ class Settings:
         return tuple(dict.fromkeys(resolve_target(self._labels, target) for target in targets))
 
 
-def _listed(value: object) -> list[Target]:
+def _listed(value: object, name: str) -> list[Target]:
     if value is None:
         return []
     listed: list[Any] = list(value) if isinstance(value, list | tuple) else [value]
@@ -226,7 +268,7 @@ def _listed(value: object) -> list[Target]:
         raise UsageError(f"at most {_MOST_TARGETS} classes have a map at once, got {len(listed)}")
     for one in listed:
         if isinstance(one, bool) or not isinstance(one, int | str):
-            raise UsageError(f"target is a label or a class index, got {one!r}")
+            raise UsageError(f"{name} is a label or a class index, got {one!r}")
     return listed
 
 

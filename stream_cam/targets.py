@@ -8,9 +8,13 @@ from collections.abc import Iterable, Sequence
 from typing import TypeAlias
 
 from stream_cam.errors import UsageError, unknown_name
+from stream_cam.frame import NEXT
 
 Target: TypeAlias = int | str
 """A class, by its index or its label."""
+
+MOST_NEXT = 10
+"""Next classes at once."""
 
 
 def resolve_target(labels: Sequence[str], target: Target) -> int:
@@ -35,6 +39,32 @@ def resolve_target(labels: Sequence[str], target: Target) -> int:
     if not 0 <= index < len(labels):
         raise UsageError(f"class {index} does not exist; classes are 0 to {len(labels) - 1}")
     return index
+
+
+_NEXT = re.compile(r"next(?::(\d+))?")
+
+
+def resolve_against(labels: Sequence[str], against: Sequence[Target]) -> tuple[int, ...]:
+    """The classes that maps are against, by index; `next` is `NEXT`, `next:3` is three of them.
+
+    Raises:
+        UsageError: there is no such class.
+    """
+    found = list[int]()
+    for one in against:
+        text = one.strip() if isinstance(one, str) else ""
+        match = None if text in labels else _NEXT.fullmatch(text)
+        if match is not None:
+            count = int(match[1] or 1)
+            if not 1 <= count <= MOST_NEXT:
+                raise UsageError(f"next:N is 1 to {MOST_NEXT} next classes, got {text}")
+            found += [NEXT] * count
+        elif one == NEXT and not isinstance(one, bool):
+            found.append(NEXT)
+        else:
+            found.append(resolve_target(labels, one))
+    named = dict.fromkeys(index for index in found if index != NEXT)
+    return (*named, *(index for index in found if index == NEXT))
 
 
 def _as_index(target: object) -> int:

@@ -16,7 +16,8 @@ PACKAGE = Path(stream_cam.__file__).parent
 
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("_version", "errors", "config", "uri", "closing", "atomic_files", "host", "queues"),
-    ("import_order", "frame", "targets"),
+    ("import_order", "frame"),
+    ("targets",),
     ("settings",),
     ("sources",),
     ("cam",),

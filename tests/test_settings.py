@@ -405,6 +405,10 @@ def test_keys_change_the_settings_and_say_so(explainer: TinyExplainer, tmp_path:
     assert pressed("5") == ("no such class at the moment",)
     pressed("0")
     assert settings.target == ()
+    assert pressed("n") == ("against the next best class",)
+    assert settings.against == ("next",)
+    assert pressed("n") == ("against no class",)
+    assert not settings.now.against
     pressed("h")
     assert not settings.hud
     assert pressed("r") == ("it records when the pause is over",)

@@ -66,6 +66,8 @@ def interpolate(before: Explanation, after: Explanation, frame: Frame) -> Explan
 def _show_the_same(one: Explanation, other: Explanation) -> bool:
     return (
         [target.index for target in one.targets] == [target.index for target in other.targets]
+        and one.contrast == other.contrast
+        and all(one.others(n) == other.others(n) for n in range(len(one.targets)))
         and one.cams.shape == other.cams.shape
         and one.region == other.region
         and one.frame_size_hw == other.frame_size_hw

@@ -26,7 +26,7 @@ import numpy as np
 import numpy.typing as npt
 
 from stream_cam.config import LookConfig
-from stream_cam.frame import Explanation, Features, FloatArray, Prediction
+from stream_cam.frame import Contrast, Explanation, Features, FloatArray, Prediction
 
 _LEAST_GAP_SECONDS = 1.0
 """Maps this far apart are of two scenes, unless the user asked for longer memories."""
@@ -58,7 +58,7 @@ class SteadyMaps:
 
     def __init__(self) -> None:
         self._held = _HeldClass()
-        self._maps: dict[int, _SmoothMap] = {}
+        self._maps: dict[tuple[int, Contrast | None], _SmoothMap] = {}
         self._place: object = None
         self._given: Explanation | None = None
         self._answer: Explanation | None = None
@@ -111,29 +111,31 @@ class SteadyMaps:
             self._maps.clear()
             self._place = place
         self._maps = {
-            index: kept
-            for index, kept in self._maps.items()
+            key: kept
+            for key, kept in self._maps.items()
             if abs(now - kept.seconds) <= gap_seconds(look)
         }
         values = np.stack(
             [
-                self._filtered(target.index, cam, look.smooth, now)
+                self._filtered((target.index, explanation.contrast), cam, look.smooth, now)
                 for target, cam in zip(explanation.targets, explanation.cams, strict=True)
             ]
         ).astype(np.float32)
         cams = np.ascontiguousarray(values[:, 2:]).reshape(explanation.cams.shape)
         return replace(explanation, cams=cams, ranges=values[:, :2])
 
-    def _filtered(self, index: int, cam: FloatArray, smooth_seconds: float, now: float) -> _Values:
+    def _filtered(
+        self, key: tuple[int, Contrast | None], cam: FloatArray, smooth_seconds: float, now: float
+    ) -> _Values:
         """Filtered range and map of a class, as `_values_of` lays them out."""
-        new, kept = _values_of(cam), self._maps.get(index)
+        new, kept = _values_of(cam), self._maps.get(key)
         if np.isnan(new).all():
             return new if kept is None else kept.values
         if kept is not None:
             left = _share_left(new, kept.values, now - kept.seconds, smooth_seconds)
             mixed = new + left * (kept.values - new)
             new = np.where(np.isnan(kept.values), new, np.where(np.isnan(new), kept.values, mixed))
-        self._maps[index] = _SmoothMap(new, now)
+        self._maps[key] = _SmoothMap(new, now)
         return new
 
 

@@ -113,7 +113,7 @@ def _bar(info: SourceInfo, run: RunConfig) -> Iterator[OnTick]:
         task = bar.add_task(Path(info.name).name or info.name, total=total, fps=0.0, label="")
 
         def on_tick(progress: Progress) -> None:
-            best = progress.last.targets[0] if progress.last else None
+            best = progress.last.shown() if progress.last else None
             label = f"{best.label} {best.probability:.0%}" if best else ""
             bar.update(task, completed=progress.rendered, fps=progress.fps, label=label)
 

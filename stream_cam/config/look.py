@@ -43,6 +43,8 @@ class LookConfig:
     upsampling: Upsampling = "smooth"
     """Interpolation from the low-resolution map to the size of the frame.
     smooth: a quadratic B-spline, without the diamonds and crosses of bilinear."""
+    against_weight: float = 1.0
+    """The share of the others' mean map that --against subtracts, from 0; Finer-CAM takes 0.6."""
     relu: bool = False
     """Drop negative values, which speak against the class, before scaling, as Grad-CAM does."""
     hud: bool = True
@@ -78,6 +80,11 @@ class LookConfig:
             )
         if not 0.0 <= self.alpha <= 1.0:
             raise ValueError(f"--alpha is a weight from 0 to 1, got {self.alpha:g}")
+        if not 0.0 <= self.against_weight < math.inf:
+            raise ValueError(
+                f"--against-weight is a number from 0, got {self.against_weight:g}; give 1.0 for "
+                "the plain difference"
+            )
         for name in ("smooth", "hold"):
             if not 0.0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"--{name} is a time in seconds, got {getattr(self, name):g}")

@@ -91,6 +91,10 @@ class ModelConfig:
     target: tuple[str, ...] = ()
     """The number or label of a class whose map is shown; may be given several times.
     Default: the class with the highest logit."""
+    against: tuple[str, ...] = ()
+    """Why this class and not that: the number or label of a class whose map is subtracted from the
+    shown one; may be given several times, for the mean of their maps.
+    next: the best of the other classes; next:3: the three best."""
     engine: EngineName = "auto"
     """The library that runs the network; auto takes the fastest one that works here."""
     device: Device = "auto"

@@ -29,8 +29,10 @@ def _label_frame(picture: BgrImage, scene: Scene) -> None:
 
 def _caption_maps(picture: BgrImage, scene: Scene) -> None:
     grid = _Grid(scene.image_bgr, scene.n_maps, picture)
-    for number, target in enumerate(scene.explanation.targets if scene.explanation else ()):
-        draw_caption(grid.cell(number + 1), target, scene.status)
+    if scene.explanation is None:
+        return
+    for number in range(len(scene.explanation.targets)):
+        draw_caption(grid.cell(number + 1), scene.explanation.shown(number), scene.status)
 
 
 class _Grid:

@@ -148,7 +148,7 @@ def draw_hud(
         return
     panel = picture[picture.shape[0] - height :, :width]
     _shade(panel)
-    _draw_headline(panel, explanation.targets[0], status, unit, margin)
+    _draw_headline(panel, explanation.shown(), status, unit, margin)
     y = head
     for prediction in bars:
         _draw_bar(panel, prediction, margin, y, small, stale=status.map_opacity < 1.0)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
+from stream_cam.cam.contrast import ContrastRows
 from stream_cam.cam.geometry import MAX_PLANS, FitPlan, check_input_size
 from stream_cam.config import (
     FITS,
@@ -49,6 +50,7 @@ from stream_cam.explain.networks import (
 from stream_cam.frame import (
     BgrImage,
     ClassRows,
+    Contrast,
     Explanation,
     Features,
     FloatArray,
@@ -61,7 +63,13 @@ from stream_cam.model.labels import labels_of, read_labels
 from stream_cam.model.recipe import WeightsInfo
 from stream_cam.model.torch_settings import own_settings
 from stream_cam.settings import SettingsSnapshot
-from stream_cam.targets import Target, is_single, listed_targets, resolve_target
+from stream_cam.targets import (
+    Target,
+    is_single,
+    listed_targets,
+    resolve_against,
+    resolve_target,
+)
 
 if TYPE_CHECKING:
     from torch import nn
@@ -202,7 +210,7 @@ class Explainer:
     @classmethod
     def from_config(cls, model: ModelConfig, *, parallel: int = 1) -> Explainer:
         """The explainer of the command line's options."""
-        names = {field.name for field in fields(model)} - {"target", "own"}
+        names = {field.name for field in fields(model)} - {"target", "against", "own"}
         options: dict[str, Any] = {name: getattr(model, name) for name in names}
         if model.own.module is None:
             return cls.load(**options, parallel=parallel)
@@ -299,6 +307,8 @@ class Explainer:
         *,
         n_maps: int | None = None,
         keep_features: bool = False,
+        against: Target | Sequence[Target] | None = None,
+        against_weight: float = LookConfig.against_weight,
     ) -> Explanation:
         """Runs the network once and computes the maps of the classes asked for.
 
@@ -308,6 +318,9 @@ class Explainer:
             n_maps: maps in all: after the targets, the best classes that are not among them.
             keep_features: the explanation holds a copy of the features (100 KB with ResNet18), of
                 which the map of any further class can be made; `SteadyMaps` needs it to hold one.
+            against: classes whose maps' mean is subtracted from each map; `next` is the best class
+                that is left, `next:3` the three best.
+            against_weight: the share of that mean that is subtracted.
 
         Raises:
             UsageError: an unknown target.
@@ -316,6 +329,8 @@ class Explainer:
         image = image_of(frame)
         wanted = [self.resolve(one) for one in listed_targets(target)]
         n_locked = len(wanted)
+        others = resolve_against(self.labels, listed_targets(against))
+        contrast = Contrast(others, against_weight, self.labels) if others else None
         plan = self.plan((image.shape[0], image.shape[1]))
         with self._engines.sessions(plan.input_hw).borrow() as session:
             session.run(image, plan)
@@ -325,6 +340,8 @@ class Explainer:
             wanted += [p.index for p in predictions if p.index not in wanted][: count - len(wanted)]
             features = session.features[0]
             class_weight = self._network.class_weight_of(features)
+            if contrast is not None:
+                class_weight = ContrastRows(class_weight, contrast, logits)
             cams = np.dot(class_weight[wanted], features.reshape(features.shape[0], -1))
             kept = Features(features.copy(), class_weight) if keep_features else None
         probabilities = softmax(logits)
@@ -342,6 +359,7 @@ class Explainer:
             several=len(wanted) > 1 or not is_single(target),
             n_locked=n_locked,
             method=self.method,
+            contrast=contrast,
             features=kept,
         )
 
@@ -367,6 +385,9 @@ class Explainer:
         for target in settings.targets:
             self.resolve(target)
         graphs = self._graphs()
+        if graphs is not None and settings.against:
+            self._warn_once("maps against other classes are computed in host memory, without graph")
+            graphs = None
         if graphs is not None:
             plan = self.plan((image.shape[0], image.shape[1]))
             engine = self._engines.sessions(plan.input_hw).engine
@@ -386,6 +407,8 @@ class Explainer:
             settings.targets or None,
             n_maps=count_maps(settings, len(self.labels)),
             keep_features=settings.look.hold > 0.0,
+            against=settings.against,
+            against_weight=settings.look.against_weight,
         )
 
     def explain_newest(self, take: TakeNewest) -> Explanation:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Protocol
 
+from stream_cam.config import LookConfig
 from stream_cam.engine import EngineInfo
 from stream_cam.frame import BgrImage, Explanation, Frame, Method
 from stream_cam.settings import SettingsSnapshot
@@ -54,6 +55,8 @@ class FrameExplainer(Protocol):
         *,
         n_maps: int | None = None,
         keep_features: bool = False,
+        against: Target | Sequence[Target] | None = None,
+        against_weight: float = LookConfig.against_weight,
     ) -> Explanation:
         """Runs the network once and computes the maps of the classes asked for."""
         ...

@@ -22,6 +22,7 @@ from fractions import Fraction
 import numpy as np
 
 from stream_cam.closing import Closeable
+from stream_cam.config import LookConfig
 from stream_cam.draw.layouts import count_maps
 from stream_cam.engine import EngineInfo
 from stream_cam.explain.explainer import Explainer
@@ -225,11 +226,18 @@ class CameraExplainer:
         *,
         n_maps: int | None = None,
         keep_features: bool = False,
+        against: Target | Sequence[Target] | None = None,
+        against_weight: float = LookConfig.against_weight,
     ) -> Explanation:
         """As `Explainer.explain`, between two batches of the cameras' frames."""
         return self._shared.explain_aside(
             lambda: self._explainer.explain(
-                frame, target, n_maps=n_maps, keep_features=keep_features
+                frame,
+                target,
+                n_maps=n_maps,
+                keep_features=keep_features,
+                against=against,
+                against_weight=against_weight,
             )
         )
 
@@ -263,6 +271,8 @@ class CameraExplainer:
                 settings.targets or None,
                 n_maps=count_maps(settings, len(self.labels)),
                 keep_features=look.hold > 0.0,
+                against=settings.against,
+                against_weight=look.against_weight,
             )
         return self._explainer.explain_drawn(frame, settings)
 

@@ -317,7 +317,13 @@ class Pipeline:
 
     def _explain_only(self, frame: Frame, settings: SettingsSnapshot) -> Explanation:
         n_maps = count_maps(settings, len(self._explainer.labels))
-        return self._explainer.explain(frame, settings.targets or None, n_maps=n_maps)
+        return self._explainer.explain(
+            frame,
+            settings.targets or None,
+            n_maps=n_maps,
+            against=settings.against,
+            against_weight=settings.look.against_weight,
+        )
 
     def _explain_newest(self) -> None:
         try:
@@ -541,7 +547,8 @@ class Pipeline:
             and len(explanation.cams) == n_maps
         ):
             locked = explanation.targets[: explanation.n_locked]
-            if tuple(target.index for target in locked) == settings.targets:
+            same_contrast = explanation.contrast == settings.contrast
+            if same_contrast and tuple(one.index for one in locked) == settings.targets:
                 return None
         # The counters have counted this frame: `_explain` would count it again.
         return self._explain_only(frame, settings)

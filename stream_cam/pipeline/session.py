@@ -200,7 +200,7 @@ def _build_pipeline(
         explainer = Explainer.from_config(config.model, parallel=parallel_frames(info, live))
     targets = [explainer.resolve(target) for target in config.model.target]
     stream = _stream_info(info, config, live, _describe(explainer, targets))
-    settings.begin(explainer.labels, targets)
+    settings.begin(explainer.labels, targets, config.model.against)
     sinks = _open_sinks(uris, watched, stream, config, settings)
     results = open_results(
         config.record, info.name, _recording(sinks, uris), stream.audio_lead_seconds

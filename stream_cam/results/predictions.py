@@ -14,6 +14,8 @@ Version 3 of the schema; in CSV and Parquet the lists are columns of their own
                       of these frames; null where they are explained_frame's own
     method            cam, or grad-cam (head): the network's head is not linear, and the map is
                       Grad-CAM's before its ReLU
+    against           the classes that the map is against (--against); empty for a plain map, in CSV
+                      and Parquet one text with | between them
     label, index, probability
                       the class whose map is shown; softmax over all classes
     peak              [x, y] in frame pixels: the middle of the map's highest cell
@@ -57,6 +59,7 @@ _COLUMN_TYPES: Final[dict[str, str]] = {
         "between_first": "int64",
         "between_last": "int64",
         "method": "string",
+        "against": "string",
     },
     **_PREDICTION_TYPES,
     **dict.fromkeys(("peak_x", "peak_y", *_BOX), "double"),
@@ -139,6 +142,7 @@ def row_of(frame: Frame, explanation: Explanation, source: str = "") -> dict[str
         "explained_frame": explanation.frame_index,
         "between_frames": explanation.between_frames,
         "method": explanation.method,
+        "against": explanation.other_labels(),
         **_as_json(explanation.targets[0]),
         "peak": [round(value, 1) for value in explanation.peak_xy()],
         "box": None if box is None else [round(value, 1) for value in box],
@@ -160,9 +164,10 @@ def _json_line(row: dict[str, Any]) -> bytes:
 
 def _flat(row: dict[str, Any]) -> dict[str, Any]:
     """The row as columns, the same ones for each row."""
-    lists = ("between_frames", "peak", "box", "top")
+    lists = ("between_frames", "against", "peak", "box", "top")
     columns = {name: value for name, value in row.items() if name not in lists}
     columns |= dict(zip(_BETWEEN, row["between_frames"] or [None] * 2, strict=True))
+    columns["against"] = " | ".join(row["against"])
     columns |= dict(zip(("peak_x", "peak_y"), row["peak"], strict=True))
     columns |= dict(zip(_BOX, row["box"] or [None] * 4, strict=True))
     for place in range(N_PREDICTIONS):

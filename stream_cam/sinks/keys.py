@@ -33,6 +33,7 @@ HELP: Final = (
     "m\tnext colours",
     "l\tnext layout",
     "h\tlabels on the picture",
+    "n\twhy not the next best class",
     f"1 … {N_PREDICTIONS}\tkeep the map of this class",
     "0\tfollow the best class again",
     "f\tpicture over the whole screen",
@@ -117,6 +118,9 @@ class Keys:
             return "it records when the pause is over" if waits else ""
         elif key == "h":
             settings.hud = not now.look.hud
+        elif key == "n":
+            against = settings.change(against=None if now.against else "next").against
+            return "against the next best class" if against else "against no class"
         elif key == "?":
             self._help = not self._help
         elif key == "0":
@@ -147,7 +151,7 @@ def save_picture(picture: Picture, folder: Path) -> Path:
     Raises:
         OSError: it cannot be written.
     """
-    shown = picture.explanation.targets[0].label if picture.explanation is not None else ""
+    shown = picture.explanation.shown().label if picture.explanation is not None else ""
     label = re.sub(r"\W+", "-", shown).strip("-")
     stem = "-".join(filter(None, ("stream-cam", time.strftime("%Y%m%d-%H%M%S"), label)))
     path, number = folder / f"{stem}.png", 1

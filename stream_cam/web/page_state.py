@@ -90,7 +90,7 @@ class PageState:
         picture = self.newest
         if picture is None:
             return None
-        best = picture.explanation.targets[0] if picture.explanation is not None else None
+        best = picture.explanation.shown() if picture.explanation is not None else None
         said = f"{best.label} {100 * best.probability:.0f} %" if best is not None else ""
         when = time.strftime("%Y-%m-%d %H:%M:%S")
         image = with_note(picture.labelled(hud), [" · ".join(filter(None, (said, when)))])
@@ -132,6 +132,7 @@ class PageState:
         del values["look"], values["targets"]
         values["target"] = [self.labels[index] for index in shown.targets]
         values["target_index"] = list(shown.targets)
+        values["against"] = self.settings.names_of(shown.against)
         return values
 
     def statistics(self) -> dict[str, object]:
@@ -163,6 +164,7 @@ def _about(picture: Picture) -> Mapping[str, object]:
             [one.label, one.index, round(one.probability, 4)] for one in explanation.targets
         ]
         about["method"] = explanation.method
+        about["against"] = explanation.other_labels()
         about["explained"] = explanation.frame_index
         about["between"] = explanation.between_frames
     return about

@@ -102,3 +102,26 @@ def test_relu_and_min_max_equal_grad_cams_to_1e_3(
         )[0, 0]
         assert np.abs(full.numpy() - theirs).max() <= 1e-3
         assert theirs.max() > 0.9  # the map is not the zero map, where all would be equal
+
+
+def test_contrast_map_equals_torch_cams_finer_cam_to_1e_4(
+    network: tuple[nn.Module, nn.Module], frame: BgrImage
+) -> None:
+    from torchcam.methods import FinerCAM
+
+    module, layer = network
+    explainer = Explainer.from_module(module, engine="eager")
+    batch = batch_of(frame, explainer)
+    explanation = explainer.explain(frame, against="next:3", against_weight=0.6)
+    best = explanation.targets[0].index
+    ours = explanation.cam.clip(0.0)  # theirs ends with a ReLU
+    with FinerCAM(module, target_layer=layer) as extractor:  # 0.6 and three by default
+        scores = module(batch)
+        theirs = extractor(best, scores, normalized=False)[0][0].numpy()
+        named = extractor(best, module(batch), list(explanation.others()), normalized=False)[0][
+            0
+        ].numpy()
+    # Their weights are means of the gradients over a plane.
+    for their_map in (theirs * theirs.size, named * named.size):
+        assert their_map.max() > 0.0
+        assert np.abs(ours - their_map).max() <= 1e-4 * their_map.max()

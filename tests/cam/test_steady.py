@@ -262,7 +262,7 @@ def test_classes_that_vanish_are_forgotten() -> None:
     steady = Steady(smooth_seconds=0.3)
     for number in range(4):
         steady.update(explained([CAM], classes=(number,)), number * 0.6)
-    assert set(steady.maps._maps) == {2, 3}
+    assert {index for index, _ in steady.maps._maps} == {2, 3}
 
 
 @pytest.mark.parametrize("bad", [-0.1, math.nan, math.inf])
@@ -578,10 +578,19 @@ class Gated(Explainer):
         *,
         n_maps: int | None = None,
         keep_features: bool = False,
+        against: Target | Sequence[Target] | None = None,
+        against_weight: float = 1.0,
     ) -> Explanation:
         assert self.let.acquire(timeout=DEADLINE_SECONDS)
         try:
-            return super().explain(frame, target, n_maps=n_maps, keep_features=keep_features)
+            return super().explain(
+                frame,
+                target,
+                n_maps=n_maps,
+                keep_features=keep_features,
+                against=against,
+                against_weight=against_weight,
+            )
         finally:
             self.explained.release()
 

@@ -118,6 +118,25 @@ def test_a_file_looks_as_on_the_cpu(look: LookConfig, targets: tuple[int, ...]) 
         assert difference.max() <= 12
 
 
+def test_contrast_maps_take_the_way_through_host_memory(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    gpu = SimulatedGpu(13)
+    explainer, on_cpu = on_gpu(gpu), make_explainer(tiny_network())
+    image = np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8)
+    settings = Settings(labels=explainer.labels)
+    for _ in range(2):
+        got = explainer.explain_drawn(image, settings.change(against="next", against_weight=0.6))
+        wanted = on_cpu.explain(image, against="next", against_weight=0.6)
+        assert got.drawn is None
+        assert got.others() == wanted.others() != ()
+        np.testing.assert_allclose(got.cam, wanted.cam, rtol=1e-4, atol=1e-5)
+    assert gpu.n_replayed == 0
+    assert caplog.text.count("computed in host memory") == 1
+    assert explainer.explain_drawn(image, settings.change(against=None)).drawn is not None
+    assert gpu.n_replayed == 1
+
+
 def test_frames_that_change_their_size_keep_their_order() -> None:
     sizes = tuple((32, 32) if number // 3 % 2 else (24, 40) for number in range(12))
     gpu = SimulatedGpu(12)

@@ -105,6 +105,16 @@ def test_a_held_class_has_its_map_of_every_frame() -> None:
         assert draw_overlay(frame, held, look).shape == frame.shape
 
 
+def test_no_graph_is_opened_for_a_head_that_is_not_linear(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    explainer = Explainer.from_module(perceptron(), input_size=96, engine="eager")
+    for _ in range(2):
+        explainer._open_graphs("cuda:0")
+    assert explainer.graphs is None
+    assert caplog.text.count("its derivative and the maps are computed in host memory") == 1
+
+
 @pytest.mark.parametrize(
     ("layers", "method"),
     [

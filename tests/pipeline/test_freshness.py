@@ -41,11 +41,20 @@ class SlowExplainer(Explainer):
         *,
         n_maps: int | None = None,
         keep_features: bool = False,
+        against: Target | Sequence[Target] | None = None,
+        against_weight: float = 1.0,
     ) -> Explanation:
         assert isinstance(frame, Frame)
         threading.Event().wait(SLOW_SECONDS)
         self.explained.append(frame.index)
-        return super().explain(frame, target, n_maps=n_maps, keep_features=keep_features)
+        return super().explain(
+            frame,
+            target,
+            n_maps=n_maps,
+            keep_features=keep_features,
+            against=against,
+            against_weight=against_weight,
+        )
 
 
 def make_explainer() -> SlowExplainer:

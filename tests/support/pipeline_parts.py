@@ -47,11 +47,20 @@ class TinyExplainer(Explainer):
         *,
         n_maps: int | None = None,
         keep_features: bool = False,
+        against: Target | Sequence[Target] | None = None,
+        against_weight: float = 1.0,
     ) -> Explanation:
         assert isinstance(frame, Frame)
         if self.before is not None:
             self.before(frame)
-        explanation = super().explain(frame, target, n_maps=n_maps, keep_features=keep_features)
+        explanation = super().explain(
+            frame,
+            target,
+            n_maps=n_maps,
+            keep_features=keep_features,
+            against=against,
+            against_weight=against_weight,
+        )
         with self._lock_explained:
             self.explained.append(frame.index)
         return explanation

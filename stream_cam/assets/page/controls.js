@@ -27,6 +27,8 @@ export class Controls {
       const select = document.getElementById(name);
       select.addEventListener("change", () => change({ [name]: select.value }));
     }
+    const against = document.getElementById("against");
+    against.addEventListener("change", () => change({ against: against.value ? [against.value] : null }));
     document.getElementById("layout").addEventListener("change", (event) => change({ layout: event.target.value }));
   }
 
@@ -53,8 +55,34 @@ export class Controls {
       document.getElementById(name).setAttribute("aria-pressed", String(settings[name]));
     }
     for (const name of SELECTS) document.getElementById(name).value = settings[name];
+    this.#showAgainst(settings.against ?? []);
     document.getElementById("scale-bar").dataset.colormap = settings.colormap;
     for (const radio of document.querySelectorAll("#layout input")) radio.checked = radio.value === settings.layout;
+  }
+
+  // The classes that a map may be against.
+  offerClasses(labels) {
+    this.labels = labels;
+    this.#showAgainst(this.now.against ?? []);
+  }
+
+  #showAgainst(against) {
+    const select = document.getElementById("against");
+    const nexts = against.length > 1 && against.every((one) => one === "next");
+    const value = nexts ? `next:${against.length}` : against.join(", ");
+    const names = ["", "next", "next:3", ...(this.labels ?? [])];
+    if (!names.includes(value)) names.push(value);
+    if (names.length !== select.options.length || select.options[names.length - 1].value !== names.at(-1)) {
+      const said = { "": "–", next: "the next best", "next:3": "the next three" };
+      select.replaceChildren(...names.map((one) => new Option(said[one] ?? one, one)));
+    }
+    select.value = value;
+  }
+
+  // Shows the map against the best other class, or plain again.
+  contrast() {
+    const against = this.now.against?.length ? null : ["next"];
+    this.change({ against });
   }
 
   toggle(name) {

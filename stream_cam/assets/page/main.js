@@ -102,8 +102,9 @@ function confirmAll(late) {
 
 function describe(about) {
   const shown = about.shown?.[0];
-  const text = shown ? `Map of ${shown[0]}, ${(100 * shown[2]).toFixed(0)} %` : "Picture without a map";
-  at("picture-label").textContent = shown ? `${shown[0]} ${(100 * shown[2]).toFixed(0)} %` : "";
+  const name = shown && [shown[0], ...(about.against?.length ? [`not ${about.against.join(", ")}`] : [])].join(", ");
+  const text = shown ? `Map of ${name}, ${(100 * shown[2]).toFixed(0)} %` : "Picture without a map";
+  at("picture-label").textContent = shown ? `${name} ${(100 * shown[2]).toFixed(0)} %` : "";
   if (at("picture").getAttribute("aria-label") !== text) at("picture").setAttribute("aria-label", text);
 }
 
@@ -132,7 +133,12 @@ function greet(hello) {
 }
 
 function askLabels() {
-  fetch(new URL("labels", document.baseURI)).then((answer) => answer.json()).then((labels) => (search.labels = labels)).catch(() => {});
+  fetch(new URL("labels", document.baseURI)).then((answer) => answer.json()).then(known).catch(() => {});
+}
+
+function known(labels) {
+  search.labels = labels;
+  controls.offerClasses(labels);
 }
 
 function apply(told) {
@@ -146,6 +152,7 @@ function show() {
   if (!settings.layout) return; // no hello yet
   const { target, ...rest } = Object.assign({}, ...unanswered.map((one) => one.changes), pending);
   now = { ...settings, ...rest };
+  now.against ??= []; // null: against none
   if (target !== undefined) {
     now.target_index = target === null ? [] : [target];
     now.target = now.target_index.map((index) => search.labels[index] ?? `class ${index}`);
@@ -223,13 +230,14 @@ const KEYS = {
   "]": () => controls.strengthen(0.1),
   m: () => controls.next("colormap"),
   l: () => controls.next("layout"),
+  n: () => controls.contrast(),
   0: () => lock(null),
   Escape: () => now.target_index?.length && lock(null),
   "/": () => at("search").focus(),
   f: () => viewer.fullscreen(),
   "?": help,
 };
-const NOT_WITHOUT_CONTROL = new Set([" ", "r", "c", "[", "]", "m", "l", "0", "Escape", "/"]);
+const NOT_WITHOUT_CONTROL = new Set([" ", "r", "c", "[", "]", "m", "l", "n", "0", "Escape", "/"]);
 
 const NEEDS_MAP = new Set(["[", "]", "m"]);
 
