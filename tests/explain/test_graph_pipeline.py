@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from dataclasses import replace
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -123,7 +124,8 @@ def test_contrast_maps_take_the_way_through_host_memory(
 ) -> None:
     gpu = SimulatedGpu(13)
     explainer, on_cpu = on_gpu(gpu), make_explainer(tiny_network())
-    image = np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8)
+    noise = np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8)
+    image = Frame(noise, 0, 0, Fraction(1, 30), 0)
     settings = Settings(labels=explainer.labels)
     for _ in range(2):
         got = explainer.explain_drawn(image, settings.change(against="next", against_weight=0.6))
