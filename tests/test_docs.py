@@ -17,7 +17,7 @@ sys.path.insert(0, str(ROOT / "scripts"))
 from list_errors import PAGE, page  # noqa: E402
 from test_layers import LEVEL  # noqa: E402
 
-SITE = sorted((ROOT / "docs").glob("*.md"))
+SITE = sorted((ROOT / "docs").glob("**/*.md"))
 OTHERS = [
     *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")),
     ROOT / "engines" / "README.md",
@@ -25,6 +25,10 @@ OTHERS = [
     ROOT / "stream_cam" / "assets" / "DEMO_MODEL_CARD.md",
 ]
 """`make docs` checks the links of docs/; these pages are outside of the site."""
+
+
+def page_name(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
 
 
 def anchors(page_: Path) -> set[str]:
@@ -57,14 +61,14 @@ def test_troubleshooting_lists_the_messages_of_the_code() -> None:
     assert PAGE.read_text(encoding="utf-8") == page(), "python scripts/list_errors.py --write"
 
 
-@pytest.mark.parametrize("path", SITE, ids=lambda path: path.name)
+@pytest.mark.parametrize("path", SITE, ids=page_name)
 def test_page_begins_with_its_readers(path: Path) -> None:
     first = path.read_text(encoding="utf-8").split("\n\n")[1]
     assert re.match(r"(For |This page is for )", first)
     assert re.search(r"\bAfter (this page|it)\b", first)
 
 
-@pytest.mark.parametrize("path", [*SITE, *OTHERS], ids=lambda path: path.name)
+@pytest.mark.parametrize("path", [*SITE, *OTHERS], ids=page_name)
 def test_named_files_are_there(path: Path) -> None:
     """Folders too; those of the package are named from stream_cam/ on."""
     if path.name == "CHANGELOG.md":
@@ -118,6 +122,7 @@ def test_named_members_are_there() -> None:
             assert name in members.get(owner, ()), f"{path.name}: {owner}.{name}"
 
 
-@pytest.mark.parametrize("path", SITE, ids=lambda path: path.name)
+@pytest.mark.parametrize("path", SITE, ids=page_name)
 def test_page_is_in_the_navigation(path: Path) -> None:
-    assert f'"{path.name}"' in (ROOT / "zensical.toml").read_text(encoding="utf-8")
+    name = path.relative_to(ROOT / "docs").as_posix()
+    assert f'"{name}"' in (ROOT / "zensical.toml").read_text(encoding="utf-8")
