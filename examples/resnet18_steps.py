@@ -60,7 +60,7 @@ def bias_of(explanation: Explanation, index: int) -> float:
     """A logit without what GAP and the weights give: the bias, the same on every picture."""
     features = kept(explanation)
     return float(
-        explanation.logits[index] - features.class_weight[index] @ features.values.mean((1, 2))
+        explanation.logits[index] - features.class_weight[[index]][0] @ features.values.mean((1, 2))
     )
 
 
@@ -72,7 +72,9 @@ def work_through(explanation: Explanation) -> None:
     powers = np.exp(explanation.logits - explanation.logits.max())
     print(f"  features {named(features.values.shape)}, map {named(explanation.cam.shape)}")
     print(f"  GAP: {len(pooled)} means; mean of the map {explanation.cam.mean():.4f}")
-    print(f"  FC: Σ w·mean = {features.class_weight[best.index] @ pooled:.4f}, the same number")
+    print(
+        f"  FC: Σ w·mean = {features.class_weight[[best.index]][0] @ pooled:.4f}, the same number"
+    )
     print(f"  plus the bias {bias_of(explanation, best.index):+.4f} = logit {logit:.4f}")
     print(f"  softmax: {powers[best.index] / powers.sum():.1%} {best.label}")
 
@@ -84,9 +86,8 @@ def named(shape: tuple[int, ...]) -> str:
 def gallery(image_bgr: np.ndarray, explanation: Explanation) -> np.ndarray:
     """The photograph, its strongest plane, and the map in four ways of upsampling."""
     features, size = kept(explanation), (SIDE, SIDE)
-    products = features.class_weight[explanation.predictions[0].index] * features.values.mean(
-        (1, 2)
-    )
+    best = explanation.predictions[0]
+    products = features.class_weight[[best.index]][0] * features.values.mean((1, 2))
     strongest = int(products.argmax())
     plane = features.values[strongest]
     grey = (255 * (plane - plane.min()) / (plane.max() - plane.min())).round().astype(np.uint8)
