@@ -26,7 +26,7 @@ import stream_cam  # noqa: E402
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
-SOURCE = "demo://shapes?size=1280x720&fps=6&live=1&seed=3"
+SOURCE = "demo://shapes?size=1280x720&fps=3&live=1&seed=3"
 """Slow, so that two cores keep up beside the browser."""
 _MOST_WIDTH_PX = 1600
 _SECONDS = 90.0
