@@ -62,7 +62,7 @@ class Ground:
     @property
     def sampling(self) -> Sampling:
         if self.is_short or not self.is_cuda:
-            return Sampling(samples=1 if self.is_short else 2, seconds=1.0, warm_ups=1, turns=1)
+            return Sampling(samples=1, seconds=1.0, warm_ups=1, turns=1)
         return Sampling(samples=300, seconds=1.0)
 
     @property
