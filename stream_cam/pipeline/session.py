@@ -199,7 +199,7 @@ def _build_pipeline(
     if explainer is None:
         explainer = Explainer.from_config(config.model, parallel=parallel_frames(info, live))
     targets = [explainer.resolve(target) for target in config.model.target]
-    stream = _stream_info(info, config, live, _describe(explainer, targets))
+    stream = _stream_info(info, config, live, _describe(explainer, targets, config.model.against))
     settings.begin(explainer.labels, targets, config.model.against)
     sinks = _open_sinks(uris, watched, stream, config, settings)
     results = open_results(
@@ -268,10 +268,14 @@ def _recording(sinks: Sequence[Sink], uris: Sequence[str]) -> Path | Future[list
     return finished_path(videos[0]) if videos else None
 
 
-def _describe(explainer: FrameExplainer, targets: Sequence[int]) -> str:
+def _describe(
+    explainer: FrameExplainer, targets: Sequence[int], against: Sequence[str] = ()
+) -> str:
     """A recording's own description: model, weights and class."""
     weights = explainer.weights
     classes = ", ".join(explainer.labels[index] for index in targets) or "the best class"
+    if against:
+        classes += f", not {', '.join(against)}"
     return (
         f"{explainer.model_name} with weights {weights.name} (sha256 {weights.sha256[:16]}), "
         f"map of {classes}"

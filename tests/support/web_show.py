@@ -79,7 +79,14 @@ class Show(Served):
         look = {field.name: getattr(_LOOK, field.name) for field in fields(_LOOK)}
         self.settings.change(
             **look,
-            **{"cam": True, "paused": False, "recording": False, "target": None, "divider": 0.0},
+            **{
+                "cam": True,
+                "paused": False,
+                "recording": False,
+                "target": None,
+                "against": None,
+                "divider": 0.0,
+            },
         )
 
 

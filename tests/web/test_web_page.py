@@ -364,6 +364,26 @@ def test_how_picture_and_map_meet_is_shown_and_changed(page: Page, shown: Show) 
     wait_until(lambda: shown.settings.max_delay == 1.5)
 
 
+def test_why_not_another_class_is_asked_and_answered(page: Page, shown: Show) -> None:
+    def answer_has(words: str, count: int = 1) -> None:
+        label = "document.getElementById('picture').getAttribute('aria-label')"
+        until(page, f"{label}.includes({words!r}) && {label}.split(',').length === {count + 2}")
+
+    page.keyboard.press("n")
+    wait_until(lambda: shown.settings.against == ("next",))
+    answer_has(", not ")
+    assert page.input_value("#against") == "next"
+    page.select_option("#against", "next:3")
+    answer_has(", not ", 3)
+    assert shown.settings.against == ("next",) * 3
+    page.select_option("#against", "nothing")
+    answer_has(", not nothing")
+    page.keyboard.press("n")
+    wait_until(lambda: shown.settings.against == ())
+    until(page, "!picture.getAttribute('aria-label').includes(', not ')")
+    assert page.input_value("#against") == ""
+
+
 def test_kiosk_shows_the_picture_and_its_label_alone(browser: Browser, shown: Show) -> None:
     with visit(browser, f"{shown.url}{'&' if '?' in shown.url else '?'}kiosk") as page:
         live(page)
