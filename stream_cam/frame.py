@@ -10,6 +10,8 @@ from typing import Final, Literal, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from stream_cam.config import Activation
+
 BgrImage = npt.NDArray[np.uint8]
 """`(H, W, 3)` uint8, 0..255, channels blue, green, red."""
 
@@ -33,6 +35,14 @@ def softmax(logits: FloatArray) -> FloatArray:
     """Probabilities, float32, of logits (n_classes,)."""
     shifted = np.exp(logits - logits.max())
     return np.asarray(shifted / shifted.sum(), np.float32)
+
+
+def probabilities_of(logits: FloatArray, activation: Activation = "softmax") -> FloatArray:
+    """Probabilities, float32, of logits (n_classes,); with sigmoid they need not add up to 1."""
+    if activation == "softmax":
+        return softmax(logits)
+    with np.errstate(over="ignore"):
+        return np.asarray(1.0 / (1.0 + np.exp(-logits)), np.float32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,6 +256,8 @@ class Explanation:
     """Kept only if that was asked for."""
     drawn: Drawn | None = field(default=None, repr=False, compare=False)
     """The pictures that a GPU drew in the same pass; maps are then filtered, the class is held."""
+    activation: Activation = "softmax"
+    """The function that makes probabilities of the logits."""
 
     @property
     def cam(self) -> FloatArray:
@@ -275,8 +287,8 @@ class Explanation:
         return Prediction(label, prediction.index, prediction.probability)
 
     def probability(self, index: int) -> float:
-        """Softmax over all classes, 0..1, at class `index`."""
-        return float(softmax(self.logits)[index])
+        """0..1, of class `index`: softmax over all classes, or the sigmoid of its own logit."""
+        return float(probabilities_of(self.logits, self.activation)[index])
 
     def peak_xy(self, target: int = 0) -> tuple[float, float]:
         """Frame pixel (x, y) under the centre of the map's highest cell, for `cams[target]`."""

@@ -22,6 +22,7 @@ from stream_cam.config.look import (
 from stream_cam.config.model import (
     FITS,
     N_PREDICTIONS,
+    Activation,
     Channels,
     Device,
     EngineName,
@@ -46,6 +47,7 @@ __all__ = [
     "FITS",
     "N_PREDICTIONS",
     "RESULT_SUFFIXES",
+    "Activation",
     "AlphaMode",
     "BatchConfig",
     "BenchConfig",

@@ -16,6 +16,8 @@ Channels = Literal["rgb", "bgr", "gray"]
 """The order of a network's input channels; gray: one, the frame's luma (ITU-R BT.601)."""
 InputScale = Literal["0..1", "0..255"]
 """The range of a pixel's values before mean and standard deviation are applied."""
+Activation = Literal["softmax", "sigmoid"]
+"""The function that makes probabilities of logits; sigmoid: of each class apart from the others."""
 FITS: Final[tuple[Fit, ...]] = get_args(Fit)
 N_PREDICTIONS: Final = 5
 """Best classes that are kept of a frame: in explanations, results and the layout top5."""
@@ -42,6 +44,12 @@ class ModuleConfig:
     std: str | None = None
     """The input's values are divided by it: numbers as for --mean.
     Default: ImageNet's; 1 where the default of --mean is 0."""
+    output: str | None = None
+    """The logits among several outputs of the network: a key, a field, or a number from 0.
+    Default: the network returns nothing else."""
+    activation: Activation | None = None
+    """softmax: one class a picture. sigmoid: each class has a probability of its own.
+    Default: sigmoid if the network ends in one, else softmax."""
 
     def __post_init__(self) -> None:
         given = [each.name for each in fields(self) if getattr(self, each.name) is not None]

@@ -18,6 +18,7 @@ from stream_cam.cam.contrast import ContrastRows
 from stream_cam.cam.geometry import MAX_PLANS, FitPlan, check_input_size
 from stream_cam.config import (
     FITS,
+    Activation,
     Channels,
     Device,
     EngineName,
@@ -57,7 +58,7 @@ from stream_cam.frame import (
     Frame,
     Prediction,
     image_of,
-    softmax,
+    probabilities_of,
 )
 from stream_cam.model.labels import labels_of, read_labels
 from stream_cam.model.recipe import WeightsInfo
@@ -98,7 +99,10 @@ class Explainer:
         fit: Fit = "stretch",
         input_size: int | None = None,
         parallel: int = 1,
+        activation: Activation | None = None,
     ) -> None:
+        if activation not in (None, "softmax", "sigmoid"):
+            raise unknown_name("activation", activation, ("softmax", "sigmoid"))
         if fit not in FITS:
             raise unknown_name("fit", fit, FITS)
         if input_size is not None:
@@ -113,6 +117,10 @@ class Explainer:
         self._input_size = input_size or weights.input_size
         self.method = network.method
         """The maps' name: `cam`, or `grad-cam (head)` of a network whose head is not linear."""
+        # Of one logit there are two classes, whose softmax is its sigmoid.
+        own = network.net.activation if isinstance(network, LoadedNetwork) else "softmax"
+        self.activation: Activation = "softmax" if weights.n_classes == 1 else activation or own
+        """The function that makes probabilities of logits."""
         self._engines = EnginePool(network, weights, self._options)
         self._opening_graphs = threading.Lock()
         self._plan_of = lru_cache(MAX_PLANS)(
@@ -190,7 +198,7 @@ class Explainer:
 
     def __reduce__(self) -> tuple[object, ...]:
         """Pickles the place of the weights, or the network; each process opens its own engine."""
-        options = {
+        options: dict[str, object] = {
             "engine": self._options.engine,
             "device": self._options.device,
             "precision": self._options.precision,
@@ -198,6 +206,8 @@ class Explainer:
             "input_size": self._input_size,
             "parallel": self._options.parallel,
         }
+        if self._reloading is None:
+            options["activation"] = self.activation
         if self._reloading is not None:
             return _reload, (
                 type(self),
@@ -218,7 +228,8 @@ class Explainer:
 
         for name in ("model", "weights", "labels", "checkpoint_key"):
             del options[name]
-        return cls(*load_network(model), **options, parallel=parallel)
+        activation = model.own.activation
+        return cls(*load_network(model), **options, parallel=parallel, activation=activation)
 
     @classmethod
     def from_module(
@@ -230,6 +241,8 @@ class Explainer:
         std: Sequence[float] | float | None = None,
         input_scale: InputScale | None = None,
         channels: Channels | None = None,
+        output: str | int | None = None,
+        activation: Activation | None = None,
         input_size: int = 224,
         engine: EngineName = "auto",
         device: Device = "auto",
@@ -251,6 +264,9 @@ class Explainer:
             input_scale: `0..1` or `0..255`, the values before mean and std; default: 0..1.
             channels: `rgb`, `bgr`, or `gray` for the frame's luma (0.299 R + 0.587 G + 0.114 B);
                 default: `gray` for a module with one input channel, else `rgb`.
+            output: the logits among several outputs: a key, a field, or a number from 0.
+            activation: `softmax`, or `sigmoid` for classes with probabilities of their own;
+                default: `sigmoid` for a module that ends in one, else `softmax`.
             input_size: side of its square input in pixels.
 
         Raises:
@@ -265,7 +281,7 @@ class Explainer:
         check_input_size(input_size)
         hw = (input_size, input_size)
         with loading():
-            net = CamNet.from_module(module, type(module).__name__, hw, channels)
+            net = CamNet.from_module(module, type(module).__name__, hw, channels, output)
             means, stds = normalisation(net.channels, mean, std, input_scale)
             weights = Weights.of_module(module, net.n_logits, labels, means, stds, input_size)
         return cls(
@@ -276,6 +292,7 @@ class Explainer:
             precision=precision,
             fit=fit,
             parallel=parallel,
+            activation=activation,
         )
 
     @property
@@ -335,7 +352,7 @@ class Explainer:
         with self._engines.sessions(plan.input_hw).borrow() as session:
             session.run(image, plan)
             logits = session.logits[0].copy()
-            predictions = best_predictions(logits, self.labels)
+            predictions = best_predictions(logits, self.labels, self.activation)
             count = max(len(wanted), n_maps or 1)
             wanted += [p.index for p in predictions if p.index not in wanted][: count - len(wanted)]
             features = session.features[0]
@@ -344,7 +361,7 @@ class Explainer:
                 class_weight = ContrastRows(class_weight, contrast, logits)
             cams = np.dot(class_weight[wanted], features.reshape(features.shape[0], -1))
             kept = Features(features.copy(), class_weight) if keep_features else None
-        probabilities = softmax(logits)
+        probabilities = probabilities_of(logits, self.activation)
         return Explanation(
             logits=logits,
             predictions=predictions,
@@ -360,6 +377,7 @@ class Explainer:
             n_locked=n_locked,
             method=self.method,
             contrast=contrast,
+            activation=self.activation,
             features=kept,
         )
 
@@ -401,7 +419,7 @@ class Explainer:
                 self._graphs_lost = True
                 self.graphs = None
             else:
-                return explanation_of(results, self.labels, frame, plan, settings)
+                return explanation_of(results, self.labels, frame, plan, settings, self.activation)
         return self.explain(
             frame,
             settings.targets or None,

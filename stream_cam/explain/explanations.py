@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypedDict
 import numpy as np
 
 from stream_cam.cam.geometry import FitPlan
-from stream_cam.config import N_PREDICTIONS
+from stream_cam.config import N_PREDICTIONS, Activation
 from stream_cam.draw.layouts import MapStyle
 from stream_cam.frame import (
     BgrImage,
@@ -19,7 +19,7 @@ from stream_cam.frame import (
     Frame,
     Prediction,
     image_of,
-    softmax,
+    probabilities_of,
 )
 from stream_cam.settings import SettingsSnapshot
 
@@ -27,9 +27,11 @@ if TYPE_CHECKING:
     from stream_cam.explain.graph.slot import Results
 
 
-def best_predictions(logits: FloatArray, labels: Sequence[str]) -> tuple[Prediction, ...]:
+def best_predictions(
+    logits: FloatArray, labels: Sequence[str], activation: Activation = "softmax"
+) -> tuple[Prediction, ...]:
     """The five best classes, best first; fewer if the network has fewer."""
-    probabilities = softmax(logits)
+    probabilities = probabilities_of(logits, activation)
     n_best = min(N_PREDICTIONS, logits.size)
     best = np.argpartition(-logits, n_best - 1)[:n_best]
     best = best[np.argsort(-logits[best], kind="stable")]
@@ -42,13 +44,18 @@ def explanation_of(
     frame: BgrImage | Frame,
     plan: FitPlan,
     settings: SettingsSnapshot,
+    activation: Activation = "softmax",
 ) -> Explanation:
     """The explanation of a frame that a graph has explained and drawn."""
-    targets = _predictions(labels, results.classes, results.probability)
+    shown, best = results.probability, results.best_probability
+    if activation != "softmax":  # the device's are softmax
+        probabilities = probabilities_of(results.logits, activation)
+        shown, best = probabilities[results.classes].tolist(), probabilities[results.best].tolist()
+    targets = _predictions(labels, results.classes, shown)
     style = MapStyle.of(settings.look, len(targets))
     return Explanation(
         logits=results.logits,
-        predictions=_predictions(labels, results.best, results.best_probability),
+        predictions=_predictions(labels, results.best, best),
         targets=targets,
         cams=results.cams,
         region=plan.region,
@@ -58,6 +65,7 @@ def explanation_of(
         n_locked=len(settings.targets),
         ranges=results.ranges if settings.look.smooth > 0.0 else None,
         drawn=Drawn(image_of(frame), style, results.pictures),
+        activation=activation,
     )
 
 

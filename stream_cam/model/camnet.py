@@ -12,7 +12,7 @@ from torch.nn.utils import remove_spectral_norm, remove_weight_norm
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
-from stream_cam.config import Channels
+from stream_cam.config import Activation, Channels
 from stream_cam.errors import ModelError, first_line
 from stream_cam.frame import Method
 from stream_cam.model.fingerprint import fingerprint
@@ -20,6 +20,7 @@ from stream_cam.model.head import Head, HeadFinder
 from stream_cam.model.head_check import check_invariant
 from stream_cam.model.head_module import HeadModule, logits_of, single_layer
 from stream_cam.model.input_color import color_layer, detect_channels, prepend
+from stream_cam.model.one_output import OneOutput
 from stream_cam.model.state_dicts import load_parameters, require_finite
 from stream_cam.model.torch_settings import loading
 from stream_cam.model.torchvision_models import build_network
@@ -83,6 +84,8 @@ class CamNet(nn.Module):
         self.name = name
         self.channels: Channels = "rgb"
         """The channels of the network it was made of, before a layer that takes RGB."""
+        self.activation: Activation = "softmax"
+        """sigmoid: the network it was made of ends in one, which is left out."""
         self.requires_grad_(False)
         self.train(False)
 
@@ -142,6 +145,7 @@ class CamNet(nn.Module):
         name: str | None = None,
         probe_hw: tuple[int, int] = (224, 224),
         channels: Channels | None = None,
+        output: str | int | None = None,
     ) -> CamNet:
         """Wraps a classifier that ends convolution → GAP → a head that sees nothing else.
 
@@ -155,6 +159,7 @@ class CamNet(nn.Module):
                 module's own logits are checked.
             channels: `rgb`, `bgr` or `gray`, as the module takes them; default: `gray` for a module
                 with one input channel, else `rgb`. CamNet itself always takes RGB.
+            output: the logits among several outputs: a key, a field, or a number from 0.
 
         Raises:
             NoCamError: the network does not have that shape; the message names the part.
@@ -164,21 +169,25 @@ class CamNet(nn.Module):
         name = name or type(module).__name__
         network = _copied(module, name)
         require_finite(network.state_dict(), name)
+        one = OneOutput(network, name, output).eval()
         probe = torch.randn(1, 3, *probe_hw, generator=torch.Generator().manual_seed(0))
         with torch.inference_mode():
             with running():
-                channels, own_output = detect_channels(network, probe, name, channels)
+                channels, own_output = detect_channels(one, probe, name, channels)
             with tracing():
-                traced = _traced(network, name)
+                traced = _traced(one, name)
             recorder = ShapeRecorder(traced)
             color = color_layer(channels)
             with running():
                 recorder.run(probe if color is None else color(probe))
-        head = HeadFinder(TracedNetwork(traced, recorder.shapes, name, _PREFIX)).find()
+        whole = TracedNetwork(traced, recorder.shapes, name, _PREFIX)
+        head = HeadFinder(whole).find()
         final = None if head.final is None else single_layer(head.final, traced)
         backbone = prepend(color, _cut_after(head.features, traced))
         net = cls(backbone, *_own_parameters(head), name, head.module)
         net.channels = channels
+        if head.final is not None and whole.is_sigmoid(head.final):
+            net.activation = "sigmoid"
         check_invariant(net, probe, own_output, final)
         return net
 
@@ -221,18 +230,6 @@ def _shown(value: object) -> str:
     return str(getattr(value, "__qualname__", type(value).__qualname__))
 
 
-class _OneInput(nn.Module):
-    """Hides a forward's optional arguments from the tracer, which would make inputs of them."""
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, batch_nchw: Tensor) -> Tensor:
-        logits: Tensor = self.network(batch_nchw)
-        return logits
-
-
 def _copied(module: nn.Module, name: str) -> nn.Module:
     """A float32 copy on the CPU, in eval mode, without the wrapper of DataParallel or compile."""
     if isinstance(module, torch.jit.ScriptModule):
@@ -271,9 +268,8 @@ def _remove_norms(network: nn.Module) -> None:
 
 
 def _traced(network: nn.Module, name: str) -> fx.GraphModule:
-    wrapped = _OneInput(network).eval()
     try:
-        return fx.GraphModule(wrapped, fx.Tracer().trace(wrapped))
+        return fx.GraphModule(network, fx.Tracer().trace(network))
     except Exception as exc:
         raise no_cam(
             name,

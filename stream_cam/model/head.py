@@ -55,15 +55,8 @@ class HeadFinder:
         net, last = self._net, self._net.result
         if not isinstance(last, fx.Node) or len(net.shapes.get(last, ())) != 2:
             raise no_cam(net.name, "its forward does not return (N, n_classes)")
-        n_classes = net.shapes[last][1]
-        if net.is_sigmoid(last) and n_classes > 1:
-            raise no_cam(
-                net.name,
-                f"{net.label(last)} makes {n_classes} probabilities of the logits, one apart from "
-                "the other; forward must return the logits",
-            )
         before = net.tensors_into(last)
-        is_final = net.is_softmax(last) or (net.is_sigmoid(last) and n_classes == 1)
+        is_final = net.is_softmax(last) or net.is_sigmoid(last)
         if is_final and net.shapes[before[0]] == net.shapes[last]:
             return before[0], last
         return last, None

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from stream_cam.config import Channels
-from stream_cam.errors import ModelError, UsageError, first_line, unknown_name
+from stream_cam.errors import ModelError, StreamCamError, UsageError, first_line, unknown_name
 
 __all__ = ["INPUT_COLOR", "color_layer", "detect_channels", "normalisation", "prepend"]
 
@@ -67,6 +67,8 @@ def detect_channels(
         own = probe if layer is None else layer(probe)
         try:
             return one, network(own)
+        except StreamCamError:
+            raise
         except Exception as exc:
             size = "×".join(str(side) for side in own.shape[1:])
             error = ModelError(f"{name} does not take a {size} picture: {first_line(exc)}")

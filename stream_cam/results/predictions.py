@@ -17,7 +17,8 @@ Version 3 of the schema; in CSV and Parquet the lists are columns of their own
     against           the classes that the map is against (--against); empty for a plain map, in CSV
                       and Parquet one text with | between them
     label, index, probability
-                      the class whose map is shown; softmax over all classes
+                      the class whose map is shown; softmax over all classes, or
+                      the sigmoid of its own logit (--activation)
     peak              [x, y] in frame pixels: the middle of the map's highest cell
     box               [x0, y0, x1, y1] in frame pixels: the region at the peak hotter than half;
                       null where the map has no relief

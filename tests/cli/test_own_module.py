@@ -127,6 +127,18 @@ def test_python_runs_and_serves_a_module(place: Path) -> None:
             assert served.pipeline.settings.labels == COLOURS
 
 
+def test_outputs_and_activation_are_options(place: Path) -> None:
+    module = ["--module", f"{OWN}:with_features", "--output", "scores", "--input-scale", "0..1"]
+    options = ["--activation", "sigmoid", "--labels", "classes.txt", "--input-size", "96"]
+    assert main(["run", "red.png", "null", *module, *options, "--predictions", "out.jsonl"]) == 0
+    (line,) = lines(place / "out.jsonl")
+    assert_found(line, "red")
+    # The logits of green and blue are −1/2 of red's.
+    found = {each["label"]: each["probability"] for each in line["top"]}
+    logit = np.log(found["red"] / (1 - found["red"]))
+    assert found["green"] == pytest.approx(1 / (1 + np.exp(logit / 2)), abs=1e-3)
+
+
 def test_build_and_bench_take_a_module(place: Path, capfd: pytest.CaptureFixture[str]) -> None:
     module = ["--module", f"{OWN}:brightness", "--input-scale", "0..255"]
     assert main(["build", *module, "--input-size", "32"]) == 0
@@ -159,6 +171,7 @@ def test_build_and_bench_take_a_module(place: Path, capfd: pytest.CaptureFixture
             r"for each channel .*got \(1.0, 2.0\)",
         ),
         (["--module", f"{OWN}:colours", "--mean", "x"], 2, "several with commas"),
+        (["--module", f"{OWN}:with_features"], 2, "returns 2 outputs .*: give --output"),
         (["--mean", "0.5"], 2, "--mean is for a network of your own: give --module too"),
     ],
 )

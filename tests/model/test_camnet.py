@@ -259,10 +259,6 @@ class SideWay(nn.Module):
             "flatten of 16×4×4 features before tail.2 (Linear)",
         ),
         (
-            nn.Sequential(*GAP, nn.Linear(16, 5), nn.Sigmoid()),
-            "tail.3 (Sigmoid) makes 5 probabilities of the logits",
-        ),
-        (
             nn.Sequential(nn.Flatten(2), nn.Tanh(), nn.AdaptiveAvgPool1d(1), nn.Flatten()),
             "tail.1 (Tanh) between the features and their mean",
         ),
@@ -390,8 +386,8 @@ def test_branching_network_is_refused_with_the_reason() -> None:
         CamNet.from_module(Branching(), probe_hw=(32, 32))
 
 
-def test_several_outputs_are_refused() -> None:
-    with pytest.raises(NoCamError, match="does not return"):
+def test_several_outputs_are_named() -> None:
+    with pytest.raises(UsageError, match=r"returns 2 outputs .*: give --output"):
         CamNet.from_module(Several(), probe_hw=(32, 32))
 
 

@@ -46,6 +46,22 @@ class Brightness(nn.Module):
         return scores
 
 
+class WithFeatures(nn.Module):
+    """Colours and their features, as detectors and transformers' models return them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.network = Colours()
+
+    def forward(self, batch: Tensor) -> dict[str, Tensor]:
+        features = self.network.excess(batch).relu()
+        return {"features": features, "scores": self.network.score(features.mean((2, 3)))}
+
+
+def with_features() -> nn.Module:
+    return WithFeatures()
+
+
 def colours() -> nn.Module:
     return Colours()
 
