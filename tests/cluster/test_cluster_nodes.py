@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from pyarrow import parquet
 from support.commands import Command
 from support.ray_nodes import Nodes, started_nodes, workers
 from support.videos import numbered_picture, write_video
@@ -22,6 +23,8 @@ pytestmark = pytest.mark.needs_ray
 pytest.importorskip("ray", reason="no Ray: pip install -e '.[cluster]'")
 
 DEADLINE_SECONDS = 200.0
+LOOK_SECONDS = 0.2
+"""All processes are looked at."""
 OPTIONS = ["--weights", "demo", "--engine", "eager"]
 N_CLIPS = 9
 
@@ -72,29 +75,34 @@ def kill_a_worker() -> int:
 
 
 def test_each_clip_has_one_whole_result_whatever_is_killed(archive: Path, nodes: Nodes) -> None:
-    with driver(archive, nodes) as first:
+    table = ["--predictions", "all.parquet"]
+    with driver(archive, nodes, *table) as first:
 
         def until(reached: int) -> None:
             def there() -> bool:
                 assert first.process.poll() is None, first.err
                 return n_done(archive) >= reached
 
-            wait_until(there, DEADLINE_SECONDS)
+            wait_until(there, DEADLINE_SECONDS, LOOK_SECONDS)
 
         until(1)
-        wait_until(kill_a_worker, DEADLINE_SECONDS)
+        wait_until(kill_a_worker, DEADLINE_SECONDS, LOOK_SECONDS)
         nodes.kill(nodes.nodes[-1])
         until(3)
         first.process.kill()
         first.process.wait()
-    with driver(archive, nodes, "--json") as second:
+    with driver(archive, nodes, "--json", *table) as second:
         assert second.end() == 1
         summary = json.loads(second.out.splitlines()[-1])
         assert "broken.mp4" in second.err
     assert summary["n_ended"] == N_CLIPS + 1
     assert summary["run"]["failed"] == 1
     made = sorted(path.name for path in (archive / "out").iterdir())
-    assert made == sorted([*(f"{index}.mp4" for index in range(N_CLIPS)), "manifest.jsonl"])
+    recordings = [f"{index}.mp4" for index in range(N_CLIPS)]
+    assert made == sorted([*recordings, "manifest.jsonl", "all.parquet"])
+    rows = parquet.read_table(archive / "out" / "all.parquet").to_pylist()
+    names = Counter(Path(row["source"]).name for row in rows)
+    assert names == dict.fromkeys(recordings, 8)
     done = Counter(line["clip"] for line in account(archive) if line["state"] == "done")
     assert set(done.values()) == {1}
     alone = archive / "alone"
@@ -117,7 +125,7 @@ def test_a_clip_that_kills_its_worker_twice_is_poison(archive: Path, nodes: Node
         return len(killed) == 2
 
     with driver(archive, nodes) as running:
-        wait_until(kill_its_worker, DEADLINE_SECONDS)
+        wait_until(kill_its_worker, DEADLINE_SECONDS, LOOK_SECONDS)
         assert running.end() == 1
         assert f"{N_CLIPS} done" in running.out
     states = {Path(str(line["clip"])).name: line["state"] for line in account(archive)}
@@ -134,10 +142,10 @@ def test_a_clip_that_kills_its_worker_twice_is_poison(archive: Path, nodes: Node
 
 def test_ctrl_c_ends_the_run_which_is_resumed(archive: Path, nodes: Nodes) -> None:
     with driver(archive, nodes) as running:
-        wait_until(lambda: n_done(archive) >= 1, DEADLINE_SECONDS)
+        wait_until(lambda: n_done(archive) >= 1, DEADLINE_SECONDS, LOOK_SECONDS)
         assert running.stop(signal.SIGINT) == 130
         assert "stopped" in running.out
-    wait_until(lambda: not workers(), DEADLINE_SECONDS)
+    wait_until(lambda: not workers(), DEADLINE_SECONDS, LOOK_SECONDS)
     names = [path.name for path in (archive / "out").iterdir()]
     assert not [name for name in names if "part" in name]
 

@@ -120,6 +120,10 @@ def _results(config: PipelineConfig, output: str, name: str, n_clips: int) -> di
                 f"--{option} {pattern}: on a cluster results lie below the recordings; give a "
                 f"relative path, such as {NAME}{pattern.suffix}"
             )
+        if NAME not in str(pattern) and pattern.suffix.lower() == ".parquet":
+            # One data set: a folder of files, which readers of Parquet take for one table.
+            places[option] = storage.join(output, f"{pattern}/{name}.parquet")
+            continue
         if NAME not in str(pattern) and n_clips > 1:
             raise UsageError(
                 f"--{option} {pattern} is one file for {n_clips} videos: put {NAME} into it, "
