@@ -19,6 +19,9 @@ _BAR_BGR = (80, 200, 255)
 _PAUSED = "paused"
 _MOST_HEIGHT = 0.45
 """Share of the picture's height that the whole HUD may cover."""
+_CAPTION_LINES = 15
+"""Lines of a caption's size that would fill a panel: a panel is a third of a picture, so that the
+HUD's size would be too small to read."""
 _SHADE = 0.35
 """Share of the picture's brightness that is left under the HUD, so that white text is legible."""
 
@@ -53,8 +56,8 @@ def away_picture(last_bgr: BgrImage, text: str) -> BgrImage:
 
 
 def draw_caption(picture: BgrImage, prediction: Prediction, status: HudStatus) -> None:
-    """One class's label and probability along the bottom, in place."""
-    unit = _text_size(picture)
+    """One class's label and probability along the bottom of a panel, in place."""
+    unit = max(_text_size(picture), picture.shape[0] // _CAPTION_LINES)
     margin = max(2, unit // 3)
     height = unit + 2 * margin
     if not _fits(picture, height):
