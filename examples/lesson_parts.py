@@ -42,19 +42,25 @@ def one_thread() -> Iterator[None]:
 
 @one_thread()
 def train(
-    network: nn.Module, images: Tensor, labels: Tensor, *, epochs: int, rate: float = 3e-3
+    network: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    *,
+    epochs: int,
+    rate: float = 3e-3,
+    batch: int = 50,
 ) -> None:
-    """Adam on cross entropy in batches of 50, with a rate that rises and falls once."""
+    """Adam on cross entropy in batches, with a rate that rises and falls once."""
     generator = torch.Generator().manual_seed(0)
-    steps = epochs * -(-len(images) // 50)
+    steps = epochs * -(-len(images) // batch)
     optimizer = torch.optim.AdamW(network.parameters(), weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=steps)
     network.to(memory_format=torch.channels_last).train()
     images = images.to(memory_format=torch.channels_last)
     for _ in range(epochs):
-        for batch in torch.split(torch.randperm(len(images), generator=generator), 50):
+        for some in torch.split(torch.randperm(len(images), generator=generator), batch):
             optimizer.zero_grad()
-            torch.autograd.backward(F.cross_entropy(network(images[batch]), labels[batch]))
+            torch.autograd.backward(F.cross_entropy(network(images[some]), labels[some]))
             optimizer.step()
             schedule.step()
     network.eval()

@@ -94,3 +94,28 @@ def test_shortcut_is_found_and_cured(
     assert cured_share < 8 < 25 < share
     peak, cured_peak = percents(printed, "peak on the mark")
     assert cured_peak < 10 < 90 < peak
+
+
+@pytest.mark.needs_mnist
+def test_maps_of_digits_differ_by_their_logits_and_find_them(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    require_mnist()
+    small = ["--digits", "1500", "--epochs", "4", "--tests", "200"]
+    printed = run_lesson("mnist_maps.py", *small, monkeypatch=monkeypatch, capsys=capsys)
+    pairs = re.findall(r"logits differ by (-?[\d.]+), mean of the contrast map (-?[\d.]+)", printed)
+    assert len(pairs) == 4
+    for difference, mean in pairs:
+        assert float(difference) == pytest.approx(float(mean), abs=5e-3)
+    assert percents(printed, "beside it")[0] > 80
+    assert percents(printed, "another canvas's box")[0] < 30
+
+
+def test_cantilever_finds_damage_that_it_was_not_told(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    small = ["--beams", "800", "--epochs", "7", "--batch", "20"]
+    printed = run_lesson("cantilever.py", *small, monkeypatch=monkeypatch, capsys=capsys)
+    assert percents(printed, "accuracy")[0] > 70
+    assert percents(printed, "of the damage")[0] > 50
+    assert percents(printed, "another beam's damage")[0] < 30
