@@ -29,6 +29,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("web",),
     ("results",),
     ("pipeline",),
+    ("cameras",),
     ("bench",),
     ("cluster",),
     ("cli",),

@@ -18,6 +18,7 @@ from stream_cam.cli.options import (
     BatchCommand,
     BenchCommand,
     BuildCommand,
+    CamerasCommand,
     DemoCommand,
     DoctorCommand,
     EnginesCommand,
@@ -75,6 +76,10 @@ def _call(command: AnyCommand, arguments: Sequence[str], signals: Signals) -> No
             from stream_cam.cli.batch import batch_command
 
             batch_command(command, signals)
+        case CamerasCommand():
+            from stream_cam.cli.cameras import cameras_command
+
+            cameras_command(command, signals)
         case DemoCommand():
             from stream_cam.cli.demo import demo_command
 

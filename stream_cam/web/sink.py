@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 import os
 import time
+from collections.abc import Callable
 from typing import Final
+
+from starlette.types import ASGIApp
 
 from stream_cam.config import WebConfig
 from stream_cam.errors import SinkError, UsageError
@@ -47,33 +50,13 @@ class WebSink(Sink):
         config: WebConfig | None = None,
     ) -> None:
         config = config or WebConfig()
-        check_certificate(config.tls_cert, config.tls_key)
-        secure = config.tls_cert is not None
-        token = _token(address, config)
-        listener = listen(address)
-        host, port = address.host, listener.getsockname()[1]
-        self.address = WebAddress(host, port)
-        self.name = f"web://{self.address}"
-        self.url = _url(self.address, token, secure, config)
-        """The link to open, with its token if one is needed. Not for logs."""
         self._page_state = PageState(
             settings, source, viewer_only=config.viewer_only, quality=config.web_quality
         )
-        access = Access(
-            self.address,
-            token,
-            public_name=config.web_name,
-            root_path=config.web_root_path,
-            secure=secure,
-            embeddable=config.web_embed,
+        self._server, self.address, self.url = open_server(
+            address, config, lambda access: make_app(self._page_state, access)
         )
-        self._server = WebServer(
-            make_app(self._page_state, access),
-            listener,
-            tls_cert=config.tls_cert,
-            tls_key=config.tls_key,
-            behind_proxy=config.web_name is not None,
-        )
+        self.name = f"web://{self.address}"
 
     def attach_stats(self, stats: Stats) -> None:
         self._page_state.stats, self._page_state.waiting = stats, None
@@ -99,6 +82,45 @@ class WebSink(Sink):
             viewers.end(json.dumps({"type": "end"}))
             time.sleep(_FAREWELL_SECONDS)  # lets viewers get the message before connections close
         self._server.stop()
+
+
+def open_server(
+    address: WebAddress, config: WebConfig, make: Callable[[Access], ASGIApp]
+) -> tuple[WebServer, WebAddress, str]:
+    """A server that listens, and does not answer yet.
+
+    Args:
+        make: gives the application, which asks the access rules about each request.
+
+    Returns:
+        The server, its address, and the link to open, with its token if one is needed. The link is
+        not for logs.
+
+    Raises:
+        SinkError: the port is taken; the certificate is not one.
+        UsageError: the token is too short.
+    """
+    check_certificate(config.tls_cert, config.tls_key)
+    secure = config.tls_cert is not None
+    token = _token(address, config)
+    listener = listen(address)
+    listening = WebAddress(address.host, listener.getsockname()[1])
+    access = Access(
+        listening,
+        token,
+        public_name=config.web_name,
+        root_path=config.web_root_path,
+        secure=secure,
+        embeddable=config.web_embed,
+    )
+    server = WebServer(
+        make(access),
+        listener,
+        tls_cert=config.tls_cert,
+        tls_key=config.tls_key,
+        behind_proxy=config.web_name is not None,
+    )
+    return server, listening, _url(listening, token, secure, config)
 
 
 def check_page(address: WebAddress, config: WebConfig) -> None:
