@@ -187,7 +187,8 @@ class Camera(Closeable):
             failure = self._run_once()
             if failure is None:
                 break
-            logger.error("%s: %s; again in %.0f s", self.name, failure, seconds)
+            if failure != self.error:  # not once a minute for weeks
+                logger.error("%s: %s; again in %.0f s", self.name, failure, seconds)
             self.error = failure
             self._change("failed")
             self.tile.page_state.waiting = Waiting(f"{self.name} has failed", failure, self.runs)

@@ -26,7 +26,8 @@ class TomlLines:
                 continue
             if found := _TABLE.match(line):
                 table = _parts(found[1])
-                self._lines.setdefault(table, number)
+                for length in range(1, len(table) + 1):  # [a.b] is where a is, if [a] is nowhere
+                    self._lines.setdefault(table[:length], number)
             elif found := _KEY.match(line):
                 self._lines.setdefault((*table, *_parts(found[1])), number)
             quote = next((one for one in _QUOTES if line.count(one) % 2), None)

@@ -13,7 +13,7 @@ const kioskButton = document.getElementById("kiosk");
 const light = matchMedia("(prefers-color-scheme: light)");
 let chosen = null;
 try {
-  chosen = localStorage.getItem("stream-cam-theme") ?? localStorage.getItem("theme");
+  chosen = localStorage.getItem("theme");
 } catch { /* no storage here */ }
 const paint = () => (document.documentElement.dataset.theme = chosen ?? (light.matches ? "light" : "dark"));
 light.addEventListener("change", paint);
