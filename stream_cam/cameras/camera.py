@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
+from stream_cam.cameras.camera_config import CameraConfig
 from stream_cam.cameras.tile import Tile, TileSink
 from stream_cam.closing import Closeable
-from stream_cam.config import CameraConfig
 from stream_cam.errors import StreamCamError
 from stream_cam.pipeline.session import run_session
 from stream_cam.settings import Settings

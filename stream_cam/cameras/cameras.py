@@ -10,8 +10,9 @@ from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
 from stream_cam.cameras.camera import Camera, FrameCounts
+from stream_cam.cameras.camera_config import CameraConfig
 from stream_cam.closing import Closeable
-from stream_cam.config import CameraConfig, ModelConfig
+from stream_cam.config import ModelConfig
 from stream_cam.errors import UsageError, unknown_name
 from stream_cam.uri import redact_uri
 

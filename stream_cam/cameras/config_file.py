@@ -23,10 +23,10 @@ from typing import Any, Final
 
 import tomllib
 
+from stream_cam.cameras.camera_config import CameraConfig
 from stream_cam.cameras.option_values import option_name, option_types, option_value, with_options
 from stream_cam.cameras.toml_lines import TomlLines
 from stream_cam.config import (
-    CameraConfig,
     CameraShare,
     CaptureConfig,
     LookConfig,

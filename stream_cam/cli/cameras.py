@@ -10,11 +10,12 @@ from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
+from stream_cam.cameras.camera_config import CameraConfig
 from stream_cam.cameras.config_file import CamerasFile, make_camera, read_cameras
 from stream_cam.cli.messages import print_error, print_line
 from stream_cam.cli.options import CamerasCommand
 from stream_cam.cli.signals import Signals
-from stream_cam.config import CameraConfig, CameraShare, PipelineConfig
+from stream_cam.config import CameraShare, PipelineConfig
 from stream_cam.errors import SinkError, UsageError
 from stream_cam.pipeline.checks import check_run
 from stream_cam.sinks import check_outputs

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from stream_cam.config.bench import BenchConfig
-from stream_cam.config.cameras import CameraConfig, CamerasConfig, CameraShare
+from stream_cam.config.cameras import CamerasConfig, CameraShare
 from stream_cam.config.capture import CaptureConfig, Deinterlace
 from stream_cam.config.cluster import ClusterConfig
 from stream_cam.config.look import (
@@ -52,7 +52,6 @@ __all__ = [
     "AlphaMode",
     "BatchConfig",
     "BenchConfig",
-    "CameraConfig",
     "CameraShare",
     "CamerasConfig",
     "CaptureConfig",

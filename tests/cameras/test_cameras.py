@@ -15,8 +15,9 @@ from support.pipeline_parts import make_explainer, tiny_network
 from support.waiting import wait_until
 
 from stream_cam.cameras.camera import Camera, FrameCounts, unused_path
+from stream_cam.cameras.camera_config import CameraConfig
 from stream_cam.cameras.cameras import Cameras
-from stream_cam.config import CameraConfig, CameraShare, PipelineConfig, RecordConfig, RunConfig
+from stream_cam.config import CameraShare, PipelineConfig, RecordConfig, RunConfig
 from stream_cam.errors import UsageError
 from stream_cam.explain.scheduler import BatchCosts
 from stream_cam.explain.shared import SharedExplainer

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from stream_cam.cameras.camera_config import CameraConfig
 from stream_cam.cameras.config_file import CamerasFile, read_cameras
 from stream_cam.cameras.toml_lines import TomlLines
-from stream_cam.config import CameraConfig, LookConfig, PipelineConfig
+from stream_cam.config import LookConfig, PipelineConfig
 from stream_cam.errors import SourceNotFoundError, UsageError
 
 BASE = PipelineConfig(look=LookConfig(alpha=0.6))

@@ -18,12 +18,12 @@ from support.pipeline_parts import make_explainer, tiny_network
 from support.waiting import wait_until
 from websockets.sync.client import ClientConnection, connect
 
+from stream_cam.cameras.camera_config import CameraConfig
 from stream_cam.cameras.cameras import Cameras
 from stream_cam.cameras.wall_page import WallPage
 from stream_cam.cameras.wall_picture import WallPicture, grid
 from stream_cam.cameras.wall_run import WallRun
 from stream_cam.config import (
-    CameraConfig,
     CamerasConfig,
     PipelineConfig,
     RecordConfig,
