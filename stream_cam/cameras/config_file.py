@@ -41,8 +41,13 @@ from stream_cam.sinks import kind_of
 from stream_cam.uri import hide, remember_secrets
 
 _TABLES: Final = ("network", "defaults", "cameras")
-_OWN: Final = {"source": str, "sink": tuple[str, ...], "target": tuple[str, ...]}
-_NOT_SHARED: Final = ("target", "own")
+_OWN: Final = {
+    "source": str,
+    "sink": tuple[str, ...],
+    "target": tuple[str, ...],
+    "against": tuple[str, ...],
+}
+_NOT_SHARED: Final = ("target", "against", "own")
 """Options of the network that [network] does not take."""
 _RUN_OPTIONS: Final = ("overwrite", "report", "strict")
 _SECTIONS: Final[Mapping[str, type[Any]]] = {
@@ -200,7 +205,8 @@ class _Reading:
             "share": CameraShare(),
             "run": self._base.run,
         }
-        own: dict[str, Any] = {"target": self._base.model.target, "sink": ()}
+        model = self._base.model
+        own: dict[str, Any] = {"target": model.target, "against": model.against, "sink": ()}
         grouped: dict[str, dict[str, object]] = {}
         for option, ((table, key), value) in options.items():
             try:
@@ -219,7 +225,8 @@ class _Reading:
         if "source" not in own:
             self._faults.add(where, f'{name} has no source; add source = "rtsp://…"')
             return None
-        return make_camera(name, own["source"], self._base, sections, own["target"], own["sink"])
+        shown = ModelConfig(target=own["target"], against=own["against"])
+        return make_camera(name, own["source"], self._base, sections, shown, own["sink"])
 
     def _section(
         self,
@@ -261,12 +268,16 @@ def make_camera(
     source: str,
     base: PipelineConfig,
     sections: Mapping[str, Any],
-    target: tuple[str, ...] = (),
+    shown: ModelConfig,
     sink: tuple[str, ...] = (),
 ) -> CameraConfig:
-    """A camera of its parts."""
+    """A camera of its parts.
+
+    Args:
+        shown: its targets and what they are against.
+    """
     pipeline = PipelineConfig(
-        ModelConfig(target=target),
+        shown,
         sections["look"],
         replace(sections["run"], live=True, quiet=True),
         sections["capture"],

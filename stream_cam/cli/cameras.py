@@ -15,7 +15,7 @@ from stream_cam.cameras.config_file import CamerasFile, make_camera, read_camera
 from stream_cam.cli.messages import print_error, print_line
 from stream_cam.cli.options import CamerasCommand
 from stream_cam.cli.signals import Signals
-from stream_cam.config import CameraShare, PipelineConfig
+from stream_cam.config import CameraShare, ModelConfig, PipelineConfig
 from stream_cam.errors import SinkError, UsageError
 from stream_cam.pipeline.checks import check_run
 from stream_cam.sinks import check_outputs
@@ -132,8 +132,9 @@ def _read(command: CamerasCommand, path: Path | None) -> CamerasFile:
             "share": CameraShare(),
             "run": base.run,
         }
+        shown = ModelConfig(target=base.model.target, against=base.model.against)
         try:
-            camera = make_camera(name, uri, base, sections, base.model.target, command.camera_sink)
+            camera = make_camera(name, uri, base, sections, shown, command.camera_sink)
         except ValueError as error:
             raise UsageError(str(error)) from error
         check_camera(camera)
