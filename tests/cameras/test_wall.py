@@ -16,6 +16,7 @@ import pytest
 from support.browser import DEADLINE_MS, chromium
 from support.pipeline_parts import make_explainer, tiny_network
 from support.waiting import wait_until
+from websockets import Origin
 from websockets.sync.client import ClientConnection, connect
 
 from stream_cam.cameras.camera_config import CameraConfig
@@ -32,6 +33,7 @@ from stream_cam.config import (
 )
 from stream_cam.explain.scheduler import BatchCosts
 from stream_cam.explain.shared import SharedExplainer
+from stream_cam.frame import BgrImage
 from stream_cam.web.address import WebAddress
 
 LIVE = PipelineConfig(run=RunConfig(live=True, quiet=True))
@@ -41,6 +43,12 @@ NAMES = ("door", "hall", "yard")
 
 def source(number: int, size: str = "640x360") -> str:
     return f"demo://shapes?size={size}&fps=10&live=1&seed={number}"
+
+
+def decoded(jpeg: bytes) -> BgrImage:
+    image = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR)
+    assert image is not None
+    return np.asarray(image, np.uint8)
 
 
 @contextmanager
@@ -104,7 +112,7 @@ def test_the_wall_has_every_camera_and_each_has_its_page(tmp_path: Path) -> None
         assert ask(page, "/camera/door/page/main.js")[0] == 200
         assert json.loads(ask(page, "/camera/door/hello")[1])["source"].startswith("door: demo://")
         status, jpeg = ask(page, "/camera/yard/snapshot.jpg")
-        image = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR)
+        image = decoded(jpeg)
         assert (status, image.shape) == (200, (360, 640, 3))
         assert ask(page, "/camera/nobody/")[0] == 404
         assert ask(page, "/stream/nobody.mjpg")[0] == 404
@@ -134,12 +142,12 @@ def test_only_visible_tiles_are_encoded_in_the_size_they_are_shown_in(tmp_path: 
             socket.send(json.dumps({"show": {"hall": 310, "nobody": 100}}))
             for header, jpeg in pictures(socket, 5):
                 assert header["name"] == "hall"
-                image = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR)
+                image = decoded(jpeg)
                 assert image.shape == (180, 320, 3)
             socket.send(json.dumps({"show": {"door": 5000}}))
             header, jpeg = pictures(socket, 6)[-1]
             assert header["name"] == "door"
-            image = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR)
+            image = decoded(jpeg)
             assert image.shape == (360, 640, 3)  # never enlarged
             socket.send(json.dumps({"show": {}}))
 
@@ -162,7 +170,7 @@ def test_another_sites_page_gets_no_pictures(tmp_path: Path) -> None:
     with running(tmp_path, "door") as cameras, wall(cameras) as page:
         address = f"ws://127.0.0.1:{page.address.port}/wall"
         with pytest.raises(Exception, match="403"):
-            connect(address, origin="http://evil.example")  # type: ignore[arg-type]
+            connect(address, origin=Origin("http://evil.example"))
 
 
 def test_the_wall_is_recorded_as_one_picture(tmp_path: Path) -> None:
