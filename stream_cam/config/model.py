@@ -44,7 +44,7 @@ class ModuleConfig:
     std: str | None = None
     """The input's values are divided by it: numbers as for --mean.
     Default: ImageNet's; 1 where the default of --mean is 0."""
-    output: str | None = None
+    output_name: str | None = None
     """The logits among several outputs of the network: a key, a field, or a number from 0.
     Default: the network returns nothing else."""
     activation: Activation | None = None

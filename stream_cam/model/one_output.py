@@ -35,7 +35,7 @@ class OneOutput(nn.Module):
     def _chosen(self, outputs: object) -> object:
         if isinstance(outputs, (Tensor, fx.Proxy)):
             if self._output not in (None, 0, "0") and isinstance(outputs, Tensor):
-                raise UsageError(f"{self._name} returns one tensor: leave out --output")
+                raise UsageError(f"{self._name} returns one tensor: leave out --output-name")
             return outputs
         found = _named(outputs)
         if not found:
@@ -43,13 +43,13 @@ class OneOutput(nn.Module):
         if self._output is None and len(found) > 1:
             shown = ", ".join(f"{name} {_shape(value)}" for name, value in found.items())
             raise UsageError(
-                f"{self._name} returns {len(found)} outputs ({shown}): give --output with the one "
-                "that has the logits"
+                f"{self._name} returns {len(found)} outputs ({shown}): give --output-name with the "
+                "one that has the logits"
             )
         wanted = next(iter(found)) if self._output is None else str(self._output)
         if wanted not in found:
             raise UsageError(
-                f"{self._name} has no output {wanted!r}: give --output with one of "
+                f"{self._name} has no output {wanted!r}: give --output-name with one of "
                 f"{', '.join(found)}"
             )
         return found[wanted]

@@ -62,7 +62,7 @@ def load_own_network(
     recipe = from_metadata(read.metadata, Preprocessing(), path) if read and path else None
     size = input_size or (recipe or Preprocessing()).input_size
     check_input_size(size)
-    net = CamNet.from_module(module, name, (size, size), own.channels, own.output)
+    net = CamNet.from_module(module, name, (size, size), own.channels, own.output_name)
     mean, std = normalisation(net.channels, own.mean_numbers, own.std_numbers, own.input_scale)
     if recipe is not None and read is not None and _says_nothing(own, read.metadata):
         mean, std = recipe.mean, recipe.std

@@ -128,7 +128,14 @@ def test_python_runs_and_serves_a_module(place: Path) -> None:
 
 
 def test_outputs_and_activation_are_options(place: Path) -> None:
-    module = ["--module", f"{OWN}:with_features", "--output", "scores", "--input-scale", "0..1"]
+    module = [
+        "--module",
+        f"{OWN}:with_features",
+        "--output-name",
+        "scores",
+        "--input-scale",
+        "0..1",
+    ]
     options = ["--activation", "sigmoid", "--labels", "classes.txt", "--input-size", "96"]
     assert main(["run", "red.png", "null", *module, *options, "--predictions", "out.jsonl"]) == 0
     (line,) = lines(place / "out.jsonl")
@@ -171,7 +178,7 @@ def test_build_and_bench_take_a_module(place: Path, capfd: pytest.CaptureFixture
             r"for each channel .*got \(1.0, 2.0\)",
         ),
         (["--module", f"{OWN}:colours", "--mean", "x"], 2, "several with commas"),
-        (["--module", f"{OWN}:with_features"], 2, "returns 2 outputs .*: give --output"),
+        (["--module", f"{OWN}:with_features"], 2, "returns 2 outputs .*: give --output-name"),
         (["--mean", "0.5"], 2, "--mean is for a network of your own: give --module too"),
     ],
 )

@@ -149,7 +149,7 @@ def test_outputs_that_are_not_clear_are_named() -> None:
         explainer_of(several)
     with pytest.raises(UsageError, match=r"has no output 'logits': .* one of features, scores"):
         explainer_of(several, output="logits")
-    with pytest.raises(UsageError, match="returns one tensor: leave out --output"):
+    with pytest.raises(UsageError, match="returns one tensor: leave out --output-name"):
         explainer_of(small_network(), output="scores")
     with pytest.raises(UsageError, match="unknown activation 'relu'; known are sigmoid, softmax"):
         explainer_of(small_network(), activation="relu")

@@ -387,7 +387,7 @@ def test_branching_network_is_refused_with_the_reason() -> None:
 
 
 def test_several_outputs_are_named() -> None:
-    with pytest.raises(UsageError, match=r"returns 2 outputs .*: give --output"):
+    with pytest.raises(UsageError, match=r"returns 2 outputs .*: give --output-name"):
         CamNet.from_module(Several(), probe_hw=(32, 32))
 
 
