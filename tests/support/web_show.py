@@ -167,6 +167,6 @@ def settled(page: Viewing, shown: Show, **settings: object) -> BgrImage:
     wait_until(lambda: all(getattr(shown.settings, k) == v for k, v in settings.items()))
     # Two repeated pictures later the page has drawn one that was made after the change.
     for _ in range(2):
-        before = int(page.evaluate("picture.dataset.n"))
+        before = int(page.evaluate("picture.dataset.n ?? 0"))  # 0: a page that has just opened
         until(page, f"Number(picture.dataset.n) > {before}")
     return pixels(page)
