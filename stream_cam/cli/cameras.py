@@ -7,7 +7,6 @@ import signal
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import replace
 from pathlib import Path
 
 from stream_cam.cameras.camera_config import CameraConfig
@@ -204,13 +203,12 @@ class _Reloader:
         print_line(f"{self._path}: {said}")
 
     def _check(self, camera: CameraConfig) -> None:
-        """As at the start; a running camera's own files are no fault."""
+        """As at the start; a running camera's own files are there, and are being written."""
         running = {one.name for one in self._file.cameras}
-        if camera.name not in running:
+        if camera.name in running:
+            check_source(camera.named().source)
+        else:
             check_camera(camera)
-            return
-        replacing = replace(camera.pipeline.run, overwrite=True)
-        check_camera(replace(camera, pipeline=replace(camera.pipeline, run=replacing)))
 
     def _stamp(self) -> tuple[int, int] | None:
         try:
