@@ -37,6 +37,7 @@ logger = logging.getLogger(__name__)
 
 _FORMAT = 1
 """Raise it when the meaning of a file changes."""
+_MAX_KEPT = 32
 _WEIGHT = "class_weight"
 _PACKAGES = ("torch", "torchvision", "openvino")
 """Their versions decide about labels, fingerprints and engines."""
@@ -187,6 +188,14 @@ def keep_network(source: NetworkSource, network: LoadedNetwork, info: WeightsInf
         path.parent.mkdir(parents=True, exist_ok=True)
         weight = np.ascontiguousarray(network.class_weight)
         write_atomic(path, save({_WEIGHT: weight}, {"network": text}))
+        _remove_oldest(path.parent)
+
+
+def _remove_oldest(folder: Path) -> None:
+    """Those of former versions and of networks long gone."""
+    found = sorted(folder.glob("*.safetensors"), key=lambda path: path.stat().st_mtime)
+    for path in found[:-_MAX_KEPT]:
+        path.unlink()
 
 
 def _typed(stored: dict[str, Any]) -> dict[str, Any]:

@@ -25,7 +25,6 @@ from stream_cam.engine import Batch, openvino, quantize_nncf, verify
 from stream_cam.engine.machine import TENSORRT_INSTALL
 from stream_cam.engine.manifest import Figures
 from stream_cam.engine.store import BLOB, EngineStore
-from stream_cam.explain import explainer
 from stream_cam.model import networks
 from stream_cam.model.weights import Weights
 
@@ -172,10 +171,9 @@ def small(monkeypatch: pytest.MonkeyPatch) -> nn.Module:
         *(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(32, 7)),
     ).eval()
     weights = Weights.of_module(module, 7, input_size=64)
-    for user in (networks, explainer):
-        monkeypatch.setattr(user, "load_weights", lambda *_: weights)
-        monkeypatch.setattr(user, "build_network", lambda *_: module)
-        monkeypatch.setattr(user, "load_parameters", lambda *_: None)
+    monkeypatch.setattr(networks, "load_weights", lambda *_: weights)
+    monkeypatch.setattr(networks, "build_network", lambda *_: module)
+    monkeypatch.setattr(networks, "load_parameters", lambda *_: None)
     return module
 
 

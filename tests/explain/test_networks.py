@@ -67,3 +67,14 @@ def test_damaged_description_is_passed_over_and_mended(weights: Path, spoil: byt
     path.write_bytes(spoil)
     assert isinstance(load(weights)._network, LoadedNetwork)
     assert isinstance(load(weights)._network, KeptNetwork)
+
+
+def test_oldest_descriptions_go(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("stream_cam.explain.networks._MAX_KEPT", 1)
+    other = Path(shutil.copy(weights, weights.with_name("other.safetensors")))
+    load(weights)
+    load(other)
+    folder = NetworkSource("resnet18", str(weights)).path().parent
+    assert [path.name for path in folder.iterdir()] == [
+        NetworkSource("resnet18", str(other)).path().name
+    ]
