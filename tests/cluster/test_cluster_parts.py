@@ -10,11 +10,12 @@ import pytest
 from support.videos import write_video
 
 from stream_cam.cli import main
+from stream_cam.cli.batch.on_cluster import _absolute
 from stream_cam.cluster import Clip, Outcome, storage
 from stream_cam.cluster.annotator import Annotator
 from stream_cam.cluster.manifest import Manifest
 from stream_cam.cluster.nodes import _probe_by_value
-from stream_cam.config import ClusterConfig, ModelConfig, PipelineConfig
+from stream_cam.config import ClusterConfig, ModelConfig, ModuleConfig, PipelineConfig
 from stream_cam.errors import UsageError
 from stream_cam.sources.video import VideoSource
 
@@ -95,3 +96,13 @@ def test_options_of_the_cluster_are_checked() -> None:
         ClusterConfig("auto", task_cpus=0)
     with pytest.raises(ValueError, match="--task-gpus is a whole number, or a part of one GPU"):
         ClusterConfig("auto", task_gpus=1.5)
+
+
+def test_workers_get_absolute_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    own = ModuleConfig(module="net.py:make")
+    model = _absolute(ModelConfig(weights="a.pth", labels=Path("names.txt"), own=own))
+    assert model.weights == str(tmp_path / "a.pth")
+    assert model.labels == tmp_path / "names.txt"
+    assert model.own.module == f"{tmp_path}/net.py:make"
+    assert _absolute(ModelConfig(weights="demo")) == ModelConfig(weights="demo")

@@ -143,7 +143,11 @@ def _absolute(model: ModelConfig) -> ModelConfig:
     weights = model.weights
     if weights not in ("auto", "imagenet", "demo"):
         weights = os.path.abspath(os.path.expanduser(weights))
-    return replace(model, weights=weights, labels=labels)
+    own = model.own
+    if own.module is not None:
+        file, _, function = own.module.rpartition(":")
+        own = replace(own, module=f"{os.path.abspath(os.path.expanduser(file))}:{function}")
+    return replace(model, weights=weights, labels=labels, own=own)
 
 
 def _shown(text: str) -> str:
