@@ -99,8 +99,8 @@ def test_value_that_is_missing_or_of_another_kind(name: str, option: str, kind: 
         ("--weights demo run x", "a command comes before --weights: stream-cam run | batch"),
         (
             "bench --precision fp32",
-            "`stream-cam bench` has no --precision, which is for run, batch, build, export; give "
-            "it with the engine: --engines openvino:bf16",
+            "`stream-cam bench` has no --precision, which is for run, batch, cameras, build, "
+            "export; give it with the engine: --engines openvino:bf16",
         ),
     ],
 )
