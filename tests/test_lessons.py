@@ -117,5 +117,5 @@ def test_cantilever_finds_damage_that_it_was_not_told(
     small = ["--beams", "800", "--epochs", "7", "--batch", "20"]
     printed = run_lesson("cantilever.py", *small, monkeypatch=monkeypatch, capsys=capsys)
     assert percents(printed, "accuracy")[0] > 70
-    assert percents(printed, "of the damage")[0] > 40
+    assert percents(printed, "of the damage")[0] > 50
     assert percents(printed, "another beam's damage")[0] < 30

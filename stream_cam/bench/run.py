@@ -59,8 +59,6 @@ def run_bench(
     on_stage: OnStage = lambda stage: None,
     on_result: OnResult = lambda result: None,
     budget: Budget | None = None,
-    more_batches: Sequence[int] = (),
-    peers_may_lack: bool = False,
 ) -> BenchResult:
     """Measures everything that `config` selects, except comparisons.
 
@@ -71,9 +69,6 @@ def run_bench(
     Args:
         command: the command line, as it is shown.
         budget: default: a new one of `config.budget` seconds.
-        more_batches: the fastest engine alone is timed at these, last, while time is left.
-        peers_may_lack: missing peers are left out. Otherwise they are an error, before anything
-            is measured.
 
     Raises:
         UsageError: an unknown name, or a source that is none.
@@ -84,8 +79,8 @@ def run_bench(
     stream = torch.cuda.Stream() if torch.cuda.is_available() else None  # type: ignore[no-untyped-call]
     with torch.cuda.stream(stream):
         bench = _Bench(config, command, on_stage, on_result, budget or Budget(config.budget))
-        bench.find_peers(may_lack=peers_may_lack)
-        return bench.run(more_batches)
+        bench.find_peers()
+        return bench.run()
 
 
 class _Bench:
@@ -100,7 +95,6 @@ class _Bench:
         self._config = config
         self._variants = parse_variants(config.engines)
         self._open_files = ExitStack()
-        self._longest_seconds = 0.0
         self._peers: list[str] = []
         self._frames = (
             scene_frames(config.frame) if config.source is None else source_frames(config.source)
@@ -123,21 +117,19 @@ class _Bench:
         )
         self._recorder = Recorder(self._result, sampling, budget, on_stage, on_result)
 
-    def find_peers(self, *, may_lack: bool) -> None:
-        """Selects the requested peers that can be timed here."""
+    def find_peers(self) -> None:
+        """Takes the requested peers; raises BenchError if one cannot be timed here."""
         if not self._config.peers:
             return
         from stream_cam.bench.peers import PEERS, peer_problem
 
         module = self._network.new_module()
         problems = {name: why for name in PEERS if (why := peer_problem(name, module))}
-        if problems and not may_lack:
+        if problems:
             raise BenchError("; ".join(dict.fromkeys(problems.values())))
-        for name, why in problems.items():
-            self._result.leave_out(name, why)
-        self._peers = [name for name in PEERS if name not in problems]
+        self._peers = list(PEERS)
 
-    def run(self, more_batches: Sequence[int]) -> BenchResult:
+    def run(self) -> BenchResult:
         result, recorder = self._result, self._recorder
         with self._open_files:
             self._measure_kernels()
@@ -153,7 +145,6 @@ class _Bench:
             recorder.measure_planned()
         if recorder.in_turns:
             self._measure_peers(own_engines)
-        self._measure_more_batches(more_batches)
         self._measure_file()
         add_state_after(result.machine)
         recorder.report()
@@ -166,16 +157,13 @@ class _Bench:
         self, variants: Sequence[EngineVariant], batch: int, input_hw: tuple[int, int]
     ) -> None:
         """Rows of engines for one batch and shape."""
-        budget = self._recorder.budget
         for variant in variants:
             what = f"{variant}, batch {batch}, {size_text(input_hw)}"
             if not self._recorder.may_begin(what):
                 continue
-            started = budget.spent_seconds
             self._plan_engine(variant, what, batch, input_hw)
             if batch == 1:
                 self._plan_streams(variant, input_hw)
-            self._longest_seconds = max(self._longest_seconds, budget.spent_seconds - started)
 
     def _plan_engine(
         self,
@@ -221,30 +209,6 @@ class _Bench:
         what = f"{variant}, {parallel} streams, {size_text(input_hw)}"
         if parallel > 1 and find_backend(variant.engine).has_streams:
             self._plan_engine(variant, what, 1, input_hw, parallel)
-
-    def _measure_more_batches(self, batches: Sequence[int]) -> None:
-        """Rows of the engine with the most images a second, at the first shape."""
-        input_hw = self._network.shapes_hw[0]
-        rows = [
-            row
-            for row in self._result.rows
-            if row.subject.group == "engine" and row.subject.input_hw == input_hw
-        ]
-        best = max(rows, key=lambda row: row.images_per_second, default=None)
-        if best is None:
-            return
-        name = f"{best.subject.engine}:{best.subject.precision}"
-        variants = [variant for variant in self._variants if str(variant) == name]
-        for batch in dict.fromkeys(batches):
-            if batch in self._config.batch:
-                continue
-            # A build cannot be stopped half way without ending the whole process.
-            if self._recorder.budget.left_seconds <= self._longest_seconds:
-                what = f"{name}, batch {batch}, {size_text(input_hw)}"
-                self._result.leave_out(what, "it is measured if there is time enough")
-                continue
-            self._plan_engines(variants, batch, input_hw)
-            self._recorder.measure_planned()
 
     def _plan_decode(self) -> None:
         """A row of decoding; its file stays open until it is measured."""

@@ -206,8 +206,6 @@ class Explainer:
             "input_size": self._input_size,
             "parallel": self._options.parallel,
         }
-        if self._reloading is None:
-            options["activation"] = self.activation
         if self._reloading is not None:
             return _reload, (
                 type(self),
@@ -215,6 +213,7 @@ class Explainer:
                 self.weights.sha256,
             )
         assert isinstance(self._network, LoadedNetwork)
+        options["activation"] = self.activation
         return _rebuild, (type(self), self._network.net, self.weights, options)
 
     @classmethod

@@ -48,8 +48,11 @@ class Network(Protocol):
 
     name: str
     method: Method
-    class_weight: FloatArray | None
-    """The linear layer's, (n_classes, C) float32; None: the head is not linear."""
+
+    @property
+    def class_weight(self) -> FloatArray | None:
+        """The linear layer's, (n_classes, C) float32; None: the head is not linear."""
+        ...
 
     def class_weight_of(self, features: FloatArray) -> ClassRows:
         """The class weights of the frame with these features, (C, h, w) float32."""
@@ -106,13 +109,12 @@ class KeptNetwork:
         load: Callable[[], tuple[LoadedNetwork, object]],
     ) -> None:
         self.name, self.fingerprint = name, fingerprint
-        self.class_weight: FloatArray | None = class_weight
-        self._rows = class_weight
+        self.class_weight = class_weight
         self._load = load
         self._loaded: LoadedNetwork | None = None
 
     def class_weight_of(self, features: FloatArray) -> ClassRows:
-        return self._rows
+        return self.class_weight
 
     def open_engine(self, input_hw: tuple[int, int], options: EngineOptions) -> Engine:
         kept = read_kept_engine(self.name, self.fingerprint, input_hw, options)

@@ -378,28 +378,6 @@ def test_time_that_is_over_leaves_out_the_rest_and_says_so() -> None:
     assert set(left_out.values()) == {"no time left of 10 s"}
 
 
-def test_fastest_engine_is_timed_at_more_batches_if_there_is_time_enough() -> None:
-    found = run_bench(small(engines=("eager:fp32",)), "c", more_batches=(3, 1, 2))
-    batches = [r.subject.batch for r in found.rows if r.subject.group == "engine"]
-    assert batches == [1, 3, 2]
-    seconds = 0.0
-
-    def after_some_figures(found: BenchResult) -> None:
-        nonlocal seconds
-        if any(row.subject.group == "engine" for row in found.rows):
-            seconds = 60.0  # for one engine: another one would need more than the time left
-
-    found = run_bench(
-        small(engines=("eager:fp32",)),
-        "c",
-        budget=Budget(100.0, lambda: seconds),
-        on_result=after_some_figures,
-        more_batches=(3,),
-    )
-    assert [one["what"] for one in found.left_out] == ["eager:fp32, batch 3, 64×64"]
-    assert found.left_out[0]["why"] == "it is measured if there is time enough"
-
-
 @pytest.mark.parametrize(
     ("error", "code", "why"),
     [(KeyboardInterrupt(), 130, "interrupted"), (RuntimeError("a fault\nof ours"), 1, "a fault")],

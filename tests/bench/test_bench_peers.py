@@ -82,15 +82,7 @@ def test_networks_that_peers_do_not_know_are_told_before_anything_is_measured() 
     network = SimpleNamespace(new_module=lambda: torch.nn.Identity())
     bench = SimpleNamespace(_network=network, _config=config)
     with pytest.raises(BenchError, match=r"ResNets only: give --model resnet18$"):
-        _Bench.find_peers(bench, may_lack=False)  # type: ignore[arg-type]
-
-
-def test_peers_may_lack_where_that_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    without_peers(monkeypatch)
-    found = run_bench(asked(), "c", peers_may_lack=True)
-    assert [one["what"] for one in found.left_out] == ["pytorch-grad-cam", "torch-cam"]
-    assert all("not installed" in one["why"] for one in found.left_out)
-    assert {row.subject.group for row in found.rows} == {"stage", "engine"}
+        _Bench.find_peers(bench)  # type: ignore[arg-type]
 
 
 def test_a_peer_that_fails_leaves_the_other_figures(monkeypatch: pytest.MonkeyPatch) -> None:

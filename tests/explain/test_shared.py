@@ -73,7 +73,7 @@ def test_cameras_get_the_maps_of_their_own_frames(explainer: TinyExplainer) -> N
 
 def test_live_counts_add_up_per_camera_and_in_sum(explainer: TinyExplainer) -> None:
     def pause(index: int) -> None:
-        time.sleep(0.001)
+        time.sleep(0.001)  # the pace of a camera; nothing waits for it
 
     with SharedExplainer(explainer, costs=PAIRS) as shared:
         pipelines = [
